@@ -1,0 +1,361 @@
+"""The command table: every command of the `llmos` program and of its shell, declared once.
+
+The argument parser, completion, help pages and the grammar the bundled model is trained on are derived from it, so a
+command, an option or a help line is written in one place. The module needs nothing but the standard library and can
+be loaded by path.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a value means: decides how it is checked, completed and described."""
+
+    MODEL_PATH = "model path"  # a model of the registry or a folder of the host: /models/tiny, ./my-model
+    MODEL = "model"  # a loaded model, by name, id or path
+    PATH = "path"  # a path of the namespace
+    SOURCE = "source"  # where a mount takes its content from, usually a folder of the host
+    DEVICE = "device"
+    DRIVER = "driver"
+    FILESYSTEM = "filesystem"
+    TASK = "task"  # the id of a task
+    ID = "id"  # the id of a task or a request
+    OBJECT = "object"  # anything with an id, a name or a path
+    VERSION = "version"
+    NAME = "name"
+    TEXT = "text"
+    COMMAND = "command"
+    ADDRESS = "address"  # HOST:PORT
+    INTEGER = "integer"
+    COUNT = "count"  # an integer of 1 or more
+    DECIMAL = "decimal"
+    SECONDS = "seconds"
+    DURATION = "duration"  # 30s, 10m, 2h, 1d, forever: parsed to seconds
+    CHOICE = "choice"
+    FILE = "file"  # a file of the host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Argument:
+    """A positional argument. With `many`, text arguments are joined by a space and the others become a list."""
+
+    name: str
+    kind: Kind
+    help: str
+    required: bool = True
+    many: bool = False
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """A named option; without a kind it is a flag. An option that is not given has the value None (a flag: False)."""
+
+    flags: tuple[str, ...]
+    help: str
+    kind: Kind | None = None
+    many: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The attribute the parsed value is found under: the first long flag with underscores."""
+        long = next(flag for flag in self.flags if flag.startswith("--"))
+        return long[2:].replace("-", "_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command. `shell` is False for what makes sense only at the start of a process.
+
+    `changes` says that the command alters the system, so a program that guessed it asks first; `harmless` lists
+    (attribute, value) pairs that make a use of it read-only all the same.
+    """
+
+    name: str
+    group: str
+    help: str
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
+    changes: bool = False
+    harmless: tuple[tuple[str, object], ...] = ()
+    shell: bool = True
+    examples: tuple[str, ...] = ()
+
+
+def _flag(flags: str, help: str) -> Option:
+    return Option(flags=tuple(flags.split()), help=help)
+
+
+def _option(flags: str, kind: Kind, help: str, *, many: bool = False, choices: tuple[str, ...] = ()) -> Option:
+    return Option(flags=tuple(flags.split()), kind=kind, help=help, many=many, choices=choices)
+
+
+def _one(kind: Kind, help: str, *, name: str = "", required: bool = True) -> tuple[Argument, ...]:
+    return (Argument(name=name or str(kind).split()[0], kind=kind, help=help, required=required),)
+
+
+JSON = _flag("--json", "print exactly the call's result as JSON, one object per line for streams")
+HELP_FLAGS = ("-h", "--help")
+COMMON: tuple[Option, ...] = (JSON,)
+
+_DEVICE = _option("-d --device", Kind.DEVICE, "the device to use; without it, the policy places the model")
+_FORCE = _flag("-f --force", "do it although something still uses it")
+_PRIORITY = _option("--priority", Kind.INTEGER, "higher runs earlier; 0 is usual")
+_TIMEOUT = _option("--timeout", Kind.SECONDS, "give up after this many seconds")
+
+_LOADED = _one(Kind.MODEL, "a loaded model, by name or id")
+_REGISTERED = _one(Kind.MODEL_PATH, "a model: /models/[ORG/]NAME[@VERSION], or a folder such as ./my-model")
+_TASK = _one(Kind.TASK, "the id of a task")
+_ANY_PATH = _one(Kind.PATH, "a path of the namespace")
+
+_SAMPLING = (
+    _option("-m --max-tokens", Kind.COUNT, "stop after this many new tokens"),
+    _option("-t --temperature", Kind.DECIMAL, "randomness; 0 always takes the most probable token"),
+    _option("--top-k", Kind.COUNT, "sample among the k most probable tokens"),
+    _option("--top-p", Kind.DECIMAL, "sample among the tokens that make up this probability"),
+    _option("--min-p", Kind.DECIMAL, "leave out tokens less probable than this fraction of the best"),
+    _option("--seed", Kind.INTEGER, "the same seed gives the same answer"),
+    _option("--stop", Kind.TEXT, "end when this text appears; may be repeated", many=True),
+)
+
+_DTYPES = ("float32", "bfloat16", "float16")
+_LEVELS = ("debug", "info", "warning", "error")
+_WORK_CLASSES = ("interactive", "batch", "background")
+
+_SYSTEM = (
+    Command(
+        name="serve", group="system", help="run the kernel in the foreground", shell=False, changes=True,
+        options=(
+            _option("--http", Kind.ADDRESS, "also serve the HTTP API at HOST:PORT"),
+            _option("--config", Kind.FILE, "the TOML configuration file"),
+            _flag("--shared", "let other users of this machine connect, as the policy allows"),
+        ),
+        examples=("serve", "serve --http 127.0.0.1:7411"),
+    ),
+    Command(
+        name="stop", group="system", help="stop the running kernel once its requests are finished", changes=True,
+        options=(_TIMEOUT, _flag("-f --force", "do not wait for running requests")), examples=("stop",),
+    ),
+    Command(
+        name="doctor", group="system", help="check the installation and say what is wrong and what to do",
+        examples=("doctor",),
+    ),
+    Command(
+        name="bench", group="system", help="measure this machine: calls, payloads, start-up",
+        arguments=_one(Kind.NAME, "run only the benches whose name starts with this", required=False),
+        examples=("bench", "bench ipc"),
+    ),
+    Command(
+        name="help", group="system", help="list the commands, or explain one",
+        arguments=_one(Kind.COMMAND, "the command to explain", required=False), examples=("help", "help load"),
+    ),
+    Command(name="exit", group="system", help="leave the shell", examples=("exit",)),
+)
+
+_INFERENCE = (
+    Command(
+        name="run", group="inference", help="one answer from a model, or a chat when there is no prompt", changes=True,
+        arguments=(
+            *_one(Kind.MODEL_PATH, "a model, or a folder such as ./my-model"),
+            Argument(name="prompt", kind=Kind.TEXT, help="what to ask", required=False, many=True),
+        ),
+        options=(
+            *_SAMPLING, _DEVICE, _PRIORITY, _TIMEOUT,
+            _option("--work-class", Kind.CHOICE, "how urgent it is", choices=_WORK_CLASSES),
+            _flag("--raw", "continue the prompt as plain text, without the chat template"),
+            _flag("--no-stream", "print the answer when it is complete"),
+            _flag("--stats", "print tokens, timing and reasons after the answer"),
+        ),
+        examples=("run /models/tiny", 'run /models/tiny "which models are loaded"', "run ./my-model --max-tokens 64"),
+    ),
+    Command(
+        name="ask", group="inference", help="turn plain English into a command, show it, confirm it and run it",
+        changes=True, harmless=(("dry_run", True),),
+        arguments=(Argument(name="words", kind=Kind.TEXT, help="what you want, in English", many=True),),
+        options=(
+            _flag("-y --yes", "run it without asking"),
+            _flag("-n --dry-run", "only show the command"),
+            _option("--model", Kind.MODEL_PATH, "the model that translates"),
+        ),
+        examples=("ask which models are loaded", 'ask "put tiny to sleep"'),
+    ),
+)
+
+_FILES = (
+    Command(
+        name="ls", group="files", help="list a folder of the namespace; without a path, the models",
+        arguments=_one(Kind.PATH, "the folder", required=False), options=(_flag("-l --long", "sizes, dates, versions"),),
+        examples=("ls", "ls /dev", "ls -l /models/acme"),
+    ),
+    Command(name="cat", group="files", help="print a file", arguments=_ANY_PATH, examples=("cat /proc/version",)),
+    Command(
+        name="cp", group="files", help="copy a file or a model", changes=True,
+        arguments=(
+            Argument(name="source", kind=Kind.PATH, help="what to copy"),
+            Argument(name="target", kind=Kind.PATH, help="where to"),
+        ),
+        options=(_flag("-f --force", "replace the target"),), examples=("cp /models/tiny /models/mine",),
+    ),
+    Command(
+        name="rm", group="files", help="remove a file or a model", arguments=_ANY_PATH, options=(_FORCE,),
+        changes=True, examples=("rm /models/mine@v1",),
+    ),
+    Command(
+        name="mount", group="files", help="attach a folder to the namespace; alone, list what is mounted",
+        changes=True, harmless=(("source", None),),
+        arguments=(
+            Argument(name="source", kind=Kind.SOURCE, help="a folder of the host", required=False),
+            Argument(name="path", kind=Kind.PATH, help="where it appears", required=False),
+        ),
+        options=(
+            _option("--filesystem", Kind.FILESYSTEM, "the file system that reads it; models by default"),
+            _flag("--write", "allow writing; without it the mount is read-only"),
+        ),
+        examples=("mount", "mount ~/hub /models/hub", "mount ~/notes /data/notes --filesystem data --write"),
+    ),
+    Command(name="umount", group="files", help="detach a mount", arguments=_ANY_PATH, changes=True,
+            examples=("umount /models/hub",)),
+    Command(
+        name="search", group="files", help="search the files under a path",
+        arguments=(
+            Argument(name="path", kind=Kind.PATH, help="where to look"),
+            Argument(name="words", kind=Kind.TEXT, help="what to look for", many=True),
+        ),
+        options=(_option("-n --limit", Kind.COUNT, "how many results"),),
+        examples=("search /knowledge eviction policy",),
+    ),
+    Command(name="fsck", group="files", help="check a file system for damage", arguments=_ANY_PATH,
+            examples=("fsck /models",)),
+    Command(name="gc", group="files", help="free the space of content nothing refers to", arguments=_ANY_PATH,
+            changes=True, examples=("gc /models",)),
+)
+
+_MODELS = (
+    Command(name="show", group="models", help="what a model is: manifest, size, versions, parents",
+            arguments=_REGISTERED, examples=("show /models/tiny",)),
+    Command(
+        name="load", group="models", help="load a model", changes=True, harmless=(("dry_run", True),),
+        arguments=_REGISTERED,
+        options=(
+            _DEVICE,
+            _option("--name", Kind.NAME, "the name of the loaded model"),
+            _flag("--pin", "never evict it"),
+            _option("--keep-alive", Kind.DURATION, "how long it stays loaded without use"),
+            _option("--dtype", Kind.CHOICE, "the number format of the weights", choices=_DTYPES),
+            _option("--max-context", Kind.COUNT, "the longest context in tokens"),
+            _option("--base", Kind.MODEL, "the loaded model an adapter belongs to"),
+            _flag("--replace", "take the place of the loaded model of the same name"),
+            _flag("-n --dry-run", "only plan: the bytes it needs and whether it fits"),
+        ),
+        examples=("load /models/tiny", "load /models/acme/fox-7 --device cpu0 --name fox --pin"),
+    ),
+    Command(name="unload", group="models", help="unload a model and free its memory", arguments=_LOADED,
+            options=(_FORCE,), changes=True, examples=("unload tiny",)),
+    Command(name="sleep", group="models", help="move a model out of device memory, ready to wake",
+            arguments=_LOADED, changes=True, examples=("sleep tiny",)),
+    Command(name="wake", group="models", help="bring a sleeping model back", arguments=_LOADED, changes=True,
+            examples=("wake tiny",)),
+    Command(name="pin", group="models", help="never evict a model", arguments=_LOADED, changes=True,
+            examples=("pin tiny",)),
+    Command(name="unpin", group="models", help="let a model be evicted again", arguments=_LOADED, changes=True,
+            examples=("unpin tiny",)),
+    Command(
+        name="keep-alive", group="models", help="set how long a model stays loaded without use", changes=True,
+        arguments=(*_LOADED, *_one(Kind.DURATION, "30s, 10m, 2h, 1d or forever")), examples=("keep-alive tiny 10m",),
+    ),
+    Command(
+        name="swap", group="models", help="exchange a loaded model for another of its versions", changes=True,
+        arguments=(*_LOADED, *_one(Kind.VERSION, "the version or alias to change to")), examples=("swap fox v3",),
+    ),
+    Command(
+        name="alias", group="models", help="give a version of a model an alias", changes=True,
+        arguments=(*_REGISTERED, *_one(Kind.NAME, "the alias, without @", name="alias")),
+        examples=("alias /models/acme/fox-7@v2 production",),
+    ),
+    Command(name="rollback", group="models", help="go back to the version before", arguments=_REGISTERED,
+            changes=True, examples=("rollback /models/acme/fox-7",)),
+)
+
+_WORK = (
+    Command(name="ps", group="monitor", help="the loaded models", examples=("ps",)),
+    Command(
+        name="top", group="monitor", help="devices, models and requests, refreshed in place",
+        options=(
+            _option("--interval", Kind.SECONDS, "the time between refreshes"), _flag("--once", "print once and end"),
+        ),
+        examples=("top", "top --interval 5"),
+    ),
+    Command(name="devices", group="monitor", help="the devices, their memory and health", examples=("devices",)),
+    Command(name="drivers", group="monitor", help="the drivers, their processes and restarts", examples=("drivers",)),
+    Command(name="sessions", group="monitor", help="the connected programs", examples=("sessions",)),
+    Command(name="tasks", group="tasks", help="the tasks and their state", examples=("tasks",)),
+    Command(name="wait", group="tasks", help="wait until a task ends", arguments=_TASK, options=(_TIMEOUT,),
+            examples=("wait t-17",)),
+    Command(name="pause", group="tasks", help="pause a task", arguments=_TASK, changes=True,
+            examples=("pause t-17",)),
+    Command(name="resume", group="tasks", help="continue a paused task", arguments=_TASK, changes=True,
+            examples=("resume t-17",)),
+    Command(
+        name="priority", group="tasks", help="change how early a task runs", changes=True,
+        arguments=(*_TASK, *_one(Kind.INTEGER, "higher runs earlier; 0 is usual", name="value")),
+        examples=("priority t-17 5",),
+    ),
+    Command(
+        name="cancel", group="tasks", help="cancel a task or a request", changes=True,
+        arguments=_one(Kind.ID, "the id of a task or a request"),
+        options=(_option("--grace", Kind.SECONDS, "how long it may take to end by itself"),),
+        examples=("cancel r42", "cancel t-17 --grace 5"),
+    ),
+)
+
+_REASONS = (
+    Command(name="why", group="monitor", help="the reasons: why it waits, was evicted, runs where it runs",
+            arguments=_one(Kind.OBJECT, "a task, request, model, device or driver"), examples=("why t-17",)),
+    Command(name="stat", group="monitor", help="everything known about one object",
+            arguments=_one(Kind.OBJECT, "a task, model, device, driver or path"), examples=("stat cpu0",)),
+    Command(
+        name="logs", group="monitor", help="the journal: what happened and why",
+        arguments=_one(Kind.OBJECT, "only what is about this object", name="about", required=False),
+        options=(
+            _option("-n --lines", Kind.COUNT, "how many of the last records"),
+            _option("--level", Kind.CHOICE, "only records of at least this level", choices=_LEVELS),
+            _flag("-f --follow", "go on with new records"),
+        ),
+        examples=("logs", "logs -n 20", "logs t-17 --follow"),
+    ),
+    Command(
+        name="metrics", group="monitor", help="the measured values of the system",
+        arguments=_one(Kind.NAME, "only names that start with this", name="prefix", required=False),
+        examples=("metrics", "metrics kernel."),
+    ),
+    Command(
+        name="events", group="monitor", help="watch what happens, as it happens",
+        arguments=_one(Kind.OBJECT, "only what is about this object", name="about", required=False),
+        examples=("events", "events tiny"),
+    ),
+    Command(
+        name="driver", group="monitor", help="check a driver's conformance, or start, stop, restart or reset it",
+        changes=True, harmless=(("action", "check"),),
+        arguments=(
+            Argument(name="action", kind=Kind.CHOICE, help="what to do",
+                     choices=("check", "start", "stop", "restart", "reset")),
+            *_one(Kind.DRIVER, "the driver's name", name="name"),
+        ),
+        examples=("driver check null", "driver restart cpu"),
+    ),
+)
+
+COMMANDS: tuple[Command, ...] = (*_INFERENCE, *_MODELS, *_FILES, *_WORK, *_REASONS, *_SYSTEM)
+
+
+def find_command(name: str) -> Command | None:
+    """The command of that name, or None."""
+    return next((command for command in COMMANDS if command.name == name), None)
+
+
+def groups() -> dict[str, tuple[Command, ...]]:
+    """The commands by group, in the order of the table."""
+    names = dict.fromkeys(command.group for command in COMMANDS)
+    return {name: tuple(command for command in COMMANDS if command.group == name) for name in names}
