@@ -1,0 +1,391 @@
+"""What a driver implements: one class for a device, one for a filesystem.
+
+Everything here is plain Python: a driver needs no knowledge of processes, sockets, handles or users. The host process
+(`llmos.drivers.host`) owns those and calls the driver. Errors are raised from `llmos.syscalls.errors` (standard library
+only), anything else that escapes a request is a fault and ends the process: the kernel restarts it.
+
+Threads: every method is called on the work thread, except `cancel`, which may come from another one.
+Ids of models, contexts and requests are text that the caller chose.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from llmos.syscalls.errors import LlmosError, NotFound, NotSupported
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a device is. `memory_bytes` is all it could give to models, `foreign_bytes` what others hold of it now."""
+
+    name: str
+    kind: str
+    memory_bytes: int
+    foreign_bytes: int = 0
+    description: str = ""
+    features: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Bytes of a device: `what` is weights, kv, workspace, tuning, lease, foreign or reserve; `owner` an id or name.
+
+    `predicted` is planned before loading, `allocator` is what the driver's own allocator holds, `driver` what the
+    hardware or operating system reports.
+    """
+
+    what: str
+    owner: str
+    predicted: int = 0
+    allocator: int = 0
+    driver: int = 0
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A readable local file that belongs to a model; `name` is its name inside the model's folder."""
+
+    name: str
+    path: Path
+    bytes: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model's files are. `path` and `version` are for people to read."""
+
+    path: str
+    version: str
+    files: Sequence[SourceFile]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoadSettings:
+    """How to load. `dtype` is auto, float32, bfloat16 or float16; `max_context` in tokens; other fields may be refused."""
+
+    dtype: str = "auto"
+    kv_dtype: str = "auto"
+    max_context: int | None = None
+    quant: Mapping[str, Any] | None = None
+    draft: str = ""
+    rung: str = ""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model on the device. `rung` is the runner that serves it and `rung_reasons` say why not a higher one."""
+
+    architecture: str
+    tasks: Sequence[str]
+    context: int
+    parameters: int
+    rows: Sequence[Row]
+    rung: str = ""
+    rung_reasons: Sequence[str] = ()
+    chat: bool = False
+    slots: int = 1
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What goes into a model: exactly one of `text`, `ids`, `messages` is set."""
+
+    text: str | None = None
+    ids: Sequence[int] | None = None
+    messages: Sequence[Mapping[str, Any]] | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, memoryview] | None = None
+    """Raw bytes of named tensors, mapped from shared buffers or taken from the message."""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """The same fields and defaults as `llmos.syscalls.types.Sampling`; see there."""
+
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    stop: Sequence[str] = ()
+    stop_token_ids: Sequence[int] = ()
+    ignore_eos: bool = False
+    n: int = 1
+    best_of: int | None = None
+    beams: int = 1
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    grammar: Mapping[str, Any] | None = None
+    speculative: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class EmbedSettings:
+    """How token vectors become one vector: `pooling` is mean, cls or last; `max_tokens` truncates."""
+
+    pooling: str = "mean"
+    normalize: bool = True
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One inference. With `stream`, chunks are emitted as they come; else only the result."""
+
+    id: str
+    model: str
+    prompt: Prompt
+    task: str = "auto"
+    sampling: SamplingParams = SamplingParams()
+    embed: EmbedSettings | None = None
+    context: str = ""
+    stream: bool = False
+    tenant: str = ""
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    token: int
+    text: str
+    logprob: float
+    top: Sequence[tuple[int, str, float]] = ()
+
+
+@dataclass(frozen=True)
+class ChunkEvent:
+    """A piece of a streamed result: whole characters only."""
+
+    request: str
+    text: str
+    tokens: Sequence[int]
+    index: int = 0
+    logprobs: Sequence[TokenLogprob] | None = None
+
+
+@dataclass(frozen=True)
+class ChoiceResult:
+    """`tokens` are the new ids with the end token; `text` is without special tokens and stop string.
+
+    `reason` is stop, length, cancelled or grammar.
+    """
+
+    index: int
+    text: str
+    tokens: Sequence[int]
+    reason: str
+    logprobs: Sequence[TokenLogprob] | None = None
+
+
+@dataclass(frozen=True)
+class DoneEvent:
+    """A request's result. `embeddings` are rows of float32; `device_ns` is time spent computing for it."""
+
+    request: str
+    task: str
+    choices: Sequence[ChoiceResult] = ()
+    embeddings: Sequence[Sequence[float]] | None = None
+    truncated: Sequence[bool] = ()
+    tensors: Mapping[str, memoryview] | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    new_tokens: int = 0
+    device_ns: int = 0
+
+
+@dataclass(frozen=True)
+class FailedEvent:
+    """A request's error."""
+
+    request: str
+    error: LlmosError
+
+
+StepEvent = ChunkEvent | DoneEvent | FailedEvent
+
+
+@dataclass(frozen=True)
+class OpenedContext:
+    tokens: int
+    max_tokens: int
+    bytes: int = 0
+
+
+class ProgressSink(Protocol):
+    """Called during long work; it is also the sign of life, so call it at least every few seconds."""
+
+    def __call__(self, done: int, total: int, unit: str = "bytes", stage: str = "") -> None: ...
+
+
+class Device(ABC):
+    """An accelerator (or a CPU) that runs models. Override what the hardware can do; the rest says NotSupported."""
+
+    name: ClassVar[str] = ""
+    config_keys: ClassVar[Mapping[str, str]] = {}
+    """Settings the driver reads from `[drivers.NAME]` of the configuration, with one line each."""
+
+    def start(self, name: str, threads: int, config: Mapping[str, Any]) -> None:
+        """Acquire the device. Called once, before anything else; import heavy libraries here, not at module level."""
+
+    def stop(self) -> None:
+        """Give everything back. Called once at the end, if the process lives to see it."""
+
+    @abstractmethod
+    def facts(self) -> Facts:
+        """What this device is and how many bytes it has."""
+
+    @abstractmethod
+    def plan(self, source: ModelSource, settings: LoadSettings) -> Sequence[Row]:
+        """The bytes a model would take (`predicted`), without allocating. Raises BadModel, NotSupported."""
+
+    @abstractmethod
+    def load(
+        self, model: str, source: ModelSource, settings: LoadSettings, progress: ProgressSink, base: str = ""
+    ) -> LoadedModel:
+        """Load a model; with `base`, an adapter for that loaded model. Raises BadModel, NotSupported, NoDeviceMemory."""
+
+    @abstractmethod
+    def unload(self, model: str) -> int:
+        """Forget a model and end its requests; returns bytes freed. Raises NotFound."""
+
+    @abstractmethod
+    def submit(self, request: Request) -> None:
+        """Accept a request to be advanced by `step`. Raises NotFound, BadArgument, TooLarge, NotSupported, BadState."""
+
+    @abstractmethod
+    def cancel(self, request: str) -> None:
+        """Mark a request as cancelled; the next step ends it with a DoneEvent of reason `cancelled`. Any thread."""
+
+    @abstractmethod
+    def step(self) -> Sequence[StepEvent]:
+        """Advance the accepted requests by one bounded step; an empty answer means that there is nothing to do."""
+
+    @abstractmethod
+    def memory(self) -> Sequence[Row]:
+        """Every byte the driver holds, as rows."""
+
+    def step_seconds(self) -> float:
+        """How long the next step will take at most, as predicted; ten times this is what the kernel allows."""
+        return 0.3
+
+    def sleep(self, model: str) -> LoadedModel:
+        """Free a model's device bytes and keep what makes `wake` fast."""
+        raise NotSupported(f"this device cannot put {model} to sleep", why="sleep is not implemented by the driver")
+
+    def wake(self, model: str) -> LoadedModel:
+        """Undo `sleep`."""
+        raise NotSupported(f"this device cannot wake {model}", why="sleep is not implemented by the driver")
+
+    def open_context(self, context: str, model: str, parent: str, max_tokens: int) -> OpenedContext:
+        """Start a conversation, from `parent` if that is not empty. Raises NotFound, BadState."""
+        raise NotSupported("this device keeps no conversations", why="open_context is not implemented by the driver")
+
+    def drop_context(self, context: str) -> int:
+        """Forget a conversation; returns bytes freed."""
+        raise NotFound(f"no context {context}")
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """One name of a file system; `path` is absolute inside it and `kind` is file, folder or model."""
+
+    path: str
+    kind: str
+    bytes: int = 0
+    version: str = ""
+    mtime: float = 0.0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A search hit; `reason` says why it ranks where it does."""
+
+    path: str
+    score: float
+    start: int = 0
+    end: int = 0
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+
+
+class OpenHandle(ABC):
+    """An open file. What was written becomes visible at `close`, and not at all at `discard`."""
+
+    bytes: int
+    version: str
+
+    @abstractmethod
+    def read(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes; fewer only at the end."""
+
+    def write(self, offset: int, data: bytes | memoryview) -> int:
+        """Write at `offset`; returns how many bytes. Raises NoSpace."""
+        raise NotSupported("this file cannot be written", why="opened for reading")
+
+    @abstractmethod
+    def close(self) -> str:
+        """Finish and return the version."""
+
+    def discard(self) -> None:
+        """Drop what was written."""
+
+
+class FileSystem(ABC):
+    """One mounted tree. Paths are absolute inside it (`/`, `/org/name`) and normalised: no `..` ever arrives."""
+
+    @abstractmethod
+    def open(self, path: str, mode: str, expected_version: str | None = None) -> OpenHandle:
+        """Mode r, w, a or x. Raises NotFound, Exists, NotDirectory, ReadOnly, Conflict."""
+
+    @abstractmethod
+    def list(self, path: str, after: str = "") -> Sequence[FileInfo]:
+        """Entries of a folder in order of path, at most 1000 after `after`. Raises NotFound, NotDirectory."""
+
+    @abstractmethod
+    def stat(self, path: str) -> FileInfo:
+        """One entry. Raises NotFound."""
+
+    @abstractmethod
+    def locate(self, path: str, version: str = "") -> tuple[str, ModelSource]:
+        """The files behind a path, checked, and a token that keeps them until `release`. Raises NotFound, BadModel."""
+
+    def release(self, token: str) -> None:
+        """The located files are no longer needed."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file, object or empty folder. Raises NotFound, Busy, ReadOnly."""
+        raise NotSupported(f"{path} cannot be removed here", why="remove is not implemented by the driver")
+
+    def search(self, path: str, query: str, filters: Mapping[str, Any], limit: int) -> Sequence[Found]:
+        """Best hits first."""
+        raise NotSupported(f"{path} cannot be searched", why="search is not implemented by the driver")
+
+    def stage(self, path: str) -> tuple[str, Path]:
+        """A token and an empty folder for a result."""
+        raise NotSupported(f"nothing can be stored at {path}", why="stage is not implemented by the driver")
+
+    def commit(self, token: str, manifest: Mapping[str, Any], expected_version: str | None = None) -> str:
+        """Publish a staged folder as a new version; returns the version. Raises Conflict, BadModel."""
+        raise NotSupported("nothing can be stored here", why="commit is not implemented by the driver")
+
+    def control(self, action: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """alias, rollback, fsck, gc. Raises NotFound, NotSupported."""
+        raise NotSupported(f"this file system has no action {action}", why="control is not implemented by the driver")
+
+
+DeviceFactory = Callable[[], Device]
+FileSystemFactory = Callable[[str, Mapping[str, Any]], FileSystem]
+"""Builds the file system of one source (a folder, an address) with the driver's configuration."""

@@ -1,0 +1,1 @@
+"""Runs transformers models; knows nothing of processes, sockets or syscalls."""

@@ -1,0 +1,1 @@
+"""/models: a folder of models with manifests and versions."""

@@ -1,0 +1,48 @@
+"""The hooks a driver package implements. They run once, when its host starts; the data path uses plain methods.
+
+A package announces itself by an entry point in the group `llmos.devices`, `llmos.filesystems` or `llmos.ops`. The entry
+point's name is the name of the device or file system, so the kernel knows it without importing anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pluggy
+
+from .contract import DeviceFactory, FileSystemFactory
+
+PROJECT = "llmos"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+DEVICES = "llmos.devices"
+FILESYSTEMS = "llmos.filesystems"
+OPS = "llmos.ops"
+GROUPS = (DEVICES, FILESYSTEMS, OPS)
+
+
+@hookspec
+def register_devices(register: Callable[[str, DeviceFactory], None]) -> None:
+    """Call `register(name, factory)` for each device; the name is the entry point's."""
+
+
+@hookspec
+def register_filesystems(register: Callable[[str, FileSystemFactory], None]) -> None:
+    """Call `register(name, factory)` for each file system; `factory(source, config)` opens one source."""
+
+
+@hookspec
+def register_ops(register: Callable[[str, str, Callable[..., Any], Callable[..., tuple[bool, str]]], None]) -> None:
+    """Call `register(op, name, implementation, supports)`; `supports(spec)` says whether it serves a case, and why not."""
+
+
+@hookspec
+def driver_started(name: str) -> None:
+    """The driver is about to accept work."""
+
+
+@hookspec
+def driver_stopped(name: str) -> None:
+    """The driver has given everything back."""

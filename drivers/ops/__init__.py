@@ -1,0 +1,1 @@
+"""The op table: what an accelerator driver may serve faster."""

@@ -1,0 +1,88 @@
+"""Small values that many calls share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from .authority import Handle
+
+Number = float | int | str
+
+
+class Value(Struct, frozen=True, kw_only=True):
+    """Base of everything a call answers with. Unknown fields are ignored, so that new ones never break an old client."""
+
+
+class Argument(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of everything passed to a call. Unknown fields are errors, so that a typing mistake is never ignored."""
+
+
+class Reason(Value):
+    """Why the kernel decided something: a stable code, a sentence, the numbers it weighed."""
+
+    code: str
+    text: str
+    numbers: dict[str, Number] = {}
+    rule: str = ""
+    at: float = 0.0
+    """Seconds since the epoch."""
+
+
+class BufferRef(Argument, tag="buffer"):
+    """Bytes inside a shared buffer of the session, instead of bytes in the message."""
+
+    buffer: Handle
+    offset: Annotated[int, Meta(ge=0)] = 0
+    length: Annotated[int, Meta(ge=0)] = 0
+
+
+Bytes = bytes | BufferRef
+"""Bytes in the message (at most 64 KiB) or a place in a shared buffer."""
+
+
+class Tensor(Argument):
+    """A dense, C-contiguous tensor, little endian."""
+
+    dtype: Annotated[str, "float32, float16, bfloat16, int64, int32, int8, uint8 or bool"]
+    shape: list[Annotated[int, Meta(ge=0)]]
+    data: Bytes = b""
+
+
+class Done(Value):
+    """Nothing to report but success."""
+
+
+class Metric(Value):
+    """One sample of a counter, gauge or histogram."""
+
+    kind: str
+    value: float
+    unit: str = ""
+    help: str = ""
+    labels: dict[str, str] = {}
+    buckets: dict[str, int] = {}
+
+
+class Event(Value):
+    """Something that happened; `lost` counts events dropped before this one because credit ran out."""
+
+    kind: str
+    about: str = ""
+    at: float = 0.0
+    fields: dict[str, Any] = {}
+    lost: int = 0
+
+
+class Record(Value):
+    """One line of the journal."""
+
+    seq: int
+    at: float
+    unit: str
+    level: str
+    about: str
+    text: str
+    fields: dict[str, Any] = {}
+    reasons: list[Reason] = []

@@ -1,0 +1,130 @@
+"""Models: how to load them and what they are once loaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from .authority import Handle
+from .common import Argument, Reason, Value
+
+
+class Quant(Argument):
+    """Weight quantization at load."""
+
+    width: Annotated[int, Meta(ge=2, le=8)] = 8
+    group: Annotated[int, Meta(ge=0)] = 128
+    method: str = "rtn"
+    byte_budget: Annotated[int, Meta(ge=0)] | None = None
+    keep: list[str] = []
+
+
+class LoadOptions(Argument):
+    """How to load a model."""
+
+    dtype: Annotated[str, "auto, float32, bfloat16 or float16"] = "auto"
+    kv_dtype: str = "auto"
+    max_context: Annotated[int, Meta(ge=1)] | None = None
+    quant: Quant | None = None
+    adapter: bool = False
+    """The path is an adapter; `base` says for which loaded model."""
+    name: str = ""
+    """Name among loaded models; the path's last part by default."""
+    replace: bool = False
+    """Take over the name from a loaded model, which leaves when its requests have ended."""
+    keep_alive: Annotated[float, Meta(ge=-1)] = -1
+    """Seconds without use after which the model may be put to sleep; -1 never, 0 at once."""
+    pin: bool = False
+    group: str = ""
+    draft: str = ""
+    rung: Annotated[str, "force a rung of the runner ladder: P, H, S, G or F"] = ""
+    dry_run: bool = False
+    """Only plan: `ModelInfo.plan` says whether it would fit; nothing is loaded."""
+    devices: list[str] = []
+
+
+class LedgerRow(Value):
+    """One row of the ledger of bytes."""
+
+    device: str
+    what: Annotated[str, "weights, kv, workspace, tuning, lease, foreign or reserve"]
+    owner: str
+    predicted: int = 0
+    ledger: int = 0
+    allocator: int = 0
+    driver: int = 0
+
+
+class Plan(Value):
+    """Whether a model fits, and what would have to leave."""
+
+    rows: list[LedgerRow]
+    fits: bool
+    would_evict: list[str] = []
+    needed: int = 0
+    free: int = 0
+
+
+class ModelInfo(Value):
+    """A loaded (or, after a dry run, planned) model."""
+
+    handle: Handle
+    id: str
+    path: str
+    version: str
+    device: str
+    architecture: str
+    tasks: list[str] = []
+    context: int = 0
+    parameters: int = 0
+    rung: str = ""
+    rung_reasons: list[Reason] = []
+    bytes: list[LedgerRow] = []
+    plan: Plan | None = None
+    name: str = ""
+    chat: bool = False
+    """Has a chat template."""
+
+
+class Freed(Value):
+    """What an unload gave back."""
+
+    bytes: int
+
+
+class TuneRecipe(Argument):
+    """How to adapt a model; identical as Python dict, TOML file and JSON."""
+
+    method: str
+    objective: str = "causal-lm"
+    rank: Annotated[int, Meta(ge=1)] = 8
+    alpha: float = 16.0
+    dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    target_modules: list[str] = []
+    epochs: Annotated[float, Meta(gt=0)] = 1.0
+    max_steps: Annotated[int, Meta(ge=0)] = 0
+    batch_size: Annotated[int, Meta(ge=1)] = 8
+    learning_rate: Annotated[float, Meta(gt=0)] = 2e-4
+    schedule: str = "cosine"
+    warmup_ratio: Annotated[float, Meta(ge=0, lt=1)] = 0.03
+    weight_decay: Annotated[float, Meta(ge=0)] = 0.0
+    max_length: Annotated[int, Meta(ge=1)] | None = None
+    packing: bool = True
+    seed: int = 0
+    eval_fraction: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    promote_if: str = ""
+    checkpoint_every: Annotated[int, Meta(ge=0)] = 0
+    options: dict[str, Any] = {}
+
+
+class TransformRecipe(Argument):
+    """How to turn stored models into another: quantize, prune, merge, export, import or push."""
+
+    kind: Annotated[str, "quantize, prune, merge, export, import or push"]
+    quant: Quant | None = None
+    method: str = ""
+    weights: list[float] = []
+    sparsity: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    format: str = ""
+    options: dict[str, Any] = {}

@@ -1,0 +1,155 @@
+"""The wire: `[header][body][raw buffer]*` over ZeroMQ; header and body are msgpack.
+
+header = `[protocol, kind, request id, name]`, where `name` is the call's name in a `call` and empty otherwise.
+A request id is chosen by the caller, positive, and unique among its requests in flight; 0 speaks of no single request.
+Exactly one terminal frame (`reply`, `error` or `end`) answers a `call`; `progress` and `chunk` may come before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import msgpack
+import msgspec
+
+from .errors import BadCall, LlmosError, TooLarge
+from .types import Reason, Value, WireLimits
+
+PROTOCOL = 1
+FEATURES = ("stream", "buffers", "idempotency", "resume")
+
+LIMITS = WireLimits(message_bytes=8 << 20, inline_bytes=64 << 10, depth=64, items=1 << 20)
+"""The sizes this side keeps to. Bytes above `inline_bytes` travel in a shared buffer."""
+
+
+class MessageKind(StrEnum):
+    CALL = "call"
+    REPLY = "reply"
+    ERROR = "error"
+    PROGRESS = "progress"
+    CHUNK = "chunk"
+    END = "end"
+    CREDIT = "credit"
+    CANCEL = "cancel"
+    EVENT = "event"
+    BEAT = "beat"
+
+
+_KINDS = {kind.value: kind for kind in MessageKind}
+TERMINAL = frozenset({MessageKind.REPLY, MessageKind.ERROR, MessageKind.END})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message, decoded as far as plain types."""
+
+    kind: MessageKind
+    request: int
+    name: str
+    body: dict[str, Any]
+
+
+class Reply(Value):
+    """Body of `reply` and `end`: the result, the decisions behind it, and the request's stable id."""
+
+    value: Any = None
+    reasons: list[Reason] = []
+    request: str = ""
+
+
+class Progress(Value):
+    """How far long work has come; `total` 0 means unknown."""
+
+    done: int
+    total: int = 0
+    unit: str = ""
+    stage: str = ""
+
+
+def pack(kind: MessageKind, request: int, name: str = "", body: Any = None) -> list[bytes]:
+    """Frames of one message. `body` is a Struct or a map of plain types.
+
+    Raises:
+        TooLarge: the message exceeds `LIMITS.message_bytes`.
+    """
+    plain = {} if body is None else msgspec.to_builtins(body, builtin_types=(bytes,), str_keys=False)
+    packed = msgpack.packb(plain)
+    if len(packed) > LIMITS.message_bytes:
+        raise TooLarge(
+            f"the message has {len(packed)} bytes, the limit is {LIMITS.message_bytes}: put large data into a buffer",
+            limit=LIMITS.message_bytes,
+            got=len(packed),
+        )
+    return [msgpack.packb([PROTOCOL, kind.value, request, name]), packed]
+
+
+def unpack(frames: Sequence[bytes]) -> Message:
+    """Decode the frames of one message.
+
+    Raises:
+        BadCall: the frames are not a message of this protocol.
+        TooLarge: the body exceeds a limit.
+    """
+    if len(frames) != 2:
+        raise BadCall(f"a message has 2 frames (header, body), this one has {len(frames)}")
+    kind, request, name = unpack_header(frames[0])
+    return Message(kind, request, name, unpack_body(frames[1]))
+
+
+def unpack_header(frame: bytes) -> tuple[MessageKind, int, str]:
+    """Kind, request id and name.
+
+    Raises:
+        BadCall: not a header of this protocol.
+    """
+    if len(frame) > 1024:
+        raise BadCall(f"the header has {len(frame)} bytes, at most 1024 are allowed")
+    header = _unpackb(frame, "header")
+    if not isinstance(header, list) or len(header) != 4:
+        raise BadCall("the header is not a list of protocol, kind, request id and name")
+    protocol, kind, request, name = header
+    if protocol != PROTOCOL:
+        raise BadCall(f"protocol {protocol!r} is not spoken here; this side speaks {PROTOCOL}")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise BadCall(f"message kind {kind!r} is unknown")
+    if type(request) is not int or not 0 <= request < 2**63:
+        raise BadCall(f"request id {request!r} is not an integer from 0 to 2**63 - 1")
+    if not isinstance(name, str):
+        raise BadCall(f"call name {name!r} is not text")
+    return _KINDS[kind], request, name
+
+
+def unpack_body(frame: bytes) -> dict[str, Any]:
+    """The body as a map of plain types.
+
+    Raises:
+        BadCall: not a msgpack map with text keys.
+        TooLarge: more bytes than `LIMITS.message_bytes`.
+    """
+    if len(frame) > LIMITS.message_bytes:
+        raise TooLarge(
+            f"the message has {len(frame)} bytes, the limit is {LIMITS.message_bytes}",
+            limit=LIMITS.message_bytes,
+            got=len(frame),
+        )
+    body = _unpackb(frame, "body")
+    if not isinstance(body, dict):
+        raise BadCall(f"the body is a {type(body).__name__}, not a map")
+    return body
+
+
+def _unpackb(frame: bytes, what: str) -> Any:
+    try:
+        return msgpack.unpackb(
+            frame, strict_map_key=False, max_array_len=LIMITS.items, max_map_len=LIMITS.items, max_ext_len=0
+        )
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+        raise BadCall(f"the {what} is not msgpack: {type(error).__name__}: {error}") from None
+
+
+def error_frames(request: int, error: LlmosError) -> list[bytes]:
+    """Frames of a terminal `error`."""
+    return pack(MessageKind.ERROR, request, "", error.to_wire())
