@@ -186,7 +186,8 @@ _INFERENCE = (
 _FILES = (
     Command(
         name="ls", group="files", help="list a folder of the namespace; without a path, the models",
-        arguments=_one(Kind.PATH, "the folder", required=False), options=(_flag("-l --long", "sizes, dates, versions"),),
+        arguments=_one(Kind.PATH, "the folder", required=False),
+        options=(_flag("-l --long", "with sizes, dates and versions"),),
         examples=("ls", "ls /dev", "ls -l /models/acme"),
     ),
     Command(name="cat", group="files", help="print a file", arguments=_ANY_PATH, examples=("cat /proc/version",)),

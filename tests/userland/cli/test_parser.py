@@ -1,5 +1,6 @@
 """Typed lines become commands with checked values; mistakes become sentences."""
 
+import contextlib
 import math
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmos.userland.cli.parser import HelpRequested, UsageError, changes_state, parse_line, parse_words, usage
-from llmos.userland.cli.table import COMMANDS, find_command
+from llmos.userland.cli.table import COMMANDS, Command, find_command
 
 
 def values_of(line: str) -> dict[str, object]:
@@ -41,7 +42,8 @@ def test_negative_numbers_are_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("250ms", 0.25), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400), ("forever", math.inf)]
+    ("text", "seconds"),
+    [("250ms", 0.25), ("30s", 30), ("1.5m", 90), ("2h", 7200), ("1d", 86400), ("forever", math.inf)],
 )
 def test_durations_become_seconds(text: str, seconds: float) -> None:
     assert values_of(f"keep-alive tiny {text}")["duration"] == seconds
@@ -78,7 +80,7 @@ def test_mistakes_are_explained(line: str, says: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_every_command_offers_help_and_json(command) -> None:  # type: ignore[no-untyped-def]
+def test_every_command_offers_help_and_json(command: Command) -> None:
     for flag in ("-h", "--help"):
         with pytest.raises(HelpRequested) as caught:
             parse_words([command.name, flag])
@@ -107,7 +109,5 @@ def test_usage_shows_choices_and_optional_parts() -> None:
 
 @given(st.text(max_size=60))
 def test_any_line_parses_or_is_explained(line: str) -> None:
-    try:
+    with contextlib.suppress(UsageError, HelpRequested):
         parse_line(line)
-    except (UsageError, HelpRequested):
-        pass
