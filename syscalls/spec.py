@@ -103,7 +103,7 @@ class CallMeta(msgspec.StructMeta):
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(msgspec.field,))
-class Call(msgspec.Struct, Generic[R], metaclass=CallMeta):
+class Call(msgspec.Struct, Generic[R], metaclass=CallMeta, frozen=True, kw_only=True):
     """Base of every call. The four arguments here belong to all of them."""
 
     if TYPE_CHECKING:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, dataclass_transform
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, StructMeta, field
 
 from .authority import Handle
 
 Number = float | int | str
 
 
-class Value(Struct, frozen=True, kw_only=True):
+class KeywordMeta(StructMeta):
+    """Makes each subclass keyword-only, which Structs, unlike `frozen`, do not inherit."""
+
+    def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **options: Any) -> Any:
+        return super().__new__(mcls, name, bases, namespace, **{"frozen": True, "kw_only": True, **options})
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class Value(Struct, metaclass=KeywordMeta, frozen=True, kw_only=True):
     """Base of everything a call answers with. Unknown fields are ignored, so that new ones never break an old client."""
 
 
-class Argument(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+class Argument(Struct, metaclass=KeywordMeta, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of everything passed to a call. Unknown fields are errors, so that a typing mistake is never ignored."""
 
 

@@ -1,0 +1,86 @@
+# One-line targets for people and for checks alike. `make` prints them.
+VENV ?= .venv
+PYTHON ?= python3
+JOBS ?= 2
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+DEPENDENCIES := $(VENV)/.dependencies
+INSTALLED := $(VENV)/.installed
+FOLDERS := syscalls kernel drivers userland
+
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The shell and the demonstration may use every core; the thread limit is for tests and tools.
+run demo bench: unexport OMP_NUM_THREADS
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi bench size cov check clean
+
+help:  ## print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+setup: $(INSTALLED)  ## make .venv with everything in it (torch first, from its pin)
+
+run: $(INSTALLED)  ## set up if needed, then open the shell on a kernel with the bundled model
+	@$(BIN)/llmos
+
+demo: $(INSTALLED)  ## the same without a terminal: prompts, streamed answers, clean exit
+	@$(PY) -m llmos.userland.programs.demo
+
+test: $(INSTALLED)  ## every test not marked slow; syscalls/ and kernel/ must be covered whole
+	$(PY) -m pytest -n $(JOBS) -rs -m "not slow" --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
+
+test-all: $(INSTALLED)  ## every test
+	$(PY) -m pytest -n $(JOBS) -rs --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
+
+lint: $(DEPENDENCIES)  ## ruff over everything
+	$(BIN)/ruff check .
+
+fmt: $(DEPENDENCIES)  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+
+view:  ## build/view/llmos/*: the sources under their import names, for type checkers and editors
+	@mkdir -p build/view/llmos
+	@for folder in $(FOLDERS); do ln -sfn ../../../$$folder build/view/llmos/$$folder; done
+
+type: $(DEPENDENCIES) view  ## mypy --strict over the four packages
+	MYPYPATH=build/view $(BIN)/mypy $(foreach folder,$(FOLDERS),-p llmos.$(folder))
+
+docs: $(INSTALLED)  ## write the generated parts of docs/ again
+	$(PY) docs/generate.py
+
+docs-check: $(INSTALLED)  ## pages complete and current, code blocks run
+	$(PY) -m pytest -rs tests/docs
+
+abi: $(INSTALLED)  ## write tests/golden/abi.txt again, to be reviewed as a change of the contract
+	$(PY) tests/golden/abi.py > build/abi.txt && mv build/abi.txt tests/golden/abi.txt
+
+bench: $(INSTALLED)  ## measure against peers in the same run
+	$(PY) tests/perf/bench.py $(ARGS)
+
+size:  ## lines per folder
+	@$(PYTHON) tests/test_size.py
+
+cov: $(INSTALLED)  ## coverage of the quick tests as HTML in build/coverage
+	$(PY) -m pytest -n $(JOBS) -m "not slow" --cov --cov-report=html:build/coverage
+
+check: lint type test docs-check size  ## what a change must pass
+
+clean:  ## remove what was built, but not .venv
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; $(PYTHON) is not. Try: make PYTHON=python3.11 setup"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# A torch that another package pulls in is the CUDA build, so it comes first and alone.
+$(DEPENDENCIES): constraints.txt | $(PY)
+	$(PY) -m pip install -c constraints.txt torch
+	$(PY) -m pip install -r constraints.txt
+	@touch $@
+
+$(INSTALLED): $(DEPENDENCIES) pyproject.toml
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
