@@ -41,7 +41,7 @@ class FieldSpec:
     rights: tuple[Right, ...]
     required: bool
     default: Any
-    optional_handle: bool = False
+    is_handle: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class CallSpec:
     @property
     def handles(self) -> tuple[FieldSpec, ...]:
         """The arguments that are handles, with the kind and rights each needs."""
-        return tuple(f for f in self.fields if f.kind is not None)
+        return tuple(f for f in self.fields if f.is_handle)
 
 
 class Table(dict[str, CallSpec]):
@@ -152,8 +152,8 @@ def _field(info: msgspec.structs.FieldInfo, hint: Any) -> FieldSpec:
     rights = tuple(e for e in extras if isinstance(e, Right))
     docs = [e for e in extras if type(e) is str]
     is_handle = hint is Handle or (get_origin(hint) in (Union, type(int | None)) and Handle in get_args(hint))
-    if rights and not is_handle:
-        raise TypeError(f"argument {info.name!r} names rights but is no handle")
+    if (rights or kinds) and not is_handle:
+        raise TypeError(f"argument {info.name!r} names a kind or rights but is no handle")
     default = info.default
     if default is msgspec.NODEFAULT and info.default_factory is not msgspec.NODEFAULT:
         default = cast("Any", info.default_factory)()
@@ -161,7 +161,7 @@ def _field(info: msgspec.structs.FieldInfo, hint: Any) -> FieldSpec:
     kind = kinds[0] if kinds else None
     return FieldSpec(
         info.name, info.type, docs[0] if docs else "", kind, rights, required, None if required else default,
-        is_handle and hint is not Handle,
+        is_handle,
     )  # fmt: skip
 
 
