@@ -94,16 +94,27 @@ class LoadedModel:
 
 
 @dataclass(frozen=True)
+class TensorView:
+    """A dense, C-contiguous, little-endian tensor: raw bytes, mapped from a shared buffer or taken from the message."""
+
+    dtype: str
+    shape: Sequence[int]
+    data: memoryview
+
+
+@dataclass(frozen=True)
 class Prompt:
-    """What goes into a model: exactly one of `text`, `ids`, `messages` is set."""
+    """What goes into a model: exactly one of `text`, `ids`, `messages`, `tensors` is set.
+
+    `tensors` arrive only at a device whose facts have the feature `tensors`; they are valid until the request ends.
+    """
 
     text: str | None = None
     ids: Sequence[int] | None = None
     messages: Sequence[Mapping[str, Any]] | None = None
     tools: Sequence[Mapping[str, Any]] = ()
     template_options: Mapping[str, Any] = field(default_factory=dict)
-    tensors: Mapping[str, memoryview] | None = None
-    """Raw bytes of named tensors, mapped from shared buffers or taken from the message."""
+    tensors: Mapping[str, TensorView] | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +209,7 @@ class DoneEvent:
     choices: Sequence[ChoiceResult] = ()
     embeddings: Sequence[Sequence[float]] | None = None
     truncated: Sequence[bool] = ()
-    tensors: Mapping[str, memoryview] | None = None
+    tensors: Mapping[str, TensorView] | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
     new_tokens: int = 0

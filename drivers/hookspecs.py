@@ -6,12 +6,12 @@ point's name is the name of the device or file system, so the kernel knows it wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pluggy
 
-from .contract import DeviceFactory, FileSystemFactory
+from .contract import Device, DeviceFactory, FileSystemFactory
 
 PROJECT = "llmos"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -21,6 +21,9 @@ DEVICES = "llmos.devices"
 FILESYSTEMS = "llmos.filesystems"
 OPS = "llmos.ops"
 GROUPS = (DEVICES, FILESYSTEMS, OPS)
+
+Send = Callable[[Sequence[bytes]], None]
+"""Puts the frames of one message on the wire."""
 
 
 @hookspec
@@ -46,3 +49,8 @@ def driver_started(name: str) -> None:
 @hookspec
 def driver_stopped(name: str) -> None:
     """The driver has given everything back."""
+
+
+@hookspec(firstresult=True)
+def wrap_send(device: Device, send: Send) -> Send | None:
+    """Return a function to use instead of `send`: the seam for drivers that inject faults into the wire."""
