@@ -10,6 +10,7 @@ Ids of models, contexts and requests are text that the caller chose.
 
 from __future__ import annotations
 
+import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -339,10 +340,10 @@ class OpenHandle(ABC):
     version: str
 
     @abstractmethod
-    def read(self, offset: int, count: int) -> bytes:
+    def read(self, offset: int, count: int) -> builtins.bytes:
         """Up to `count` bytes; fewer only at the end."""
 
-    def write(self, offset: int, data: bytes | memoryview) -> int:
+    def write(self, offset: int, data: builtins.bytes | memoryview) -> int:
         """Write at `offset`; returns how many bytes. Raises NoSpace."""
         raise NotSupported("this file cannot be written", why="opened for reading")
 
@@ -356,6 +357,9 @@ class OpenHandle(ABC):
 
 class FileSystem(ABC):
     """One mounted tree. Paths are absolute inside it (`/`, `/org/name`) and normalised: no `..` ever arrives."""
+
+    progress: ProgressSink | None = None
+    """Set by the host; called every few seconds of long work such as hashing, as the sign of life."""
 
     @abstractmethod
     def open(self, path: str, mode: str, expected_version: str | None = None) -> OpenHandle:
