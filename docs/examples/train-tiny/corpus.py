@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 TABLE = HERE.parents[2] / "userland" / "cli" / "table.py"
 UNKNOWN = "unknown"
 RESERVED = {"pydoc_data"}  # its topics are kept for experiments with text the model has never seen
-LEFT_OUT = {"test", "idlelib", "lib2to3", "turtledemo", "ensurepip", "site-packages", "this", "antigravity"}
+LEFT_OUT = {"test", "idlelib", "lib2to3", "turtledemo", "ensurepip", "site-packages", "this", "antigravity", "pdb"}
 DOC_HELD_OUT_SHARE = 20
 
 BEFORE = (
@@ -63,49 +63,56 @@ class Corpus:
         self.rng = random.Random(seed)
         self.wording = wording
         self.intents = grammar.read_grammar(HERE)
-        if wording == "templates":
-            self.intents = [intent for intent in self.intents if any(t.held_out for t in intent.templates)]
+        self.seen = grammar.always_seen(self.intents)
         commands = [command.name for command in load_table().COMMANDS]
         self.sentences = sentences(docs)
-        words = common_words(docs, grammar.vocabulary(self.intents) | set(commands))
-        self.names = Names(self.rng, held_out_names, words, commands)
+        avoid = frozenset(grammar.vocabulary(self.intents) | set(commands))
+        self.names = Names(self.rng, held_out_names, common_words(docs, avoid), commands, avoid)
         self.weights = [_weight(intent) for intent in self.intents]
 
     def example(self) -> Example:
         """One example, of any intent."""
-        return self.of(self.rng.choices(self.intents, self.weights)[0])
+        while True:
+            example = self.of(self.rng.choices(self.intents, self.weights)[0])
+            if example is not None:
+                return example
 
-    def of(self, intent: grammar.Intent) -> Example:
-        """One example of this intent."""
+    def of(self, intent: grammar.Intent) -> Example | None:
+        """One example of this intent, or None where this side of the split has no phrasing of it."""
         rng = self.rng
         if intent.command == UNKNOWN and self.wording == "train" and rng.random() < 0.2:
             sentence = rng.choice(self.sentences)
             return Example(sentence, UNKNOWN, sentence, UNKNOWN)
-        template, phrasing = self._phrase(intent.templates)
+        phrase = self._phrase(intent.templates, self.wording)
+        if phrase is None:
+            return None
+        template, phrasing = phrase
         clauses = self._clauses(intent)
         texts = [phrasing, *(text for _, text in clauses)]
         request, command = self._fill(texts, [intent.command, *(clause.command for clause, _ in clauses)], intent)
         return Example(self._finish(request, template.mood), command, " + ".join(texts), intent.command)
 
-    def _phrase(self, templates: list[grammar.Template], seen: bool = False) -> tuple[grammar.Template, str]:
-        want_template = self.wording == "templates" and not seen
-        candidates = [template for template in templates if template.held_out is want_template]
-        for _ in range(200):
+    def _phrase(self, templates: list[grammar.Template], wording: str) -> tuple[grammar.Template, str] | None:
+        candidates = [template for template in templates if template.held_out is (wording == "templates")]
+        for _ in range(100 if candidates else 0):
             template = self.rng.choice(candidates)
             phrasing = grammar.expand(template.node, self.rng)
-            held_out = grammar.is_held_out(template, phrasing)
-            if seen or held_out is (self.wording != "train"):
+            if grammar.is_held_out(template, phrasing, self.seen) is (wording != "train"):
                 return template, phrasing
-        return template, phrasing  # an intent all of whose templates are short has nothing to hold out
+        return None
 
     def _clauses(self, intent: grammar.Intent) -> list[tuple[grammar.Clause, str]]:
+        """A few clauses; one that has no phrasing on this side of the split is said as in training."""
         rng = self.rng
         if not intent.clauses or rng.random() < 0.45:
             return []
         count = min(len(intent.clauses), rng.choice((1, 1, 1, 2, 2, 3)))
-        chosen = rng.sample(intent.clauses, count)
-        unseen = self.wording == "templates"
-        return [(clause, self._phrase(clause.templates, seen=unseen)[1]) for clause in chosen]
+        found = []
+        for clause in rng.sample(intent.clauses, count):
+            phrase = self._phrase(clause.templates, self.wording) or self._phrase(clause.templates, "train")
+            assert phrase is not None, f"every clause has a phrasing for training: {clause.command}"
+            found.append((clause, phrase[1]))
+        return found
 
     def _fill(self, texts: list[str], commands: list[str], intent: grammar.Intent) -> tuple[str, str]:
         said, written = [], []
@@ -168,7 +175,7 @@ def _weight(intent: grammar.Intent) -> float:
     return 1.0 + 0.5 * len(re.findall(r"\{", intent.command)) + 0.25 * len(intent.clauses)
 
 
-def common_words(docs: list[str], without: set[str]) -> list[str]:
+def common_words(docs: list[str], without: frozenset[str]) -> list[str]:
     """Plain lower-case words of the docstrings, the most frequent first, without the words the grammar uses."""
     counts = Counter(word for doc in docs for word in re.findall(r"(?<![\w.])[a-z]{3,11}(?![\w(.])", doc))
     return [word for word, _ in counts.most_common(4000) if word not in without][:3000]

@@ -4,13 +4,15 @@ A phrasing is a template with its alternatives chosen and its slots still open. 
 templates marked "!", and of the other templates one phrasing in ten (a checksum decides).
 """
 
+import itertools
 import random
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FILES = ("requests.txt", "requests_models.txt", "requests_rest.txt")
+FILES = ("requests.txt", "requests_models.txt", "requests_rest.txt", "requests_more.txt")
 HELD_OUT_SHARE = 10  # one phrasing in this many is kept out of training
 ENOUGH = 8  # templates with fewer phrasings than this keep all of them in training
 
@@ -47,9 +49,11 @@ class Intent:
 
 
 def read_grammar(folder: Path) -> list[Intent]:
-    """All intents of the template files in the folder."""
-    intents: list[Intent] = []
+    """All intents of the template files in the folder; one that is opened again is continued."""
+    intents: dict[str, Intent] = {}
     macros: dict[str, str] = {}
+    intent = Intent("")
+    templates = intent.templates
     for file in FILES:
         for line in (folder / file).read_text(encoding="utf-8").splitlines():
             if not line or line.startswith("#"):
@@ -58,13 +62,14 @@ def read_grammar(folder: Path) -> list[Intent]:
                 name, _, text = line.partition(" = ")
                 macros[name] = text
             elif line.startswith("= "):
-                intents.append(Intent(line[2:]))
+                intent = intents.setdefault(line[2:], Intent(line[2:]))
+                templates = intent.templates
             elif line.startswith("+ "):
-                intents[-1].clauses.append(Clause(line[2:]))
+                intent.clauses.append(Clause(line[2:]))
+                templates = intent.clauses[-1].templates
             else:
-                target = intents[-1].clauses[-1] if intents[-1].clauses else intents[-1]
-                target.templates.append(_template(line, macros))
-    return intents
+                templates.append(_template(line, macros))
+    return list(intents.values())
 
 
 def _template(line: str, macros: dict[str, str]) -> Template:
@@ -119,11 +124,30 @@ def expand(node: Node, rng: random.Random) -> str:
     return " ".join("".join(expand(item, rng) for item in node).split())
 
 
-def is_held_out(template: Template, phrasing: str) -> bool:
-    """Whether this phrasing of the template is kept out of training."""
+def expansions(node: Node) -> Iterator[str]:
+    """All phrasings of a (small) template."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, tuple):
+        for option in node:
+            yield from expansions(option)
+    else:
+        for parts in itertools.product(*(list(expansions(item)) for item in node)):
+            yield " ".join("".join(parts).split())
+
+
+def always_seen(intents: list[Intent]) -> frozenset[str]:
+    """The phrasings of the templates that are too small to hold anything out."""
+    groups = (group for intent in intents for group in (intent, *intent.clauses))
+    small = (t for group in groups for t in group.templates if not t.held_out and t.phrasings < ENOUGH)
+    return frozenset(phrasing for template in small for phrasing in expansions(template.node))
+
+
+def is_held_out(template: Template, phrasing: str, seen: frozenset[str]) -> bool:
+    """Whether this phrasing of the template is kept out of training; `seen` comes from `always_seen`."""
     if template.held_out:
         return True
-    return template.phrasings >= ENOUGH and zlib.crc32(phrasing.encode()) % HELD_OUT_SHARE == 0
+    return phrasing not in seen and zlib.crc32(phrasing.encode()) % HELD_OUT_SHARE == 0
 
 
 def vocabulary(intents: list[Intent]) -> set[str]:

@@ -55,13 +55,20 @@ def is_held_out(part: str) -> bool:
 
 
 class Names:
-    """Draws slot values; `held_out` says from which side of the split. `words` is the pool for free text."""
+    """Draws slot values.
 
-    def __init__(self, rng: random.Random, held_out: bool, words: list[str], commands: list[str]) -> None:
+    `held_out` says from which side of the split, `words` is the pool for free text, and no name is one of the words
+    to `avoid`, which are those the requests themselves are made of.
+    """
+
+    def __init__(
+        self, rng: random.Random, held_out: bool, words: list[str], commands: list[str], avoid: frozenset[str]
+    ) -> None:
         self.rng = rng
         self.held_out = held_out
         self.words = words
         self.commands = commands
+        self.avoid = avoid
         self._kinds: dict[str, Callable[[], Value]] = {
             "m": self.model_path, "n": self.loaded, "p": lambda: same(self.path()), "s": lambda: same(self.source()),
             "d": lambda: same(self.device()), "v": lambda: same(self.driver()), "t": lambda: same(self.task()),
@@ -81,7 +88,7 @@ class Names:
         """One part of a name from this side of the split."""
         while True:
             part = make()
-            if is_held_out(part) is self.held_out:
+            if is_held_out(part) is self.held_out and part.lower() not in self.avoid:
                 return part
 
     def syllables(self) -> str:
