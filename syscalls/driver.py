@@ -1,7 +1,7 @@
 """The kernel-host interface: what the kernel asks of a driver's process, and what that process reports.
 
-Same machinery as the syscalls, own table, own version. A host connects, sends a `beat`, is asked to `start`, and sends a
-`ready` event once its driver works. Every call has exactly one terminal answer; `load`, `submit` and other long ones
+Same machinery as the syscalls, own table, own version. A host connects, sends a `beat`, is asked to `start`, and sends
+a `ready` event once its driver works. Every call has exactly one terminal answer; `load`, `submit` and other long ones
 may send `progress` or `chunk` frames first. A chunk frame carries `items`, pairs of request id and chunk, so that one
 frame serves all requests of a step. Hosts never issue syscalls.
 """
@@ -14,13 +14,17 @@ from .errors import (
     BadModel, BadState, Busy, Conflict, DeviceFault, Exists, NoDeviceMemory, NoSpace, NotDirectory, NotFound,
     NotSupported, ReadOnly,
 )  # fmt: skip
+from .events import VERSION, Beat, Capacity, DeviceFacts, Fault, HostEvent, Memory, MetricEvent, Ready, Spent
 from .spec import Call, Stream, Table
 from .types import (
-    Argument, Chunk, Data, Done, EmbedOptions, Entry, Freed, Hit, Inference, Input, LedgerRow, LoadOptions, Number,
+    Argument, Chunk, Data, Done, EmbedOptions, Entry, Freed, Hit, Inference, Input, LedgerRow, LoadOptions,
     Reason, Sampling, TransformRecipe, TuneRecipe, Value, Written,
 )  # fmt: skip
 
-VERSION = 1
+__all__ = [
+    "VERSION", "Beat", "Capacity", "DeviceFacts", "Fault", "HostEvent", "Memory", "MetricEvent", "Ready", "Spent",
+]  # fmt: skip
+
 HOST_CALLS = Table()
 
 
@@ -208,7 +212,10 @@ class HostSetBudget(Call[Done], name="set_budget", table=HOST_CALLS, errors=(Not
 
 
 class HostOpenContext(
-    Call[ContextOpened], name="open_context", table=HOST_CALLS, errors=(NotFound, NoDeviceMemory, NotSupported, BadState)
+    Call[ContextOpened],
+    name="open_context",
+    table=HOST_CALLS,
+    errors=(NotFound, NoDeviceMemory, NotSupported, BadState),
 ):
     id: str
     model: str
@@ -353,70 +360,3 @@ class HostFsControl(Call[Done], name="fs_control", table=HOST_CALLS, errors=FILE
     source: str
     action: str
     options: dict[str, Any] = {}
-
-
-class DeviceFacts(Value):
-    """What a device is; `memory_bytes` is all it could give to models."""
-
-    name: str
-    kind: str
-    memory_bytes: int
-    foreign_bytes: int = 0
-    description: str = ""
-    features: dict[str, Number] = {}
-
-
-class Ready(Value, tag_field="event", tag="ready"):
-    """The driver works. A device host reports one device, a filesystem host none."""
-
-    devices: list[DeviceFacts] = []
-    version: int = VERSION
-    filesystem: str = ""
-
-
-class Beat(Value, tag_field="event", tag="beat"):
-    """Sign of life of the *work loop*: what it does and how long that may take before it counts as stuck."""
-
-    seq: int
-    steps: int
-    busy_with: str = ""
-    may_take_s: float = 3.0
-
-
-class MetricEvent(Value, tag_field="event", tag="metric"):
-    about: str
-    values: dict[str, float]
-
-
-class Capacity(Value, tag_field="event", tag="capacity"):
-    model: str
-    slots: int
-    running: int = 0
-    free_pages: int = 0
-    queue: int = 0
-
-
-class Spent(Value, tag_field="event", tag="spent"):
-    work_class: str
-    tenant: str
-    device_ns: int
-    tokens: int
-    bytes: int = 0
-
-
-class Memory(Value, tag_field="event", tag="memory"):
-    """All rows of the device as the driver sees them."""
-
-    device: str
-    rows: list[LedgerRow]
-    foreign_bytes: int = 0
-
-
-class Fault(Value, tag_field="event", tag="fault"):
-    """The driver failed; a sticky fault means that the process ends now."""
-
-    text: str
-    sticky: bool = True
-
-
-HostEvent = Ready | Beat | MetricEvent | Capacity | Spent | Memory | Fault

@@ -1,11 +1,13 @@
 """Every error a syscall can answer with: a stable code, a text for people, fields for programs.
 
 Codes are group * 10 + n, in the manner of Zircon's status codes: 0x internal and support, 1x parameters, 2x state,
-3x permission, 4x device, 5x files. A code is never reused. The text says what happened, with which value, and what to try.
+3x permission, 4x device, 5x files. A code is never reused. The text says what happened, with which value, and what to
+try.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -26,7 +28,7 @@ class LlmosError(Exception):
         if code in _BY_CODE:
             raise TypeError(f"error code {code} of {cls.__name__} already belongs to {_BY_CODE[code].__name__}")
         cls.code = code
-        cls.field_names = tuple(cls.__dict__.get("__annotations__", ()))
+        cls.field_names = tuple(inspect.get_annotations(cls))
         _BY_CODE[code] = cls
 
     def __init__(
@@ -228,12 +230,22 @@ def by_name(name: str) -> type[LlmosError]:
 
 
 def from_wire(body: Mapping[str, Any]) -> LlmosError:
-    """Rebuild an error. Unknown fields are dropped and an unknown code becomes `Internal`, so a newer peer is readable."""
-    cls = _BY_CODE.get(body.get("code", 0), Internal)
-    fields = {name: value for name, value in (body.get("fields") or {}).items() if name in cls.field_names}
+    """Rebuild an error from the body of an `error` frame, whatever it holds.
+
+    Unknown fields and fields of another type are dropped and an unknown code becomes `Internal`, so a newer peer is
+    readable and a broken one does no harm.
+    """
+    code = body.get("code")
+    cls = _BY_CODE.get(code, Internal) if type(code) is int else Internal
+    fields, reasons = body.get("fields"), body.get("reasons")
+    known = {
+        name: value
+        for name, value in (fields if isinstance(fields, Mapping) else {}).items()
+        if name in cls.field_names and type(value) is type(getattr(cls, name))
+    }
     return cls(
         str(body.get("message", "")),
-        reasons=body.get("reasons") or (),
+        reasons=[r for r in reasons if isinstance(r, Mapping)] if isinstance(reasons, (list, tuple)) else (),
         request=str(body.get("request", "")),
-        **fields,
+        **known,
     )

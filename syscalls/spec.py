@@ -1,13 +1,15 @@
 """Turns one class per syscall into everything derived from it: typed client call, checks, manual page, schema.
 
-A call is a frozen, keyword-only Struct. Its fields are the arguments; `Annotated` carries their limits (`msgspec.Meta`),
-the kind and right a handle needs (`Kind`, `Right`), and one line of documentation (a plain string). The idea is Zircon's
-and seL4's: one declaration, from which kernel entry, bindings and manual all follow.
+A call is a frozen, keyword-only Struct. Its fields are the arguments; `Annotated` carries their limits
+(`msgspec.Meta`), the kind and right a handle needs (`Kind`, `Right`), and one line of documentation (a plain string).
+The idea is Zircon's and seL4's: one declaration, from which kernel entry, bindings and manual all follow.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import (
@@ -18,6 +20,7 @@ from typing import (
 import msgspec
 from msgspec import Meta
 
+from .describe import ANY, field_names, find, key_words, node_of, words
 from .errors import COMMON, BadArgument, LlmosError
 from .types import Handle, Kind, Right, WorkClass
 
@@ -165,8 +168,12 @@ def _field(info: msgspec.structs.FieldInfo, hint: Any) -> FieldSpec:
     )  # fmt: skip
 
 
-_PATH = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>[^`]+)`")
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlevel = 3
+
+_PLACE = re.compile(r" - at `(?P<key>key in )?\$\.?(?P<path>[^`]*)`$")
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>[^`]*)`")
 _MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]+)`")
 
 
@@ -177,41 +184,57 @@ def check(spec: CallSpec, body: Mapping[str, Any]) -> Any:
         BadArgument: names the argument, what was got and what was wanted.
     """
     try:
-        return msgspec.convert(body, spec.cls)
+        # Without `builtin_types`, text in the place of bytes would be taken for base64.
+        return msgspec.convert(body, spec.cls, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise _explain(spec, body, str(error)) from None
 
 
 def _explain(spec: CallSpec, body: Mapping[str, Any], message: str) -> BadArgument:
-    at = _PATH.search(message)
-    path = at["path"] if at else ""
-    text = _PATH.sub("", message)
+    place = _PLACE.search(message)
+    path = place["path"] if place else ""
+    text = _PLACE.sub("", message)
+    node = node_of(spec.cls)
     if unknown := _UNKNOWN.match(text):
-        name = ".".join(p for p in (path, unknown["field"]) if p)
-        known = ", ".join([f.name for f in spec.fields] + list(COMMON_ARGUMENTS)) if not path else ""
-        hint = f"; it takes {known}" if known else ""
-        return BadArgument(f"{spec.name}: unknown argument {name!r}{hint}", name=name, got="", want=known)
+        return _unknown(spec, body, path, unknown["field"])
     if missing := _MISSING.match(text):
-        name = ".".join(p for p in (path, missing["field"]) if p)
-        return BadArgument(f"{spec.name}: argument {name!r} is missing", name=name, got="", want="a value")
-    got = _shorten(_look_up(body, path))
-    want = text.removeprefix("Expected ").replace("`", "")
-    return BadArgument(f"{spec.name}: {path or 'the arguments'} is {got}; expected {want}", name=path, got=got, want=want)
+        name = _join(path, missing["field"])
+        want = words(find(node, name) or ANY)
+        return BadArgument(f"{spec.name}: argument {name!r} is missing; it is {want}", name=name, want=want)
+    here = find(node, path) or ANY
+    if place and place["key"]:
+        keys = key_words(here)
+        got = _SHORT.repr(_look_up(body, path))
+        return BadArgument(
+            f"{spec.name}: a key of {path or 'the arguments'} is not {keys}: {got}", name=path, got=got, want=keys
+        )
+    got, want = _SHORT.repr(_look_up(body, path)), words(here)
+    return BadArgument(f"{spec.name}: {path} is {got}; expected {want}", name=path, got=got, want=want)
+
+
+def _unknown(spec: CallSpec, body: Mapping[str, Any], path: str, field: str) -> BadArgument:
+    parent = find(node_of(spec.cls), path) or ANY
+    inside = field_names(parent, _look_up(body, path))
+    known = inside if path else [f.name for f in spec.fields] + list(COMMON_ARGUMENTS)
+    name = _join(path, field)
+    near = difflib.get_close_matches(field, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
+    got = _SHORT.repr(_look_up(body, name))
+    return BadArgument(f"{spec.name}: unknown argument {name!r}; {hint}", name=name, got=got, want=", ".join(known))
+
+
+def _join(path: str, field: str) -> str:
+    return f"{path}.{field}" if path else field
 
 
 def _look_up(body: Any, path: str) -> Any:
-    """The value at a msgspec path such as `sampling.stop[0]`; an index `[...]` stands for any element."""
+    """The value at a path; where msgspec does not say which element (`[...]`), the map or set that holds it."""
     value = body
-    for part in re.findall(r"[^.\[\]]+", path):
+    for part in re.findall(r"[^.\[\]]+|\[\.\.\.\]", path):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
-        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+        elif isinstance(value, list) and part.isdigit():
             value = value[int(part)]
         else:
             return value
     return value
-
-
-def _shorten(value: Any, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -15,7 +15,7 @@ from typing import Any
 import msgpack
 import msgspec
 
-from .errors import BadCall, LlmosError, TooLarge
+from .errors import BadArgument, BadCall, LlmosError, TooLarge
 from .types import Reason, Value, WireLimits
 
 PROTOCOL = 1
@@ -39,6 +39,7 @@ class MessageKind(StrEnum):
 
 
 _KINDS = {kind.value: kind for kind in MessageKind}
+_CONTAINERS = frozenset({list, dict, tuple})
 TERMINAL = frozenset({MessageKind.REPLY, MessageKind.ERROR, MessageKind.END})
 
 
@@ -73,10 +74,10 @@ def pack(kind: MessageKind, request: int, name: str = "", body: Any = None) -> l
     """Frames of one message. `body` is a Struct or a map of plain types.
 
     Raises:
-        TooLarge: the message exceeds `LIMITS.message_bytes`.
+        BadArgument: the body holds what cannot travel, such as an integer of more than 64 bits.
+        TooLarge: the message exceeds one of `LIMITS`.
     """
-    plain = {} if body is None else msgspec.to_builtins(body, builtin_types=(bytes,), str_keys=False)
-    packed = msgpack.packb(plain)
+    packed = _packb({} if body is None else body)
     if len(packed) > LIMITS.message_bytes:
         raise TooLarge(
             f"the message has {len(packed)} bytes, the limit is {LIMITS.message_bytes}: put large data into a buffer",
@@ -126,8 +127,8 @@ def unpack_body(frame: bytes) -> dict[str, Any]:
     """The body as a map of plain types.
 
     Raises:
-        BadCall: not a msgpack map with text keys.
-        TooLarge: more bytes than `LIMITS.message_bytes`.
+        BadCall: not a msgpack map of nil, booleans, numbers, text, bytes, lists and maps.
+        TooLarge: more bytes than `LIMITS.message_bytes`, or nested deeper than `LIMITS.depth`.
     """
     if len(frame) > LIMITS.message_bytes:
         raise TooLarge(
@@ -138,16 +139,56 @@ def unpack_body(frame: bytes) -> dict[str, Any]:
     body = _unpackb(frame, "body")
     if not isinstance(body, dict):
         raise BadCall(f"the body is a {type(body).__name__}, not a map")
+    _check_shape(body)
     return body
 
 
+def _packb(body: Any) -> bytes:
+    try:
+        plain = msgspec.to_builtins(body, builtin_types=(bytes,), str_keys=False)
+        _check_shape(plain)
+        packed: bytes = msgpack.packb(plain)
+    except RecursionError:
+        raise TooLarge("the message contains itself, or is nested too deep to be sent", limit=LIMITS.depth) from None
+    except (TypeError, ValueError, OverflowError) as error:
+        want = "numbers of at most 64 bits, valid text, bytes, lists and maps"
+        text = f"the message cannot be sent: {error}; it may hold {want}"
+        raise BadArgument(text, got=str(error), want=want) from None
+    return packed
+
+
 def _unpackb(frame: bytes, what: str) -> Any:
+    # A length that the frame cannot hold would reserve memory for nothing, at every level of nesting.
+    items = min(LIMITS.items, len(frame))
     try:
         return msgpack.unpackb(
-            frame, strict_map_key=False, max_array_len=LIMITS.items, max_map_len=LIMITS.items, max_ext_len=0
+            frame, strict_map_key=False, max_array_len=items, max_map_len=items, max_ext_len=0, ext_hook=_refuse
         )
-    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise BadCall(f"the {what} is not msgpack: {type(error).__name__}: {error}") from None
+
+
+def _refuse(code: int, data: bytes) -> None:
+    raise ValueError(f"extension type {code} is not used here")
+
+
+def _check_shape(body: Any) -> None:
+    level = [body]
+    for _ in range(LIMITS.depth):
+        level = [child for parent in level for child in _containers(parent)]
+        if not level:
+            return
+    raise TooLarge(f"the message is nested deeper than {LIMITS.depth} levels", limit=LIMITS.depth, got=LIMITS.depth + 1)
+
+
+def _containers(parent: Any) -> list[Any]:
+    if len(parent) > LIMITS.items:
+        text = f"a list or map of the message has {len(parent)} items, the limit is {LIMITS.items}"
+        raise TooLarge(text, limit=LIMITS.items, got=len(parent))
+    children = parent.values() if isinstance(parent, dict) else parent
+    if _CONTAINERS.isdisjoint(map(type, children)):
+        return []
+    return [child for child in children if type(child) in _CONTAINERS]
 
 
 def error_frames(request: int, error: LlmosError) -> list[bytes]:

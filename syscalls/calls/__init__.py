@@ -11,8 +11,8 @@ from .tasks import CancelTask, SpawnProgram, WaitTask
 from .tuning import Tune
 
 __all__ = [
-    "AllocBuffer", "AllocGpu", "CancelTask", "CloseHandle", "ControlObject", "DupHandle", "Embed", "GrantHandle", "Hello",
-    "Infer", "InferStream", "ListDir", "ListObjects", "LoadModel", "MountFs", "OpenContext", "OpenFile", "ReadFile",
-    "ReadJournal", "ReadMetrics", "RemovePath", "RevokeHandle", "SearchFs", "SpawnProgram", "StatObject", "StatPath",
-    "TransformModel", "Tune", "UnloadModel", "WaitTask", "WatchEvents", "WriteFile",
+    "AllocBuffer", "AllocGpu", "CancelTask", "CloseHandle", "ControlObject", "DupHandle", "Embed", "GrantHandle",
+    "Hello", "Infer", "InferStream", "ListDir", "ListObjects", "LoadModel", "MountFs", "OpenContext", "OpenFile",
+    "ReadFile", "ReadJournal", "ReadMetrics", "RemovePath", "RevokeHandle", "SearchFs", "SpawnProgram",
+    "StatObject", "StatPath", "TransformModel", "Tune", "UnloadModel", "WaitTask", "WatchEvents", "WriteFile",
 ]  # fmt: skip

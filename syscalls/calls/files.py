@@ -19,7 +19,7 @@ Path = Annotated[str, Meta(max_length=4096)]
 class OpenFile(
     Call[File], name="open_file", errors=(NotFound, Exists, NotDirectory, ReadOnly, Conflict, Unavailable, NoSpace)
 ):
-    """Open a file of the namespace. Mode r reads, w replaces, a appends, x creates; a write is seen when it is closed."""
+    """Open a file of the namespace. Mode r reads, w replaces, a appends, x creates; writes show at the close."""
 
     path: Annotated[Path, "absolute path of the namespace"]
     mode: Annotated[Literal["r", "w", "a", "x"], "r, w, a or x"] = "r"

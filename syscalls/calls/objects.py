@@ -26,6 +26,6 @@ class StatObject(Call[ObjectInfo], name="stat_object", errors=(NotFound,)):
 class ControlObject(Call[ObjectInfo], name="control_object", errors=(BadState, NotSupported, NotFound)):
     """Act on one object; the actions of each kind stand in the manual page."""
 
-    handle: Annotated[Handle, "an object; the action says which right it needs (MANAGE, or WRITE for adapters and alias)"]
+    handle: Annotated[Handle, "an object; the action needs MANAGE (adapters and alias: WRITE)"]
     action: Annotated[str, "what to do, such as sleep, wake, pin, restart, pause, alias"]
     options: Annotated[dict[str, Any], "arguments of the action"] = {}

@@ -16,7 +16,7 @@ class Hello(Call[Welcome], name="hello", errors=(NotSupported, NoResources)):
 
     protocol: Annotated[int, "the newest protocol number the caller speaks"]
     program: Annotated[str, Meta(max_length=200), "what the program calls itself, for people to read"]
-    tenant: Annotated[str, Meta(max_length=200), "a part of the caller's own share, for fairness and cache privacy"] = ""
+    tenant: Annotated[str, Meta(max_length=200), "a part of the caller's own share: fairness, cache privacy"] = ""
     resume: Annotated[str | None, "token of an earlier session of the same process, to take it up again"] = None
 
 

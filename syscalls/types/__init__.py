@@ -15,12 +15,12 @@ from .results import (
 from .sampling import EmbedOptions, Grammar, Sampling, Speculative
 
 __all__ = [
-    "ALL_RIGHTS", "Answer", "Argument", "Audio", "Buffer", "BufferRef", "Bytes", "Chat", "Choice", "Chunk", "Context",
-    "Data", "Done", "EmbedOptions", "Embeddings", "Entry", "Event", "File", "Freed", "Grammar", "Grant", "GrantTo",
-    "Handle", "Hit", "Image", "Inference", "Input", "Kind", "Label", "Labels", "Lease", "LedgerRow", "Limits",
-    "LoadOptions", "Metric", "ModelInfo", "Mount", "MountTo", "NewHandle", "Number", "ObjectInfo", "Parts", "Plan",
-    "Quant", "Reason", "Record", "Revoked", "Right", "Rights", "Sampling", "Scores", "Span", "Spans", "Speculative", "Table",
-    "Task", "TaskResult", "TaskState", "Tensor", "Tensors", "TensorsOut", "Text", "Timing", "TokenLogprob", "Tokens",
-    "Transcript", "TransformRecipe", "TuneRecipe", "Usage", "Value", "Video", "Welcome", "WireLimits", "WorkClass",
-    "Written",
+    "ALL_RIGHTS", "Answer", "Argument", "Audio", "Buffer", "BufferRef", "Bytes", "Chat", "Choice", "Chunk",
+    "Context", "Data", "Done", "EmbedOptions", "Embeddings", "Entry", "Event", "File", "Freed", "Grammar", "Grant",
+    "GrantTo", "Handle", "Hit", "Image", "Inference", "Input", "Kind", "Label", "Labels", "Lease", "LedgerRow",
+    "Limits", "LoadOptions", "Metric", "ModelInfo", "Mount", "MountTo", "NewHandle", "Number", "ObjectInfo",
+    "Parts", "Plan", "Quant", "Reason", "Record", "Revoked", "Right", "Rights", "Sampling", "Scores", "Span",
+    "Spans", "Speculative", "Table", "Task", "TaskResult", "TaskState", "Tensor", "Tensors", "TensorsOut", "Text",
+    "Timing", "TokenLogprob", "Tokens", "Transcript", "TransformRecipe", "TuneRecipe", "Usage", "Value", "Video",
+    "Welcome", "WireLimits", "WorkClass", "Written",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ class KeywordMeta(StructMeta):
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
 class Value(Struct, metaclass=KeywordMeta, frozen=True, kw_only=True):
-    """Base of everything a call answers with. Unknown fields are ignored, so that new ones never break an old client."""
+    """Base of everything a call answers with. Unknown fields are ignored: new ones never break an old client."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))

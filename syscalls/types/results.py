@@ -18,7 +18,7 @@ class TokenLogprob(Value):
 
 
 class Choice(Value):
-    """One continuation. `tokens` are the new ids, end token included; `text` leaves out special tokens and stop string."""
+    """One continuation. `tokens`: the new ids with the end token; `text`: without special tokens and stop string."""
 
     index: int
     text: str
