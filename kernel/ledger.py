@@ -1,0 +1,284 @@
+"""The ledger of bytes: every byte of a device that is promised or used has a row, and no byte has two.
+
+A row is admitted before anything is allocated, so that nothing admitted runs out of memory later. What the driver
+measures is set beside the prediction, and the larger of the two counts. Pure: `now` is monotonic nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from llmos.syscalls.errors import NoDeviceMemory, NotFound
+from llmos.syscalls.types import LedgerRow, Reason
+
+FOREIGN = "foreign"
+RESERVE = "reserve"
+LEASE = "lease"
+
+
+def size_text(count: int) -> str:
+    """Bytes for people: `1.5 GiB`."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+@dataclass(slots=True)
+class _Row:
+    """`admitted` is None for a row that only the driver knows of."""
+
+    admitted: int | None
+    allocator: int = 0
+    driver: int = 0
+
+    @property
+    def ledger(self) -> int:
+        return max(self.admitted or 0, self.allocator, self.driver)
+
+
+@dataclass(slots=True)
+class _Device:
+    total: int
+    reserve: int
+    rows: dict[tuple[str, str], _Row] = field(default_factory=dict)
+    """By (owner, what)."""
+    foreign: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def used(self) -> int:
+        return self.reserve + sum(self.foreign.values()) + sum(row.ledger for row in self.rows.values())
+
+
+class Ledger:
+    """The bytes of all devices."""
+
+    def __init__(self) -> None:
+        self._devices: dict[str, _Device] = {}
+        self._evictable: set[str] = set()
+        self._expiry: dict[str, int] = {}
+
+    def set_device(self, device: str, total: int, reserve: int = 0) -> None:
+        """Add a device, or correct its size; rows stay. `reserve` bytes are never given to anyone."""
+        known = self._devices.get(device)
+        if known is None:
+            self._devices[device] = _Device(max(total, 0), max(reserve, 0))
+        else:
+            known.total, known.reserve = max(total, 0), max(reserve, 0)
+
+    def drop_device(self, device: str) -> list[str]:
+        """Forget a device with all its rows; the owners that lost rows, leases among them."""
+        dropped = self._devices.pop(device, None)
+        owners = _owners(dropped.rows) if dropped else []
+        self._forget(owners)
+        return owners
+
+    def devices(self) -> list[str]:
+        """The names of all devices."""
+        return list(self._devices)
+
+    def total(self, device: str) -> int:
+        """All bytes of a device, the reserve included."""
+        return self._device(device).total
+
+    def admit(self, device: str, rows: Sequence[tuple[str, str, int]]) -> Reason:
+        """Promise all rows, each (what, owner, bytes), or none. A row that exists grows by the bytes.
+
+        Raises:
+            NotFound: no such device.
+            NoDeviceMemory: with the numbers and who holds the bytes.
+        """
+        _check(count for _, _, count in rows)
+        place = self._device(device)
+        needed, free = sum(count for _, _, count in rows), self.free(device)
+        if needed > free:
+            raise self._refusal(device, needed)
+        for what, owner, count in rows:
+            row = place.rows.setdefault((owner, what), _Row(0))
+            row.admitted = (row.admitted or 0) + count
+        return Reason(
+            code="memory.admitted",
+            text=f"{size_text(needed)} of {size_text(free)} free on {device}",
+            numbers={"needed": needed, "free": free, "total": place.total},
+        )
+
+    def reserve(self, device: str, owner: str, what: str, bytes: int, expires: int | None = None) -> Reason:
+        """Promise one row, as `admit`; at `expires` (monotonic nanoseconds) `expire` ends it, as for a lease."""
+        reason = self.admit(device, [(what, owner, bytes)])
+        if expires is not None:
+            self._expiry[owner] = expires
+        return reason
+
+    def resize(self, device: str, owner: str, rows: Mapping[str, int]) -> Reason:
+        """Set what an owner is promised on a device to exactly `rows` (what -> bytes), as when a model sleeps or wakes.
+
+        What the driver measured before is forgotten until it measures again. On an error nothing changes.
+
+        Raises:
+            NotFound, NoDeviceMemory: as `admit`.
+        """
+        _check(rows.values())
+        place = self._device(device)
+        before = {key: row for key, row in place.rows.items() if key[0] == owner}
+        for key in before:
+            del place.rows[key]
+        try:
+            return self.admit(device, [(what, owner, count) for what, count in rows.items()])
+        except NoDeviceMemory:
+            place.rows.update(before)
+            raise
+
+    def release(self, owner: str) -> int:
+        """Give back all rows of an owner, on all devices; how many bytes they held."""
+        freed = 0
+        for place in self._devices.values():
+            for key in [key for key in place.rows if key[0] == owner]:
+                freed += place.rows.pop(key).ledger
+        self._forget([owner])
+        return freed
+
+    def release_device(self, device: str, keep: Iterable[str] = (LEASE,)) -> list[str]:
+        """A device lost its contents: drop its rows but those of the kinds in `keep`; the owners that lost rows."""
+        place = self._device(device)
+        kept = frozenset(keep)
+        lost = [key for key in place.rows if key[1] not in kept]
+        for key in lost:
+            del place.rows[key]
+        for key, row in list(place.rows.items()):
+            place.rows[key] = _Row(row.admitted)
+        owners = _owners(lost)
+        self._forget(owner for owner in owners if not self._holds(owner))
+        return owners
+
+    def reconcile(self, device: str, rows: Iterable[LedgerRow], owner: str | None = None) -> None:
+        """Take over what the driver measured: all rows of the device, or with `owner` all rows of that owner.
+
+        Rows it does not name count as promised only; rows nobody was promised are added. Foreign rows are replaced when
+        any is named; negative figures count as 0.
+        """
+        place = self._device(device)
+        measured: dict[tuple[str, str], _Row] = {}
+        foreign: dict[str, int] = {}
+        for row in rows:
+            allocator, driver = max(row.allocator, 0), max(row.driver, 0)
+            if row.what == FOREIGN:
+                foreign[row.owner] = foreign.get(row.owner, 0) + max(row.ledger, allocator, driver)
+            elif row.what != RESERVE and owner in (None, row.owner):
+                one = measured.setdefault((row.owner, row.what), _Row(None))
+                one.allocator += allocator
+                one.driver += driver
+        for key, known in place.rows.items():
+            if owner not in (None, key[0]):
+                measured[key] = known
+            elif known.admitted is not None:
+                measured.setdefault(key, _Row(None)).admitted = known.admitted
+        place.rows = measured
+        if foreign:
+            place.foreign = foreign
+
+    def set_foreign(self, device: str, bytes: int) -> None:
+        """Set what other programs use on a device, as one row."""
+        self._device(device).foreign = {"": bytes} if bytes > 0 else {}
+
+    def free(self, device: str) -> int:
+        """Bytes that can be promised now; never negative."""
+        place = self._device(device)
+        return max(place.total - place.used, 0)
+
+    def excess(self, device: str) -> int:
+        """Bytes by which measured and foreign use exceed the device: 0 unless something grew beyond its promise."""
+        place = self._device(device)
+        return max(place.used - place.total, 0)
+
+    def rows(self, device: str | None = None) -> list[LedgerRow]:
+        """The rows of one device, or of all; foreign programs and the reserve included. Their `ledger` adds up to
+        total - free + excess."""
+        names = self._devices if device is None else [device]
+        return [row for name in names for row in _rows(name, self._device(name))]
+
+    def held(self, owner: str) -> int:
+        """Bytes that an owner holds, on all devices."""
+        return sum(row.ledger for place in self._devices.values() for key, row in place.rows.items() if key[0] == owner)
+
+    def set_evictable(self, owner: str, evictable: bool) -> None:
+        """Say whether the rows of an owner could be freed to make room."""
+        if evictable:
+            self._evictable.add(owner)
+        else:
+            self._evictable.discard(owner)
+
+    def evictable(self, device: str) -> int:
+        """Bytes of a device that eviction could free."""
+        return sum(row.ledger for key, row in self._device(device).rows.items() if key[0] in self._evictable)
+
+    def expire(self, now: int) -> list[str]:
+        """Release the owners whose time has passed."""
+        over = [owner for owner, at in self._expiry.items() if at <= now]
+        for owner in over:
+            self.release(owner)
+        return over
+
+    def next_expiry(self) -> int | None:
+        """When `expire` has something to do next."""
+        return min(self._expiry.values(), default=None)
+
+    def _device(self, device: str) -> _Device:
+        try:
+            return self._devices[device]
+        except KeyError:
+            known = ", ".join(self._devices) or "none"
+            raise NotFound(f"the ledger has no device {device!r}; it has {known}") from None
+
+    def _holds(self, owner: str) -> bool:
+        return any(key[0] == owner for place in self._devices.values() for key in place.rows)
+
+    def _forget(self, owners: Iterable[str]) -> None:
+        for owner in owners:
+            self._evictable.discard(owner)
+            self._expiry.pop(owner, None)
+
+    def _refusal(self, device: str, needed: int) -> NoDeviceMemory:
+        free, evictable, place = self.free(device), self.evictable(device), self._device(device)
+        largest = sorted(_rows(device, place), key=lambda row: -row.ledger)[:4]
+        by_whom = ", ".join(f"{row.what} of {row.owner or device}: {size_text(row.ledger)}" for row in largest)
+        numbers = {"needed": needed, "free": free, "evictable": evictable, "total": place.total}
+        text = (
+            f"{size_text(needed)} are needed on {device}, {size_text(free)} of {size_text(place.total)} are free and "
+            f"{size_text(evictable)} could be evicted (held by {by_whom or 'nobody'})"
+        )
+        reason = Reason(code="memory.refused", text=text, numbers=dict(numbers))
+        return NoDeviceMemory(
+            text, needed=needed, free=free, evictable=evictable, by_whom=by_whom, reasons=[msgspec.to_builtins(reason)]
+        )
+
+
+def _check(counts: Iterable[int]) -> None:
+    for count in counts:
+        if count < 0:
+            raise ValueError(f"a ledger row of {count} bytes")
+
+
+def _owners(keys: Iterable[tuple[str, str]]) -> list[str]:
+    return list(dict.fromkeys(owner for owner, _ in keys))
+
+
+def _rows(name: str, place: _Device) -> list[LedgerRow]:
+    rows = [
+        LedgerRow(
+            device=name, what=what, owner=owner, predicted=row.admitted or 0, ledger=row.ledger,
+            allocator=row.allocator, driver=row.driver,
+        )
+        for (owner, what), row in place.rows.items()
+    ]  # fmt: skip
+    rows += [
+        LedgerRow(device=name, what=FOREIGN, owner=owner, ledger=count, driver=count)
+        for owner, count in place.foreign.items()
+    ]
+    if place.reserve:
+        rows.append(LedgerRow(device=name, what=RESERVE, owner="", predicted=place.reserve, ledger=place.reserve))
+    return rows

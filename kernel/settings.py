@@ -1,0 +1,69 @@
+"""Turns a table of the configuration file into a checked Struct, with errors that name the key and what is near it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+from llmos.syscalls.types import Argument
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text says which key, which value, and what is expected."""
+
+
+class Section(Argument):
+    """Base of every table of the file: an unknown key is an error, as in a call."""
+
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+_AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>[^`]+)`")
+
+
+def convert(table: object, cls: type[T], where: str) -> T:
+    """The Struct of a table; `where` is the dotted name of the table.
+
+    Raises:
+        ConfigError: a key is unknown, missing, or has a value of the wrong kind.
+    """
+    try:
+        return msgspec.convert(table, cls)
+    except msgspec.ValidationError as error:
+        message = str(error)
+    at = _AT.search(message)
+    inner = at["path"] if at else ""
+    path = ".".join(part for part in (where, inner) if part)
+    text = _AT.sub("", message)
+    unknown = _UNKNOWN.match(text)
+    if unknown is None:
+        raise ConfigError(f"{path}: {text[:1].lower()}{text[1:]}")
+    known = _keys(cls)
+    raise ConfigError(f"unknown key {path}.{unknown['field']}; {suggest(unknown['field'], known)}")
+
+
+def suggest(key: str, known: list[str]) -> str:
+    """The known key that is nearest to `key`, or all of them."""
+    import difflib  # only for the text of an error: it costs start-up time
+
+    near = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+
+
+def _keys(cls: Any) -> list[str]:
+    """The keys of a Struct and of the Structs inside it."""
+    found: list[str] = []
+    pending = [msgspec.inspect.type_info(cls)]
+    while pending:
+        info = pending.pop()
+        for field in getattr(info, "fields", ()):
+            found.append(field.encode_name)
+            pending.append(field.type)
+        pending.extend(getattr(info, "types", ()))
+        value = getattr(info, "value_type", None)
+        if value is not None:
+            pending.append(value)
+    return found
