@@ -1,0 +1,46 @@
+"""Gives every test run a private temporary folder and home, and watches for leaks (`leaks.py`)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["leaks"]
+
+_CLEARED = ("LLMOS_LOAD", "LLMOS_CONFIG", "LLMOS_RUNTIME", "XDG_")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The environment that tests and the processes they start see: nothing of the user's, no network, one thread."""
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.gettempdir()  # pytest's own folders stay where they are
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="lt-")
+    home = Path(tempfile.tempdir, "home")
+    home.mkdir()
+    for name in [name for name in os.environ if name.startswith(_CLEARED)]:
+        del os.environ[name]
+    os.environ.update(LLMOS_HOME=str(home), HF_HOME=str(home / "hf"), HF_HUB_OFFLINE="1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A temporary folder with a path short enough for sockets (108 bytes)."""
+    with tempfile.TemporaryDirectory(prefix="t") as path:
+        yield Path(path)

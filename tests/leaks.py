@@ -1,0 +1,130 @@
+"""Finds what a test leaves behind: processes, threads, open descriptors, and files in temporary and shared memory.
+
+Each detector returns what exists now, as a map from an identity to a description; a leak is what a later look shows in
+addition. Loaded as a plug-in by `conftest.py`, so that it watches every test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+MARK = "LLMOS_TEST_RUN"
+"""Environment variable that every descendant of this test process inherits, so that orphans are recognised."""
+
+SHARED_MEMORY = Path("/dev/shm")
+PREFIX = "llmos"
+PATIENCE_S = float(os.environ.get("LLMOS_LEAK_PATIENCE", "5"))
+"""How long what is ending may take to end; waited for only when something is left."""
+
+# Helpers of libraries that live as long as the process and have no way to be closed.
+_LASTING_THREADS = ("pytest_timeout", "tqdm", "ThreadPoolExecutor-torch", "zmq.utils.garbage", "GarbageCollectorThread")
+_LASTING_PROCESSES = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+_LASTING_DESCRIPTORS = ("/dev/null", "/dev/urandom", "/dev/random")
+
+Seen = dict[str, str]
+
+
+def processes() -> Seen:
+    """Children of this process, and orphans that it or they once started."""
+    pids = set[str]()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            pids.update((task / "children").read_text().split())
+    mark = f"{MARK}={os.environ.get(MARK, 'none')}".encode()
+    own = str(os.getpid())
+    others = {entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()} - pids - {own}
+    pids.update(pid for pid in others if mark in _read(f"/proc/{pid}/environ").split(b"\0"))
+    found = {pid: _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace") for pid in pids}
+    return {pid: line for pid, line in found.items() if not any(name in line for name in _LASTING_PROCESSES)}
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError:  # it ended meanwhile, or belongs to another user
+        return b""
+
+
+def threads() -> Seen:
+    """Threads of this process that Python knows."""
+    alive = [t for t in threading.enumerate() if not t.name.startswith(_LASTING_THREADS)]
+    return {f"{t.ident}": f"{t.name} {'(daemon)' if t.daemon else ''}" for t in alive}
+
+
+def descriptors() -> Seen:
+    """Open file descriptors of this process."""
+    found = Seen()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists the folder
+            target = str(link.readlink())
+            if target not in _LASTING_DESCRIPTORS:
+                found[f"{link.name} {target}"] = target
+    return found
+
+
+def files() -> Seen:
+    """Entries of the temporary folder, sockets below it, and shared-memory files of the project."""
+    temporary = Path(tempfile.gettempdir())
+    found = [*temporary.iterdir(), *(p for p in temporary.rglob("*") if p.is_socket())]
+    if SHARED_MEMORY.is_dir():
+        found += [p for p in SHARED_MEMORY.iterdir() if p.name.startswith(PREFIX)]
+    return {str(path): "socket" if path.is_socket() else "file or folder" for path in found}
+
+
+DETECTORS: dict[str, Callable[[], Seen]] = {
+    "process": processes,
+    "thread": threads,
+    "descriptor": descriptors,
+    "file": files,
+}
+
+
+def look() -> dict[str, Seen]:
+    """What exists now, by detector."""
+    return {name: detect() for name, detect in DETECTORS.items()}
+
+
+def left_since(before: dict[str, Seen], patience: float = PATIENCE_S) -> list[str]:
+    """What exists now and did not before, one line each; what is about to end is given time to."""
+    deadline = time.monotonic() + patience
+    while True:
+        left = [
+            f"{name} {identity}: {text}"
+            for name, seen in before.items()
+            for identity, text in DETECTORS[name]().items()
+            if identity not in seen
+        ]
+        if not left or time.monotonic() > deadline:
+            return left
+        gc.collect()
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_by_all() -> Iterator[None]:
+    """The same for fixtures that several tests share."""
+    before = {name: DETECTORS[name]() for name in ("process", "file")}
+    yield
+    assert not (left := left_since(before)), "the tests left behind:\n" + "\n".join(left)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(nothing_left_by_all: None) -> Iterator[None]:
+    """Fail a test that leaves something behind."""
+    before = look()
+    yield
+    assert not (left := left_since(before)), "the test left behind:\n" + "\n".join(left)
+
+
+def pytest_configure() -> None:
+    os.environ[MARK] = uuid.uuid4().hex
