@@ -1,0 +1,232 @@
+"""The `models` file system: `/[org/]name[@version|@alias]` over folders of models."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from llmos.drivers.contract import FileInfo, FileSystem, ModelSource, OpenHandle, SourceFile
+from llmos.syscalls.errors import BadArgument, BadModel, NotDirectory, NotFound, NotSupported, ReadOnly
+
+from ..handles import BytesHandle, ReadHandle, check_mode, check_version
+from ..locks import try_lock
+from ..paths import Parts, bad_path, file_errors, join, open_file, page, split
+from ..scratch import Scratch
+from .describe import Described, Describer, check
+from .hashes import HashCache
+from .maintenance import Maintenance
+from .publish import Publisher
+from .scan import MANIFEST, ScannedFile, allowed_folders
+from .store import Layer, Model, Store, Target, Version
+
+SHOWN = ("architecture", "tasks", "parameters", "dtype", "quant", "context", "chat_template", "tokenizer", "languages",
+         "licence", "origin", "parents", "created")  # fmt: skip
+"""Manifest fields that `stat` shows."""
+
+
+class ModelsFileSystem(FileSystem):
+    """Models of one source: folders laid over each other, of which only the first may be written."""
+
+    def __init__(self, layers: Sequence[Layer], cache: Path) -> None:
+        self._store = Store(layers)
+        self._describer = Describer()
+        self._hashes = HashCache(cache)
+        scratch = Scratch(layers[0].root)
+        self._publisher = Publisher(self._store, scratch, self._hashes)
+        self._maintenance = Maintenance(self._store, scratch, self._hashes, self._describer)
+        self._located: dict[str, int] = {}
+        if self._store.writable_root is not None:
+            with suppress(PermissionError):  # a folder that cannot be written has nothing of ours to sweep
+                scratch.sweep()
+
+    def open(self, path: str, mode: str, expected_version: str | None = None) -> OpenHandle:
+        if check_mode(mode) != "r":
+            raise ReadOnly(
+                f"{path} cannot be written: the files of a model are never changed in place. "
+                "Store a whole folder as a new version instead (llmos cp FOLDER /models/NAME)"
+            )
+        model, version, inner = self._in_model(path)
+        check_version(path, version.name, expected_version)
+        with file_errors(path):
+            described = self._describer.describe(model, version)
+            file = described.files.get("/".join(inner))
+            if file is not None:
+                return ReadHandle(path, _open(version, file), version.name)
+        if inner == (MANIFEST,):
+            return BytesHandle(_manifest_bytes(described), version.name)
+        if not inner or self._below(described, inner):
+            raise bad_path(path, "is a model or a folder; a file is expected")
+        raise NotFound(f"{path} does not exist in {described.label}")
+
+    def list(self, path: str, after: str = "") -> Sequence[FileInfo]:
+        parts = split(path)
+        target = self._store.resolve(parts)
+        with file_errors(path):
+            if target.model is None:
+                shown = page(self._store.children(parts), join, after)
+                return [info for child in shown if (info := self._child(child)) is not None]
+            described = self._describer.describe(target.model, target.model.choose(target.selector))
+            prefix = join(parts[: len(parts) - len(target.inner)])
+            found = page(self._entries(described, target.inner, prefix), lambda info: info.path, after)
+        if not found and target.inner and not self._below(described, target.inner):
+            if self._file_info(described, target.inner, path) is not None:
+                raise NotDirectory(f"{path} is a file")
+            raise NotFound(f"{path} does not exist in {described.label}")
+        return found
+
+    def stat(self, path: str) -> FileInfo:
+        parts = split(path)
+        target = self._store.resolve(parts)
+        if target.model is None:
+            return FileInfo(join(parts), "folder")
+        version = target.model.choose(target.selector)
+        with file_errors(path):
+            described = self._describer.describe(target.model, version)
+        if not target.inner:
+            return _model_info(target.model, described, join(parts))
+        found = self._file_info(described, target.inner, join(parts))
+        if found is not None:
+            return found
+        if self._below(described, target.inner):
+            return FileInfo(join(parts), "folder", version=version.name)
+        raise NotFound(f"{path} does not exist in {described.label}")
+
+    def locate(self, path: str, version: str = "") -> tuple[str, ModelSource]:
+        """The checked files of a model. Until `release` the version cannot be removed, by any process.
+
+        Raises:
+            NotFound: no such model or version.
+            BadModel: a file is missing, damaged, a pickle or outside of the model's folder.
+            NotSupported: the path is a file of a model.
+        """
+        target = self._model(path)
+        if target.inner:
+            raise NotSupported(f"{path} is a file of a model; only whole models are located", why="read it instead")
+        model, chosen = self._choose(target, version)
+        if model.problem is not None:
+            raise model.problem
+        with file_errors(path):
+            lock = self._lock(path, chosen)
+            try:
+                described = self._describer.describe(model, chosen)
+                files = check(described, self._hashes, self.progress)
+            except (BadModel, OSError):
+                os.close(lock)
+                raise
+        token = uuid.uuid4().hex
+        self._located[token] = lock
+        sources = [SourceFile(file.name, file.path, file.bytes) for file in files]
+        return token, ModelSource(model.path, chosen.name, sources, described.manifest)
+
+    def release(self, token: str) -> None:
+        """Also drops a staged folder that was not committed."""
+        lock = self._located.pop(token, None)
+        if lock is None:
+            self._publisher.discard(token)
+        else:
+            os.close(lock)
+
+    def remove(self, path: str) -> None:
+        target = self._store.resolve(split(path))
+        if target.model is None:
+            self._maintenance.remove_folder(split(path))
+        elif target.inner:
+            raise ReadOnly(f"{path} is part of a model and cannot be removed alone; remove the model or the version")
+        else:
+            self._maintenance.remove(target.model, target.selector)
+
+    def stage(self, path: str) -> tuple[str, Path]:
+        return self._publisher.stage(path, split(path))
+
+    def commit(self, token: str, manifest: Mapping[str, Any], expected_version: str | None = None) -> str:
+        return self._publisher.commit(token, manifest, expected_version, self.progress)
+
+    def control(self, action: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Actions: alias{name, alias, version}, rollback{name, version}, fsck{name}, gc{name, keep}."""
+        return self._maintenance.control(action, options, self.progress)
+
+    def _model(self, path: str) -> Target:
+        target = self._store.resolve(split(path))
+        if target.model is None:
+            inside = ", ".join(join(child) for child in sorted(self._store.children(split(path)))[:8])
+            raise NotFound(f"{path} is a folder of models, not a model; in it: {inside or 'nothing'}")
+        return target
+
+    def _in_model(self, path: str) -> tuple[Model, Version, Parts]:
+        target = self._model(path)
+        model, version = self._choose(target, "")
+        return model, version, target.inner
+
+    def _choose(self, target: Target, version: str) -> tuple[Model, Version]:
+        assert target.model is not None
+        chosen = target.model.choose(version or target.selector)
+        if version and target.selector and target.model.choose(target.selector) != chosen:
+            raise BadArgument(
+                f"{target.model.path}@{target.selector} is not the version {version}", name="version", got=version
+            )
+        return target.model, chosen
+
+    def _lock(self, path: str, version: Version) -> int:
+        lock = try_lock(version.marker, exclusive=False)
+        if lock is None:
+            raise NotFound(f"{path} is being removed")
+        return lock
+
+    def _child(self, parts: Parts) -> FileInfo | None:
+        model = self._store.model(parts)
+        if model is None:
+            return FileInfo(join(parts), "folder")
+        try:
+            return _model_info(model, self._describer.describe(model, model.choose("")), model.path)
+        except FileNotFoundError:
+            return None  # removed while the folder was listed
+        except OSError as error:
+            return FileInfo(model.path, "model", version=model.current, fields={"problem": error.strerror})
+
+    def _entries(self, described: Described, inner: Parts, prefix: str) -> Iterator[FileInfo]:
+        depth = len(inner)
+        names = {tuple(name.split("/")) for name in described.files} | {(MANIFEST,)}
+        for child in {name[: depth + 1] for name in names if name[:depth] == inner and len(name) > depth}:
+            path = f"{prefix.rstrip('/')}{join(child)}"
+            found = self._file_info(described, child, path)
+            yield found or FileInfo(path, "folder", version=described.version)
+
+    def _below(self, described: Described, inner: Parts) -> bool:
+        prefix = "/".join(inner) + "/"
+        return any(name.startswith(prefix) for name in described.files)
+
+    def _file_info(self, described: Described, inner: Parts, path: str) -> FileInfo | None:
+        file = described.files.get("/".join(inner))
+        if file is not None:
+            return FileInfo(path, "file", file.bytes, described.version, file.mtime)
+        if inner == (MANIFEST,):
+            return FileInfo(path, "file", len(_manifest_bytes(described)), described.version, described.mtime)
+        return None
+
+
+def _model_info(model: Model, described: Described, path: str) -> FileInfo:
+    fields: dict[str, Any] = {name: described.manifest[name] for name in SHOWN if name in described.manifest}
+    fields |= {"current": model.current, "versions": [*model.versions], "aliases": dict(model.refs.aliases)}
+    problem = model.problem or described.problem
+    if problem is not None:
+        fields["problem"] = str(problem)
+    return FileInfo(path, "model", described.bytes, described.version, described.mtime, fields)
+
+
+def _manifest_bytes(described: Described) -> bytes:
+    """The manifest of a folder that has none."""
+    return json.dumps(described.manifest, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _open(version: Version, file: ScannedFile) -> int:
+    """Open a file of a model by the folder it really lies in, so that a link swapped in meanwhile leads nowhere."""
+    real = file.path.resolve()
+    for folder in allowed_folders(version.folder):
+        if real.is_relative_to(folder):
+            return open_file(folder, real.relative_to(folder).parts)
+    raise NotFound(f"{file.name} is a link that leaves the model's folder")

@@ -1,0 +1,263 @@
+"""What keeps a store in order: removing, aliases, rollback, fsck and gc."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llmos.drivers.contract import ProgressSink
+from llmos.syscalls.errors import BadArgument, BadModel, Busy, Exists, NotFound, NotSupported, ReadOnly
+
+from ..locks import tree_lock, try_lock
+from ..paths import Parts, file_errors, join, split
+from ..scratch import Scratch
+from .derive import is_part
+from .describe import Described, Describer, check
+from .hashes import HashCache, sha256_of
+from .scan import REFS, VERSIONS, bad
+from .store import LATEST, NAME, Model, Store, Version, without_version, write_refs
+
+KEEP = 3
+"""Versions of a model that gc leaves, newest first, unless told otherwise."""
+ACTIONS: Mapping[str, frozenset[str]] = {
+    "alias": frozenset({"name", "alias", "version"}),
+    "rollback": frozenset({"name", "version"}),
+    "fsck": frozenset({"name"}),
+    "gc": frozenset({"name", "keep"}),
+}
+"""Actions of `control` with their options."""
+
+
+class Maintenance:
+    """Changes to the models of one store, each under the lock of its tree."""
+
+    def __init__(self, store: Store, scratch: Scratch, hashes: HashCache, describer: Describer) -> None:
+        self._store, self._scratch, self._hashes, self._describer = store, scratch, hashes, describer
+
+    def control(self, action: str, options: Mapping[str, Any], progress: ProgressSink | None) -> Mapping[str, Any]:
+        """Run an action by its name. Raises NotSupported, BadArgument and what the action raises."""
+        if action not in ACTIONS:
+            raise NotSupported(f"models have no action {action!r}", why=f"the actions are {', '.join(ACTIONS)}")
+        for option in options:
+            if option not in ACTIONS[action]:
+                want = ", ".join(sorted(ACTIONS[action]))
+                raise BadArgument(f"{action} has no option {option!r}; it has {want}", name=option, want=want)
+        name = _text(options, "name", "" if action in ("fsck", "gc") else None)
+        match action:
+            case "alias":
+                return self.alias(name, _text(options, "alias"), _text(options, "version", LATEST))
+            case "rollback":
+                return self.rollback(name, _text(options, "version", ""))
+            case "fsck":
+                return self.fsck(name, progress)
+        return self.gc(name, options.get("keep", KEEP))
+
+    def alias(self, name: str, alias: str, version: str) -> dict[str, Any]:
+        """Let an alias name a version; an empty version removes the alias. Raises BadArgument, Exists, NotFound."""
+        if not NAME.fullmatch(alias) or alias == LATEST:
+            want = f"up to 64 letters, digits, . _ or -, other than {LATEST}"
+            raise BadArgument(f"{alias!r} cannot be an alias; use {want}", name="alias", got=alias, want=want)
+        with self._changing(name) as (model, folder):
+            if alias in model.versions:
+                raise Exists(f"{model.path} has a version {alias}; an alias needs another name")
+            aliases = dict(model.refs.aliases)
+            if version:
+                aliases[alias] = model.choose(version).name
+            elif aliases.pop(alias, None) is None:
+                raise NotFound(f"{model.path} has no alias {alias}")
+            write_refs(folder, replace(model.refs, aliases=aliases))
+        return {"name": model.path, "aliases": aliases}
+
+    def rollback(self, name: str, version: str) -> dict[str, Any]:
+        """Make the version before the current one current again, or the one that is named. Raises NotFound."""
+        with self._changing(name) as (model, folder):
+            current = model.choose("")
+            chosen = model.choose(version) if version else model.before(current)
+            if chosen is None:
+                raise NotFound(f"{model.path}@{current.name} is the first version; there is none to go back to")
+            write_refs(folder, replace(model.refs, pinned=chosen.name, newest=model.newest))
+        return {"name": model.path, "version": chosen.name, "was": current.name}
+
+    def remove(self, model: Model, selector: str) -> None:
+        """Remove an alias, a version, or, without a selector, the whole model as far as it can be written.
+
+        Raises:
+            Busy: located, or an alias names the version.
+            ReadOnly: it belongs to a read-only source.
+            NotFound: it is gone.
+        """
+        if selector not in model.versions and selector in model.refs.aliases:
+            self.alias(model.path, selector, "")
+            return
+        with self._trash(model.path) as trash, self._changing(model.path) as (now, folder):
+            if selector:
+                self._remove_version(now, now.choose(selector), folder, trash)
+            else:
+                self._remove_model(now, folder, trash)
+
+    def remove_folder(self, parts: Parts) -> None:
+        """Remove an empty folder of models. Raises Busy, NotFound, ReadOnly."""
+        path = join(parts)
+        root = self._root(path)
+        if not parts:
+            raise ReadOnly("/ is the top of this file system and stays; unmount it instead")
+        with file_errors(path, writing=True), tree_lock(root):
+            root.joinpath(*parts).rmdir()
+
+    def fsck(self, name: str, progress: ProgressSink | None) -> dict[str, Any]:
+        """Read every file of every version and compare; `problems` says what is wrong. The store is not changed."""
+        counts = {"models": 0, "versions": 0, "files": 0, "bytes": 0}
+        problems: list[dict[str, str]] = []
+        for model in self._chosen(name):
+            counts["models"] += 1
+            if model.problem is not None:
+                problems.append(_problem(model.path, "", model.problem))
+            for version in model.versions.values():
+                described = self._describer.describe(model, version)
+                counts["versions"] += 1
+                counts["files"] += len(described.files)
+                counts["bytes"] += described.bytes
+                try:
+                    self._verify(described, progress)
+                except BadModel as error:
+                    problems.append(_problem(model.path, version.name, error))
+        return {**counts, "problems": problems, "ok": not problems}
+
+    def gc(self, name: str, keep: Any) -> dict[str, Any]:
+        """Remove old versions beyond the `keep` newest: never a plain, current, aliased or located one."""
+        if type(keep) is not int or keep < 1:
+            want = "a whole number from 1"
+            raise BadArgument(f"keep is {keep!r}; it must be {want}", name="keep", got=str(keep), want=want)
+        removed: list[str] = []
+        freed = 0
+        for known in self._chosen(name):
+            if known.problem is None and self._old(known, keep):
+                with self._trash(known.path) as trash, self._changing(known.path) as (model, folder):
+                    for version in self._old(model, keep):
+                        size = self._describer.describe(model, version).bytes
+                        if self._remove_if_unused(model, version, folder, trash):
+                            removed.append(f"{model.path}@{version.name}")
+                            freed += size
+        return {"removed": removed, "bytes": freed, "hashes": self._hashes.prune()}
+
+    def _old(self, model: Model, keep: int) -> list[Version]:
+        kept = {*[*model.versions][-keep:], model.current, *model.refs.aliases.values()}
+        return [v for v in model.versions.values() if v.writable and not v.plain and v.name not in kept]
+
+    def _verify(self, described: Described, progress: ProgressSink | None) -> None:
+        """Like `check`, but every file is read, whatever is remembered of it. Raises BadModel."""
+        for file in described.files.values():
+            if not is_part(file.name):
+                continue
+            try:
+                found = sha256_of(file, progress)
+            except OSError as error:
+                raise bad(file.name, f"cannot be read: {error.strerror}") from None
+            known = self._hashes.known(file)
+            if known is None:
+                self._hashes.remember(file, found)
+            elif found != known:
+                raise bad(file.name, "has changed on disk although nobody wrote to it; restore it from a copy")
+        check(described, self._hashes, progress)
+
+    def _chosen(self, name: str) -> Iterator[Model]:
+        if name:
+            yield self._model(name)
+        else:
+            yield from self._store.models()
+
+    def _model(self, name: str) -> Model:
+        target = self._store.resolve(split("/" + name.lstrip("/")))
+        if target.model is None or target.inner or target.selector:
+            raise NotFound(f"{name} is not the name of a model")
+        return target.model
+
+    def _root(self, path: str) -> Path:
+        root = self._store.writable_root
+        if root is None:
+            raise ReadOnly(f"{path} cannot be changed: this source of models is read-only")
+        return root
+
+    @contextmanager
+    def _changing(self, name: str) -> Iterator[tuple[Model, Path]]:
+        """A model as it is now and its folder for changes, with the lock of the tree held."""
+        path = self._model(name).path
+        root = self._root(path)
+        with file_errors(path, writing=True), tree_lock(root):
+            model = self._model(name)
+            folder = root.joinpath(*model.parts)
+            if folder.is_symlink():
+                raise ReadOnly(f"{path} is a link to a folder elsewhere; change it there")
+            if model.problem is not None:
+                raise model.problem
+            yield model, folder
+
+    @contextmanager
+    def _trash(self, path: str) -> Iterator[Path]:
+        """A folder to rename things into, so that they disappear at once; it is deleted after the lock is released."""
+        self._root(path)
+        with file_errors(path, writing=True), closing(self._scratch.take()) as slot:
+            yield slot.folder
+
+    def _remove_if_unused(self, model: Model, version: Version, folder: Path, trash: Path) -> bool:
+        try:
+            self._remove_version(model, version, folder, trash)
+        except Busy:
+            return False
+        return True
+
+    def _remove_version(self, model: Model, version: Version, folder: Path, trash: Path) -> None:
+        naming = [alias for alias, target in model.refs.aliases.items() if target == version.name]
+        if naming:
+            raise Busy(f"{model.path}@{version.name} has the alias {naming[0]}; move or remove the alias first")
+        if not version.writable:
+            raise ReadOnly(f"{model.path}@{version.name} belongs to a read-only source and cannot be removed")
+        if len(model.versions) == 1:
+            self._remove_model(model, folder, trash)
+            return
+        with _unused(model, [version]):
+            write_refs(folder, without_version(model, version.name))
+            for entry in _plain_entries(folder) if version.plain else [version.folder]:
+                entry.rename(trash / entry.name)
+
+    def _remove_model(self, model: Model, folder: Path, trash: Path) -> None:
+        mine = [version for version in model.versions.values() if version.writable]
+        if not mine:
+            raise ReadOnly(f"{model.path} belongs to a read-only source and cannot be removed")
+        with _unused(model, mine):
+            folder.rename(trash / folder.name)
+        if len(model.parts) > 1 and not folder.parent.is_symlink() and not any(folder.parent.iterdir()):
+            folder.parent.rmdir()
+
+
+@contextmanager
+def _unused(model: Model, versions: Sequence[Version]) -> Iterator[None]:
+    """Hold the locks that show that nobody has located these versions. Raises Busy."""
+    with ExitStack() as held:
+        for version in versions:
+            lock = try_lock(version.marker, exclusive=True)
+            if lock is None:
+                raise Busy(f"{model.path}@{version.name} is in use; unload it first")
+            held.callback(os.close, lock)
+        yield
+
+
+def _plain_entries(folder: Path) -> list[Path]:
+    """What belongs to the plain version of a model; the marker first, so that it stops being one at once."""
+    entries = [entry for entry in folder.iterdir() if entry.name not in (VERSIONS, REFS)]
+    return sorted(entries, key=lambda entry: (not entry.name.endswith("config.json"), entry.name))
+
+
+def _problem(path: str, version: str, error: BadModel) -> dict[str, str]:
+    return {"path": path, "version": version, "file": error.file, "why": error.why}
+
+
+def _text(options: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    value = options.get(name, default)
+    if not isinstance(value, str):
+        raise BadArgument(f"{name} is missing or not text", name=name, got=str(value), want="text")
+    return value
