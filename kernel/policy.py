@@ -6,6 +6,7 @@ part of its user's share and can only have less.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,9 +114,11 @@ class Policies:
 
 
 def standard_mounts(home: Path) -> dict[str, MountRule]:
-    """What everybody knows: /models from the home folder, and the kernel's own tables."""
+    """What everybody knows: /models from the home folder and the package, /home, and the kernel's own tables."""
     own = {f"/{name}": MountRule(filesystem=KERNEL_FILESYSTEM, source=name) for name in ("dev", "proc", "sys")}
-    return {"/models": MountRule(filesystem="models", source=str(home / "models"), mode="rw"), **own}
+    models = MountRule(filesystem="models", source=os.pathsep.join([str(home / "models"), "bundled"]), mode="rw")
+    files = MountRule(filesystem="files", source=str(home / "files"), mode="rw")
+    return {"/models": models, "/home": files, **own}
 
 
 def _rule(table: object, where: str) -> UserRule:

@@ -115,7 +115,7 @@ class Residency:
             raise BadState(f"{model} is {entry.state}; {event} needs a model that is {states}", state=entry.state.value)
         if event is Event.SLEEP and entry.running:
             raise BadState(f"{model} cannot sleep: {entry.running} requests run on it", state=entry.state.value)
-        if event is Event.LOST:
+        if event in (Event.LOST, Event.UNLOAD):
             entry.running = 0
         if event in (Event.LOADED, Event.SLEEP_FAILED):
             entry.used = now

@@ -1,0 +1,204 @@
+"""What `control_object` can do, one table per kind of object: right, options, and the function."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from llmos.syscalls.errors import BadArgument, BadState, NotSupported
+from llmos.syscalls.types import Kind, Limits, Right
+
+from .objects import ContextObject, DriverObject, ModelObject, MountObject, SessionObject, TaskObject
+from .requests import Request
+
+Run = Callable[[Request, Any, Mapping[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One action. `options` are the allowed ones with their types; all others are errors."""
+
+    name: str
+    run: Run
+    right: Right = Right.MANAGE
+    options: Mapping[str, Any] | None = None
+    required: tuple[str, ...] = ()
+
+    def check(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The options, converted. Raises BadArgument."""
+        known = self.options or {}
+        for name in given:
+            if name not in known:
+                takes = ", ".join(known) or "none"
+                raise BadArgument(f"{self.name}: unknown option {name!r}; it takes {takes}", name=name, want=takes)
+        for name in self.required:
+            if name not in given:
+                raise BadArgument(f"{self.name}: the option {name!r} is missing", name=name, want="a value")
+        checked = {}
+        for name, value in given.items():
+            try:
+                checked[name] = msgspec.convert(value, known[name])
+            except msgspec.ValidationError as error:
+                text = str(error).replace("`", "")
+                raise BadArgument(
+                    f"{self.name}: option {name!r} is {value!r}: {text}", name=name, got=repr(value)[:80], want=text
+                ) from None
+        return checked
+
+
+def find_action(kind: Kind, name: str) -> Action:
+    """Raises NotSupported with the actions that the kind has."""
+    table = ACTIONS.get(kind, {})
+    action = table.get(name)
+    if action is None:
+        known = ", ".join(sorted(table)) or "none"
+        raise NotSupported(f"a {kind.value} has no action {name!r}; it has {known}", why=f"actions: {known}")
+    return action
+
+
+# ---- drivers and devices
+
+
+async def _driver_start(request: Request, found: DriverObject, options: Mapping[str, Any]) -> None:
+    request.kernel.supervisor.start(found.driver)
+
+
+async def _driver_stop(request: Request, found: DriverObject, options: Mapping[str, Any]) -> None:
+    request.kernel.supervisor.stop(found.driver, options.get("drain_s", 0.0))
+
+
+async def _driver_restart(request: Request, found: DriverObject, options: Mapping[str, Any]) -> None:
+    request.kernel.supervisor.restart(found.driver)
+
+
+async def _driver_reset(request: Request, found: DriverObject, options: Mapping[str, Any]) -> None:
+    request.kernel.supervisor.reset(found.driver)
+
+
+async def _device_limit(request: Request, found: DriverObject, options: Mapping[str, Any]) -> None:
+    kernel, facts = request.kernel, found.driver.facts
+    if facts is None:
+        raise BadState(f"device {found.name} is {found.driver.state.value}", state=found.driver.state.value)
+    limit = options["bytes"] or facts.memory_bytes
+    kernel.ledger.set_device(found.name, facts.memory_bytes, max(0, facts.memory_bytes - limit))
+    request.because("device.limit", f"{found.name} may use {limit} bytes", bytes=limit)
+
+
+# ---- models and contexts
+
+
+async def _sleep(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
+    await request.kernel.models.sleep(found)
+
+
+async def _wake(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
+    await request.kernel.supervisor.wait_ready(found.driver)
+    await request.kernel.models.wake(found)
+
+
+async def _pin(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
+    request.kernel.residency.pin(found.id, True, request.kernel.runner.clock())
+
+
+async def _unpin(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
+    request.kernel.residency.pin(found.id, False, request.kernel.runner.clock())
+
+
+async def _keep_alive(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
+    seconds = options["seconds"]
+    found.options = msgspec.structs.replace(found.options, keep_alive=seconds)
+    request.kernel.residency.keep_alive(found.id, seconds, request.kernel.runner.clock())
+
+
+async def _swap(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
+    await request.kernel.models.swap(request, found, options["to"])
+
+
+async def _adapter_drop(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
+    models = request.kernel.models
+    adapter = models.named(options["name"])
+    if adapter is None or adapter.base is not found:
+        names = ", ".join(m.name for m in models.by_id.values() if m.base is found) or "none"
+        raise BadArgument(
+            f"{found.name} has no adapter {options['name']!r}; it has {names}", name="name", got=options["name"], want=names
+        )
+    await models.unload(adapter, force=False)
+
+
+async def _context_drop(request: Request, found: ContextObject, options: Mapping[str, Any]) -> None:
+    request.kernel.drop_context(found)
+
+
+# ---- tasks
+
+
+async def _pause(request: Request, found: TaskObject, options: Mapping[str, Any]) -> None:
+    request.kernel.tasks.pause(found)
+
+
+async def _resume(request: Request, found: TaskObject, options: Mapping[str, Any]) -> None:
+    request.kernel.tasks.resume(found)
+
+
+async def _priority(request: Request, found: TaskObject, options: Mapping[str, Any]) -> None:
+    request.kernel.tasks.priority(found, options["nice"])
+
+
+# ---- mounts and sessions
+
+
+def _filesystem(action: str) -> Run:
+    async def run(request: Request, found: MountObject, options: Mapping[str, Any]) -> None:
+        await request.kernel.files.control(found.point, action, dict(options))
+
+    return run
+
+
+async def _session_limit(request: Request, found: SessionObject, options: Mapping[str, Any]) -> None:
+    """A session may lower its own limits; raising them is policy's matter."""
+    now, wanted = found.session.limits, Limits(**options)
+    for name in options:
+        before, after = getattr(now, name), getattr(wanted, name)
+        if before and (after == 0 or after > before):
+            raise BadArgument(f"limit: {name} may only be lowered, it is {before}", name=name, got=str(after), want="less")
+    found.session.limits = msgspec.structs.replace(now, **options)
+
+
+_DRIVER = {
+    "start": Action("start", _driver_start),
+    "stop": Action("stop", _driver_stop, options={"drain_s": float}),
+    "restart": Action("restart", _driver_restart),
+    "reset": Action("reset", _driver_reset),
+}
+
+ACTIONS: Mapping[Kind, Mapping[str, Action]] = {
+    Kind.DRIVER: _DRIVER,
+    Kind.DEVICE: {"limit": Action("limit", _device_limit, options={"bytes": int}, required=("bytes",))},
+    Kind.MODEL: {
+        "sleep": Action("sleep", _sleep),
+        "wake": Action("wake", _wake),
+        "pin": Action("pin", _pin),
+        "unpin": Action("unpin", _unpin),
+        "keep_alive": Action("keep_alive", _keep_alive, options={"seconds": float}, required=("seconds",)),
+        "swap": Action("swap", _swap, options={"to": str}, required=("to",)),
+        "adapter_drop": Action("adapter_drop", _adapter_drop, Right.WRITE, {"name": str}, ("name",)),
+    },
+    Kind.CONTEXT: {"drop": Action("drop", _context_drop)},
+    Kind.TASK: {
+        "pause": Action("pause", _pause),
+        "resume": Action("resume", _resume),
+        "priority": Action("priority", _priority, options={"nice": int}, required=("nice",)),
+    },
+    Kind.MOUNT: {
+        "alias": Action("alias", _filesystem("alias"), Right.WRITE, {"name": str, "alias": str, "version": str}, ("name", "alias")),
+        "rollback": Action("rollback", _filesystem("rollback"), Right.WRITE, {"name": str}, ("name",)),
+        "fsck": Action("fsck", _filesystem("fsck")),
+        "gc": Action("gc", _filesystem("gc"), options={"keep": int}),
+    },
+    Kind.SESSION: {
+        "limit": Action("limit", _session_limit, options=dict.fromkeys(Limits.__struct_fields__, int)),
+    },
+}

@@ -1,0 +1,424 @@
+"""The kernel's tables and what holds them together: sessions, objects, requests, drivers, models.
+
+It does no input or output of its own: messages come in through `Dispatcher.receive` and `Supervisor.message`, frames
+leave through the two send functions it is given, and the loop in `server` gives it time.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import msgspec
+import psutil
+
+from llmos.syscalls.driver import HostDropContext
+from llmos.syscalls.errors import LlmosError, NoResources, NotFound, OverQuota, TimedOut
+from llmos.syscalls.events import HostEvent, Memory, MetricEvent, Spent
+from llmos.syscalls.types import Event, Handle, Kind, ObjectInfo, Reason, Rights, Sampling
+
+from llmos.syscalls.wire import PROTOCOL
+
+from .buffers import BufferPool
+from .children import Watcher
+from .config import KernelConfig
+from .console import Console
+from .dispatch import Dispatcher
+from .files import FileService
+from .handles import Entry, HandleTable
+from .handlers import HANDLERS
+from .inference import InferenceService
+from .instruments import Instruments
+from .journal import Journal
+from .ledger import Ledger
+from .models import ModelService
+from .objects import (
+    BufferObject, ContextObject, DeviceObject, DriverObject, KernelObject, LeaseObject, ModelObject, SystemObject,
+)  # fmt: skip
+from .pending import Runner
+from .quota import TokenBucket
+from .requests import Request
+from .residency import Residency, State
+from .scheduler import Scheduler, Start
+from .session import Session
+from .sessions import SessionService
+from .tasks import TaskService
+from .supervisor import DEVICES, FILESYSTEMS, Driver, DriverState, Observer, Supervisor, discover, thread_budget
+
+VERSION = "0.1.0"
+Send = Callable[[bytes, Sequence[bytes]], bool]
+
+
+class Kernel(Observer):
+    """Everything the kernel knows. One instance per process (or per test)."""
+
+    def __init__(
+        self,
+        config: KernelConfig,
+        runner: Runner,
+        watcher: Watcher,
+        wall: Callable[[], float],
+        send_client: Send,
+        send_host: Callable[[bytes, Sequence[bytes]], None],
+        hosts_endpoint: str,
+    ) -> None:
+        self.config = config
+        self.runner = runner
+        self.watcher = watcher
+        self.wall = wall
+        self.send_client = send_client
+        self.boot = os.urandom(3).hex()
+        self.pid = os.getpid()
+        self.uid = os.getuid()
+        self._ids = count(1)
+        self.instruments = Instruments()
+        journal = config.journal
+        self.journal = Journal(journal.ring, journal.path, wall, Console(2, journal.level), journal.max_bytes)
+        self.handles = HandleTable()
+        self.ledger = Ledger()
+        self.residency = Residency()
+        self.scheduler = Scheduler(config.limits.queued_requests)
+        self.buffers = BufferPool(config.paths.buffers, self.uid)
+        self.objects: dict[str, KernelObject] = {}
+        self.requests: dict[str, Request] = {}
+        self.routes: dict[bytes, Session] = {}
+        self.dirty: list[Session] = []
+        self.started: dict[str, int] = {}
+        self.users: Counter[str] = Counter()
+        self.buckets: dict[str, TokenBucket] = {}
+        self.watchers: dict[str, Request] = {}
+        self.draining = False
+        self._pumping = False
+        self.supervisor = Supervisor(
+            runner, watcher, self.journal, self, send_host, hosts_endpoint, os.environ, wall, self.pid
+        )
+        self.models = ModelService(self)
+        self.inference = InferenceService(self)
+        self.sessions = SessionService(self)
+        self.files = FileService(self)
+        self.tasks = TaskService(self)
+        self.dispatcher = Dispatcher(self, HANDLERS)
+        self.no_sampling = Sampling()
+        self._add(SystemObject(id="system", kind=Kind.SYSTEM, name="system", facts=self.facts()))
+        self._find_drivers()
+
+    def _find_drivers(self) -> None:
+        """Announce the drivers; hosts start when `start_drivers` says so, devices can be named at once."""
+        found, unknown = discover(self.config.drivers.load)
+        for name in unknown:
+            self.log("supervisor", f"no package announces a driver {name!r}; it is left out", name, level="warning")
+        drivers = self.config.drivers
+        devices = {name: drivers.of(name).threads for name, group in found if group == DEVICES}
+        threads = thread_budget(devices, len(os.sched_getaffinity(0)))
+        for name, group in found:
+            driver = self.supervisor.add(name, group, drivers.of(name), threads.get(name, 1))
+            self._add(DriverObject(id=f"driver:{name}", kind=Kind.DRIVER, name=name, driver=driver))
+            if group == DEVICES:
+                self._add(DeviceObject(id=f"device:{name}", kind=Kind.DEVICE, name=name, driver=driver))
+                self.ledger.set_device(name, 0)
+
+    def facts(self) -> dict[str, Any]:
+        """What `stat` of the system shows."""
+        return {
+            "version": VERSION,
+            "protocol": PROTOCOL,
+            "pid": self.pid,
+            "uid": self.uid,
+            "boot": self.boot,
+            "home": str(self.config.paths.home),
+            "runtime": str(self.config.paths.runtime),
+            "shared": self.config.listen.shared,
+        }
+
+    def start_drivers(self) -> None:
+        for driver in self.supervisor.drivers.values():
+            self.supervisor.start(driver)
+
+    # ---- ids, journal, events
+
+    def new_id(self, prefix: str) -> str:
+        """A stable id that no other run of the kernel gives."""
+        return f"{prefix}-{self.boot}-{next(self._ids)}"
+
+    def log(
+        self, unit: str, text: str, about: str = "", reasons: Sequence[Reason] = (), level: str = "info"
+    ) -> None:
+        self.journal.write(unit, level, text, about, reasons)
+
+    def reason(self, code: str, text: str, rule: str = "", **numbers: float | int | str) -> Reason:
+        return Reason(code=code, text=text, numbers=numbers, rule=rule, at=self.wall())
+
+    def emit(self, kind: str, about: str, **fields: object) -> None:
+        """Tell everybody who watches."""
+        if self.watchers:
+            event = Event(kind=kind, about=about, at=self.wall(), fields=fields)
+            for request in list(self.watchers.values()):
+                call = request.call
+                if (not call.kinds or kind in call.kinds) and call.about in ("", about):
+                    request.offer(event)
+
+    def metrics_call(self, name: str) -> None:
+        self.instruments.calls.labels(name).inc()
+
+    def metrics_error(self, name: str, error: str) -> None:
+        self.instruments.errors.labels(name, error).inc()
+
+    # ---- objects and handles
+
+    def _add(self, found: KernelObject) -> None:
+        found.since = found.since or self.wall()
+        self.objects[found.id] = found
+
+    def add_object(self, found: KernelObject, session: Session, rights: Rights) -> Handle:
+        """Take up an object that a session made, and give it the first handle."""
+        self._add(found)
+        self.sessions.check_handles(session)
+        return self.handles.create(session.id, found.kind, found.id, rights)
+
+    def remove_object(self, found: KernelObject) -> None:
+        """Forget an object and close every handle to it."""
+        self.objects.pop(found.id, None)
+        for entry in self.handles.close_object(found.id):
+            self.sessions.forget_root(entry)
+
+    def object_of(self, entry: Entry) -> KernelObject:
+        try:
+            return self.objects[entry.object]
+        except KeyError:
+            raise NotFound(f"{entry.object} has ended") from None
+
+    def driver_object(self, name: str) -> DriverObject:
+        found = self.objects[f"driver:{name}"]
+        assert isinstance(found, DriverObject)
+        return found
+
+    def filesystem(self, name: str, path: str) -> Driver:
+        driver = self.supervisor.drivers.get(name)
+        if driver is None or driver.group != FILESYSTEMS:
+            raise NotFound(f"{path}: there is no filesystem driver {name!r}; list_objects with kind driver shows all")
+        return driver
+
+    def model_of(self, entry: Entry) -> ModelObject:
+        found = self.object_of(entry)
+        assert isinstance(found, ModelObject)
+        return found
+
+    def context_of(self, entry: Entry) -> ContextObject:
+        found = self.object_of(entry)
+        assert isinstance(found, ContextObject)
+        return found
+
+    def describe(self, found: KernelObject) -> ObjectInfo:
+        """An object as it is now, with the figures that the ledger and residency keep of it."""
+        info = found.describe()
+        if isinstance(found, DeviceObject):
+            info.fields["free"] = self.ledger.free(found.name)
+        elif isinstance(found, ModelObject):
+            info.fields["pinned"] = self.residency.pinned(found.id)
+            info.fields["running"] = len(self.scheduler.running(found.id))
+            info.fields["waiting"] = len(self.scheduler.waiting(found.id))
+            info = msgspec.structs.replace(info, bytes=self.ledger.held(found.host_id))
+        return info
+
+    def describe_request(self, request: Request) -> dict[str, Any]:
+        """A request in flight, and why it waits."""
+        waits = self.scheduler.explain(request.id, self.runner.clock())
+        return {
+            "id": request.id,
+            "call": request.spec.name,
+            "session": request.session.id,
+            "seconds": (self.runner.clock() - request.arrived) / 1e9,
+            "state": "waiting" if waits is not None else "running",
+            "reasons": [*request.reasons, *([waits] if waits is not None else [])],
+        }
+
+    # ---- buffers, leases, contexts
+
+    def make_buffer(self, session: Session, size: int) -> BufferObject:
+        """A shared buffer for a session; `add_object` gives it the handle. Raises NoResources, OverQuota."""
+        limit = session.limits.buffer_bytes
+        if limit and session.buffer_bytes + size > limit:
+            raise OverQuota(
+                f"this session may hold {limit} bytes of buffers and holds {session.buffer_bytes}",
+                what="buffer_bytes",
+                limit=limit,
+            )
+        total = self.config.limits.buffer_bytes
+        if total and self.buffers.promised + size > total:
+            raise NoResources(f"all buffers together may hold {total} bytes", what="buffer_bytes", limit=total)
+        file = self.buffers.take(size, session.id, session.peer.uid)
+        session.buffer_bytes += file.size
+        name = file.path.name
+        return BufferObject(
+            id=self.new_id("b"), kind=Kind.BUFFER, name=name, owner=session.owner, file=file, bytes=size, session=session
+        )
+
+    def drop_buffer(self, found: BufferObject) -> None:
+        found.session.buffer_bytes -= found.file.size
+        self.buffers.give(found.file, found.session.id)
+        self.objects.pop(found.id, None)
+
+    def end_lease(self, found: LeaseObject, why: str) -> None:
+        """Give the bytes of a lease back; its handles are closed."""
+        if found.timer is not None:
+            found.timer.cancel()
+        found.session.lease_bytes -= found.bytes
+        self.ledger.release(found.id)
+        self.remove_object(found)
+        self.log("lease", f"{found.id} ({found.bytes} bytes of {found.device}) has ended: {why}", found.id)
+        self.emit("lease", found.id, state="ended", reason=why)
+
+    def drop_context(self, found: ContextObject) -> None:
+        """End a conversation and free its state."""
+        if found.status == "open" and found.model.driver.link is not None:
+            found.model.driver.link.call(HostDropContext(id=found.id))
+        found.status = "dropped"
+        self.remove_object(found)
+
+    def contexts_lost(self, model: ModelObject, why: str) -> None:
+        """Conversations whose state is gone keep their handles and say so at the next use."""
+        for found in self.objects.values():
+            if isinstance(found, ContextObject) and found.model is model and found.status == "open":
+                found.status = "lost"
+                self.log("context", f"{found.id} is lost: {why}", found.id)
+
+    # ---- requests
+
+    def interrupt(self, request: Request, error: LlmosError) -> None:
+        """End a request with an error; what runs for it on a driver is told to stop."""
+        if request.finished:
+            return
+        if request.on_cancel is not None:
+            request.on_cancel()
+        if request.job is not None:
+            self.runner.interrupt(request.job, error)
+
+    def request_done(self, request: Request) -> None:
+        self.requests.pop(request.id, None)
+        self.watchers.pop(request.id, None)
+        self.started.pop(request.id, None)
+        for waiting in request.ended:
+            waiting.set(None)
+        seconds = (self.runner.clock() - request.arrived) / 1e9
+        self.instruments.seconds.labels(request.spec.name).observe(seconds)
+
+    def pump(self) -> None:
+        """Start what the scheduler lets start."""
+        if self._pumping:
+            return
+        self._pumping = True
+        now = self.runner.clock()
+        for decision in self.scheduler.next(now):
+            request = self.requests.get(decision.ticket.id)
+            if isinstance(decision, Start):
+                self._start(decision, now)
+            elif request is not None:
+                self.interrupt(request, TimedOut(decision.reason.text))
+        self._pumping = False
+
+    def _start(self, decision: Start, now: int) -> None:
+        ticket = decision.ticket
+        self.residency.begin(ticket.lane, now)
+        self.started[ticket.id] = now
+        self.instruments.queued.observe((now - ticket.arrived_ns) / 1e9)
+        turn = self.inference.turns.get(ticket.id)
+        if turn is None:
+            self.inference.left(ticket.id)
+        else:
+            turn.set(None)
+
+    def quota(self, session: Session) -> TokenBucket:
+        """The owner's tokens per minute, shared by all its sessions."""
+        return self.sessions.bucket(session)
+
+    def flush(self) -> None:
+        """Send the stream items of this turn of the loop, one frame for each program."""
+        dirty, self.dirty = self.dirty, []
+        for session in dirty:
+            session.flush()
+
+    # ---- drivers (Observer)
+
+    def driver_changed(self, driver: Driver, reasons: Sequence[Reason]) -> None:
+        self.instruments.restarts.labels(driver.name).set(driver.policy.restarts)
+        kind = "device" if driver.is_device else "driver"
+        self.emit(kind, driver.name, state=driver.state.value, reason=reasons[0].text if reasons else "")
+
+    def driver_ready(self, driver: Driver) -> None:
+        if driver.facts is not None:
+            self.ledger.set_device(driver.name, driver.facts.memory_bytes)
+            self.ledger.set_foreign(driver.name, driver.facts.foreign_bytes)
+            self.models.device_ready(driver)
+
+    def driver_lost(self, driver: Driver, cause: str) -> None:
+        if driver.is_device:
+            self.models.device_lost(driver, cause)
+            self.ledger.release_device(driver.name)
+            if driver.state in (DriverState.FAILED, DriverState.STOPPED):
+                self.models.device_gone(driver, self.supervisor.failure(driver))
+
+    def driver_event(self, driver: Driver, event: HostEvent) -> None:
+        if isinstance(event, Memory):
+            self.ledger.reconcile(driver.name, event.rows)
+            self.ledger.set_foreign(driver.name, event.foreign_bytes)
+        elif isinstance(event, MetricEvent):
+            for name, value in event.values.items():
+                self.instruments.driver_values.labels(driver.name, event.about, name).set(value)
+        elif isinstance(event, Spent):
+            self.instruments.spent_ns.labels(driver.name, event.work_class, event.tenant).inc(event.device_ns)
+
+    # ---- time
+
+    def tick(self, now: int) -> None:
+        """What is done about once a second."""
+        self.models.tick(now)
+        self.journal.flush()
+        self.sessions.probe(now)
+
+    def refresh_gauges(self) -> None:
+        """Bring the gauges up to date that nobody keeps in between."""
+        i = self.instruments
+        i.in_flight.set(len(self.requests))
+        i.resident.set(psutil.Process().memory_info().rss)
+        states = Counter(model.status for model in self.models.by_id.values())
+        for state in State:
+            i.models.labels(state.value).set(states[state.value])
+        sums: Counter[tuple[str, str]] = Counter()
+        for row in self.ledger.rows():
+            sums[row.device, row.what] += row.ledger
+        for device in self.ledger.devices():
+            sums[device, "free"] = self.ledger.free(device)
+        for (device, what), count in sums.items():
+            i.device_bytes.labels(device, what).set(count)
+
+    def drain(self) -> None:
+        """Accept no new sessions and stop the hosts; what runs may finish for `drain_s` seconds, if anything does."""
+        self.draining = True
+        self.tasks.kill_all()
+        busy = bool(self.scheduler.running())
+        for driver in self.supervisor.running:
+            self.supervisor.stop(driver, self.config.limits.drain_s if busy else 0.0)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing of ours is left running."""
+        return not self.supervisor.running and not self.tasks.running
+
+    def reload(self, config: KernelConfig) -> None:
+        """Take over limits and policy from a configuration read again; the rest needs a restart of the kernel."""
+        self.config = msgspec.structs.replace(self.config, limits=config.limits, policies=config.policies)
+        self.log("kernel", "limits and policy were read again; sessions that are open keep theirs")
+
+    def close(self) -> None:
+        """Kill what is left of ours, then give back files and the journal."""
+        for driver in self.supervisor.running:
+            self.supervisor.kill_now(driver)
+        self.tasks.kill_now()
+        for session in list(self.sessions.by_id.values()):
+            self.sessions.close(session, "the kernel has stopped")
+        self.buffers.close()
+        self.journal.write("kernel", "info", "the kernel has stopped")
+        self.journal.close()

@@ -1,0 +1,232 @@
+"""Runs inferences: queued, started when the scheduler says so, repeated once when nothing was delivered, accounted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from llmos.syscalls.driver import BufferFile, HostCancel, HostSubmit, Work
+from llmos.syscalls.errors import BadState, LlmosError, PeerGone
+from llmos.syscalls.types import (
+    BufferRef, Chunk, EmbedOptions, Handle, Inference, Input, Kind, Parts, Right, Sampling, Tensors, Timing,
+)  # fmt: skip
+
+from .lane import Ticket
+from .link import Link
+from .objects import BufferObject, ContextObject, ModelObject
+from .pending import Future
+from .requests import Request
+
+if TYPE_CHECKING:
+    from .core import Kernel
+
+
+class Attempt:
+    """What one try on a driver has shown so far."""
+
+    __slots__ = ("first", "tokens")
+
+    def __init__(self) -> None:
+        self.first = 0
+        self.tokens = 0
+
+
+class InferenceService:
+    """The path of an inference from the queue to its result."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.turns: dict[str, Future[None]] = {}
+        """Requests that wait for the scheduler's start."""
+
+    async def run(
+        self,
+        request: Request,
+        model: ModelObject,
+        content: Input,
+        task: str,
+        sampling: Sampling,
+        embed: EmbedOptions | None = None,
+        context: ContextObject | None = None,
+    ) -> Inference:
+        """The whole life of one inference; chunks go to the request when its call streams."""
+        kernel = self._kernel
+        kernel.quota(request.session).check(kernel.runner.clock())
+        work = Work(
+            id=request.id,
+            model="",
+            input=content,
+            task=task,
+            sampling=sampling,
+            embed=embed,
+            context=context.id if context is not None else "",
+            stream=request.spec.streams,
+            tenant=request.session.owner,
+            buffers=self._buffers(request, content),
+        )
+        model.requests += 1
+        kernel.residency.used(model.id, kernel.runner.clock())
+        self._submit(request, model)
+        if not kernel.models.ready_to_run(model):
+            request.because("model.waking", f"{model.name} is {model.status}; it is made ready first")
+            kernel.runner.spawn(self._wake(model), lambda _value, _error: None)
+        attempt = Attempt()
+        inference = await self._twice(request, model, work, context, attempt)
+        return self._account(request, model, inference, attempt)
+
+    async def _wake(self, model: ModelObject) -> None:
+        await self._kernel.supervisor.wait_ready(model.driver)
+        await self._kernel.models.wake(model)
+
+    def _submit(self, request: Request, model: ModelObject) -> None:
+        call = request.call
+        ticket = Ticket(
+            request.id, model.id, request.session.id, request.session.owner, request.arrived, call.work_class,
+            call.priority, call.deadline,
+        )  # fmt: skip
+        self._kernel.scheduler.submit(ticket, request.session.limits.queued_requests)
+        self.turns[request.id] = self._kernel.runner.future()
+        self._kernel.pump()
+
+    async def _turn(self, request: Request) -> None:
+        """Wait for the start; whatever ends the wait early takes the request out of the queue."""
+        turn = self.turns[request.id]
+        try:
+            await turn
+        except LlmosError:
+            if self._kernel.scheduler.cancel(request.id) == "running":
+                self.left(request.id)
+            raise
+        finally:
+            self.turns.pop(request.id, None)
+
+    async def _twice(
+        self, request: Request, model: ModelObject, work: Work, context: ContextObject | None, attempt: Attempt
+    ) -> Inference:
+        """Run; when the driver ends before anything was delivered, run once more, first in the queue."""
+        await self._turn(request)
+        try:
+            return await self._once(request, model, work, context, attempt)
+        except PeerGone as gone:
+            repeatable = not attempt.tokens and context is None
+            if not repeatable or not self._kernel.scheduler.requeue(request.id):
+                self.left(request.id)
+                raise PeerGone(str(gone), tokens_done=attempt.tokens) from None
+        request.because("request.repeated", f"driver {model.driver.name} ended before anything was delivered: run again")
+        self.turns[request.id] = self._kernel.runner.future()
+        self._kernel.pump()
+        await self._turn(request)
+        try:
+            return await self._once(request, model, work, context, attempt)
+        except PeerGone as gone:
+            self.left(request.id)
+            raise PeerGone(str(gone), tokens_done=attempt.tokens) from None
+
+    async def _once(
+        self, request: Request, model: ModelObject, work: Work, context: ContextObject | None, attempt: Attempt
+    ) -> Inference:
+        """One try on the driver. The slot is given back when the driver has let go; after PeerGone by the caller."""
+        kernel, host_id = self._kernel, model.host_id
+        try:
+            kernel.models.check(model)
+            if context is not None and context.status != "open":
+                raise BadState(f"context {context.id} is lost: open a new one from the text", state=context.status)
+        except LlmosError:
+            self.left(request.id)
+            raise
+        link = model.driver.link
+        assert link is not None
+        kernel.users[host_id] += 1
+        future = link.stream(
+            HostSubmit(work=msgspec.structs.replace(work, model=host_id)), self._on_chunk(request, attempt)
+        )
+        request.on_cancel = lambda: _ask(link, request.id)
+        try:
+            return await future
+        except LlmosError:
+            if not future.done:
+                _ask(link, request.id)
+            raise
+        finally:
+            request.on_cancel = None
+            kernel.runner.spawn(self._let_go(future, request.id, host_id), lambda _value, _error: None)
+
+    async def _let_go(self, future: Future[Inference], request_id: str, host_id: str) -> None:
+        try:
+            await future
+        except PeerGone:
+            return
+        finally:
+            self._kernel.users[host_id] -= 1
+            self._kernel.models.request_left(host_id)
+            if not future.failed_with(PeerGone):
+                self.left(request_id)
+
+    def left(self, request_id: str) -> None:
+        """A started request has ended: its slot is free."""
+        kernel, now = self._kernel, self._kernel.runner.clock()
+        ticket = kernel.scheduler.finish(request_id, now)
+        if ticket is not None:
+            model = kernel.models.by_id.get(ticket.lane)
+            kernel.residency.end(ticket.lane, now)
+            if model is not None and model.idle is not None and not kernel.scheduler.running(ticket.lane):
+                model.idle.set(None)
+        kernel.pump()
+
+    def _on_chunk(self, request: Request, attempt: Attempt) -> Callable[[Chunk], None]:
+        def take(chunk: Chunk) -> None:
+            attempt.first = attempt.first or self._kernel.runner.clock()
+            attempt.tokens += len(chunk.tokens)
+            request.offer(chunk)
+
+        return take
+
+    def _account(self, request: Request, model: ModelObject, inference: Inference, attempt: Attempt) -> Inference:
+        kernel, now, usage = self._kernel, self._kernel.runner.clock(), inference.usage
+        kernel.quota(request.session).spend(usage.prompt_tokens - usage.cached_tokens + usage.new_tokens, now)
+        model.used = kernel.wall()
+        kernel.instruments.tokens.labels("prompt", model.name).inc(usage.prompt_tokens)
+        kernel.instruments.tokens.labels("generated", model.name).inc(usage.new_tokens)
+        if attempt.first:
+            kernel.instruments.first_token.observe((attempt.first - request.arrived) / 1e9)
+        started = kernel.started.pop(request.id, request.arrived)
+        timing = Timing(
+            queued=started - request.arrived,
+            first=attempt.first - request.arrived if attempt.first else 0,
+            total=now - request.arrived,
+        )
+        return msgspec.structs.replace(
+            inference, id=request.id, model_version=model.version, timing=timing, reasons=request.reasons
+        )
+
+    # ---- shared buffers inside inputs
+
+    def _buffers(self, request: Request, content: Input) -> dict[str, BufferFile]:
+        found: dict[str, BufferFile] = {}
+        for data in _data_of(content):
+            if isinstance(data, BufferRef):
+                buffer = self.buffer(request, data.buffer, Right.READ)
+                found[str(data.buffer)] = BufferFile(path=str(buffer.file.path), bytes=buffer.bytes)
+        return found
+
+    def buffer(self, request: Request, handle: Handle, right: Right) -> BufferObject:
+        """The buffer behind a handle that a value of the call names, checked like any handle argument."""
+        entry = self._kernel.handles.get(request.session.id, handle, Kind.BUFFER, (right,), "buffer")
+        found = self._kernel.objects[entry.object]
+        assert isinstance(found, BufferObject)
+        return found
+
+
+def _ask(link: Link, request_id: str) -> bool:
+    link.call(HostCancel(id=request_id))
+    return True
+
+
+def _data_of(content: Input) -> list[Any]:
+    if isinstance(content, Tensors):
+        return [tensor.data for tensor in content.named.values()]
+    if isinstance(content, Parts):
+        return [getattr(part, "data", None) for part in content.parts]
+    return []

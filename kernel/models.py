@@ -1,0 +1,422 @@
+"""Loaded models: planned, admitted, loaded, put to sleep, swapped, reloaded after a crash, unloaded.
+
+A model object keeps its id and handles through all of that. What changes is its `host_id`, the name under which a host
+knows one set of weights: a hot swap loads the new one beside the old, moves new requests over, and drops the old one
+when its last request has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llmos.syscalls.driver import HostLoad, HostLocate, HostPlan, HostRelease, HostSleep, HostUnload, HostWake, Located
+from llmos.syscalls.errors import (
+    BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, Unavailable,
+)  # fmt: skip
+from llmos.syscalls.types import Kind, LedgerRow, LoadOptions, Plan
+from llmos.syscalls.wire import Progress
+
+from .objects import ModelObject
+from .residency import Event, Sleep, State
+from .supervisor import UP, Driver
+
+if TYPE_CHECKING:
+    from .core import Kernel
+    from .requests import Request
+    from .session import Session
+
+
+class ModelService:
+    """Everything about models but running them."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self.by_id: dict[str, ModelObject] = {}
+        self._by_host_id: dict[str, ModelObject] = {}
+        self._retired: dict[str, tuple[Driver, Located, Driver]] = {}
+
+    # ---- finding
+
+    def named(self, name: str) -> ModelObject | None:
+        return next((m for m in self.by_id.values() if m.name == name), None)
+
+    def of_host_id(self, host_id: str) -> ModelObject | None:
+        return self._by_host_id.get(host_id)
+
+    async def locate(self, session: Session, path: str) -> tuple[Driver, Located]:
+        """The files behind a path, and the filesystem driver that keeps them for us until `release`."""
+        point, inner = session.mounts.resolve(path)
+        driver = self._kernel.filesystem(point.filesystem, path)
+        await self._kernel.supervisor.wait_ready(driver)
+        assert driver.link is not None
+        return driver, await driver.link.call(HostLocate(source=point.source, path=inner))
+
+    def release(self, driver: Driver, located: Located) -> None:
+        if driver.link is not None and located.token:
+            driver.link.call(HostRelease(token=located.token))
+
+    # ---- loading
+
+    async def plan(self, driver: Driver, located: Located, options: LoadOptions, host_id: str) -> Plan:
+        """What the model would take on the device, and whether that is free now."""
+        await self._kernel.supervisor.wait_ready(driver)
+        assert driver.link is not None
+        answer = await driver.link.call(HostPlan(model=located, options=options))
+        rows = [_owned(row, driver.name, host_id) for row in answer.rows]
+        needed = sum(row.predicted for row in rows)
+        free = self._kernel.ledger.free(driver.name)
+        return Plan(rows=rows, fits=needed <= free, needed=needed, free=free)
+
+    async def load(
+        self, request: Request, driver: Driver, options: LoadOptions, base: ModelObject | None, path: str
+    ) -> ModelObject:
+        """Load, or join the load or the loaded model of the same recipe."""
+        files, located = await self.locate(request.session, path)
+        known = self._same(driver, located, options, base)
+        if known is not None:
+            self.release(files, located)
+            if known.loading is not None:
+                request.because("load.shared", f"{known.name} is being loaded already; waiting for it")
+                known.watchers.append(request)
+                await known.loading
+            return known
+        name = options.name or _short_name(path)
+        holder = self.named(name)
+        if holder is not None and not options.replace:
+            self.release(files, located)
+            raise Exists(
+                f"the name {name!r} belongs to {holder.path} on {holder.driver.name}; "
+                "give another name, or replace=True to take it over"
+            )
+        model = self._create(request, driver, files, located, options, base, name, path)
+        model.loading = self._kernel.runner.future()
+        model.watchers.append(request)
+        self._kernel.runner.spawn(self._bring_up(model), lambda _value, error: self._came_up(model, error, holder))
+        await model.loading
+        return model
+
+    def _create(
+        self,
+        request: Request,
+        driver: Driver,
+        files: Driver,
+        located: Located,
+        options: LoadOptions,
+        base: ModelObject | None,
+        name: str,
+        path: str,
+    ) -> ModelObject:
+        kernel = self._kernel
+        model = ModelObject(
+            id=kernel.new_id("m"),
+            kind=Kind.MODEL,
+            name=name,
+            owner=request.session.owner,
+            since=kernel.wall(),
+            path=path,
+            version=located.version,
+            driver=driver,
+            files=files,
+            located=located,
+            options=options,
+            base=base,
+        )
+        model.host_id = kernel.new_id("w")
+        self.by_id[model.id] = model
+        self._by_host_id[model.host_id] = model
+        kernel.objects[model.id] = model
+        kernel.residency.add(model.id, driver.name, kernel.runner.clock(), options.keep_alive, options.pin)
+        return model
+
+    async def _bring_up(self, model: ModelObject) -> None:
+        """Plan, admit and load the weights of a model whose state is cold, lost or failed."""
+        kernel = self._kernel
+        self._event(model, Event.LOAD)
+        plan = await self.plan(model.driver, model.located, model.options, model.host_id)
+        reason = kernel.ledger.admit(model.driver.name, [(r.what, model.host_id, r.predicted) for r in plan.rows])
+        model.why = [reason]
+        assert model.driver.link is not None
+        call = HostLoad(
+            id=model.host_id,
+            model=model.located,
+            options=model.options,
+            base=model.base.host_id if model.base is not None else "",
+        )
+        started = kernel.runner.clock()
+        model.loaded = await model.driver.link.call(call, lambda progress: _tell(model, progress))
+        seconds = (kernel.runner.clock() - started) / 1e9
+        kernel.instruments.load_seconds.observe(seconds)
+        self._event(model, Event.LOADED)
+        self._open(model)
+        kernel.log("model", f"{model.name} is loaded on {model.driver.name} in {seconds:.2f} s", model.id, model.why)
+
+    def _came_up(self, model: ModelObject, error: LlmosError | None, replaced: ModelObject | None) -> None:
+        waiting, model.loading = model.loading, None
+        model.watchers.clear()
+        assert waiting is not None
+        if error is None:
+            waiting.set(model)
+            if replaced is not None and replaced.id in self.by_id:
+                self._kernel.runner.spawn(self.unload(replaced, force=False, drain=True), lambda _value, _error: None)
+            return
+        if self._kernel.residency.state(model.id) is State.LOADING:
+            self._event(model, Event.LOAD_FAILED)
+        self._kernel.log("model", f"{model.name} could not be loaded: {error}", model.id, level="warning")
+        self._forget(model, error)
+        waiting.fail(error)
+
+    def _same(
+        self, driver: Driver, located: Located, options: LoadOptions, base: ModelObject | None
+    ) -> ModelObject | None:
+        wanted = (driver.name, located.path, located.version, [f.path for f in located.files], _recipe(options), base)
+        for model in self.by_id.values():
+            files = [f.path for f in model.located.files]
+            mine = (model.driver.name, model.located.path, model.version, files, _recipe(model.options), model.base)
+            if mine == wanted and (not options.name or options.name == model.name):
+                return model
+        return None
+
+    def _open(self, model: ModelObject) -> None:
+        assert model.loaded is not None
+        size = sum(row.predicted for row in model.loaded.rows)
+        self._kernel.residency.set_bytes(model.id, size)
+        self._kernel.scheduler.set_lane(model.id, model.loaded.slots)
+        self._kernel.pump()
+
+    # ---- unloading
+
+    async def unload(self, model: ModelObject, *, force: bool, drain: bool = False) -> int:
+        """Take a model off its device; returns the bytes freed.
+
+        Raises:
+            Busy: requests run or wait, or adapters depend on it, and neither `force` nor `drain` is set.
+        """
+        kernel = self._kernel
+        adapters = [m for m in self.by_id.values() if m.base is model]
+        active = len(kernel.scheduler.running(model.id)) + len(kernel.scheduler.waiting(model.id))
+        if (active or adapters) and not (force or drain):
+            what = f"{active} requests use it" if active else f"{len(adapters)} adapters are loaded on it"
+            raise Busy(f"{model.name} is busy: {what}; wait, or use force", retry_after_ms=1000)
+        for adapter in adapters:
+            await self.unload(adapter, force=force, drain=drain)
+        if drain:
+            while kernel.scheduler.running(model.id) or kernel.scheduler.waiting(model.id):
+                model.idle = kernel.runner.future()
+                await model.idle
+        self._forget(model, Cancelled(f"{model.name} is unloaded"))
+        freed = kernel.ledger.release(model.host_id)
+        if model.driver.link is not None and model.driver.state in UP and model.loaded is not None:
+            freed = max(freed, (await model.driver.link.call(HostUnload(id=model.host_id))).bytes)
+        kernel.log("model", f"{model.name} is unloaded, {freed} bytes freed", model.id)
+        return freed
+
+    def _forget(self, model: ModelObject, error: LlmosError) -> None:
+        """Remove the object, its handles and its waiting requests; the bytes are the caller's matter."""
+        kernel = self._kernel
+        self.by_id.pop(model.id, None)
+        self._by_host_id.pop(model.host_id, None)
+        for ticket in kernel.scheduler.drop_lane(model.id).waiting:
+            kernel.interrupt(kernel.requests[ticket.id], error)
+        kernel.contexts_lost(model, "its model was unloaded")
+        kernel.residency.drop(model.id)
+        if model.loaded is None:
+            kernel.ledger.release(model.host_id)
+        self.release(model.files, model.located)
+        kernel.remove_object(model)
+        kernel.emit("model", model.id, name=model.name, state="unloaded")
+
+    # ---- sleep, wake, swap
+
+    async def sleep(self, model: ModelObject) -> None:
+        """Free the device bytes. Raises BadState when it is not awake or requests run."""
+        kernel = self._kernel
+        self._event(model, Event.SLEEP)
+        assert model.loaded is not None and model.driver.link is not None
+        kernel.scheduler.set_lane(model.id, model.loaded.slots, open=False)
+        try:
+            asleep = await model.driver.link.call(HostSleep(id=model.host_id))
+        except LlmosError:
+            if kernel.residency.state(model.id) is State.SLEEPING:
+                self._event(model, Event.SLEEP_FAILED)
+                self._open(model)
+            raise
+        kernel.ledger.resize(model.driver.name, model.host_id, _sizes(asleep.rows))
+        kernel.contexts_lost(model, "its model was put to sleep")
+        self._event(model, Event.SLEPT)
+
+    async def wake(self, model: ModelObject) -> None:
+        """Make a model that is asleep, cold or lost ready again; callers at the same time share one wake."""
+        kernel = self._kernel
+        if model.loading is not None:
+            await model.loading
+            return
+        state = kernel.residency.state(model.id)
+        if state is State.AWAKE:
+            return
+        if state is State.ASLEEP:
+            steps = self._wake_weights(model)
+        elif state in (State.LOST, State.FAILED):
+            steps = self._bring_up(model)
+        else:
+            raise BadState(f"{model.name} is {state.value}; try again when it is done", state=state.value)
+        model.loading = kernel.runner.future()
+        kernel.runner.spawn(steps, lambda _value, error: self._woke(model, error))
+        await model.loading
+
+    async def _wake_weights(self, model: ModelObject) -> None:
+        kernel = self._kernel
+        plan = await self.plan(model.driver, model.located, model.options, model.host_id)
+        kernel.ledger.resize(model.driver.name, model.host_id, {r.what: r.predicted for r in plan.rows})
+        self._event(model, Event.WAKE)
+        assert model.driver.link is not None
+        model.loaded = await model.driver.link.call(HostWake(id=model.host_id))
+        self._event(model, Event.LOADED)
+        self._open(model)
+
+    def _woke(self, model: ModelObject, error: LlmosError | None) -> None:
+        waiting, model.loading = model.loading, None
+        assert waiting is not None
+        if error is None:
+            waiting.set(model)
+            return
+        if self._kernel.residency.state(model.id) is State.LOADING:
+            self._event(model, Event.LOAD_FAILED)
+            model.why = [self._kernel.reason("load.failed", str(error))]
+        for ticket in self._kernel.scheduler.waiting(model.id):
+            self._kernel.interrupt(self._kernel.requests[ticket.id], error)
+        waiting.fail(error)
+
+    async def swap(self, request: Request, model: ModelObject, to: str) -> None:
+        """Load version `to` beside the running one, then move new requests over; running ones finish on the old."""
+        kernel = self._kernel
+        if model.base is not None:
+            raise NotSupported("an adapter is replaced by load_model(replace=True)", why="swap is for whole models")
+        files, located = await self.locate(request.session, f"{model.path.partition('@')[0]}@{to}")
+        host_id = kernel.new_id("w")
+        try:
+            plan = await self.plan(model.driver, located, model.options, host_id)
+            kernel.ledger.admit(model.driver.name, [(r.what, host_id, r.predicted) for r in plan.rows])
+            assert model.driver.link is not None
+            loaded = await model.driver.link.call(HostLoad(id=host_id, model=located, options=model.options))
+        except LlmosError:
+            kernel.ledger.release(host_id)
+            self.release(files, located)
+            raise
+        old = model.host_id
+        self._retired[old] = (model.files, model.located, model.driver)
+        self._by_host_id.pop(old, None)
+        self._by_host_id[host_id] = model
+        request.because("model.swapped", f"{model.name}: version {model.version} -> {located.version}")
+        model.host_id, model.files, model.located, model.loaded = host_id, files, located, loaded
+        model.version, model.path = located.version, f"{model.path.partition('@')[0]}@{to}"
+        kernel.contexts_lost(model, "its model was swapped")
+        self._open(model)
+        self.request_left(old)
+
+    def request_left(self, host_id: str) -> None:
+        """A request has ended on these weights: drop them if they were only kept for it."""
+        retired = self._retired.get(host_id)
+        if retired is None or self._kernel.users[host_id]:
+            return
+        files, located, driver = self._retired.pop(host_id)
+        self._kernel.ledger.release(host_id)
+        self.release(files, located)
+        if driver.link is not None:
+            driver.link.call(HostUnload(id=host_id))
+
+    # ---- drivers come and go
+
+    def device_lost(self, driver: Driver, cause: str) -> None:
+        """Its models are lost until the driver is back; requests that wait keep waiting."""
+        for host_id, (files, located, on) in list(self._retired.items()):
+            if on is driver:
+                del self._retired[host_id]
+                self.release(files, located)
+        for model in list(self.by_id.values()):
+            if model.driver is not driver:
+                continue
+            model.why = [self._kernel.reason("driver.lost", f"driver {driver.name} ended: {cause}")]
+            self._kernel.contexts_lost(model, f"driver {driver.name} ended: {cause}")
+            slots = model.loaded.slots if model.loaded else 1
+            if model.loading is None:
+                self._kernel.scheduler.set_lane(model.id, slots, open=False)
+            if self._kernel.residency.state(model.id) in (State.AWAKE, State.ASLEEP, State.SLEEPING):
+                self._event(model, Event.LOST)
+
+    def device_gone(self, driver: Driver, error: LlmosError) -> None:
+        """The driver will not come back: requests that wait for its models end."""
+        for model in self.by_id.values():
+            if model.driver is driver:
+                for ticket in self._kernel.scheduler.waiting(model.id):
+                    self._kernel.interrupt(self._kernel.requests[ticket.id], error)
+
+    def device_ready(self, driver: Driver) -> None:
+        """Load again what was lost; bases before their adapters."""
+        lost = [m for m in self.by_id.values() if m.driver is driver and m.loading is None]
+        for model in sorted(lost, key=lambda m: m.base is not None):
+            if self._kernel.residency.state(model.id) is State.LOST:
+                self._kernel.runner.spawn(self._reload(model), lambda _value, _error: None)
+
+    async def _reload(self, model: ModelObject) -> None:
+        if model.base is not None:
+            await self.wake(model.base)
+        await self.wake(model)
+
+    def tick(self, now: int) -> None:
+        """Put to sleep what nobody has used for its keep-alive time."""
+        for action in self._kernel.residency.tick(now):
+            self._sleep_idle(self.by_id[action.model], action)
+
+    def _sleep_idle(self, model: ModelObject, action: Sleep) -> None:
+        model.why = [action.reason]
+        self._kernel.log("model", action.reason.text, model.id, [action.reason])
+        self._kernel.runner.spawn(self.sleep(model), lambda _value, error: self._slept_idle(model, error))
+
+    def _slept_idle(self, model: ModelObject, error: LlmosError | None) -> None:
+        if isinstance(error, NotSupported) and model.id in self.by_id:
+            now = self._kernel.runner.clock()
+            self._kernel.residency.keep_alive(model.id, -1, now)
+            self._kernel.log("model", f"{model.name} stays awake: {error}", model.id, level="warning")
+
+    def _event(self, model: ModelObject, event: Event) -> None:
+        state = self._kernel.residency.event(model.id, event, self._kernel.runner.clock())
+        model.status = state.value
+        self._kernel.emit("model", model.id, name=model.name, state=state.value)
+
+    def ready_to_run(self, model: ModelObject) -> bool:
+        return model.status == State.AWAKE.value
+
+    def check(self, model: ModelObject) -> None:
+        """Raises Unavailable when the object has ended while a request was on its way to it."""
+        if model.id not in self.by_id:
+            raise NotFound(f"{model.name} is not loaded any more")
+        if model.driver.link is None:
+            raise Unavailable(f"driver {model.driver.name} is restarting", retry_after_ms=1000)
+
+
+def _tell(model: ModelObject, progress: Progress) -> None:
+    for request in model.watchers:
+        request.progress(progress.done, progress.total, progress.unit, progress.stage)
+
+
+def _owned(row: LedgerRow, device: str, owner: str) -> LedgerRow:
+    return LedgerRow(
+        device=device, what=row.what, owner=owner, predicted=row.predicted, allocator=row.allocator, driver=row.driver
+    )
+
+
+def _sizes(rows: Sequence[LedgerRow]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for row in rows:
+        sizes[row.what] = sizes.get(row.what, 0) + max(row.predicted, row.allocator, row.driver)
+    return sizes
+
+
+def _recipe(options: LoadOptions) -> tuple[object, ...]:
+    """What makes two loads the same model: everything but its name and how long to keep it."""
+    return (options.dtype, options.kv_dtype, options.max_context, options.quant, options.draft, options.rung)
+
+
+def _short_name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2].partition("@")[0] or "model"

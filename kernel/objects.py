@@ -1,0 +1,299 @@
+"""The objects that handles name. Each can describe itself; what a call does to them lives in the handlers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmos.syscalls.driver import ContextOpened, Loaded, Located
+from llmos.syscalls.types import Kind, LoadOptions, ObjectInfo, Reason, TaskResult
+
+from .buffers import BufferFile
+from .children import Child
+from .link import Link
+from .namespace import MountPoint
+from .pending import Future, Timer
+from .requests import Request
+from .session import Session
+from .supervisor import Driver
+
+SHARED_KINDS = frozenset({Kind.SYSTEM, Kind.DEVICE, Kind.DRIVER, Kind.MODEL})
+"""Kinds that policy may open to users who do not own the object."""
+
+
+@dataclass(kw_only=True, eq=False)
+class KernelObject:
+    """Base: identity, owner and age. An empty owner means the system's own."""
+
+    id: str
+    kind: Kind
+    name: str
+    owner: str = ""
+    since: float = 0.0
+
+    def describe(self) -> ObjectInfo:
+        return ObjectInfo(
+            id=self.id,
+            kind=self.kind,
+            name=self.name,
+            state=self.state(),
+            health=self.health(),
+            bytes=self.size(),
+            owner=self.owner,
+            since=self.since,
+            fields=self.fields(),
+            reasons=self.reasons(),
+        )
+
+    def state(self) -> str:
+        return "open"
+
+    def health(self) -> str:
+        return "ok"
+
+    def size(self) -> int:
+        return 0
+
+    def fields(self) -> dict[str, Any]:
+        return {}
+
+    def reasons(self) -> list[Reason]:
+        return []
+
+
+@dataclass(kw_only=True, eq=False)
+class SystemObject(KernelObject):
+    facts: dict[str, Any]
+
+    def state(self) -> str:
+        return "running"
+
+    def fields(self) -> dict[str, Any]:
+        return self.facts
+
+
+@dataclass(kw_only=True, eq=False)
+class SessionObject(KernelObject):
+    session: Session
+
+    def fields(self) -> dict[str, Any]:
+        s = self.session
+        return {
+            "program": s.program,
+            "pid": s.peer.pid,
+            "uid": s.peer.uid,
+            "tenant": s.tenant,
+            "requests": len(s.requests),
+            "task": s.task,
+            "limits": {name: getattr(s.limits, name) for name in s.limits.__struct_fields__},
+            "mounts": {point.path: point.filesystem for point in s.mounts.points()},
+        }
+
+
+@dataclass(kw_only=True, eq=False)
+class DriverObject(KernelObject):
+    driver: Driver
+
+    def state(self) -> str:
+        return self.driver.state.value
+
+    def health(self) -> str:
+        return {"ready": "ok", "suspect": "suspect", "failed": "failed"}.get(self.driver.state.value, "down")
+
+    def fields(self) -> dict[str, Any]:
+        d = self.driver
+        return {
+            "group": "device" if d.is_device else "filesystem",
+            "pid": d.pid,
+            "restarts": d.policy.restarts,
+            "cause": d.cause,
+            "threads": d.threads,
+            "steps": d.beat.steps,
+            "busy_with": d.beat.busy_with,
+        }
+
+
+@dataclass(kw_only=True, eq=False)
+class DeviceObject(DriverObject):
+    total: int = 0
+    free: int = 0
+
+    def size(self) -> int:
+        return self.driver.facts.memory_bytes if self.driver.facts else 0
+
+    def fields(self) -> dict[str, Any]:
+        facts = self.driver.facts
+        mine: dict[str, Any] = {"driver": self.driver.name, "free": self.free, "restarts": self.driver.policy.restarts}
+        if facts is not None:
+            mine.update(kind=facts.kind, description=facts.description, memory_bytes=facts.memory_bytes)
+            mine["features"] = dict(facts.features)
+        if self.driver.cause:
+            mine["cause"] = self.driver.cause
+        return mine
+
+
+@dataclass(kw_only=True, eq=False)
+class ModelObject(KernelObject):
+    """A model on a device, and the recipe to load it again."""
+
+    path: str
+    version: str
+    driver: Driver
+    files: Driver
+    located: Located
+    options: LoadOptions
+    base: ModelObject | None = None
+    host_id: str = ""
+    status: str = "cold"
+    loaded: Loaded | None = None
+    loading: Future[Any] | None = None
+    idle: Future[Any] | None = None
+    watchers: list[Request] = field(default_factory=list)
+    why: list[Reason] = field(default_factory=list)
+    requests: int = 0
+    used: float = 0.0
+
+    def state(self) -> str:
+        return self.status
+
+    def health(self) -> str:
+        return "failed" if self.status == "failed" else "ok" if self.status in ("awake", "asleep") else self.status
+
+    def size(self) -> int:
+        return sum(max(row.predicted, row.allocator) for row in self.loaded.rows) if self.loaded else 0
+
+    def reasons(self) -> list[Reason]:
+        return self.why
+
+    def fields(self) -> dict[str, Any]:
+        mine: dict[str, Any] = {
+            "path": self.path,
+            "version": self.version,
+            "device": self.driver.name,
+            "keep_alive": self.options.keep_alive,
+            "requests": self.requests,
+            "used": self.used,
+            "base": self.base.id if self.base is not None else "",
+        }
+        if self.loaded is not None:
+            for name in ("architecture", "tasks", "context", "parameters", "rung", "chat", "slots"):
+                mine[name] = getattr(self.loaded, name)
+            mine["rung_reasons"] = [reason.text for reason in self.loaded.rung_reasons]
+        return mine
+
+
+@dataclass(kw_only=True, eq=False)
+class ContextObject(KernelObject):
+    model: ModelObject
+    opened: ContextOpened
+    parent: str = ""
+    status: str = "open"
+    busy: bool = False
+
+    def state(self) -> str:
+        return self.status
+
+    def size(self) -> int:
+        return self.opened.bytes
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "model": self.model.id,
+            "tokens": self.opened.tokens,
+            "max_tokens": self.opened.max_tokens,
+            "parent": self.parent,
+        }
+
+
+@dataclass(kw_only=True, eq=False)
+class LeaseObject(KernelObject):
+    device: str
+    bytes: int
+    session: Session
+    expires: float | None = None
+    timer: Timer | None = None
+
+    def size(self) -> int:
+        return self.bytes
+
+    def fields(self) -> dict[str, Any]:
+        return {"device": self.device, "expires": self.expires, "session": self.session.id}
+
+
+@dataclass(kw_only=True, eq=False)
+class BufferObject(KernelObject):
+    file: BufferFile
+    bytes: int
+    session: Session
+
+    def size(self) -> int:
+        return self.bytes
+
+    def fields(self) -> dict[str, Any]:
+        return {"path": str(self.file.path), "session": self.session.id}
+
+
+@dataclass(kw_only=True, eq=False)
+class FileObject(KernelObject):
+    """An open file: of a driver (`token`) or a text the kernel made (`content`)."""
+
+    path: str
+    mode: str
+    version: str = ""
+    bytes: int = 0
+    content: bytes | None = None
+    driver: Driver | None = None
+    link: Link | None = None
+    token: str = ""
+
+    def size(self) -> int:
+        return self.bytes
+
+    def fields(self) -> dict[str, Any]:
+        return {"path": self.path, "mode": self.mode, "version": self.version}
+
+
+@dataclass(kw_only=True, eq=False)
+class MountObject(KernelObject):
+    point: MountPoint
+    session: Session | None = None
+
+    def fields(self) -> dict[str, Any]:
+        p = self.point
+        return {"path": p.path, "filesystem": p.filesystem, "source": p.source, "mode": p.mode}
+
+
+@dataclass(kw_only=True, eq=False)
+class TaskObject(KernelObject):
+    """A program that the kernel runs for somebody."""
+
+    argv: list[str]
+    status: str = "running"
+    child: Child | None = None
+    session: Session | None = None
+    exit: int | None = None
+    output: str = ""
+    why: list[Reason] = field(default_factory=list)
+    waiters: list[Future[TaskResult]] = field(default_factory=list)
+
+    def state(self) -> str:
+        return self.status
+
+    def health(self) -> str:
+        return "failed" if self.status == "failed" else "ok"
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            "kind": "program",
+            "argv": self.argv,
+            "pid": self.child.pid if self.child else 0,
+            "exit": self.exit,
+            "session": self.session.id if self.session else "",
+        }
+
+    def reasons(self) -> list[Reason]:
+        return self.why
+
+    def result(self) -> TaskResult:
+        value = {"output": self.output}
+        return TaskResult(id=self.id, state=self.status, exit=self.exit, value=value, reasons=self.why)
