@@ -21,7 +21,7 @@ from .settings import ConfigError
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m llmos.kernel", description="The kernel of LLM OS, in the foreground.")
+    parser = argparse.ArgumentParser(prog="python -m llmos.kernel", description="The kernel of LLM OS")
     parser.add_argument("--config", metavar="FILE", help="configuration (default: HOME/config.toml)")
     parser.add_argument("--runtime", metavar="DIR", help="folder of the sockets")
     parser.add_argument("--home", metavar="DIR", help="folder of models and journal (default: ~/.llmos)")

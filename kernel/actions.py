@@ -123,7 +123,10 @@ async def _adapter_drop(request: Request, found: ModelObject, options: Mapping[s
     if adapter is None or adapter.base is not found:
         names = ", ".join(m.name for m in models.by_id.values() if m.base is found) or "none"
         raise BadArgument(
-            f"{found.name} has no adapter {options['name']!r}; it has {names}", name="name", got=options["name"], want=names
+            f"{found.name} has no adapter {options['name']!r}; it has {names}",
+            name="name",
+            got=options["name"],
+            want=names,
         )
     await models.unload(adapter, force=False)
 
@@ -163,7 +166,9 @@ async def _session_limit(request: Request, found: SessionObject, options: Mappin
     for name in options:
         before, after = getattr(now, name), getattr(wanted, name)
         if before and (after == 0 or after > before):
-            raise BadArgument(f"limit: {name} may only be lowered, it is {before}", name=name, got=str(after), want="less")
+            raise BadArgument(
+                f"limit: {name} may only be lowered, it is {before}", name=name, got=str(after), want="less"
+            )
     found.session.limits = msgspec.structs.replace(now, **options)
 
 
@@ -193,7 +198,9 @@ ACTIONS: Mapping[Kind, Mapping[str, Action]] = {
         "priority": Action("priority", _priority, options={"nice": int}, required=("nice",)),
     },
     Kind.MOUNT: {
-        "alias": Action("alias", _filesystem("alias"), Right.WRITE, {"name": str, "alias": str, "version": str}, ("name", "alias")),
+        "alias": Action(
+            "alias", _filesystem("alias"), Right.WRITE, {"name": str, "alias": str, "version": str}, ("name", "alias")
+        ),
         "rollback": Action("rollback", _filesystem("rollback"), Right.WRITE, {"name": str}, ("name",)),
         "fsck": Action("fsck", _filesystem("fsck")),
         "gc": Action("gc", _filesystem("gc"), options={"keep": int}),

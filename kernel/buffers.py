@@ -1,7 +1,7 @@
 """Shared buffers: files of the kernel in a private folder on a memory file system.
 
-A file is made by `ftruncate`, not `fallocate`: zeroing a gigabyte would stop the loop for a third of a second. What keeps
-a full file system from killing a writer with SIGBUS is that all promised bytes are counted against the free ones first.
+A file is made by `ftruncate`, not `fallocate`: zeroing a gigabyte would stop the loop for a third of a second. A full
+file system would kill a writer with SIGBUS: so all promised bytes are counted against the free ones first.
 A buffer that a session gives back is kept for the same session, whose authority it never left, so its pages stay warm.
 """
 

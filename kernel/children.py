@@ -44,7 +44,7 @@ class Child:
         runner: Runner,
         watcher: Watcher,
         on_exit: Callable[[int], None],
-        on_line: Callable[[str], None] | None = None,
+        on_line: Callable[[str], object] | None = None,
         *,
         new_group: bool = False,
         cwd: str | None = None,

@@ -33,7 +33,7 @@ class Console:
         """Write one line if the reader takes it now."""
         if _PRIORITY[record.level] > self._priority:
             return
-        line = self._line(record).encode("utf-8", "backslashreplace")[:_LINE] + b"\n"
+        line = self._line(record).encode()[:_LINE].decode(errors="ignore").encode() + b"\n"
         try:
             ready = self._poll.poll(0)
             if not ready or not ready[0][1] & select.POLLOUT:

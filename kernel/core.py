@@ -143,9 +143,7 @@ class Kernel(Observer):
         """A stable id that no other run of the kernel gives."""
         return f"{prefix}-{self.boot}-{next(self._ids)}"
 
-    def log(
-        self, unit: str, text: str, about: str = "", reasons: Sequence[Reason] = (), level: str = "info"
-    ) -> None:
+    def log(self, unit: str, text: str, about: str = "", reasons: Sequence[Reason] = (), level: str = "info") -> None:
         self.journal.write(unit, level, text, about, reasons)
 
     def reason(self, code: str, text: str, rule: str = "", **numbers: float | int | str) -> Reason:
@@ -253,7 +251,13 @@ class Kernel(Observer):
         session.buffer_bytes += file.size
         name = file.path.name
         return BufferObject(
-            id=self.new_id("b"), kind=Kind.BUFFER, name=name, owner=session.owner, file=file, bytes=size, session=session
+            id=self.new_id("b"),
+            kind=Kind.BUFFER,
+            name=name,
+            owner=session.owner,
+            file=file,
+            bytes=size,
+            session=session,
         )
 
     def drop_buffer(self, found: BufferObject) -> None:
@@ -391,8 +395,8 @@ class Kernel(Observer):
             sums[row.device, row.what] += row.ledger
         for device in self.ledger.devices():
             sums[device, "free"] = self.ledger.free(device)
-        for (device, what), count in sums.items():
-            i.device_bytes.labels(device, what).set(count)
+        for (device, what), held in sums.items():
+            i.device_bytes.labels(device, what).set(held)
 
     def drain(self) -> None:
         """Accept no new sessions and stop the hosts; what runs may finish for `drain_s` seconds, if anything does."""

@@ -77,9 +77,7 @@ class Dispatcher:
             self._kernel.metrics_error("", type(error).__name__)
             self._kernel.send_client(route, error_frames(number, error))
 
-    def _call(
-        self, route: bytes, peer: Peer, session: Session | None, number: int, name: str, frame: bytes
-    ) -> None:
+    def _call(self, route: bytes, peer: Peer, session: Session | None, number: int, name: str, frame: bytes) -> None:
         spec = SYSCALLS.get(name)
         if spec is None:
             raise _unknown_call(name)
@@ -103,19 +101,15 @@ class Dispatcher:
         for field in spec.handles:
             handle = getattr(call, field.name)
             if handle is not None:
-                entries[field.name] = self._kernel.handles.get(
-                    session.id, handle, field.kind, field.rights, field.name
-                )
+                entries[field.name] = self._kernel.handles.get(session.id, handle, field.kind, field.rights, field.name)
         return entries
 
-    def _run(
-        self, session: Session, number: int, spec: CallSpec, call: Any, entries: Mapping[str, Entry]
-    ) -> None:
+    def _run(self, session: Session, number: int, spec: CallSpec, call: Any, entries: Mapping[str, Entry]) -> None:
         kernel = self._kernel
         limit = session.limits.queued_requests
         if limit and len(session.requests) >= limit:
             raise OverQuota(
-                f"{spec.name}: this session has {limit} requests in flight, which is its limit; read some answers first",
+                f"{spec.name}: this session has {limit} requests in flight, its limit; read some answers first",
                 what="queued_requests",
                 limit=limit,
                 retry_after_ms=100,
@@ -148,7 +142,7 @@ class Dispatcher:
             self.cancel(request)
 
     def cancel(self, request: Request) -> bool:
-        """End a request early; False when it had ended. Work that runs ends with what it has, work that waits with an error."""
+        """End a request early: running work answers with what it has, waiting work with an error. False when it had ended."""
         if request.finished:
             return False
         if request.on_cancel is None or not request.on_cancel():
@@ -158,7 +152,7 @@ class Dispatcher:
     def _credit(self, session: Session, number: int, frame: bytes) -> None:
         credit = unpack_body(frame).get("credit")
         if type(credit) is not int or not 0 < credit <= 100_000:
-            raise BadArgument(f"credit is {credit!r}; expected 1 to 100000", name="credit", got=repr(credit), want="int")
+            raise BadArgument(f"credit is {credit!r}; not 1 to 100000", name="credit", got=repr(credit), want="int")
         request = session.requests.get(number)
         if request is not None:
             request.grant(credit)

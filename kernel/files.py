@@ -48,7 +48,7 @@ class FileService:
 
     # ---- paths
 
-    async def list(self, session: Session, path: str, after: str) -> list[Entry]:
+    async def entries(self, session: Session, path: str, after: str) -> list[Entry]:
         """Entries of a folder by path, with the mount points below it."""
         mounted = [_folder(f"{path.rstrip('/')}/{name}") for name in session.mounts.children(path)]
         try:
@@ -116,7 +116,9 @@ class FileService:
     async def open(self, request: Request, path: str, mode: str, expected: str | None) -> File:
         session = request.session
         point, inner = session.mounts.resolve(path) if mode == "r" else session.mounts.writable(path)
-        found = FileObject(id=self._kernel.new_id("f"), kind=Kind.FILE, name=path, owner=session.owner, path=path, mode=mode)
+        found = FileObject(
+            id=self._kernel.new_id("f"), kind=Kind.FILE, name=path, owner=session.owner, path=path, mode=mode
+        )
         if point.filesystem == KERNEL_FILESYSTEM:
             if mode != "r":
                 raise ReadOnly(f"{path} is made by the kernel and can only be read")

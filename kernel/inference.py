@@ -74,7 +74,7 @@ class InferenceService:
             kernel.runner.spawn(self._wake(model), lambda _value, _error: None)
         attempt = Attempt()
         inference = await self._twice(request, model, work, context, attempt)
-        return self._account(request, model, inference, attempt)
+        return self._account(request, model, context, inference, attempt)
 
     async def _wake(self, model: ModelObject) -> None:
         await self._kernel.supervisor.wait_ready(model.driver)
@@ -114,7 +114,7 @@ class InferenceService:
             if not repeatable or not self._kernel.scheduler.requeue(request.id):
                 self.left(request.id)
                 raise PeerGone(str(gone), tokens_done=attempt.tokens) from None
-        request.because("request.repeated", f"driver {model.driver.name} ended before anything was delivered: run again")
+        request.because("request.repeated", f"driver {model.driver.name} ended before it delivered anything: run again")
         self.turns[request.id] = self._kernel.runner.future()
         self._kernel.pump()
         await self._turn(request)
@@ -183,10 +183,20 @@ class InferenceService:
 
         return take
 
-    def _account(self, request: Request, model: ModelObject, inference: Inference, attempt: Attempt) -> Inference:
+    def _account(
+        self,
+        request: Request,
+        model: ModelObject,
+        context: ContextObject | None,
+        inference: Inference,
+        attempt: Attempt,
+    ) -> Inference:
         kernel, now, usage = self._kernel, self._kernel.runner.clock(), inference.usage
         kernel.quota(request.session).spend(usage.prompt_tokens - usage.cached_tokens + usage.new_tokens, now)
         model.used = kernel.wall()
+        if context is not None:
+            grown = usage.prompt_tokens - usage.cached_tokens + usage.new_tokens
+            context.opened = msgspec.structs.replace(context.opened, tokens=context.opened.tokens + grown)
         kernel.instruments.tokens.labels("prompt", model.name).inc(usage.prompt_tokens)
         kernel.instruments.tokens.labels("generated", model.name).inc(usage.new_tokens)
         if attempt.first:

@@ -25,6 +25,7 @@ LEVELS = ("debug", "info", "warning", "error")
 _RANK = {level: rank for rank, level in enumerate(LEVELS)}
 _BATCH = 2000
 MAX_TEXT = 8192
+_UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 class Journal:
@@ -74,7 +75,7 @@ class Journal:
             about=_clean(about),
             text=_clean(text),
             fields=_plain(fields),
-            reasons=list(reasons),
+            reasons=[_plain_reason(reason) for reason in reasons],
         )
         self._ring.append(record)
         if self._store is not None:
@@ -179,6 +180,17 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields as plain types that survive msgpack and JSON."""
     try:
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(fields))
-    except (TypeError, ValueError, OverflowError, RecursionError):
+    except _UNENCODABLE:
         plain = {_clean(name): _clean(repr(value)) for name, value in fields.items()}
     return plain
+
+
+def _plain_reason(reason: Reason) -> Reason:
+    try:
+        msgspec.json.encode(reason)
+    except _UNENCODABLE:
+        numbers = {_clean(name): _clean(str(value)) for name, value in reason.numbers.items()}
+        return Reason(
+            code=_clean(reason.code), text=_clean(reason.text), numbers=dict(numbers), rule=_clean(reason.rule), at=reason.at
+        )  # fmt: skip
+    return reason

@@ -17,6 +17,9 @@ from .requests import Request
 from .session import Session
 from .supervisor import Driver
 
+Content = bytes
+"""The text of a file that the kernel made (its own name, since a field is called `bytes`)."""
+
 SHARED_KINDS = frozenset({Kind.SYSTEM, Kind.DEVICE, Kind.DRIVER, Kind.MODEL})
 """Kinds that policy may open to users who do not own the object."""
 
@@ -240,8 +243,8 @@ class FileObject(KernelObject):
     path: str
     mode: str
     version: str = ""
+    content: Content | None = None
     bytes: int = 0
-    content: bytes | None = None
     driver: Driver | None = None
     link: Link | None = None
     token: str = ""

@@ -26,8 +26,8 @@ class Request:
     """The context a handler gets: who asks, with which checked handles, and how to answer."""
 
     __slots__ = (
-        "_credit_backlog", "arrived", "call", "credit", "ended", "entries", "finished", "id", "job", "kernel", "key", "merge",
-        "on_cancel", "reasons", "receivers", "session", "spec", "stalled", "timer",
+        "_credit_backlog", "arrived", "call", "credit", "ended", "entries", "finished", "id", "job", "kernel",
+        "key", "merge", "on_cancel", "reasons", "receivers", "session", "spec", "stalled", "timer",
     )  # fmt: skip
 
     def __init__(

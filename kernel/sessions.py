@@ -205,7 +205,7 @@ class SessionService:
         return handle
 
     def give(self, session: Session, found: KernelObject) -> Handle:
-        """The session's handle to an object that it made or joined; a confined session gets one for this object only."""
+        """The session's handle to an object that it made or joined, whatever policy says of others."""
         handle = self.root(session, found)
         if handle is None:
             self.check_handles(session)

@@ -18,7 +18,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal (
     seq INTEGER PRIMARY KEY, at REAL NOT NULL, unit TEXT NOT NULL, level TEXT NOT NULL, about TEXT NOT NULL,
     text TEXT NOT NULL, fields BLOB NOT NULL, reasons BLOB NOT NULL
-) STRICT;
+);
 CREATE INDEX IF NOT EXISTS journal_about ON journal (about, seq);
 """
 _WAIT_S = 0.05
@@ -28,7 +28,9 @@ class Store:
     """An open journal file."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
-        """Open or create the file; a file that is no database is moved aside, and `damaged` says where to.
+        """Open or create the file; one that is no journal is moved aside, and `damaged` says where to.
+
+        `last` is the newest sequence number in the file when it was opened; `max_bytes` bounds its size, roughly.
 
         Raises:
             OSError: it cannot be opened or created, or another process has it open.
@@ -38,21 +40,17 @@ class Store:
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                self._db = _connect(path)
+                self._db, self.last = _open(path)
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:
-                self.damaged = path.with_name(path.name + ".damaged")
-                path.replace(self.damaged)
-                self._db = _connect(path)
-            (last,) = self._db.execute("SELECT coalesce(max(seq), 0) FROM journal").fetchone()
+                self.damaged = _move_aside(path)
+                self._db, self.last = _open(path)
         except (sqlite3.Error, OSError) as error:
             raise OSError(f"{path}: {error}") from error
-        self.last: int = last
-        """The newest sequence number in the file."""
 
     def append(self, records: Sequence[Record]) -> None:
-        """Add records in one transaction, then drop the oldest tenth if the file exceeds its bound. Raises OSError."""
+        """Add records in one transaction; above the bound twice as many of the oldest leave. Raises OSError."""
         rows = [
             (r.seq, r.at, r.unit, r.level, r.about, r.text, json.encode(r.fields), json.encode(r.reasons))
             for r in records
@@ -60,9 +58,9 @@ class Store:
         try:
             with self._db:
                 self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            self.last = records[-1].seq
-            if self._used() > self._max_bytes:
-                self._prune()
+                if self._used() > self._max_bytes:
+                    oldest = "SELECT seq FROM journal ORDER BY seq LIMIT ?"
+                    self._db.execute(f"DELETE FROM journal WHERE seq IN ({oldest})", (2 * len(rows),))
         except sqlite3.Error as error:
             raise OSError(str(error)) from error
 
@@ -95,13 +93,10 @@ class Store:
         (size,) = self._db.execute("PRAGMA page_size").fetchone()
         return int((pages - unused) * size)
 
-    def _prune(self) -> None:
-        (first,) = self._db.execute("SELECT min(seq) FROM journal").fetchone()
-        with self._db:
-            self._db.execute("DELETE FROM journal WHERE seq < ?", (first + max((self.last - first) // 10, 1),))
 
-
-def _connect(path: Path) -> sqlite3.Connection:
+def _open(path: Path) -> tuple[sqlite3.Connection, int]:
+    """The open file and its newest sequence number."""
+    path.touch(mode=0o600)
     db = sqlite3.connect(path, timeout=_WAIT_S)
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -109,10 +104,20 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA journal_size_limit = 4194304")
         db.executescript(_SCHEMA)
+        (last,) = db.execute("SELECT coalesce(max(seq), 0) FROM journal").fetchone()
     except sqlite3.Error:
         db.close()
         raise
-    return db
+    return db, int(last)
+
+
+def _move_aside(path: Path) -> Path:
+    """Rename a damaged file, and delete its write-ahead log, which must not be replayed into a new one."""
+    aside = path.with_name(path.name + ".damaged")
+    path.replace(aside)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    return aside
 
 
 def _record(row: tuple[int, float, str, str, str, str, bytes, bytes]) -> Record:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from llmos.syscalls.driver import HostDrain, HostManifest, HostStart, HostStop
 from llmos.syscalls.errors import BadState, DriverFailed, LlmosError, NotFound
 from llmos.syscalls.events import Beat, DeviceFacts, Fault, HostEvent, Ready
-from llmos.syscalls.types import Reason
+from llmos.syscalls.types import Number, Reason
 
 from .config import DriverConfig
 from .children import Child, Watcher, exit_text
@@ -324,7 +324,7 @@ class Supervisor:
 
     def _overdue(self, driver: Driver, seconds: float) -> None:
         what = driver.beat.busy_with or "being idle"
-        numbers = {"allowed_s": seconds, "steps": driver.beat.steps}
+        numbers: dict[str, Number] = {"allowed_s": seconds, "steps": driver.beat.steps}
         text = f"no sign of life from its work loop for {seconds:.1f} s while {what}"
         reason = Reason(code="overdue", text=text, numbers=numbers, rule="liveness", at=self._wall())
         if driver.state is DriverState.READY:
@@ -357,7 +357,7 @@ class Supervisor:
             self._observer.driver_lost(driver, "stopped")
             self._fail_waiters(driver, BadState(f"driver {driver.name} is stopped", state="stopped"))
         else:
-                self._after_crash(driver, cause)
+            self._after_crash(driver, cause)
         driver.cause = "" if requested else driver.cause
 
     def _after_crash(self, driver: Driver, cause: str) -> None:

@@ -54,7 +54,7 @@ class TaskService:
         token = new_token()
         environ = {
             **os.environ,
-            "LLMOS_RUNTIME_DIR": str(kernel.config.runtime),
+            "LLMOS_RUNTIME_DIR": str(kernel.config.paths.runtime),
             "LLMOS_SESSION": token,
             "LLMOS_TASK": task.id,
         }

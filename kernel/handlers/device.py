@@ -46,9 +46,7 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
         found.timer = kernel.runner.after(call.ttl_s, lambda: kernel.end_lease(found, "its time to live has passed"))
     session.lease_bytes += call.bytes
     handle = kernel.add_object(found, session, ALL_RIGHTS)
-    return Lease(
-        handle=handle, id=lease_id, device=device.name, bytes=call.bytes, expires=expires, share=call.share
-    )
+    return Lease(handle=handle, id=lease_id, device=device.name, bytes=call.bytes, expires=expires, share=call.share)
 
 
 @implements(calls.AllocBuffer)

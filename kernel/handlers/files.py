@@ -35,7 +35,7 @@ async def write_file(request: Request, call: calls.WriteFile) -> Written:
 
 @implements(calls.ListDir)
 async def list_dir(request: Request, call: calls.ListDir) -> list[Entry]:
-    return await request.kernel.files.list(request.session, normalize(call.path), call.after)
+    return await request.kernel.files.entries(request.session, normalize(call.path), call.after)
 
 
 @implements(calls.StatPath)
@@ -63,7 +63,11 @@ async def mount_fs(request: Request, call: calls.MountFs) -> Mount:
     driver = kernel.filesystem(call.filesystem, call.path)
     await kernel.supervisor.wait_ready(driver)
     point = MountPoint(
-        path=normalize(call.path), filesystem=call.filesystem, source=call.source, mode=call.mode, id=kernel.new_id("fs")
+        path=normalize(call.path),
+        filesystem=call.filesystem,
+        source=call.source,
+        mode=call.mode,
+        id=kernel.new_id("fs"),
     )
     await kernel.files.check_source(point)
     session.mounts.mount(point)

@@ -49,7 +49,7 @@ def grant_handle(request: Request, call: calls.GrantHandle) -> NewHandle:
     if receiver is not None:
         kernel.sessions.check_handles(receiver)
     entry = kernel.handles.grant(request.session.id, call.handle, call.session, call.rights)
-    kernel.emit("handle", call.session, handle=entry.handle, kind=entry.kind.value, granted_by=request.session.id)
+    kernel.emit("handle", call.session, handle=entry.handle, of=entry.kind.value, granted_by=request.session.id)
     return NewHandle(handle=entry.handle, rights=entry.rights)
 
 

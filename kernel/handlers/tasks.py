@@ -31,7 +31,7 @@ async def wait_task(request: Request, call: calls.WaitTask) -> TaskResult:
 async def cancel_task(request: Request, call: calls.CancelTask) -> TaskState:
     kernel = request.kernel
     if (call.task is None) == (not call.request):
-        raise BadArgument("cancel_task: give a task or a request id, one of the two", name="task", want="one of the two")
+        raise BadArgument("cancel_task: give either a task or a request id", name="task", want="one of the two")
     if call.task is not None:
         task = _task(request)
         await kernel.tasks.cancel(task, call.grace_s)
