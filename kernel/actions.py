@@ -132,7 +132,7 @@ async def _adapter_drop(request: Request, found: ModelObject, options: Mapping[s
 
 
 async def _context_drop(request: Request, found: ContextObject, options: Mapping[str, Any]) -> None:
-    request.kernel.drop_context(found)
+    request.kernel.holdings.drop_context(found)
 
 
 # ---- tasks

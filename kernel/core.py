@@ -13,10 +13,8 @@ from itertools import count
 from typing import Any
 
 import msgspec
-import psutil
 
-from llmos.syscalls.driver import HostDropContext
-from llmos.syscalls.errors import LlmosError, NoResources, NotFound, OverQuota, TimedOut
+from llmos.syscalls.errors import LlmosError, NotFound, TimedOut
 from llmos.syscalls.events import HostEvent, Memory, MetricEvent, Spent
 from llmos.syscalls.types import Event, Handle, Kind, ObjectInfo, Reason, Rights, Sampling
 
@@ -35,13 +33,12 @@ from .instruments import Instruments
 from .journal import Journal
 from .ledger import Ledger
 from .models import ModelService
-from .objects import (
-    BufferObject, ContextObject, DeviceObject, DriverObject, KernelObject, LeaseObject, ModelObject, SystemObject,
-)  # fmt: skip
+from .holdings import Holdings
+from .objects import ContextObject, DeviceObject, DriverObject, KernelObject, ModelObject, SystemObject
 from .pending import Runner
 from .quota import TokenBucket
 from .requests import Request
-from .residency import Residency, State
+from .residency import Residency
 from .scheduler import Scheduler, Start
 from .session import Session
 from .sessions import SessionService
@@ -95,6 +92,7 @@ class Kernel(Observer):
         self.supervisor = Supervisor(
             runner, watcher, self.journal, self, send_host, hosts_endpoint, os.environ, wall, self.pid
         )
+        self.holdings = Holdings(self)
         self.models = ModelService(self)
         self.inference = InferenceService(self)
         self.sessions = SessionService(self)
@@ -233,62 +231,6 @@ class Kernel(Observer):
             "reasons": [*request.reasons, *([waits] if waits is not None else [])],
         }
 
-    # ---- buffers, leases, contexts
-
-    def make_buffer(self, session: Session, size: int) -> BufferObject:
-        """A shared buffer for a session; `add_object` gives it the handle. Raises NoResources, OverQuota."""
-        limit = session.limits.buffer_bytes
-        if limit and session.buffer_bytes + size > limit:
-            raise OverQuota(
-                f"this session may hold {limit} bytes of buffers and holds {session.buffer_bytes}",
-                what="buffer_bytes",
-                limit=limit,
-            )
-        total = self.config.limits.buffer_bytes
-        if total and self.buffers.promised + size > total:
-            raise NoResources(f"all buffers together may hold {total} bytes", what="buffer_bytes", limit=total)
-        file = self.buffers.take(size, session.id, session.peer.uid)
-        session.buffer_bytes += file.size
-        name = file.path.name
-        return BufferObject(
-            id=self.new_id("b"),
-            kind=Kind.BUFFER,
-            name=name,
-            owner=session.owner,
-            file=file,
-            bytes=size,
-            session=session,
-        )
-
-    def drop_buffer(self, found: BufferObject) -> None:
-        found.session.buffer_bytes -= found.file.size
-        self.buffers.give(found.file, found.session.id)
-        self.objects.pop(found.id, None)
-
-    def end_lease(self, found: LeaseObject, why: str) -> None:
-        """Give the bytes of a lease back; its handles are closed."""
-        if found.timer is not None:
-            found.timer.cancel()
-        found.session.lease_bytes -= found.bytes
-        self.ledger.release(found.id)
-        self.remove_object(found)
-        self.log("lease", f"{found.id} ({found.bytes} bytes of {found.device}) has ended: {why}", found.id)
-        self.emit("lease", found.id, state="ended", reason=why)
-
-    def drop_context(self, found: ContextObject) -> None:
-        """End a conversation and free its state."""
-        if found.status == "open" and found.model.driver.link is not None:
-            found.model.driver.link.call(HostDropContext(id=found.id))
-        found.status = "dropped"
-        self.remove_object(found)
-
-    def contexts_lost(self, model: ModelObject, why: str) -> None:
-        """Conversations whose state is gone keep their handles and say so at the next use."""
-        for found in self.objects.values():
-            if isinstance(found, ContextObject) and found.model is model and found.status == "open":
-                found.status = "lost"
-                self.log("context", f"{found.id} is lost: {why}", found.id)
-
     # ---- requests
 
     def interrupt(self, request: Request, error: LlmosError) -> None:
@@ -381,22 +323,6 @@ class Kernel(Observer):
         self.models.tick(now)
         self.journal.flush()
         self.sessions.probe(now)
-
-    def refresh_gauges(self) -> None:
-        """Bring the gauges up to date that nobody keeps in between."""
-        i = self.instruments
-        i.in_flight.set(len(self.requests))
-        i.resident.set(psutil.Process().memory_info().rss)
-        states = Counter(model.status for model in self.models.by_id.values())
-        for state in State:
-            i.models.labels(state.value).set(states[state.value])
-        sums: Counter[tuple[str, str]] = Counter()
-        for row in self.ledger.rows():
-            sums[row.device, row.what] += row.ledger
-        for device in self.ledger.devices():
-            sums[device, "free"] = self.ledger.free(device)
-        for (device, what), held in sums.items():
-            i.device_bytes.labels(device, what).set(held)
 
     def drain(self) -> None:
         """Accept no new sessions and stop the hosts; what runs may finish for `drain_s` seconds, if anything does."""

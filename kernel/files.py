@@ -15,7 +15,7 @@ from llmos.syscalls.driver import (
 from llmos.syscalls.errors import (
     BadArgument, LlmosError, NotSupported, PeerGone, ReadOnly, TooLarge,
 )  # fmt: skip
-from llmos.syscalls.types import ALL_RIGHTS, BufferRef, Data, Done, Entry, File, Hit, Kind, Right, Written
+from llmos.syscalls.types import ALL_RIGHTS, BufferOut, BufferRef, Data, Done, Entry, File, Hit, Kind, Right, Written
 from llmos.syscalls.wire import LIMITS
 
 from .link import Link
@@ -144,16 +144,16 @@ class FileService:
         wanted = min(count, max(0, found.bytes - offset)) if found.mode == "r" else count
         if wanted <= LIMITS.inline_bytes:
             return await link.call(HostRead(token=found.token, offset=offset, count=wanted))
-        buffer = self._kernel.make_buffer(request.session, wanted)
+        buffer = self._kernel.holdings.make_buffer(request.session, wanted)
         into = BufferFile(path=str(buffer.file.path), bytes=buffer.file.size)
         try:
             answer = await link.call(HostRead(token=found.token, offset=offset, count=wanted, into=into))
         except LlmosError:
-            self._kernel.drop_buffer(buffer)
+            self._kernel.holdings.drop_buffer(buffer)
             raise
         length = answer.data.length if isinstance(answer.data, BufferRef) else 0
         handle = self._kernel.add_object(buffer, request.session, ALL_RIGHTS)
-        return Data(data=BufferRef(buffer=handle, offset=0, length=length), eof=answer.eof, path=into.path)
+        return Data(data=BufferOut(buffer=handle, offset=0, length=length), eof=answer.eof, path=into.path)
 
     async def write(self, request: Request, found: FileObject, offset: int, data: bytes | BufferRef) -> Written:
         link = self._link_of(found)

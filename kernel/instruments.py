@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import psutil
+
 from .metrics import Registry
+from .residency import State
+
+if TYPE_CHECKING:
+    from .core import Kernel
 
 
 class Instruments:
@@ -29,3 +38,20 @@ class Instruments:
             "llmos_device_nanoseconds_total", "Device time spent", ("device", "work_class", "tenant"), "nanoseconds"
         )
         self.resident = r.gauge("llmos_kernel_resident_bytes", "Resident memory of the kernel", "bytes")
+
+
+def refresh(kernel: Kernel) -> None:
+    """Bring the gauges up to date that nobody keeps in between."""
+    i = kernel.instruments
+    i.in_flight.set(len(kernel.requests))
+    i.resident.set(psutil.Process().memory_info().rss)
+    states = Counter(model.status for model in kernel.models.by_id.values())
+    for state in State:
+        i.models.labels(state.value).set(states[state.value])
+    sums: Counter[tuple[str, str]] = Counter()
+    for row in kernel.ledger.rows():
+        sums[row.device, row.what] += row.ledger
+    for device in kernel.ledger.devices():
+        sums[device, "free"] = kernel.ledger.free(device)
+    for (device, what), held in sums.items():
+        i.device_bytes.labels(device, what).set(held)

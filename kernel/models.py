@@ -7,17 +7,16 @@ when its last request has ended.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmos.syscalls.driver import HostLoad, HostLocate, HostPlan, HostRelease, HostSleep, HostUnload, HostWake, Located
 from llmos.syscalls.errors import (
     BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, Unavailable,
 )  # fmt: skip
-from llmos.syscalls.types import Kind, LedgerRow, LoadOptions, Plan
-from llmos.syscalls.wire import Progress
+from llmos.syscalls.types import Kind, LoadOptions, Plan
 
 from .objects import ModelObject
+from .recipes import owned, recipe, short_name, sizes, tell
 from .residency import Event, Sleep, State
 from .supervisor import UP, Driver
 
@@ -63,7 +62,7 @@ class ModelService:
         await self._kernel.supervisor.wait_ready(driver)
         assert driver.link is not None
         answer = await driver.link.call(HostPlan(model=located, options=options))
-        rows = [_owned(row, driver.name, host_id) for row in answer.rows]
+        rows = [owned(row, driver.name, host_id) for row in answer.rows]
         needed = sum(row.predicted for row in rows)
         free = self._kernel.ledger.free(driver.name)
         return Plan(rows=rows, fits=needed <= free, needed=needed, free=free)
@@ -81,7 +80,7 @@ class ModelService:
                 known.watchers.append(request)
                 await known.loading
             return known
-        name = options.name or _short_name(path)
+        name = options.name or short_name(path)
         holder = self.named(name)
         if holder is not None and not options.replace:
             self.release(files, located)
@@ -144,7 +143,7 @@ class ModelService:
             base=model.base.host_id if model.base is not None else "",
         )
         started = kernel.runner.clock()
-        model.loaded = await model.driver.link.call(call, lambda progress: _tell(model, progress))
+        model.loaded = await model.driver.link.call(call, lambda progress: tell(model, progress))
         seconds = (kernel.runner.clock() - started) / 1e9
         kernel.instruments.load_seconds.observe(seconds)
         self._event(model, Event.LOADED)
@@ -169,10 +168,10 @@ class ModelService:
     def _same(
         self, driver: Driver, located: Located, options: LoadOptions, base: ModelObject | None
     ) -> ModelObject | None:
-        wanted = (driver.name, located.path, located.version, [f.path for f in located.files], _recipe(options), base)
+        wanted = (driver.name, located.path, located.version, [f.path for f in located.files], recipe(options), base)
         for model in self.by_id.values():
             files = [f.path for f in model.located.files]
-            mine = (model.driver.name, model.located.path, model.version, files, _recipe(model.options), model.base)
+            mine = (model.driver.name, model.located.path, model.version, files, recipe(model.options), model.base)
             if mine == wanted and (not options.name or options.name == model.name):
                 return model
         return None
@@ -218,7 +217,7 @@ class ModelService:
         self._by_host_id.pop(model.host_id, None)
         for ticket in kernel.scheduler.drop_lane(model.id).waiting:
             kernel.interrupt(kernel.requests[ticket.id], error)
-        kernel.contexts_lost(model, "its model was unloaded")
+        kernel.holdings.contexts_lost(model, "its model was unloaded")
         kernel.residency.drop(model.id)
         if model.loaded is None:
             kernel.ledger.release(model.host_id)
@@ -241,8 +240,8 @@ class ModelService:
                 self._event(model, Event.SLEEP_FAILED)
                 self._open(model)
             raise
-        kernel.ledger.resize(model.driver.name, model.host_id, _sizes(asleep.rows))
-        kernel.contexts_lost(model, "its model was put to sleep")
+        kernel.ledger.resize(model.driver.name, model.host_id, sizes(asleep.rows))
+        kernel.holdings.contexts_lost(model, "its model was put to sleep")
         self._event(model, Event.SLEPT)
 
     async def wake(self, model: ModelObject) -> None:
@@ -310,7 +309,7 @@ class ModelService:
         request.because("model.swapped", f"{model.name}: version {model.version} -> {located.version}")
         model.host_id, model.files, model.located, model.loaded = host_id, files, located, loaded
         model.version, model.path = located.version, f"{model.path.partition('@')[0]}@{to}"
-        kernel.contexts_lost(model, "its model was swapped")
+        kernel.holdings.contexts_lost(model, "its model was swapped")
         self._open(model)
         self.request_left(old)
 
@@ -337,7 +336,7 @@ class ModelService:
             if model.driver is not driver:
                 continue
             model.why = [self._kernel.reason("driver.lost", f"driver {driver.name} ended: {cause}")]
-            self._kernel.contexts_lost(model, f"driver {driver.name} ended: {cause}")
+            self._kernel.holdings.contexts_lost(model, f"driver {driver.name} ended: {cause}")
             slots = model.loaded.slots if model.loaded else 1
             if model.loading is None:
                 self._kernel.scheduler.set_lane(model.id, slots, open=False)
@@ -393,30 +392,3 @@ class ModelService:
             raise NotFound(f"{model.name} is not loaded any more")
         if model.driver.link is None:
             raise Unavailable(f"driver {model.driver.name} is restarting", retry_after_ms=1000)
-
-
-def _tell(model: ModelObject, progress: Progress) -> None:
-    for request in model.watchers:
-        request.progress(progress.done, progress.total, progress.unit, progress.stage)
-
-
-def _owned(row: LedgerRow, device: str, owner: str) -> LedgerRow:
-    return LedgerRow(
-        device=device, what=row.what, owner=owner, predicted=row.predicted, allocator=row.allocator, driver=row.driver
-    )
-
-
-def _sizes(rows: Sequence[LedgerRow]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for row in rows:
-        sizes[row.what] = sizes.get(row.what, 0) + max(row.predicted, row.allocator, row.driver)
-    return sizes
-
-
-def _recipe(options: LoadOptions) -> tuple[object, ...]:
-    """What makes two loads the same model: everything but its name and how long to keep it."""
-    return (options.dtype, options.kv_dtype, options.max_context, options.quant, options.draft, options.rung)
-
-
-def _short_name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2].partition("@")[0] or "model"

@@ -7,9 +7,11 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from llmos.syscalls.calls import Hello
 from llmos.syscalls.errors import Denied, LlmosError, NoResources, NotSupported, OverQuota
-from llmos.syscalls.types import ALL_RIGHTS, Grant, Handle, Kind, Limits, Right, Rights, Welcome
+from llmos.syscalls.types import ALL_RIGHTS, Grant, Handle, Kind, Limits, LimitsOut, Right, Rights, Welcome
 from llmos.syscalls.wire import FEATURES, LIMITS, PROTOCOL, MessageKind, Reply, error_frames, pack
 
 from .handles import Entry
@@ -165,7 +167,7 @@ class SessionService:
             token=token,
             protocol=PROTOCOL,
             features=list(FEATURES),
-            limits=session.limits,
+            limits=LimitsOut(**msgspec.structs.asdict(session.limits)),
             grants=grants,
             wire=LIMITS,
             handle=session.handle,
@@ -272,9 +274,9 @@ class SessionService:
             return
         found = kernel.objects.get(entry.object)
         if isinstance(found, LeaseObject):
-            kernel.end_lease(found, "its handle was closed")
+            kernel.holdings.end_lease(found, "its handle was closed")
         elif isinstance(found, BufferObject):
-            kernel.drop_buffer(found)
+            kernel.holdings.drop_buffer(found)
         elif isinstance(found, FileObject):
             kernel.objects.pop(found.id)
             kernel.files.abandon(found)
@@ -283,7 +285,7 @@ class SessionService:
             with contextlib.suppress(LlmosError):
                 session.mounts.unmount(found.point.path)
         elif found is not None and found.kind is Kind.CONTEXT:
-            kernel.drop_context(kernel.context_of(entry))
+            kernel.holdings.drop_context(kernel.context_of(entry))
 
     def lost_route(self, route: bytes) -> None:
         """A connection is gone while its process lives: the session waits a while for the process to come back."""

@@ -43,7 +43,7 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
         expires=expires,
     )
     if call.ttl_s is not None:
-        found.timer = kernel.runner.after(call.ttl_s, lambda: kernel.end_lease(found, "its time to live has passed"))
+        found.timer = kernel.runner.after(call.ttl_s, lambda: kernel.holdings.end_lease(found, "its time to live has passed"))
     session.lease_bytes += call.bytes
     handle = kernel.add_object(found, session, ALL_RIGHTS)
     return Lease(handle=handle, id=lease_id, device=device.name, bytes=call.bytes, expires=expires, share=call.share)
@@ -52,6 +52,6 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
 @implements(calls.AllocBuffer)
 def alloc_buffer(request: Request, call: calls.AllocBuffer) -> Buffer:
     kernel, session = request.kernel, request.session
-    found = kernel.make_buffer(session, call.bytes)
+    found = kernel.holdings.make_buffer(session, call.bytes)
     handle = kernel.add_object(found, session, ALL_RIGHTS)
     return Buffer(handle=handle, id=found.id, name=found.name, path=str(found.file.path), bytes=call.bytes)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from llmos.syscalls import calls
 from llmos.syscalls.types import Done, Metric, Record
 
+from ..instruments import refresh
 from ..requests import Request, drop_events
 from .registry import implements
 
 
 @implements(calls.ReadMetrics)
 def read_metrics(request: Request, call: calls.ReadMetrics) -> dict[str, Metric]:
-    request.kernel.refresh_gauges()
+    refresh(request.kernel)
     return request.kernel.instruments.registry.snapshot(call.prefix)
 
 

@@ -1,0 +1,37 @@
+"""Small facts about loading that need no kernel: whose rows, how many bytes, what makes two loads the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmos.syscalls.types import LedgerRow, LoadOptions
+from llmos.syscalls.wire import Progress
+
+from .objects import ModelObject
+
+
+def tell(model: ModelObject, progress: Progress) -> None:
+    for request in model.watchers:
+        request.progress(progress.done, progress.total, progress.unit, progress.stage)
+
+
+def owned(row: LedgerRow, device: str, owner: str) -> LedgerRow:
+    return LedgerRow(
+        device=device, what=row.what, owner=owner, predicted=row.predicted, allocator=row.allocator, driver=row.driver
+    )
+
+
+def sizes(rows: Sequence[LedgerRow]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for row in rows:
+        sizes[row.what] = sizes.get(row.what, 0) + max(row.predicted, row.allocator, row.driver)
+    return sizes
+
+
+def recipe(options: LoadOptions) -> tuple[object, ...]:
+    """What makes two loads the same model: everything but its name and how long to keep it."""
+    return (options.dtype, options.kv_dtype, options.max_context, options.quant, options.draft, options.rung)
+
+
+def short_name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2].partition("@")[0] or "model"
