@@ -15,7 +15,7 @@ from llmos.syscalls.driver import BufferFile, DeviceFacts, Loaded, LocalFile, Lo
 from llmos.syscalls.errors import BadArgument, NotSupported, TooLarge
 from llmos.syscalls.types import (
     BufferRef, Bytes, Chat, Choice, Chunk, Embeddings, Entry, Hit, Inference, LedgerRow, LoadOptions, Reason, Sampling,
-    Tensor, Tensors, TensorsOut, Text, TokenLogprob, Tokens, Usage,
+    Tensor, TensorOut, Tensors, TensorsOut, Text, TokenLogprob, Tokens, Usage,
 )  # fmt: skip
 from llmos.syscalls.wire import LIMITS
 
@@ -233,7 +233,7 @@ def _logprobs(given: Sequence[contract.TokenLogprob] | None) -> list[TokenLogpro
     return [TokenLogprob(token=t.token, text=t.text, logprob=t.logprob, top=list(t.top)) for t in given]
 
 
-def _float_rows(rows: Sequence[Sequence[float]]) -> Tensor:
+def _float_rows(rows: Sequence[Sequence[float]]) -> TensorOut:
     values = array("f")
     for row in rows:
         values.extend(row)
@@ -241,12 +241,12 @@ def _float_rows(rows: Sequence[Sequence[float]]) -> Tensor:
         values.byteswap()
     data = values.tobytes()
     _check_inline("the embeddings have", len(data))
-    return Tensor(dtype="float32", shape=[len(rows), len(rows[0]) if rows else 0], data=data)
+    return TensorOut(dtype="float32", shape=[len(rows), len(rows[0]) if rows else 0], data=data)
 
 
-def _from_tensor(name: str, view: contract.TensorView) -> Tensor:
+def _from_tensor(name: str, view: contract.TensorView) -> TensorOut:
     _check_inline(f"tensor {name} has", view.data.nbytes)
-    return Tensor(dtype=view.dtype, shape=list(view.shape), data=bytes(view.data))
+    return TensorOut(dtype=view.dtype, shape=list(view.shape), data=bytes(view.data))
 
 
 def _check_inline(what: str, size: int) -> None:

@@ -13,7 +13,7 @@ from llmos.syscalls.driver import (
 )  # fmt: skip
 from llmos.syscalls.errors import BadArgument, NotFound
 from llmos.syscalls.spec import Call
-from llmos.syscalls.types import BufferRef, Data, Done, Entry, Handle, Hit, Written
+from llmos.syscalls.types import BufferOut, Data, Done, Entry, Handle, Hit, Written
 
 from . import contract, convert
 from .buffers import Buffers
@@ -142,7 +142,7 @@ class FileCalls:
         data = handle.read(call.offset, min(call.count, len(target)))
         target[: len(data)] = data
         return Data(
-            data=BufferRef(buffer=Handle(0), length=len(data)),
+            data=BufferOut(buffer=Handle(0), length=len(data)),
             eof=call.offset + len(data) >= handle.bytes,
             path=call.into.path,
         )

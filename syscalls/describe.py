@@ -52,11 +52,12 @@ _PLAIN: Mapping[type[mi.Type], str] = {
 
 
 def _range(node: mi.IntType | mi.FloatType) -> str:
-    low = f"at least {node.ge}" if node.ge is not None else f"above {node.gt}" if node.gt is not None else ""
-    high = f"at most {node.le}" if node.le is not None else f"below {node.lt}" if node.lt is not None else ""
     if node.ge is not None and node.le is not None:
         return f" from {node.ge} to {node.le}"
-    return " " + " and ".join(part for part in (low, high) if part) if low or high else ""
+    low = f"at least {node.ge}" if node.ge is not None else f"above {node.gt}" if node.gt is not None else ""
+    high = f"at most {node.le}" if node.le is not None else f"below {node.lt}" if node.lt is not None else ""
+    bounds = " and ".join(part for part in (low, high) if part)
+    return f" of {bounds}" if bounds.startswith("at") else f" {bounds}" if bounds else ""
 
 
 def _length(node: mi.StrType | mi.ListType | mi.FrozenSetType, unit: str) -> str:

@@ -50,14 +50,14 @@ class LlmosError(Exception):
         return {name: getattr(self, name) for name in self.field_names}
 
     def to_wire(self) -> dict[str, Any]:
-        """The body of an ``error`` frame: plain types only."""
+        """The body of an ``error`` frame: plain types only, and never too large or otherwise unfit to be sent."""
         return {
             "code": self.code,
             "name": type(self).__name__,
-            "message": str(self),
-            "fields": self.fields(),
-            "reasons": self.reasons,
-            "request": self.request,
+            "message": _plain(str(self)),
+            "fields": _plain(self.fields()),
+            "reasons": _plain(self.reasons),
+            "request": _plain(self.request),
         }
 
 
@@ -211,6 +211,24 @@ class Conflict(LlmosError, code=53):
     """The file changed since the expected version."""
 
     version: str = ""
+
+
+_LONGEST = 2000
+_MOST = 20
+
+
+def _plain(value: Any) -> Any:
+    """A value that msgpack has a form for, its texts shortened: an error may quote anything that a peer has sent."""
+    if isinstance(value, str):
+        text = value.encode(errors="replace").decode()
+        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
+    if isinstance(value, Mapping):
+        return {_plain(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value[:_MOST]]
+    if value is None or isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        return value
+    return _plain(str(value))
 
 
 COMMON: tuple[type[LlmosError], ...] = (

@@ -136,7 +136,7 @@ def _describe(cls: type[msgspec.Struct], name: str, errors: tuple[type[LlmosErro
 
 def _result_of(cls: type) -> tuple[Any, Any]:
     """(item type or None, result type) from the `Call[...]` base."""
-    for base in getattr(cls, "__orig_bases__", ()):
+    for base in vars(cls).get("__orig_bases__", ()):
         arguments = get_args(base)
         if arguments:
             if get_origin(arguments[0]) is Stream:
@@ -172,7 +172,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _SHORT.maxlevel = 3
 
-_PLACE = re.compile(r" - at `(?P<key>key in )?\$\.?(?P<path>[^`]*)`$")
+_PLACE = re.compile(r" - at (?P<key>`key` in )?`\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>[^`]*)`")
 _MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]+)`")
 
@@ -216,10 +216,10 @@ def _unknown(spec: CallSpec, body: Mapping[str, Any], path: str, field: str) -> 
     parent = find(node_of(spec.cls), path) or ANY
     inside = field_names(parent, _look_up(body, path))
     known = inside if path else [f.name for f in spec.fields] + list(COMMON_ARGUMENTS)
-    name = _join(path, field)
-    near = difflib.get_close_matches(field, known, n=1)
+    name = _join(path, field[:80])
+    near = difflib.get_close_matches(field[:80], known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
-    got = _SHORT.repr(_look_up(body, name))
+    got = _SHORT.repr(_look_up(body, _join(path, field)))
     return BadArgument(f"{spec.name}: unknown argument {name!r}; {hint}", name=name, got=got, want=", ".join(known))
 
 

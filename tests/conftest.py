@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["leaks"]
 
 _CLEARED = ("LLMOS_LOAD", "LLMOS_CONFIG", "LLMOS_RUNTIME", "XDG_")
+# No test is timed: on a busy machine a slow example is no failure.
+settings.register_profile("llmos", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("llmos")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -47,8 +47,15 @@ class BufferRef(Argument, tag="buffer"):
     length: Annotated[int, Meta(ge=0)] = 0
 
 
+class BufferOut(BufferRef, tag="buffer", forbid_unknown_fields=False):
+    """The same in a result, where unknown fields are ignored."""
+
+
 Bytes = bytes | BufferRef
 """Bytes in the message (at most 64 KiB) or a place in a shared buffer."""
+
+BytesOut = bytes | BufferOut
+"""The same in a result."""
 
 
 class Tensor(Argument):
@@ -57,6 +64,12 @@ class Tensor(Argument):
     dtype: Annotated[str, "float32, float16, bfloat16, int64, int32, int8, uint8 or bool"]
     shape: list[Annotated[int, Meta(ge=0)]]
     data: Bytes = b""
+
+
+class TensorOut(Tensor, forbid_unknown_fields=False):
+    """The same in a result."""
+
+    data: BytesOut = b""
 
 
 class Done(Value):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from .authority import Handle, Rights
-from .common import Argument, Bytes, Reason, Value
+from .common import Argument, BytesOut, Reason, Value
 
 
 class Limits(Argument):
@@ -19,6 +19,10 @@ class Limits(Argument):
     lease_bytes: Annotated[int, Meta(ge=0)] = 0
     tokens_per_minute: Annotated[int, Meta(ge=0)] = 0
     sessions: Annotated[int, Meta(ge=0)] = 0
+
+
+class LimitsOut(Limits, forbid_unknown_fields=False):
+    """The same in a result, where unknown fields are ignored."""
 
 
 class WireLimits(Value):
@@ -46,7 +50,7 @@ class Welcome(Value):
     token: str
     protocol: int
     features: list[str]
-    limits: Limits
+    limits: LimitsOut
     grants: list[Grant]
     wire: WireLimits
     handle: Handle
@@ -117,7 +121,7 @@ class File(Value):
 class Data(Value):
     """Bytes that were read."""
 
-    data: Bytes
+    data: BytesOut
     eof: bool
     path: str = ""
     """Where to map the buffer when `data` is one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import field
 
 from .authority import Handle
-from .common import Reason, Tensor, Value
+from .common import Reason, TensorOut, Value
 
 
 class TokenLogprob(Value):
@@ -74,7 +74,7 @@ class Spans(Value, tag="spans"):
 class Embeddings(Value, tag="embeddings"):
     """One row per input; shape [rows, width], float32."""
 
-    tensor: Tensor
+    tensor: TensorOut
     truncated: list[bool] = []
 
 
@@ -103,7 +103,7 @@ class Transcript(Value, tag="transcript"):
 class TensorsOut(Value, tag="tensors"):
     """Named tensors of a model without a text front."""
 
-    named: dict[str, Tensor]
+    named: dict[str, TensorOut]
 
 
 TaskResultValue = Labels | Spans | Embeddings | Scores | Answer | Transcript | TensorsOut
