@@ -1,0 +1,170 @@
+"""The CPU as a device: any Hugging Face language model or encoder that transformers knows, in plain torch.
+
+torch and transformers are imported when the device starts, not when this module is: finding drivers stays quick.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llmos.syscalls.errors import BadArgument, BadState
+
+from .. import plugins
+from ..contract import (
+    Device, DeviceFactory, Facts, LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink, Request, Row,
+    StepEvent,
+)  # fmt: skip
+from ..hookspecs import hookimpl
+from ..ops.table import OpTable
+
+if TYPE_CHECKING:
+    from ..engine.engine import Engine
+
+NAME = "cpu0"
+PREFILL_TOKENS = 512
+CPU_INFO = Path("/proc/cpuinfo")
+SAMPLE_S = 10.0
+"""Seconds between two looks at the process's size: the system walks all its pages for an answer."""
+
+
+@hookimpl
+def register_devices(register: Callable[[str, DeviceFactory], None]) -> None:
+    register(NAME, CpuDevice)
+
+
+class CpuDevice(Device):
+    """One device for all cores; its memory is the machine's."""
+
+    name: ClassVar[str] = NAME
+    config_keys: ClassVar[Mapping[str, str]] = {
+        "prefill_tokens": f"tokens of a prompt that go through a model in one step; {PREFILL_TOKENS} by default",
+    }
+
+    def __init__(self) -> None:
+        self.ops = OpTable()
+        self._device = NAME
+        self._engine: Engine | None = None
+        self._empty_bytes = 0
+        self._sampled_at = float("-inf")
+        self._sampled_bytes = 0
+
+    def start(self, name: str, threads: int, config: Mapping[str, Any]) -> None:
+        """Import torch and transformers, and never let them reach for a network."""
+        prefill_tokens = config.get("prefill_tokens", PREFILL_TOKENS)
+        if not isinstance(prefill_tokens, int) or prefill_tokens < 1:
+            said = f"prefill_tokens is {prefill_tokens!r}; expected an integer of 1 or more"
+            raise BadArgument(said, name="prefill_tokens", got=repr(prefill_tokens), want="an integer of 1 or more")
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        import torch
+        import transformers
+
+        from ..engine.engine import Engine
+        from ..engine.memory import process_bytes
+        from ..ops.reference import register_reference
+
+        transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        torch.set_num_threads(max(1, threads))
+        self._device = name
+        register_reference(self.ops)
+        operations, failures = plugins.load_ops()
+        for failure in failures:
+            print(f"{name}: {failure}", file=sys.stderr)
+        for operation in operations:
+            self.ops.register(operation.op, operation.name, operation.run, operation.supports)
+        self._engine = Engine(self.ops, prefill_tokens)
+        self._empty_bytes = process_bytes()
+
+    def stop(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def facts(self) -> Facts:
+        import torch
+
+        from ..engine.memory import free_bytes, machine_bytes, process_bytes
+
+        total = machine_bytes()
+        foreign = max(0, total - free_bytes() - process_bytes())
+        features: dict[str, float | int | str] = {
+            "cores": os.cpu_count() or 1,
+            "threads": torch.get_num_threads(),
+            "instructions": torch.backends.cpu.get_cpu_capability(),
+            "adapters": 1,
+            "contexts": 1,
+        }
+        return Facts(self._device, "cpu", total, foreign, _processor(), features)
+
+    def plan(self, source: ModelSource, settings: LoadSettings) -> Sequence[Row]:
+        return self._running().plan(source, settings)
+
+    def load(
+        self, model: str, source: ModelSource, settings: LoadSettings, progress: ProgressSink, base: str = ""
+    ) -> LoadedModel:
+        self._sampled_at = float("-inf")
+        return self._running().load(model, source, settings, progress, base)
+
+    def unload(self, model: str) -> int:
+        self._sampled_at = float("-inf")
+        return self._running().unload(model)
+
+    def sleep(self, model: str) -> LoadedModel:
+        self._sampled_at = float("-inf")
+        return self._running().sleep(model)
+
+    def wake(self, model: str) -> LoadedModel:
+        self._sampled_at = float("-inf")
+        return self._running().wake(model, _silent)
+
+    def open_context(self, context: str, model: str, parent: str, max_tokens: int) -> OpenedContext:
+        return self._running().open_context(context, model, parent, max_tokens)
+
+    def drop_context(self, context: str) -> int:
+        return self._running().drop_context(context)
+
+    def submit(self, request: Request) -> None:
+        self._running().submit(request)
+
+    def cancel(self, request: str) -> None:
+        self._running().cancel(request)
+
+    def step(self) -> Sequence[StepEvent]:
+        return self._running().step()
+
+    def step_seconds(self) -> float:
+        return self._running().step_seconds()
+
+    def memory(self) -> Sequence[Row]:
+        """The engine's rows, and one whose `driver` figure is what the process has grown by since it was empty."""
+        from ..engine.memory import process_bytes
+
+        if time.monotonic() - self._sampled_at >= SAMPLE_S:
+            self._sampled_at = time.monotonic()
+            self._sampled_bytes = max(0, process_bytes() - self._empty_bytes)
+        return [*self._running().memory(), Row("workspace", self._device, driver=self._sampled_bytes)]
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise BadState(f"the device {self._device} is not started", state="stopped")
+        return self._engine
+
+
+def _silent(done: int, total: int, unit: str = "bytes", stage: str = "") -> None:
+    """Nobody listens."""
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.machine()
+    fields = (line.partition(":") for line in lines)
+    return next((value.strip() for key, _, value in fields if key.strip() == "model name"), platform.machine())

@@ -1,0 +1,152 @@
+"""One sequence through a causal LM, with whatever cache the model keeps.
+
+The calls are those of transformers' own `generate`: the model prepares its inputs and hands its cache on, so that any
+architecture works: growing keys and values, sliding windows, recurrent states, or no cache at all.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.generation.configuration_utils import GenerationMode
+from transformers.generation.utils import GenerationMixin
+
+from .memory import live_bytes, tensors_in
+
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
+INITIAL_CAPACITY = 64
+
+
+class SequenceState:
+    """The tokens of a sequence, and the model's cache, which covers the first `done` of them."""
+
+    def __init__(self) -> None:
+        self._ids = torch.zeros(1, INITIAL_CAPACITY, dtype=torch.long)
+        self.length = 0
+        self.done = 0
+        self.model_kwargs: dict[str, Any] = {}
+
+    def append(self, tokens: Sequence[int]) -> None:
+        """Add tokens that the cache does not cover yet."""
+        needed = self.length + len(tokens)
+        if needed > self._ids.shape[1]:
+            grown = torch.zeros(1, max(needed, 2 * self._ids.shape[1]), dtype=torch.long)
+            grown[:, : self.length] = self._ids[:, : self.length]
+            self._ids = grown
+        if len(tokens) == 1:
+            self._ids[0, self.length] = tokens[0]
+        else:
+            self._ids[0, self.length : needed] = torch.tensor(tokens, dtype=torch.long)
+        self.length = needed
+
+    def ids(self, count: int) -> Tensor:
+        """The first `count` tokens, shape [1, count]."""
+        return self._ids[:, :count]
+
+    def tokens(self) -> list[int]:
+        """All tokens."""
+        return [int(token) for token in self._ids[0, : self.length].tolist()]
+
+    def cache_bytes(self) -> int:
+        """Bytes that the cache keeps alive."""
+        return live_bytes(tensors_in(self.model_kwargs))
+
+    def forget(self, length: int) -> None:
+        """Keep `length` tokens and no cache; it is computed again when needed."""
+        self.length, self.done, self.model_kwargs = length, 0, {}
+
+
+class Decoder:
+    """Runs sequences through one model, one at a time."""
+
+    def __init__(self, module: Any, context: int, prefill_tokens: int) -> None:
+        self._module = module
+        self._context = context
+        self._prefill_tokens = prefill_tokens
+        accepted = inspect.signature(module.forward).parameters
+        counting = type(module)._prepare_position_ids_for_generation
+        counted = counting is GenerationMixin._prepare_position_ids_for_generation
+        self._positions = torch.arange(context)[None] if counted and "position_ids" in accepted else None
+        self._fixed = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._settings = copy.deepcopy(module.generation_config)
+        self._settings.use_cache, self._settings.cache_implementation = True, None
+        layers = self._fresh().get("past_key_values")
+        plain = not module._is_stateful and all(
+            type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in getattr(layers, "layers", (None,))
+        )
+        self._extends = plain
+        """Whether several tokens may follow a cache at once. Recurrent layers start such a run from an empty state."""
+        self._splits = plain and not _rope_types(module.config) & set(LENGTH_DEPENDENT_ROPE)
+        """Whether a prompt may go in parts. Frequencies that depend on the length want to see all of it."""
+
+    def new_state(self) -> SequenceState:
+        """An empty sequence."""
+        return SequenceState()
+
+    def reach(self, state: SequenceState) -> int:
+        """How many tokens are covered after the next `run` of bounded length."""
+        bounded = min(state.length, state.done + self._prefill_tokens)
+        if state.done == 0:
+            return bounded if self._splits else state.length
+        return bounded if self._extends else state.done + 1
+
+    def run(self, state: SequenceState, reach: int) -> Tensor:
+        """Let the cache cover `reach` tokens; answers the logits [V] after the last. A failure empties the cache."""
+        kwargs, done = state.model_kwargs or self._fresh(), state.done
+        state.model_kwargs, state.done = {}, 0
+        if self._positions is not None:
+            kwargs = {**kwargs, "position_ids": self._positions[:, :reach]}
+        inputs = self._module.prepare_inputs_for_generation(
+            state.ids(reach), next_sequence_length=reach - done if done else None, is_first_iteration=not done, **kwargs
+        )
+        answer = self._module(**inputs, return_dict=True)
+        kwargs.pop("position_ids", None)
+        state.model_kwargs = self._module._update_model_kwargs_for_generation(answer, kwargs)
+        state.done = reach
+        return answer.logits[0, -1]  # type: ignore[no-any-return]
+
+    def rewind(self, state: SequenceState, length: int) -> None:
+        """Cut a sequence to `length` tokens; the cache is cropped, or dropped where the model cannot undo tokens."""
+        surplus = state.done - length
+        if surplus > 0:
+            cache: Any = state.model_kwargs.get("past_key_values")
+            if length > 0 and self._extends and not any(_window_is_full(layer) for layer in cache.layers):
+                cache.crop(-surplus)
+                state.done = length
+            else:
+                state.forget(length)
+        state.length = length
+
+    def fork(self, state: SequenceState) -> SequenceState:
+        """An independent copy."""
+        return copy.deepcopy(state)
+
+    def _fresh(self) -> dict[str, Any]:
+        kwargs: dict[str, Any] = {"attention_mask": None, "use_cache": True, **self._fixed}
+        mode = GenerationMode.GREEDY_SEARCH
+        self._module._prepare_cache_for_generation(self._settings, kwargs, mode, 1, self._context)
+        return kwargs
+
+
+def _window_is_full(layer: Any) -> bool:
+    """A sliding layer that has dropped tokens cannot go back to them."""
+    return isinstance(layer, DynamicSlidingWindowLayer) and layer.get_seq_length() >= layer.sliding_window
+
+
+def _rope_types(config: Any) -> set[str]:
+    """The kinds of rotary embedding that a configuration names, for all its layers."""
+    found: set[str] = set()
+    waiting = [getattr(config.get_text_config(decoder=True), "rope_parameters", None)]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            kind = value.get("rope_type")
+            found |= {kind} if isinstance(kind, str) else set()
+            waiting.extend(value.values())
+    return found

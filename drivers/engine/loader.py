@@ -1,0 +1,256 @@
+"""A model folder in Hugging Face layout to a module and a tokenizer, from local safetensors files only.
+
+No code of the folder is ever run and nothing is fetched. What is wrong with a folder is said with the file's name.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from transformers.models.auto import modeling_auto as auto
+
+from llmos.syscalls.errors import BadArgument, BadModel, LlmosError, NotSupported
+
+from ..contract import LoadSettings, ModelSource, ProgressSink
+from . import checkpoint
+from .checkpoint import CONFIG, Weights
+from .memory import out_of_memory
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+UNBOUNDED_CONTEXT = 32_768
+"""Tokens, for models that name no limit of their own (recurrent ones, ALiBi)."""
+
+SCAN_ITEMS = 1 << 24
+"""Elements looked at between two signs of life."""
+
+PROGRESS_CALLS = 200
+
+FAILURES = (
+    OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, ImportError, ZeroDivisionError,
+    AssertionError, StrictDataclassError, SafetensorError,
+)  # fmt: skip
+"""What transformers raises on files it cannot use."""
+
+LOCAL: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a folder says about its model before anything is loaded."""
+
+    config: Any
+    architecture: str
+    causal: bool
+    dtype: torch.dtype
+    context: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded model: `module` answers with logits when `causal`, with hidden states otherwise."""
+
+    module: Any
+    tokenizer: Any
+    about: Description
+    eos: frozenset[int]
+    vocabulary: int
+
+    @property
+    def chat(self) -> bool:
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+
+def describe(source: ModelSource, settings: LoadSettings, folder: Path, weights: Weights) -> Description:
+    """Read and judge the configuration. Raises BadModel, BadArgument (settings), NotSupported."""
+    raw = checkpoint.read_json(source, CONFIG)
+    kind = raw.get("model_type")
+    if kind not in transformers.CONFIG_MAPPING:
+        why = f"unknown architecture: model_type {kind!r}"
+        if "auto_map" in raw:
+            why += " needs code of the folder, which is never run"
+        raise BadModel(f"{CONFIG} of {source.path}: {why}", file=CONFIG, why=why)
+    _refuse_quantized(source, raw)
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+        text = config.get_text_config(decoder=True)
+        causal, architecture = _architecture(source, config)
+        context = _context(text, settings)
+    except FAILURES as error:
+        raise bad_model(source, error, CONFIG) from error
+    return Description(config, architecture, causal, _dtype(raw, weights, settings), context)
+
+
+def load(source: ModelSource, settings: LoadSettings, progress: ProgressSink) -> Bundle:
+    """Load weights and tokenizer. Raises BadModel naming the file, BadArgument, NotSupported."""
+    weights = checkpoint.check_weights(source)
+    checkpoint.check_tokenizer(source)
+    with checkpoint.folder_of(source) as folder:
+        about = describe(source, settings, folder, weights)
+        check_finite(folder, weights, progress)
+        tokenizer = _tokenizer(source, folder)
+        progress(weights.bytes, weights.bytes, "bytes", "build")
+        module = _module(source, folder, about, weights)
+    about = replace(about, context=_usable_context(module, tokenizer, about))
+    return Bundle(module, tokenizer, about, _eos(module, tokenizer), module.get_input_embeddings().num_embeddings)
+
+
+def empty_module(about: Description) -> Any:
+    """The model on the meta device: shapes without bytes. Experts are batched, which is what runs there."""
+    config = copy.deepcopy(about.config)
+    with torch.device("meta"):
+        return _auto_class(about).from_config(
+            config, dtype=about.dtype, trust_remote_code=False, experts_implementation="batched_mm"
+        )
+
+
+def check_finite(folder: Path, weights: Weights, progress: ProgressSink) -> None:
+    """Read every weight once, reporting bytes. Raises BadModel for a file with NaN or infinity."""
+    done = shown = 0
+    for name in weights.files:
+        with safe_open(folder / name, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 (not a mapping)
+                for part in file.get_tensor(key).flatten().split(SCAN_ITEMS):
+                    if part.is_floating_point() and part.element_size() > 1 and not _finite(part):
+                        why = f"{key} has values that are not finite"
+                        raise BadModel(f"{name}: {why}; the file is damaged", file=name, why=why)
+                    done += part.nbytes
+                    if done - shown > weights.bytes // PROGRESS_CALLS:
+                        shown = done
+                        progress(done, weights.bytes, "bytes", "read")
+
+
+def _finite(part: torch.Tensor) -> bool:
+    """A finite sum proves finite terms, without a mask as large as the tensor; the reverse needs a look at each."""
+    return bool(part.sum(dtype=torch.float32).isfinite()) or bool(part.isfinite().all())
+
+
+def _module(source: ModelSource, folder: Path, about: Description, weights: Weights) -> Any:
+    try:
+        module, info = _auto_class(about).from_pretrained(
+            folder, config=about.config, dtype=about.dtype, use_safetensors=True, output_loading_info=True, **LOCAL
+        )
+    except FAILURES as error:
+        raise bad_model(source, error, weights.file_of(*str(error).replace(",", " ").split())) from error
+    _check_tensors(source, module, about, weights, info)
+    return module.eval().requires_grad_(False)
+
+
+def _check_tensors(source: ModelSource, module: Any, about: Description, weights: Weights, info: Any) -> None:
+    """Raises BadModel for tensors that the architecture needs and lacks, or has no place for inside its own modules.
+
+    Extra heads are left out without a word: they take no part in what this model computes.
+    """
+    missing = sorted(key for key in info["missing_keys"] if about.causal or "pooler" not in key)
+    own = {name for name, _ in module.named_children()} | {name for name, _ in module.base_model.named_children()}
+    extra = sorted(key for key in info["unexpected_keys"] if key.split(".")[0] in own)
+    if not missing and not extra:
+        return
+    keys, verb = (missing, "lacks") if missing else (extra, "has no place for")
+    why = f"{about.architecture} {verb} {', '.join(keys[:3])}{' and others' if len(keys) > 3 else ''}"
+    if missing:
+        file = checkpoint.INDEX if len(weights.files) > 1 else next(iter(weights.files))
+        why = why.replace(" lacks ", " needs ", 1) + ", not in the weights"
+    else:
+        file = weights.file_of(*extra)
+    raise BadModel(f"{file} of {source.path} does not fit {CONFIG}: {why}", file=file, why=why)
+
+
+def _tokenizer(source: ModelSource, folder: Path) -> Any:
+    try:
+        return transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
+    except FAILURES as error:
+        name = next(name for name in checkpoint.TOKENIZERS if checkpoint.find(source, name))
+        raise bad_model(source, error, name) from error
+
+
+def _auto_class(about: Description) -> Any:
+    return transformers.AutoModelForCausalLM if about.causal else transformers.AutoModel
+
+
+def _architecture(source: ModelSource, config: Any) -> tuple[bool, str]:
+    """Whether the model is a causal LM, and its class name."""
+    kind = config.model_type
+    causal_name = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    masked_name = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(kind)
+    base_name = auto.MODEL_MAPPING_NAMES.get(kind)
+    default = causal_name if masked_name is None or getattr(config, "is_decoder", False) else base_name
+    name = (config.architectures or [default])[0]
+    if not getattr(config, "is_encoder_decoder", False):
+        if name is not None and name == causal_name:
+            return True, name
+        if name is not None and name in (base_name, masked_name):
+            return False, name
+    why = f"{name} is neither a causal language model nor an encoder"
+    raise NotSupported(f"{source.path}: {why}; this device serves those two kinds", why=why)
+
+
+def _context(text: Any, settings: LoadSettings) -> int:
+    sizes = (getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len", "n_ctx"))
+    own = next((int(size) for size in sizes if size), None)
+    asked = settings.max_context
+    if asked is None:
+        return own or UNBOUNDED_CONTEXT
+    if asked < 1 or (own is not None and asked > own):
+        want = f"1 to {own}" if own else "at least 1"
+        said = f"max_context is {asked}, this model takes {want} tokens"
+        raise BadArgument(said, name="max_context", got=str(asked), want=want)
+    return asked
+
+
+def _usable_context(module: Any, tokenizer: Any, about: Description) -> int:
+    """Encoders of the RoBERTa family count positions from behind the padding index, and their tokenizer knows."""
+    if about.causal:
+        return about.context
+    sizes = [about.context, int(tokenizer.model_max_length)]
+    for name, table in module.named_modules():
+        if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None:
+            sizes.append(table.num_embeddings - table.padding_idx - 1)
+    return min(size for size in sizes if size > 0)
+
+
+def _dtype(raw: Mapping[str, Any], weights: Weights, settings: LoadSettings) -> torch.dtype:
+    """The dtype to compute in. A CPU has no fast float16, so `auto` turns it into float32."""
+    if settings.dtype != "auto":
+        if settings.dtype not in DTYPES:
+            want = "auto, " + ", ".join(DTYPES)
+            said = f"dtype is {settings.dtype!r}, not one of {want}"
+            raise BadArgument(said, name="dtype", got=settings.dtype, want=want)
+        return DTYPES[settings.dtype]
+    text = raw.get("text_config")
+    stored = raw.get("dtype") or raw.get("torch_dtype") or (text.get("dtype") if isinstance(text, dict) else None)
+    if stored is None:
+        stored = "bfloat16" if max(weights.dtypes, key=weights.dtypes.__getitem__, default="") == "BF16" else "float32"
+    return DTYPES["bfloat16"] if stored == "bfloat16" else DTYPES["float32"]
+
+
+def _refuse_quantized(source: ModelSource, raw: Mapping[str, Any]) -> None:
+    quantization = raw.get("quantization_config")
+    if quantization is not None:
+        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
+        why = f"the weights are quantized by {method}"
+        raise NotSupported(f"{source.path}: {why}; load the original weights", why=why)
+
+
+def _eos(module: Any, tokenizer: Any) -> frozenset[int]:
+    """End tokens as `generate` knows them; the tokenizer's when the model names none."""
+    found = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
+    if found is None:
+        found = tokenizer.eos_token_id
+    return frozenset(found if isinstance(found, list) else () if found is None else (found,))
+
+
+def bad_model(source: ModelSource, error: Exception, file: str) -> LlmosError:
+    """What to answer when transformers could not use `file`; NoDeviceMemory when that was the cause."""
+    full = out_of_memory(error)
+    if full is not None:
+        return full
+    why = str(error).strip().partition("\n")[0][:300] or type(error).__name__
+    return BadModel(f"{file} of {source.path} cannot be loaded: {why}", file=file, why=why)

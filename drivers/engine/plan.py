@@ -1,0 +1,98 @@
+"""How many bytes a model will take, from its configuration alone: the model on the meta device, without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..contract import Row
+from .loader import Description, empty_module
+from .memory import tensors_in, tensors_of
+
+PROBE_TOKENS = 4
+STATE_NAMES = ("past_key_values", "cache_params", "state", "mems")
+PREFILL_CHUNK = 512
+"""Tokens of a prompt that go through the model in one step."""
+
+
+@dataclass(frozen=True)
+class CacheShape:
+    """Bytes of the state of one sequence: `fixed`, and (bytes for each token, tokens kept at most) of each layer."""
+
+    fixed: int
+    layers: tuple[tuple[int, int | None], ...]
+
+    def bytes(self, tokens: int) -> int:
+        grown = sum(each * (tokens if most is None else min(tokens, most)) for each, most in self.layers)
+        return self.fixed + grown
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of weights, of the state of one sequence, and of what one step needs beside them."""
+
+    weights: int
+    cache: CacheShape
+    workspace: int
+    parameters: int
+
+    def rows(self, owner: str, context: int, weights: int = 0, kv: int = 0) -> Sequence[Row]:
+        """Ledger rows; `weights` and `kv` are bytes held now."""
+        return (
+            Row("weights", owner, predicted=self.weights, allocator=weights),
+            Row("kv", owner, predicted=self.cache.bytes(context), allocator=kv),
+            Row("workspace", owner, predicted=self.workspace),
+        )
+
+
+def footprint(about: Description) -> Footprint:
+    """Plan a model. Raises what building it raises."""
+    module = empty_module(about)
+    unique = {id(tensor): tensor for tensor in tensors_of(module)}.values()
+    weights = sum(tensor.nbytes for tensor in unique)
+    cache = cache_shape(module, about) if about.causal else CacheShape(0, ())
+    parameters = sum(tensor.numel() for tensor in {id(item): item for item in module.parameters()}.values())
+    return Footprint(weights, cache, _workspace(module, about), parameters)
+
+
+def cache_shape(module: Any, about: Description) -> CacheShape:
+    """The state that a few tokens leave behind on the meta device tells its size for any number."""
+    ids = torch.zeros(1, PROBE_TOKENS, dtype=torch.long, device="meta")
+    try:
+        with torch.inference_mode():
+            answer = module.eval()(input_ids=ids, use_cache=True)
+    except (RuntimeError, NotImplementedError):
+        return _from_config(about)
+    state = next((answer[name] for name in STATE_NAMES if name in answer), None)
+    fixed, layers = 0, []
+    for layer in getattr(state, "layers", [state]):
+        keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+        grown = 0 if keys is None or values is None else keys.nbytes + values.nbytes
+        fixed += sum(tensor.nbytes for tensor in tensors_in(layer) if tensor is not keys and tensor is not values)
+        window = getattr(layer, "sliding_window", None)
+        layers.append((grown // PROBE_TOKENS, window))
+    return CacheShape(fixed, tuple(layers))
+
+
+def _from_config(about: Description) -> CacheShape:
+    """Full attention in every layer, for a model that cannot run on the meta device."""
+    text = about.config.get_text_config(decoder=True)
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    each = 2 * width * (getattr(text, "num_key_value_heads", None) or heads) * about.dtype.itemsize
+    return CacheShape(0, ((each, None),) * text.num_hidden_layers)
+
+
+def _workspace(module: Any, about: Description) -> int:
+    """Activations of one prefill step: residual, projections, a mask over the context, logits of one row in float32."""
+    text = about.config.get_text_config(decoder=True)
+    tokens = min(PREFILL_CHUNK, about.context)
+    hidden: int = text.hidden_size
+    inner = getattr(text, "intermediate_size", None) or 4 * hidden
+    vocabulary: int = module.get_input_embeddings().num_embeddings
+    activations = tokens * (8 * hidden + 3 * inner) * about.dtype.itemsize
+    total: int = activations + tokens * about.context + 3 * 4 * vocabulary
+    return total

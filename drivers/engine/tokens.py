@@ -1,0 +1,94 @@
+"""Prompts to token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jinja2 import TemplateError
+
+from llmos.syscalls.errors import BadArgument, NotSupported, TooLarge
+
+from ..contract import Prompt
+from .loader import Bundle
+
+RESERVED_OPTIONS = frozenset(
+    ("conversation", "messages", "tools", "chat_template", "tokenize", "padding", "truncation", "max_length",
+     "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs")
+)  # fmt: skip
+"""Arguments of `apply_chat_template` that a caller does not choose; every other option reaches the template."""
+
+
+def prepare(bundle: Bundle, prompt: Prompt, continued: bool = False) -> list[int]:
+    """The ids of a prompt.
+
+    Text gets the tokenizer's default special tokens, but none when it is `continued` in a conversation. Ids are taken
+    as they are. Messages go through the chat template. Raises BadArgument, NotSupported.
+    """
+    if prompt.tensors is not None:
+        why = "a language model takes text, token ids or messages"
+        raise NotSupported(f"tensors are no input of {bundle.about.architecture}", why=why)
+    if prompt.messages is not None:
+        ids = _chat(bundle, prompt)
+    elif prompt.ids is not None:
+        ids = list(prompt.ids)
+    else:
+        ids = bundle.tokenizer(prompt.text or "", add_special_tokens=not continued, verbose=False)["input_ids"]
+    _check_range(bundle, ids)
+    return ids
+
+
+def truncated(bundle: Bundle, prompt: Prompt, most: int | None) -> tuple[list[int], bool]:
+    """The ids of a prompt, cut to `most`, and whether that took something away. Text keeps its closing special tokens.
+
+    Raises TooLarge when `most` is None and the model's context is exceeded.
+    """
+    ids = prepare(bundle, prompt)
+    limit = bundle.about.context
+    if most is None:
+        if len(ids) > limit:
+            raise TooLarge(
+                f"the input has {len(ids)} tokens, the model takes {limit}; set max_tokens to truncate it",
+                limit=limit, got=len(ids),
+            )  # fmt: skip
+        return ids, False
+    most = min(most, limit)
+    if len(ids) <= most:
+        return ids, False
+    if prompt.text is not None:
+        ids = bundle.tokenizer(prompt.text, truncation=True, max_length=most, verbose=False)["input_ids"]
+    return ids[:most], True
+
+
+def _chat(bundle: Bundle, prompt: Prompt) -> list[int]:
+    if not bundle.chat:
+        said = f"{bundle.about.architecture} has no chat template; send text instead"
+        raise BadArgument(said, name="input", got="chat", want="text")
+    reserved = sorted(RESERVED_OPTIONS & prompt.template_options.keys())
+    if reserved:
+        raise BadArgument(
+            f"the template option {reserved[0]} is not free to choose", name="template_options", got=reserved[0],
+            want="options of the chat template",
+        )  # fmt: skip
+    options: dict[str, Any] = {"add_generation_prompt": True, **prompt.template_options}
+    messages = [dict(message) for message in prompt.messages or ()]
+    tools = [dict(tool) for tool in prompt.tools] or None
+    try:
+        return list(
+            bundle.tokenizer.apply_chat_template(messages, tools=tools, tokenize=True, return_dict=False, **options)
+        )
+    except (TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BadArgument(
+            f"the chat template refuses these messages: {error}", name="input", got=str(error)[:200],
+            want="messages with role and content",
+        ) from error  # fmt: skip
+
+
+def _check_range(bundle: Bundle, ids: Sequence[int]) -> None:
+    if not ids:
+        raise BadArgument("the prompt has no tokens", name="input", got="no tokens", want="at least one token")
+    lowest, highest = min(ids), max(ids)
+    if lowest < 0 or highest >= bundle.vocabulary:
+        wrong = lowest if lowest < 0 else highest
+        want = f"0 to {bundle.vocabulary - 1}"
+        raise BadArgument(f"token {wrong} is not one of the model's: {want}", name="input", got=str(wrong), want=want)
