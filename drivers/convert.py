@@ -7,6 +7,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,8 @@ from llmos.syscalls.wire import LIMITS
 from . import contract
 from .buffers import Buffers
 
+_SAMPLING_FIELDS = tuple(f.name for f in fields(contract.SamplingParams))
+_sampling_values = attrgetter(*_SAMPLING_FIELDS)
 _DTYPE_BYTES = {
     "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
@@ -42,7 +45,9 @@ def to_settings(options: LoadOptions) -> contract.LoadSettings:
 
 
 def to_sampling(sampling: Sampling) -> contract.SamplingParams:
-    values = {f.name: getattr(sampling, f.name) for f in fields(contract.SamplingParams)}
+    if sampling.grammar is None and sampling.speculative is None:
+        return contract.SamplingParams(*_sampling_values(sampling))
+    values = dict(zip(_SAMPLING_FIELDS, _sampling_values(sampling), strict=True))
     if sampling.grammar is not None:
         set_fields = msgspec.structs.asdict(sampling.grammar)
         values["grammar"] = {name: value for name, value in set_fields.items() if value is not None}

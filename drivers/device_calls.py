@@ -85,6 +85,10 @@ class DeviceCalls:
     CHANGES_MEMORY: ClassVar[tuple[type[Call[Any]], ...]] = (
         HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter, HostOpenContext, HostDropContext,
     )  # fmt: skip
+    LONG: ClassVar[tuple[type[Call[Any]], ...]] = (
+        HostPlan, HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter,
+    )  # fmt: skip
+    """May take long enough for control calls to need a thread of their own."""
 
     def __init__(
         self, device: contract.Device, facts: contract.Facts, out: Outgoing, pulse: Pulse, limits: Limits
@@ -139,11 +143,11 @@ class DeviceCalls:
             return self._limits.load + (held.bytes if held else 0) / _READ_BYTES_PER_S
         if isinstance(call, HostAdapter):
             return self._limits.load
-        return self.step_seconds()
+        return max(self._limits.step, 10 * self._device.step_seconds())
 
     def step_seconds(self) -> float:
-        """Seconds a step may take: ten times what the device predicts."""
-        return max(self._limits.step, 10 * self._device.step_seconds())
+        """How long the next step will take, as the device predicts."""
+        return self._device.step_seconds()
 
     # ---- the I/O thread's
 

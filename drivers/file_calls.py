@@ -31,6 +31,8 @@ class FileCalls:
     STARTS_WORK: ClassVar[tuple[type[Call[Any]], ...]] = (HostOpen, HostStage, HostLocate)
     """Refused while draining."""
     CHANGES_MEMORY: ClassVar[tuple[type[Call[Any]], ...]] = ()
+    LONG: ClassVar[tuple[type[Call[Any]], ...]] = (HostLocate, HostStage, HostCommit, HostFsControl, HostSearch)
+    """May take long enough for control calls to need a thread of their own."""
 
     def __init__(self, name: str, factory: contract.FileSystemFactory, config: Mapping[str, Any]) -> None:
         self.ending = False
@@ -79,7 +81,7 @@ class FileCalls:
         return LONG_S if isinstance(call, HostLocate | HostCommit | HostFsControl) else FILE_S
 
     def step_seconds(self) -> float:
-        return FILE_S
+        return 0.0
 
     def step(self) -> None:
         raise AssertionError("a file system has no steps")

@@ -38,7 +38,7 @@ def register_filesystems(register: Callable[[str, FileSystemFactory], None]) -> 
 
 @hookspec
 def register_ops(register: Callable[[str, str, Callable[..., Any], Callable[..., tuple[bool, str]]], None]) -> None:
-    """Call `register(op, name, implementation, supports)`; `supports(spec)` says whether it serves a case, or why not."""
+    """Call `register(op, name, implementation, supports)`; `supports(spec)` says whether it serves a case and why."""
 
 
 @hookspec

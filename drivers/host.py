@@ -17,12 +17,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from queue import Empty
 from types import FrameType
 from typing import Any, ClassVar, Protocol
 
 from llmos.syscalls.driver import (
-    HOST_CALLS, Fault, HostDrain, HostManifest, HostStart, HostStop, Memory, MetricEvent, Ready, Stats,
+    HOST_CALLS, Fault, HostDrain, HostManifest, HostStart, HostStop, HostSubmit, Memory, MetricEvent, Ready, Stats,
 )  # fmt: skip
 from llmos.syscalls.errors import BadArgument, BadCall, BadState, DeviceFault, LlmosError, TimedOut, Unavailable
 from llmos.syscalls.spec import Call, check
@@ -41,6 +40,9 @@ EXIT_FAULT = 70
 EXIT_REFUSED = 78
 SAMPLE_S = 1.0
 METRIC_S = 10.0
+REQUESTS = "requests"
+LONG_S = 0.005
+"""Steps predicted to take this long are worth handing the socket to the I/O thread."""
 SETTINGS: Mapping[str, tuple[float, str]] = {
     "start_limit_s": (120.0, "seconds that starting the driver may take before it counts as stuck"),
     "load_limit_s": (60.0, "the same for loading a model, to which its size is added"),
@@ -54,6 +56,7 @@ class Calls(Protocol):
 
     STARTS_WORK: ClassVar[tuple[type[Call[Any]], ...]]
     CHANGES_MEMORY: ClassVar[tuple[type[Call[Any]], ...]]
+    LONG: ClassVar[tuple[type[Call[Any]], ...]]
     ending: bool
 
     @property
@@ -107,7 +110,7 @@ class Host:
         self._asked_to_end = True
         if self._calls is not None:
             self._calls.ending = True
-        self._link.inbox.put(Stop())
+        self._link.stop()
 
     def _beat(self, beat: Any) -> None:
         self._out.event(beat)
@@ -125,19 +128,17 @@ class Host:
             self._rest()
         calls = self._calls
         if calls is not None and calls.busy and self._exit is None:
-            self._pulse.declare("requests", calls.step_seconds())
+            predicted = calls.step_seconds()
+            self._pulse.declare(REQUESTS, max(self._idle_s, 10 * predicted))
+            if predicted >= LONG_S:
+                self._link.lend()
             calls.step()
             self._drained()
             self._sample()
         self._out.flush()
 
     def _next(self, busy: bool) -> Incoming | Stop | None:
-        try:
-            if busy:
-                return self._link.inbox.get_nowait()
-            return self._link.inbox.get(timeout=self._pulse.until_due(self._idle_s))
-        except Empty:
-            return None
+        return self._link.receive(0.0 if busy else self._pulse.until_due(self._idle_s))
 
     def _rest(self) -> None:
         """Nothing came for a while."""
@@ -204,7 +205,9 @@ class Host:
         handler = calls.handlers.get(type(call))
         if handler is None:
             raise BadCall(f"driver {self._name} has no call {_call_name(call)!r}")
-        self._pulse.declare("requests" if calls.busy else _call_name(call), calls.limit(call))
+        self._pulse.declare(_activity(call), calls.limit(call))
+        if isinstance(call, calls.LONG):
+            self._link.lend()
         return handler(number, call)
 
     def _drained(self) -> None:
@@ -226,6 +229,7 @@ class Host:
         settings, config = split_settings(manifest.config)
         self._idle_s = settings["step_limit_s"]
         self._pulse.declare("start", settings["start_limit_s"])
+        self._link.lend()
         plugin = plugins.load(self._name)
         self._calls = self._serve(plugin, manifest, settings, config)
         plugin.manager.hook.driver_started(name=self._name)
@@ -278,6 +282,11 @@ def _call_name(call: Call[Any]) -> str:
     return type(call).__name__.removeprefix("Host").lower()
 
 
+def _activity(call: Call[Any]) -> str:
+    """What the work loop is busy with: one word for all that belongs to requests, so that it is said once."""
+    return REQUESTS if isinstance(call, HostSubmit) else _call_name(call)
+
+
 def split_settings(config: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
     """A driver's configuration as the host's own settings, with defaults, and the driver's.
 
@@ -321,7 +330,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, host.ask_to_end)
     # Ctrl-C reaches every process of the terminal; the kernel decides what it means for drivers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    link.start()
     status = host.run()
     link.close()
     return status

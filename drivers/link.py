@@ -1,18 +1,19 @@
-"""A host's connection to the kernel, on a thread of its own, so that nothing urgent waits behind work.
+"""A host's connection to the kernel: nothing urgent waits behind work, and nothing short pays for that.
 
-The I/O thread owns the socket. It answers control calls itself and hands the rest to the work thread through a queue;
-the work thread's messages come back through another one, whose wake-up is an eventfd in the same poll. It also watches
-the parent: without a kernel this process has no purpose, whatever it is doing.
+Two threads share the socket, one at a time. While the work thread waits or does something short it uses the socket
+itself: a thread between would double the time of a small call. Before long work it lends the socket to the I/O thread,
+which answers control calls at once, queues the others, and sends what the work thread says meanwhile. Both watch the
+parent: without a kernel this process has no purpose.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any, Protocol
 
 import zmq
@@ -53,14 +54,13 @@ class Control(Protocol):
 
 
 class Link:
-    """The I/O thread. `inbox` is the work thread's; every other method may be called from it."""
+    """The connection. Its methods belong to the work thread."""
 
     def __init__(self, endpoint: str, parent: int) -> None:
-        self.inbox: SimpleQueue[Incoming | Stop] = SimpleQueue()
+        self._inbox: deque[Incoming | Stop] = deque()
         self._outbox: deque[Sequence[bytes]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._parent = os.pidfd_open(parent)
-        self._closing = False
         self._control: Control = _Nobody()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -70,46 +70,84 @@ class Link:
         self._socket.setsockopt(zmq.SNDHWM, 0)
         self._socket.setsockopt(zmq.RCVHWM, 0)
         self._socket.connect(endpoint)
+        self._poller = zmq.Poller()
+        for source in (self._socket, self._wake, self._parent):
+            self._poller.register(source, zmq.POLLIN)
         self.transmit: Send = self._send
-        """Puts a message on the wire, on the I/O thread; may be replaced before the first request."""
-        self._thread = threading.Thread(target=self._run, name="io", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
+        """Puts a message on the wire; may be replaced before the first request."""
+        self._lent = False
+        self._recalled = False
+        self._may_serve = threading.Lock()
+        self._may_serve.acquire()
+        self._handed_back = threading.Lock()
+        self._handed_back.acquire()
+        threading.Thread(target=self._serve_when_lent, name="io", daemon=True).start()
 
     def serve(self, control: Control) -> None:
         """Answer control calls through `control` from now on."""
         self._control = control
 
+    def receive(self, timeout_s: float) -> Incoming | Stop | None:
+        """The next call; with time to wait, the socket comes back from the I/O thread."""
+        if timeout_s > 0:
+            self.take_back()
+        if not self._inbox and not self._lent:
+            self._wait(timeout_s)
+        return self._inbox.popleft() if self._inbox else None
+
     def post(self, messages: Iterable[Sequence[bytes]]) -> None:
         """Send messages, in order."""
-        self._outbox.extend(messages)
+        if self._lent:
+            self._outbox.extend(messages)
+            os.eventfd_write(self._wake, 1)
+        else:
+            for frames in messages:
+                self.transmit(frames)
+
+    def lend(self) -> None:
+        """Something long begins: the I/O thread takes over."""
+        if not self._lent:
+            self._lent = True
+            self._may_serve.release()
+
+    def take_back(self) -> None:
+        """Use the socket here again; what was posted has been sent."""
+        if self._lent:
+            self._recalled = True
+            os.eventfd_write(self._wake, 1)
+            self._handed_back.acquire()
+            self._lent = self._recalled = False
+
+    def stop(self) -> None:
+        """Have `receive` return a `Stop` after what is queued; for signal handlers."""
+        self._inbox.append(Stop())
         os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
-        """Send what is waiting, then end the thread."""
-        self._closing = True
-        os.eventfd_write(self._wake, 1)
-        self._thread.join()
+        """End, once what was posted is sent. The I/O thread stays parked until the process ends."""
+        self.take_back()
         self._socket.close()
         self._context.term()
         os.close(self._wake)
         os.close(self._parent)
 
-    def _run(self) -> None:
-        poller = zmq.Poller()
-        for source in (self._socket, self._wake, self._parent):
-            poller.register(source, zmq.POLLIN)
+    def _serve_when_lent(self) -> None:
         while True:
-            ready = {source for source, _event in poller.poll()}
-            if self._parent in ready:
+            self._may_serve.acquire()
+            while not self._recalled:
+                self._wait(None)
+            self._send_waiting()
+            self._handed_back.release()
+
+    def _wait(self, timeout_s: float | None) -> None:
+        """Take in what comes within the time; None waits until something does. On whichever thread has the socket."""
+        for source, _event in self._poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)):
+            if source == self._parent:
                 os._exit(EXIT_ORPHAN)
-            if self._wake in ready:
+            elif source == self._wake:
                 os.eventfd_read(self._wake)
                 self._send_waiting()
-                if self._closing:
-                    return
-            if self._socket in ready:
+            else:
                 self._receive_waiting()
 
     def _send(self, frames: Sequence[bytes]) -> None:
@@ -121,11 +159,9 @@ class Link:
 
     def _receive_waiting(self) -> None:
         while True:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            self._receive(self._socket.recv_multipart())
+            if not self._socket.poll(0):
                 return
-            self._receive(frames)
 
     def _receive(self, frames: Sequence[bytes]) -> None:
         kind, number, name = unpack_header(frames[0])
@@ -133,7 +169,7 @@ class Link:
             raise BadCall(f"a host takes calls of two frames; the kernel sent {kind.value} in {len(frames)}")
         answer = _CONTROL_CALLS.get(name)
         if answer is None:
-            self.inbox.put(Incoming(number, name, frames[1]))
+            self._inbox.append(Incoming(number, name, frames[1]))
             return
         try:
             value = answer(self._control, check(HOST_CALLS[name], unpack_body(frames[1])))

@@ -118,7 +118,7 @@ class NullDevice(Device):
 
     def step_seconds(self) -> float:
         slow = null_faults.step_seconds([f for job in self._jobs.values() for f in job.faults] + self._faults)
-        return max(0.01, slow)
+        return max(0.001, slow)
 
     def stop(self) -> None:
         self._models.clear()

@@ -17,6 +17,10 @@ WIDTH = 64
 ECHO_BYTES = 32 << 10
 TASKS = ("text-generation", "feature-extraction")
 TENSOR_TASKS = ("echo", "copy")
+_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "max_tokens": (0, math.inf), "temperature": (0, math.inf), "top_k": (0, math.inf), "top_p": (0, 1),
+    "min_p": (0, 1), "n": (1, 64),
+}  # fmt: skip
 
 
 def task_of(request: Request) -> str:
@@ -60,11 +64,7 @@ def prompt_ids(prompt: Prompt, text: str) -> list[int]:
 
 def check_sampling(sampling: SamplingParams) -> None:
     """Raises BadArgument for values that make no sense, NotSupported for what the null device does not do."""
-    bounds = {
-        "max_tokens": (0, math.inf), "temperature": (0, math.inf), "top_k": (0, math.inf), "top_p": (0, 1),
-        "min_p": (0, 1), "n": (1, 64),
-    }  # fmt: skip
-    for name, (low, high) in bounds.items():
+    for name, (low, high) in _BOUNDS.items():
         value = getattr(sampling, name)
         if not low <= value <= high:
             raise BadArgument(

@@ -1,0 +1,147 @@
+"""A kernel of a few lines: the other end of a host's socket, for tests with real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from llmos.syscalls.wire import TERMINAL, Message, MessageKind, pack, unpack
+
+PATIENCE_S = 60.0
+
+
+@dataclass
+class FakeKernel:
+    """Speaks to one host process. Everything it receives stays in `log`, in order."""
+
+    folder: Path
+    name: str = "null0"
+    environ: Mapping[str, str] = field(default_factory=dict)
+    log: list[Message] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.endpoint = f"ipc://{self.folder}/h.sock"
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(self.endpoint)
+        self._route = b""
+        self._number = 0
+        self.process = self.spawn()
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-P", "-m", "llmos.drivers.host", self.name, "--socket", self.endpoint]
+        environ = {**os.environ, "LLMOS_PARENT_PID": str(os.getpid()), **self.environ}
+        return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def raw(self) -> list[bytes]:
+        """The next message as frames; fails when the host has ended or none comes."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not self._socket.poll(100):
+            if self.process.poll() is not None and not self._socket.poll(0):
+                out, err = self.output()
+                raise EOFError(f"the host ended with {self.process.returncode}: {out}{err}")
+            assert time.monotonic() < deadline, f"nothing came; so far {self.log[-5:]}"
+        self._route, *frames = self._socket.recv_multipart()
+        return frames
+
+    def next(self) -> Message:
+        message = unpack(self.raw())
+        self.log.append(message)
+        return message
+
+    def until(self, kind: MessageKind, *, number: int | None = None, name: str | None = None) -> Message:
+        """The next message of a kind, about a call or with a name."""
+        while True:
+            message = self.next()
+            if message.kind is kind and number in (None, message.request) and name in (None, message.name):
+                return message
+
+    def send(self, name: str, body: Any = None) -> int:
+        """Call without waiting; returns the call's number."""
+        self._number += 1
+        self._socket.send_multipart([self._route, *pack(MessageKind.CALL, self._number, name, body)])
+        return self._number
+
+    def send_frames(self, frames: list[bytes]) -> None:
+        self._socket.send_multipart([self._route, *frames])
+
+    def answer(self, number: int) -> Message:
+        """The terminal answer of a call; those that passed by while waiting for another count."""
+        for message in self.log:
+            if message.kind in TERMINAL and message.request == number:
+                return message
+        while True:
+            message = self.next()
+            if message.kind in TERMINAL and message.request == number:
+                return message
+
+    def call(self, name: str, body: Any = None) -> Any:
+        """Call and wait; the value of the answer, or the whole body of an error."""
+        message = self.answer(self.send(name, body))
+        return message.body if message.kind is MessageKind.ERROR else message.body["value"]
+
+    def start(self, **config: Any) -> Message:
+        """Bring the driver up; returns its `ready` event."""
+        self.until(MessageKind.BEAT)
+        manifest = {"driver": self.name, "threads": 1, "config": config}
+        assert self.call("start", {"manifest": manifest}) == {}, self.log[-1]
+        return self.until(MessageKind.EVENT, name="ready")
+
+    def load(self, model: str = "m", manifest: Mapping[str, Any] | None = None) -> Any:
+        located = {"path": f"/models/{model}", "version": "v1", "files": [], "manifest": dict(manifest or {})}
+        return self.call("load", {"id": model, "model": located})
+
+    def submit(self, text: str, request: str = "r", **work: Any) -> int:
+        body = {"id": request, "model": "m", "input": {"type": "text", "text": text}, **work}
+        return self.send("submit", {"work": body})
+
+    def events(self, name: str) -> list[Message]:
+        return [message for message in self.log if message.kind is MessageKind.EVENT and message.name == name]
+
+    def wait(self) -> int:
+        """The exit status of the host; what it still says goes to the log."""
+        deadline = time.monotonic() + PATIENCE_S
+        while self.process.poll() is None or self._socket.poll(0):
+            assert time.monotonic() < deadline, "the host does not end"
+            if self._socket.poll(20):
+                self.next()
+        return self.process.returncode
+
+    def output(self) -> tuple[str, str]:
+        """What the ended host printed."""
+        out, err = self.process.communicate(timeout=PATIENCE_S)
+        return out.decode(), err.decode()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        if self.process.stdout is not None and not self.process.stdout.closed:
+            self.process.communicate()
+        self._socket.close()
+        self._context.term()
+
+
+@pytest.fixture
+def kernel(folder: Path) -> Iterator[FakeKernel]:
+    """A null device's host, not started yet."""
+    fake = FakeKernel(folder)
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def null(kernel: FakeKernel) -> FakeKernel:
+    """A null device with a model `m`."""
+    kernel.start()
+    kernel.load()
+    return kernel
