@@ -188,11 +188,19 @@ def load(
         limits=convert(tables["limits"], SystemLimits, "limits"),
         drivers=Drivers(
             load=convert(listed, _Load, "drivers").load,
-            settings={name: convert(t, DriverConfig, f"drivers.{name}") for name, t in tables["drivers"].items()},
+            settings={name: _driver(name, table) for name, table in tables["drivers"].items()},
         ),
         policies=Policies.parse(tables["policy"]),
         journal=_journal(convert(tables["journal"], _Journal, "journal"), paths.home),
     )
+
+
+def _driver(name: str, table: object) -> DriverConfig:
+    if not isinstance(table, dict):
+        raise ConfigError(
+            f"unknown key drivers.{name}; drivers.load lists names, and [drivers.NAME] is a driver's table"
+        )
+    return convert(table, DriverConfig, f"drivers.{name}")
 
 
 def _folder(text: str | Path) -> Path:

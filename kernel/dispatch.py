@@ -142,7 +142,7 @@ class Dispatcher:
             self.cancel(request)
 
     def cancel(self, request: Request) -> bool:
-        """End a request early: running work answers with what it has, waiting work with an error. False when it had ended."""
+        """End a request early: running work answers with what it has, waiting work with an error. False if over."""
         if request.finished:
             return False
         if request.on_cancel is None or not request.on_cancel():

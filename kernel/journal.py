@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 LEVELS = ("debug", "info", "warning", "error")
 _RANK = {level: rank for rank, level in enumerate(LEVELS)}
-_BATCH = 2000
+_BATCH = 1000
 MAX_TEXT = 8192
-_UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
+_UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 class Journal:
@@ -180,6 +180,7 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
     """Fields as plain types that survive msgpack and JSON."""
     try:
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(fields))
+        msgspec.msgpack.encode(plain)
     except _UNENCODABLE:
         plain = {_clean(name): _clean(repr(value)) for name, value in fields.items()}
     return plain
@@ -187,10 +188,13 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _plain_reason(reason: Reason) -> Reason:
     try:
-        msgspec.json.encode(reason)
+        msgspec.msgpack.encode(msgspec.json.decode(msgspec.json.encode(reason), type=Reason))
     except _UNENCODABLE:
-        numbers = {_clean(name): _clean(str(value)) for name, value in reason.numbers.items()}
         return Reason(
-            code=_clean(reason.code), text=_clean(reason.text), numbers=dict(numbers), rule=_clean(reason.rule), at=reason.at
-        )  # fmt: skip
+            code=_clean(reason.code),
+            text=_clean(reason.text),
+            numbers={_clean(name): _clean(str(value)) for name, value in reason.numbers.items()},
+            rule=_clean(reason.rule),
+            at=reason.at,
+        )
     return reason

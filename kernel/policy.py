@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -69,12 +69,12 @@ class Policy:
         return frozenset() if kind in _GIVEN else ALL_RIGHTS
 
 
+@dataclass(frozen=True)
 class Policies:
-    """The policies of all users."""
+    """The policies of all users: the table for everybody else, and those by uid."""
 
-    def __init__(self, default: UserRule | None = None, users: Mapping[int, UserRule] | None = None) -> None:
-        self._default = default
-        self._users = dict(users or {})
+    default: UserRule | None = None
+    users: Mapping[int, UserRule] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, table: Mapping[str, object]) -> Policies:
@@ -85,7 +85,7 @@ class Policies:
         users: dict[int, UserRule] = {}
         by_uid = table.get("uid", {})
         if not isinstance(by_uid, dict):
-            raise ConfigError("policy.uid: expected tables such as [policy.uid.1000]")
+            raise ConfigError(f"policy.uid is {by_uid!r}; expected tables such as [policy.uid.1000]")
         for uid, inner in by_uid.items():
             if not uid.isascii() or not uid.isdigit():
                 raise ConfigError(f"policy.uid.{uid}: {uid!r} is no uid; `id -u NAME` prints the number of a user")
@@ -94,14 +94,14 @@ class Policies:
 
     def of(self, uid: int, tenant: str, own_uid: int, home: Path) -> Policy | None:
         """The policy of a session; None when the file does not let this user in."""
-        rule = self._users.get(uid)
+        rule = self.users.get(uid)
         standard = standard_mounts(home)
         own = uid == own_uid
         if own:
             policy = Policy({kind.value: ALL_RIGHTS for kind in Kind}, standard, Limits(), own=True)
-        elif self._default is not None:
-            rule = rule or UserRule(tenant=self._default.tenant)
-            policy = _laid_over(Policy({}, {}, Limits(), own=False), self._default, standard)
+        elif self.default is not None:
+            rule = rule or UserRule(tenant=self.default.tenant)
+            policy = _laid_over(Policy({}, {}, Limits(), own=False), self.default, standard)
         elif rule is not None:
             policy = Policy({}, {}, Limits(), own=False)
         else:

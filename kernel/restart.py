@@ -51,7 +51,7 @@ class RestartPolicy:
         self._rules = rules or RestartRules()
         self._recent: deque[int] = deque()
         self._attempt = 0
-        self._started = 0
+        self._healthy_since: int | None = None
         self.failed = False
         self.restarts = 0
         """Restarts since the kernel started; never reset."""
@@ -59,6 +59,7 @@ class RestartPolicy:
     def exited(self, now: int, cause: str) -> Restart | GiveUp:
         """The process ended, or could not be started: what to do."""
         rules = self._rules
+        self._healthy_since = None
         while self._recent and now - self._recent[0] >= rules.period_s * SECOND:
             self._recent.popleft()
         if self.failed or len(self._recent) >= rules.restarts:
@@ -76,18 +77,20 @@ class RestartPolicy:
             numbers={"delay_s": delay, "attempt": self._attempt, "recent": len(self._recent)},
             rule="first restart at once, then after growing pauses",
         )
-        self._started = now + int(delay * SECOND)
-        return Restart(self._started, self._attempt, reason)
+        return Restart(now + int(delay * SECOND), self._attempt, reason)
 
     def healthy(self, now: int) -> None:
-        """A sign of life of a driver that is ready: long enough after its restart it resets the pauses."""
-        if now - self._started >= self._rules.healthy_s * SECOND:
+        """A sign of life of a driver that is ready; signs over long enough a time reset the pauses."""
+        if self._healthy_since is None:
+            self._healthy_since = now
+        elif now - self._healthy_since >= self._rules.healthy_s * SECOND:
             self._attempt = 0
 
     def reset(self) -> None:
         """Forget all failures: an operator asked to try again."""
         self._recent.clear()
         self._attempt = 0
+        self._healthy_since = None
         self.failed = False
 
     def _give_up(self, cause: str) -> GiveUp:

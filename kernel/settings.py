@@ -21,6 +21,7 @@ class Section(Argument):
 T = TypeVar("T", bound=msgspec.Struct)
 
 _AT = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
+_MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]+)`")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>[^`]+)`")
 
 
@@ -38,11 +39,21 @@ def convert(table: object, cls: type[T], where: str) -> T:
     inner = at["path"] if at else ""
     path = ".".join(part for part in (where, inner) if part)
     text = _AT.sub("", message)
-    unknown = _UNKNOWN.match(text)
-    if unknown is None:
-        raise ConfigError(f"{path}: {text[:1].lower()}{text[1:]}")
-    known = _keys(cls)
-    raise ConfigError(f"unknown key {path}.{unknown['field']}; {suggest(unknown['field'], known)}")
+    if unknown := _UNKNOWN.match(text):
+        raise ConfigError(f"unknown key {path}.{unknown['field']}; {suggest(unknown['field'], _keys(cls))}")
+    if missing := _MISSING.match(text):
+        raise ConfigError(f"{path}: the key {missing['field']!r} is missing")
+    expected = text.removeprefix("Expected ").replace("`", "")
+    raise ConfigError(f"{path} is {_look_up(table, inner)!r}; expected {expected}")
+
+
+def _look_up(table: Any, path: str) -> Any:
+    """The value at a dotted path, or the innermost one that the path still names; `[...]` stands for any key."""
+    for part in path.split("."):
+        if not isinstance(table, dict) or part not in table:
+            return table
+        table = table[part]
+    return table
 
 
 def suggest(key: str, known: list[str]) -> str:
@@ -55,15 +66,15 @@ def suggest(key: str, known: list[str]) -> str:
 
 def _keys(cls: Any) -> list[str]:
     """The keys of a Struct and of the Structs inside it."""
-    found: list[str] = []
+    found: dict[str, None] = {}
     pending = [msgspec.inspect.type_info(cls)]
     while pending:
         info = pending.pop()
         for field in getattr(info, "fields", ()):
-            found.append(field.encode_name)
+            found[field.encode_name] = None
             pending.append(field.type)
         pending.extend(getattr(info, "types", ()))
         value = getattr(info, "value_type", None)
         if value is not None:
             pending.append(value)
-    return found
+    return list(found)

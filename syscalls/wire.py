@@ -39,6 +39,8 @@ class MessageKind(StrEnum):
 
 
 _KINDS = {kind.value: kind for kind in MessageKind}
+_OPENERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
+"""First bytes of msgpack's lists and maps: fixmap, fixarray, array 16 and 32, map 16 and 32."""
 _CONTAINERS = frozenset({list, dict, tuple})
 TERMINAL = frozenset({MessageKind.REPLY, MessageKind.ERROR, MessageKind.END})
 
@@ -139,21 +141,25 @@ def unpack_body(frame: bytes) -> dict[str, Any]:
     body = _unpackb(frame, "body")
     if not isinstance(body, dict):
         raise BadCall(f"the body is a {type(body).__name__}, not a map")
-    _check_shape(body)
+    if _may_be_too_deep(frame):
+        _check_shape(body)
     return body
 
 
 def _packb(body: Any) -> bytes:
+    plain: Any = None
     try:
         plain = msgspec.to_builtins(body, builtin_types=(bytes,), str_keys=False)
-        _check_shape(plain)
         packed: bytes = msgpack.packb(plain)
     except RecursionError:
         raise TooLarge("the message contains itself, or is nested too deep to be sent", limit=LIMITS.depth) from None
     except (TypeError, ValueError, OverflowError) as error:
+        _check_shape(plain or ())
         want = "numbers of at most 64 bits, valid text, bytes, lists and maps"
         text = f"the message cannot be sent: {error}; it may hold {want}"
         raise BadArgument(text, got=str(error), want=want) from None
+    if _may_be_too_deep(packed):
+        _check_shape(plain)
     return packed
 
 
@@ -170,6 +176,11 @@ def _unpackb(frame: bytes, what: str) -> Any:
 
 def _refuse(code: int, data: bytes) -> None:
     raise ValueError(f"extension type {code} is not used here")
+
+
+def _may_be_too_deep(frame: bytes) -> bool:
+    """Cheap and safe: it is no deeper than it has bytes that could open a list or map, no longer than its bytes."""
+    return len(frame) - len(frame.translate(None, _OPENERS)) > LIMITS.depth or len(frame) > LIMITS.items
 
 
 def _check_shape(body: Any) -> None:

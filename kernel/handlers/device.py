@@ -43,7 +43,7 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
         expires=expires,
     )
     if call.ttl_s is not None:
-        found.timer = kernel.runner.after(call.ttl_s, lambda: kernel.holdings.end_lease(found, "its time to live has passed"))
+        found.timer = kernel.runner.after(call.ttl_s, lambda: kernel.holdings.end_lease(found, "its time is over"))
     session.lease_bytes += call.bytes
     handle = kernel.add_object(found, session, ALL_RIGHTS)
     return Lease(handle=handle, id=lease_id, device=device.name, bytes=call.bytes, expires=expires, share=call.share)
