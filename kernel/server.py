@@ -87,7 +87,7 @@ class Server:
         if listen_fd is not None:
             socket.setsockopt(zmq.USE_FD, listen_fd)
         socket.bind(endpoint)
-        self._poll.register(socket.getsockopt(zmq.FD), select.EPOLLIN)
+        self._poll.register(int(socket.getsockopt(zmq.FD)), select.EPOLLIN)
         return socket
 
     # ---- file descriptors (Watcher)
