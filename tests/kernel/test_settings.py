@@ -1,0 +1,56 @@
+"""Tables to Structs: what errors say."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+from msgspec import Meta, field
+
+from llmos.kernel.settings import ConfigError, Section, convert, suggest
+
+
+class Inner(Section):
+    threads: Annotated[int, Meta(ge=0)] = 0
+
+
+class Outer(Section):
+    name: str
+    inner: Inner = Inner()
+    many: dict[str, Inner] = field(default_factory=dict)
+    maybe: Inner | None = None
+
+
+def test_a_table_that_fits() -> None:
+    outer = convert({"name": "x", "inner": {"threads": 2}, "many": {"a": {}}}, Outer, "outer")
+    assert outer == Outer(name="x", inner=Inner(threads=2), many={"a": Inner()})
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ({"nam": "x", "name": "x"}, "unknown key outer.nam; did you mean 'name'?"),
+        ({"name": "x", "inner": {"thread": 1}}, "unknown key outer.inner.thread; did you mean 'threads'?"),
+        (
+            {"name": "x", "maybe": {"zzz": 1}},
+            "unknown key outer.maybe.zzz; known are inner, many, maybe, name, threads",
+        ),
+        ({"name": 5}, "outer.name is 5; expected str, got int"),
+        ({"name": "x", "inner": {"threads": -1}}, "outer.inner.threads is -1; expected int >= 0"),
+        (
+            {"name": "x", "many": {"a": 5}},
+            "outer.many[...] is {'name': 'x', 'many': {'a': 5}}; expected object, got int",
+        ),
+        ({}, "outer: the key 'name' is missing"),
+        (5, "outer is 5; expected object, got int"),
+    ],
+)
+def test_errors_name_the_key(table: object, text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        convert(table, Outer, "outer")
+    assert str(error.value) == text
+
+
+def test_suggestions() -> None:
+    assert suggest("listne", ["listen", "paths"]) == "did you mean 'listen'?"
+    assert suggest("x", ["listen", "paths"]) == "known are listen, paths"
