@@ -160,10 +160,10 @@ def serve(options: argparse.Namespace, config: KernelConfig) -> None:
         server.kernel.start_drivers()
         server.run()
     finally:
-        server.close()
         signals.close()
         if parent is not None:
             os.close(parent)
+        server.close()
         context.term()
         config.paths.socket.unlink(missing_ok=True)
 

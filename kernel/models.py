@@ -16,7 +16,7 @@ from llmos.syscalls.errors import (
 from llmos.syscalls.types import Kind, LoadOptions, Plan
 
 from .objects import ModelObject
-from .recipes import owned, recipe, short_name, sizes, tell
+from .recipes import held, owned, recipe, short_name, tell
 from .residency import Event, Sleep, State
 from .supervisor import UP, Driver
 
@@ -240,7 +240,7 @@ class ModelService:
                 self._event(model, Event.SLEEP_FAILED)
                 self._open(model)
             raise
-        kernel.ledger.resize(model.driver.name, model.host_id, sizes(asleep.rows))
+        kernel.ledger.resize(model.driver.name, model.host_id, held(asleep.rows))
         kernel.holdings.contexts_lost(model, "its model was put to sleep")
         self._event(model, Event.SLEPT)
 

@@ -21,10 +21,11 @@ def owned(row: LedgerRow, device: str, owner: str) -> LedgerRow:
     )
 
 
-def sizes(rows: Sequence[LedgerRow]) -> dict[str, int]:
+def held(rows: Sequence[LedgerRow]) -> dict[str, int]:
+    """Bytes by use that are really held, as measured: what a sleeping model keeps of its device."""
     sizes: dict[str, int] = {}
     for row in rows:
-        sizes[row.what] = sizes.get(row.what, 0) + max(row.predicted, row.allocator, row.driver)
+        sizes[row.what] = sizes.get(row.what, 0) + max(row.allocator, row.driver)
     return sizes
 
 

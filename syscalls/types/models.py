@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -23,7 +23,7 @@ class Quant(Argument):
 class LoadOptions(Argument):
     """How to load a model."""
 
-    dtype: Annotated[str, "auto, float32, bfloat16 or float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     kv_dtype: str = "auto"
     max_context: Annotated[int, Meta(ge=1)] | None = None
     quant: Quant | None = None
