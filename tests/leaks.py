@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import hashlib
 import os
 import tempfile
 import threading
@@ -40,12 +41,22 @@ def processes() -> Seen:
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
             pids.update((task / "children").read_text().split())
-    mark = f"{MARK}={os.environ.get(MARK, 'none')}".encode()
-    own = str(os.getpid())
-    others = {entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()} - pids - {own}
-    pids.update(pid for pid in others if mark in _read(f"/proc/{pid}/environ").split(b"\0"))
-    found = {pid: _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace") for pid in pids}
+    pids.update(pid for pid in _all_pids() - pids if _is_ours(pid))
+    found = {pid: " ".join(_words(pid)) for pid in pids}
     return {pid: line for pid, line in found.items() if not any(name in line for name in _LASTING_PROCESSES)}
+
+
+def _all_pids() -> set[str]:
+    return {entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()} - {str(os.getpid())}
+
+
+def _is_ours(pid: str) -> bool:
+    return f"{MARK}={os.environ.get(MARK, 'none')}".encode() in _read(f"/proc/{pid}/environ").split(b"\0")
+
+
+def _words(pid: str) -> list[str]:
+    """The command line."""
+    return _read(f"/proc/{pid}/cmdline").decode(errors="replace").split("\0")
 
 
 def _read(path: str) -> bytes:
@@ -76,9 +87,17 @@ def files() -> Seen:
     """Entries of the temporary folder, sockets below it, and shared-memory files of the project."""
     temporary = Path(tempfile.gettempdir())
     found = [*temporary.iterdir(), *(p for p in temporary.rglob("*") if p.is_socket())]
-    if SHARED_MEMORY.is_dir():
-        found += [p for p in SHARED_MEMORY.iterdir() if p.name.startswith(PREFIX)]
+    if SHARED_MEMORY.is_dir() and (shared := [p for p in SHARED_MEMORY.iterdir() if p.name.startswith(PREFIX)]):
+        foreign = _foreign_buffers()
+        found += [path for path in shared if not path.name.endswith(foreign)]
     return {str(path): "socket" if path.is_socket() else "file or folder" for path in found}
+
+
+def _foreign_buffers() -> tuple[str, ...]:
+    """Endings of the buffer folders (`kernel/config.py` names them) of kernels that other test runs have started."""
+    lines = [_words(pid) for pid in _all_pids() if not _is_ours(pid)]
+    runtimes = [line[line.index("--runtime") + 1] for line in lines if "--runtime" in line[:-1]]
+    return tuple(hashlib.sha256(os.fsencode(runtime)).hexdigest()[:12] for runtime in runtimes)
 
 
 DETECTORS: dict[str, Callable[[], Seen]] = {
@@ -97,17 +116,22 @@ def look() -> dict[str, Seen]:
 def left_since(before: dict[str, Seen], patience: float = PATIENCE_S) -> list[str]:
     """What exists now and did not before, one line each; what is about to end is given time to."""
     deadline = time.monotonic() + patience
-    while True:
-        left = [
-            f"{name} {identity}: {text}"
-            for name, seen in before.items()
-            for identity, text in DETECTORS[name]().items()
-            if identity not in seen
-        ]
-        if not left or time.monotonic() > deadline:
-            return left
+    left = _new_since(before)
+    while left and time.monotonic() < deadline:
         gc.collect()
         time.sleep(0.01)
+        now = _new_since(before)
+        left = [line for line in left if line in now]
+    return left
+
+
+def _new_since(before: dict[str, Seen]) -> list[str]:
+    return [
+        f"{name} {identity}: {text}"
+        for name, seen in before.items()
+        for identity, text in DETECTORS[name]().items()
+        if identity not in seen
+    ]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -103,7 +103,7 @@ def test_whatever_stands_in_fields_and_reasons(code: int, fields: Any, reasons: 
         NotFound("x", reasons=[{"code": "c"}] * 5_000_000),
         NotFound("x", reasons=[{"k" * 9_000_000: 1.5}]),
     ],
-    ids="long no-text request reasons many keys".split(),
+    ids=["long", "no-text", "request", "reasons", "many", "keys"],
 )
 def test_any_error_can_be_sent(error: LlmosError) -> None:
     frames = error_frames(1, error)

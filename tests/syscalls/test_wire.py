@@ -158,7 +158,7 @@ def test_a_message_has_two_frames(count: int) -> None:
         msgpack.packb({"a": msgpack.ExtType(5, b"xyz")}),
         msgpack.packb({"a": msgpack.Timestamp(0)}),
     ],
-    ids="empty reserved trailing list number bad-text list-as-key empty-ext ext timestamp".split(),
+    ids=["empty", "reserved", "trailing", "list", "number", "bad-text", "list-as-key", "empty-ext", "ext", "timestamp"],
 )
 def test_a_bad_body_is_a_bad_call(body: bytes) -> None:
     with pytest.raises(BadCall):
