@@ -137,7 +137,8 @@ def _check_needed(parts: Mapping[str, ScannedFile], files: Mapping[str, ScannedF
         raise bad(MANIFEST, f"does not list {MARKERS[0]} (or {MARKERS[1]} for an adapter)")
     if weight_files(parts):
         return
-    pickled = next((name for name in files if not is_part(name) and name != MANIFEST), None)
-    if pickled is not None:
-        raise bad(pickled, "the weights are only there as a pickle, which could run any code; convert to safetensors")
+    pickles = [file for name, file in files.items() if not is_part(name) and name != MANIFEST]
+    if pickles:
+        largest = max(pickles, key=lambda file: file.bytes)
+        raise bad(largest.name, "the only weights are a pickle, which could run any code; convert it to safetensors")
     raise bad("model.safetensors", "is missing: the folder holds no weights; copy them into it")

@@ -178,15 +178,15 @@ class ModelsFileSystem(FileSystem):
         return lock
 
     def _child(self, parts: Parts) -> FileInfo | None:
-        model = self._store.model(parts)
-        if model is None:
-            return FileInfo(join(parts), "folder")
         try:
+            model = self._store.model(parts)
+            if model is None:
+                return FileInfo(join(parts), "folder")
             return _model_info(model, self._describer.describe(model, model.choose("")), model.path)
         except FileNotFoundError:
             return None  # removed while the folder was listed
-        except OSError as error:
-            return FileInfo(model.path, "model", version=model.current, fields={"problem": error.strerror})
+        except PermissionError as error:
+            return FileInfo(join(parts), "folder", fields={"problem": error.strerror})
 
     def _entries(self, described: Described, inner: Parts, prefix: str) -> Iterator[FileInfo]:
         depth = len(inner)

@@ -72,8 +72,11 @@ def _parse(raw: bytes) -> dict[str, Any]:
         header = json.loads(raw, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
         raise BadHeader(f"has a header that is not JSON ({error})") from None
-    if not isinstance(header, dict):
+    if not isinstance(header, dict) or not raw.startswith(b"{"):
         raise BadHeader("has a header that is not a JSON object")
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise BadHeader("has metadata that is not a map of texts")
     return header
 
 

@@ -274,4 +274,7 @@ def _shown(folder: Path) -> bool:
     name = folder.name
     if name.startswith(".") or "@" in name or not is_text(name) or not folder.is_dir():
         return False
-    return _is_model(folder) or not (folder / VERSIONS).is_dir()
+    try:
+        return _is_model(folder) or any(entry.name != VERSIONS for entry in folder.iterdir())
+    except PermissionError:
+        return True
