@@ -32,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(LLMOS_HOME=str(home), HF_HOME=str(home / "hf"), HF_HUB_OFFLINE="1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.gettempdir()  # importing torch._dynamo makes this folder
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -5,11 +5,13 @@ torch and transformers are imported when the device starts, not when this module
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 NAME = "cpu0"
 PREFILL_TOKENS = 512
 CPU_INFO = Path("/proc/cpuinfo")
+CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 SAMPLE_S = 10.0
 """Seconds between two looks at the process's size: the system walks all its pages for an answer."""
 
@@ -61,12 +64,13 @@ class CpuDevice(Device):
             said = f"prefill_tokens is {prefill_tokens!r}; expected an integer of 1 or more"
             raise BadArgument(said, name="prefill_tokens", got=repr(prefill_tokens), want="an integer of 1 or more")
         os.environ["HF_HUB_OFFLINE"] = "1"
-        import torch
-        import transformers
+        with _no_compiler_cache():
+            import torch
+            import transformers
 
-        from ..engine.engine import Engine
-        from ..engine.memory import process_bytes
-        from ..ops.reference import register_reference
+            from ..engine.engine import Engine
+            from ..engine.memory import process_bytes
+            from ..ops.reference import register_reference
 
         transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -154,6 +158,17 @@ class CpuDevice(Device):
         if self._engine is None:
             raise BadState(f"the device {self._device} is not started", state="stopped")
         return self._engine
+
+
+@contextlib.contextmanager
+def _no_compiler_cache() -> Iterator[None]:
+    """Importing torch's compiler makes a cache folder; this one exists already, so that nothing stays behind."""
+    if CACHE_VARIABLE in os.environ:
+        yield
+        return
+    os.environ[CACHE_VARIABLE] = tempfile.gettempdir()
+    yield
+    del os.environ[CACHE_VARIABLE]
 
 
 def _silent(done: int, total: int, unit: str = "bytes", stage: str = "") -> None:

@@ -99,7 +99,7 @@ def load(source: ModelSource, settings: LoadSettings, progress: ProgressSink) ->
         progress(weights.bytes, weights.bytes, "bytes", "build")
         module = _module(source, folder, about, weights)
     about = replace(about, context=_usable_context(module, tokenizer, about))
-    return Bundle(module, tokenizer, about, _eos(module, tokenizer), module.get_input_embeddings().num_embeddings)
+    return Bundle(module, tokenizer, about, _eos(module), module.get_input_embeddings().num_embeddings)
 
 
 def empty_module(about: Description) -> Any:
@@ -239,11 +239,9 @@ def _refuse_quantized(source: ModelSource, raw: Mapping[str, Any]) -> None:
         raise NotSupported(f"{source.path}: {why}; load the original weights", why=why)
 
 
-def _eos(module: Any, tokenizer: Any) -> frozenset[int]:
-    """End tokens as `generate` knows them; the tokenizer's when the model names none."""
+def _eos(module: Any) -> frozenset[int]:
+    """End tokens as `generate` knows them; a model that names none is ended by length or stop strings."""
     found = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
-    if found is None:
-        found = tokenizer.eos_token_id
     return frozenset(found if isinstance(found, list) else () if found is None else (found,))
 
 
