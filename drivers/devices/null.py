@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from llmos.drivers.contract import (
-    Device, DoneEvent, Facts, FailedEvent, LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink,
-    Request, Row, StepEvent,
+    Device, DoneEvent, EmbedSettings, Facts, FailedEvent, LoadedModel, LoadSettings, ModelSource, OpenedContext,
+    ProgressSink, Request, Row, StepEvent,
 )  # fmt: skip
 from llmos.drivers.hookspecs import Send, hookimpl
 from llmos.syscalls.errors import (
@@ -25,11 +25,14 @@ from llmos.syscalls.errors import (
 
 from . import null_faults
 from .null_faults import Fault, Tamper
-from .null_model import TASKS, Echo, TensorMover, check_sampling, embed, prompt_ids, prompt_text, task_of
+from .null_model import (
+    TASKS, Echo, TensorMover, check_embedding, check_sampling, embed, prompt_ids, prompt_text, task_of,
+)  # fmt: skip
 
 MEMORY_BYTES = 1 << 30
 MODEL_BYTES = 1 << 20
 CONTEXT_TOKENS = 4096
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 KV_BYTES = 1024
 """Bytes a token of a conversation is said to take."""
 
@@ -135,8 +138,7 @@ class NullDevice(Device):
     ) -> LoadedModel:
         if model in self._models:
             raise Exists(f"a model {model} is loaded already")
-        if settings.quant is not None:
-            raise NotSupported("the null device has no weights to quantize", why="no weights")
+        _check_settings(settings)
         if base:
             self._model(base)
         size = _model_bytes(source)
@@ -227,11 +229,15 @@ class NullDevice(Device):
                 raise BadState(f"context {request.context} belongs to model {context.model}", state="foreign")
             cached, limit = len(context.ids), context.max_tokens
         embeds = task == "feature-extraction"
-        truncates = embeds and request.embed is not None and request.embed.max_tokens is not None
+        embedding = request.embed or EmbedSettings()
+        check_embedding(embedding)
+        truncates = embeds and embedding.max_tokens is not None
         if cached + len(ids) > limit and not truncates:
             tokens = cached + len(ids)
             raise TooLarge(f"the prompt has {tokens} tokens, {limit} fit", limit=limit, got=tokens)
-        echo = None if embeds else Echo(ids, request.sampling, room=limit - cached - len(ids))
+        echo = None if embeds else Echo(
+            ids, request.sampling, room=limit - cached - len(ids), stream=request.stream
+        )
         return _Job(request, task, [*model.faults, *faults], ids, cached, echo, time.monotonic())
 
     def cancel(self, request: str) -> None:
@@ -288,7 +294,7 @@ class NullDevice(Device):
         elif request.prompt.tensors is not None:
             fields["tensors"] = self._mover.run(job.task, request.prompt.tensors)
         else:
-            fields["embeddings"], fields["truncated"] = embed(job.ids, request.embed)
+            fields["embeddings"], fields["truncated"] = embed(job.ids, request.embed or EmbedSettings())
         return DoneEvent(
             request.id,
             job.task,
@@ -354,6 +360,17 @@ def _due(fault: Fault, number: int) -> bool:
 
 def _row(what: str, owner: str, size: int) -> Row:
     return Row(what, owner, predicted=size, allocator=size, driver=size)
+
+
+def _check_settings(settings: LoadSettings) -> None:
+    """Raises BadArgument, NotSupported."""
+    for name, known in (("dtype", DTYPES), ("kv_dtype", DTYPES), ("rung", ("", "F"))):
+        value = getattr(settings, name)
+        if value not in known:
+            text = f"{name} is {value!r}; expected {', '.join(k for k in known if k)}"
+            raise BadArgument(text, name=name, got=value, want=", ".join(known))
+    if settings.quant is not None:
+        raise NotSupported("the null device has no weights to quantize", why="no weights")
 
 
 def _model_bytes(source: ModelSource) -> int:

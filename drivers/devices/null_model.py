@@ -17,10 +17,14 @@ WIDTH = 64
 ECHO_BYTES = 32 << 10
 TASKS = ("text-generation", "feature-extraction")
 TENSOR_TASKS = ("echo", "copy")
-_BOUNDS: Mapping[str, tuple[float, float]] = {
-    "max_tokens": (0, math.inf), "temperature": (0, math.inf), "top_k": (0, math.inf), "top_p": (0, 1),
-    "min_p": (0, 1), "n": (1, 64),
-}  # fmt: skip
+_BOUNDS: Mapping[str, tuple[float, float, str]] = {
+    "max_tokens": (0, math.inf, "0 or more"),
+    "temperature": (0, math.inf, "0 or more"),
+    "top_k": (0, math.inf, "0 or more"),
+    "top_p": (math.ulp(0), 1, "above 0, at most 1"),
+    "min_p": (0, 1, "0 to 1"),
+    "n": (1, 64, "1 to 64"),
+}
 
 
 def task_of(request: Request) -> str:
@@ -64,12 +68,10 @@ def prompt_ids(prompt: Prompt, text: str) -> list[int]:
 
 def check_sampling(sampling: SamplingParams) -> None:
     """Raises BadArgument for values that make no sense, NotSupported for what the null device does not do."""
-    for name, (low, high) in _BOUNDS.items():
+    for name, (low, high, want) in _BOUNDS.items():
         value = getattr(sampling, name)
         if not low <= value <= high:
-            raise BadArgument(
-                f"{name} is {value}; expected {low} to {high}", name=name, got=str(value), want=f"{low} to {high}"
-            )
+            raise BadArgument(f"{name} is {value}; expected {want}", name=name, got=str(value), want=want)
     if sampling.grammar is not None:
         raise NotSupported("the null device only echoes: it follows no grammar", why="echoes only")
     if sampling.prompt_logprobs is not None:
@@ -82,9 +84,11 @@ class Echo:
     Args:
         ids: the prompt.
         room: tokens that still fit behind it.
+        stream: whether to say it in pieces.
     """
 
-    def __init__(self, ids: Sequence[int], sampling: SamplingParams, room: int) -> None:
+    def __init__(self, ids: Sequence[int], sampling: SamplingParams, room: int, *, stream: bool) -> None:
+        self._stream = stream
         self._source = [token for token in ids if token != END]
         self._sampling = sampling
         self._limit = min(sampling.max_tokens, room)
@@ -141,6 +145,8 @@ class Echo:
 
     def _say(self, request: str) -> list[ChunkEvent]:
         """What may be said: not the beginning of a stop text, which may still be cut."""
+        if not self._stream:
+            return []
         end = len(self._text) if self.reason else len(self._text) - self._held_back()
         if end <= self._said and not (self.reason and self._unsaid):
             return []
@@ -167,14 +173,17 @@ class Echo:
         ]
 
 
-def embed(ids: Sequence[int], settings: EmbedSettings | None) -> tuple[list[list[float]], list[bool]]:
-    """One row for one input, and whether it was cut. Token vectors are waves, different for each token."""
-    settings = settings or EmbedSettings()
-    kept = list(ids)[: settings.max_tokens] or [END]
+def check_embedding(settings: EmbedSettings) -> None:
+    """Raises BadArgument for a pooling that does not exist."""
     if settings.pooling not in ("mean", "cls", "last"):
         raise BadArgument(
             f"pooling is {settings.pooling!r}; expected mean, cls or last", name="pooling", got=settings.pooling
         )
+
+
+def embed(ids: Sequence[int], settings: EmbedSettings) -> tuple[list[list[float]], list[bool]]:
+    """One row for one input, and whether it was cut. Token vectors are waves, different for each token."""
+    kept = list(ids)[: settings.max_tokens] or [END]
     pooled = {"mean": kept, "cls": kept[:1], "last": kept[-1:]}[settings.pooling]
     row = [sum(math.cos((token + 1) * (column + 1) * 0.1) for token in pooled) / len(pooled) for column in range(WIDTH)]
     if settings.normalize:
