@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llmos.drivers.filesystems.models.filesystem import ModelsFileSystem
+from llmos.syscalls.errors import BadArgument, BadModel, Busy, Exists, NotFound, NotSupported, ReadOnly
+
+LOCATED = """
+import sys
+from llmos.drivers.filesystems.models.plugin import open_source
+system = open_source(sys.argv[1], {"cache": sys.argv[2]})
+print(system.locate("/m@1")[0], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def system(models: Any, commit: Any) -> ModelsFileSystem:
+    """One model `/m` with the versions 1, 2 and 3."""
+    found: ModelsFileSystem = models()
+    for _ in range(3):
+        commit(found, "/m")
+    return found
+
+
+def versions(system: ModelsFileSystem, path: str = "/m") -> list[str]:
+    return [*system.stat(path).fields["versions"]]
+
+
+def test_aliases_select_versions(system: ModelsFileSystem, models: Any) -> None:
+    assert system.control("alias", {"name": "m", "alias": "prod", "version": "1"})["aliases"] == {"prod": "1"}
+    system.control("alias", {"name": "/m", "alias": "next"})
+    assert system.control("alias", {"name": "m", "alias": "copy", "version": "prod"})["aliases"]["copy"] == "1"
+    assert (system.stat("/m@prod").version, system.stat("/m@next").version) == ("1", "3")
+    assert models().stat("/m").fields["aliases"] == {"prod": "1", "next": "3", "copy": "1"}
+    with pytest.raises(Busy, match="alias prod"):
+        system.remove("/m@1")
+    system.remove("/m@prod")
+    system.control("alias", {"name": "m", "alias": "copy", "version": ""})
+    system.remove("/m@1")
+    assert versions(system) == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"name": "m", "alias": "a", "version": "9"}, NotFound),
+        ({"name": "m", "alias": "a", "version": ""}, NotFound),
+        ({"name": "none", "alias": "a"}, NotFound),
+        ({"name": "m@1", "alias": "a"}, NotFound),
+        ({"name": "m/config.json", "alias": "a"}, NotFound),
+        ({"name": "m", "alias": "1"}, Exists),
+        ({"name": "m", "alias": "latest"}, BadArgument),
+        ({"name": "m", "alias": "no/slash"}, BadArgument),
+        ({"name": "m", "alias": ""}, BadArgument),
+        ({"name": "m", "alias": 5}, BadArgument),
+        ({"name": "m"}, BadArgument),
+        ({"alias": "a"}, BadArgument),
+        ({"name": "../m", "alias": "a"}, BadArgument),
+        ({"name": "m", "alias": "a", "colour": "red"}, BadArgument),
+    ],
+)
+def test_aliases_that_cannot_be(system: ModelsFileSystem, options: dict[str, Any], kind: Any) -> None:
+    with pytest.raises(kind):
+        system.control("alias", options)
+    assert system.stat("/m").fields["aliases"] == {}
+
+
+def test_rollback_goes_back_step_by_step(system: ModelsFileSystem, models: Any, commit: Any) -> None:
+    assert system.control("rollback", {"name": "m"}) == {"name": "/m", "version": "2", "was": "3"}
+    assert models().stat("/m").version == "2"
+    assert system.control("rollback", {"name": "m"})["version"] == "1"
+    with pytest.raises(NotFound, match="first version"):
+        system.control("rollback", {"name": "m"})
+    # What is stored next is current, and going back from it leads to what was current before, not to 3.
+    assert commit(system, "/m") == "4"
+    assert system.stat("/m").version == "4"
+    assert system.control("rollback", {"name": "m"})["version"] == "1"
+    assert system.control("rollback", {"name": "m", "version": "3"})["version"] == "3"
+    assert versions(system) == ["1", "2", "3", "4"]
+
+
+def test_a_removed_version_is_gone_and_its_number_is_not_given_again(
+    system: ModelsFileSystem, commit: Any, tmp_path: Path
+) -> None:
+    system.remove("/m@3")
+    assert (versions(system), system.stat("/m").version) == (["1", "2"], "2")
+    assert not (tmp_path / "models" / "m" / "versions" / "3").exists()
+    assert commit(system, "/m") == "4"
+    with pytest.raises(NotFound):
+        system.remove("/m@3")
+    assert [*(tmp_path / "models" / ".llmos" / "scratch").iterdir()] == []
+
+
+def test_a_pinned_version_stays_current_when_others_go(system: ModelsFileSystem) -> None:
+    system.control("rollback", {"name": "m", "version": "1"})
+    system.remove("/m@3")
+    assert system.stat("/m").version == "1"
+    system.remove("/m@1")
+    assert system.stat("/m").version == "2"
+
+
+def test_a_model_is_removed_with_all_that_belongs_to_it(
+    system: ModelsFileSystem, commit: Any, tmp_path: Path
+) -> None:
+    commit(system, "/org/a")
+    commit(system, "/org/b")
+    system.control("alias", {"name": "m", "alias": "prod"})
+    system.remove("/m")
+    system.remove("/org/a@1")
+    assert [info.path for info in system.list("/")] == ["/org"]
+    with pytest.raises(Busy, match="not empty"):
+        system.remove("/org")
+    system.remove("/org/b")
+    assert system.list("/") == []
+    assert [entry.name for entry in (tmp_path / "models").iterdir()] == [".llmos"]
+    for path in ("/m", "/org", "/org/b"):
+        with pytest.raises(NotFound):
+            system.remove(path)
+    with pytest.raises(ReadOnly):
+        system.remove("/")
+
+
+def test_what_is_located_is_not_removed(system: ModelsFileSystem, tmp_path: Path) -> None:
+    token, _ = system.locate("/m@1")
+    again, _ = system.locate("/m@1")
+    for path in ("/m@1", "/m"):
+        with pytest.raises(Busy, match="in use"):
+            system.remove(path)
+    system.release(token)
+    with pytest.raises(Busy):
+        system.remove("/m@1")
+    system.remove("/m@2")
+    system.release(again)
+    system.remove("/m@1")
+    assert versions(system) == ["3"]
+
+
+def test_nor_is_what_another_process_has_located_while_it_lives(system: ModelsFileSystem, tmp_path: Path) -> None:
+    arguments = [str(tmp_path / "models"), str(tmp_path / "cache")]
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCATED, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None and reader.stdout.readline()
+        with pytest.raises(Busy):
+            system.remove("/m@1")
+        assert system.control("gc", {"keep": 1})["removed"] == ["/m@2"]
+        reader.send_signal(signal.SIGKILL)
+        reader.wait()
+    assert system.control("gc", {"keep": 1})["removed"] == ["/m@1"]
+
+
+def test_a_plain_version_is_removed_and_the_others_stay(
+    models: Any, commit: Any, make_model: Any, tmp_path: Path
+) -> None:
+    make_model(tmp_path / "models" / "m", {"deep/file": b"x", ".gitattributes": b"x"})
+    system = models()
+    commit(system, "/m")
+    token, _ = system.locate("/m@local")
+    with pytest.raises(Busy):
+        system.remove("/m@local")
+    system.release(token)
+    system.remove("/m@local")
+    assert versions(system) == ["1"]
+    assert sorted(entry.name for entry in (tmp_path / "models" / "m").iterdir()) == ["refs.json", "versions"]
+
+
+def test_a_read_only_layer_is_not_touched(models: Any, commit: Any, make_model: Any, tmp_path: Path) -> None:
+    make_model(tmp_path / "low" / "m")
+    system = models(tmp_path / "models", tmp_path / "low")
+    for path in ("/m", "/m@local"):
+        with pytest.raises(ReadOnly, match="read-only"):
+            system.remove(path)
+    # Aliases and rollbacks are kept in the writable layer.
+    system.control("alias", {"name": "m", "alias": "base", "version": "local"})
+    commit(system, "/m")
+    assert system.control("rollback", {"name": "m"})["version"] == "local"
+    system.control("alias", {"name": "m", "alias": "base", "version": ""})
+    with pytest.raises(ReadOnly):
+        system.remove("/m@local")
+    system.remove("/m")
+    assert versions(system) == ["local"]
+    assert sorted(entry.name for entry in (tmp_path / "low" / "m").iterdir()) == [
+        "config.json", "model.safetensors", "tokenizer.json"
+    ]  # fmt: skip
+
+
+def test_a_read_only_source_takes_no_change(models: Any, make_model: Any, tmp_path: Path) -> None:
+    single = make_model(tmp_path / "single")
+    system = models(single)
+    for action in (
+        lambda: system.remove("/"),
+        lambda: system.control("rollback", {"name": "/"}),
+        lambda: system.control("alias", {"name": "/", "alias": "a"}),
+    ):
+        with pytest.raises(ReadOnly):
+            action()
+    assert system.control("fsck", {})["ok"]
+    assert system.control("gc", {})["removed"] == []
+    assert sorted(entry.name for entry in single.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_a_linked_model_is_changed_where_it_lies(models: Any, make_model: Any, tmp_path: Path) -> None:
+    system = models()
+    (tmp_path / "models" / "m").symlink_to(make_model(tmp_path / "elsewhere"))
+    for action in (lambda: system.remove("/m"), lambda: system.control("alias", {"name": "m", "alias": "a"})):
+        with pytest.raises(ReadOnly, match="link"):
+            action()
+
+
+def test_fsck_finds_every_kind_of_damage(system: ModelsFileSystem, make_model: Any, tmp_path: Path) -> None:
+    make_model(tmp_path / "models" / "plain")
+    report = system.control("fsck", {})
+    assert report["ok"] and report["problems"] == []
+    assert (report["models"], report["versions"], report["files"]) == (2, 4, 15)
+    kept = tmp_path / "models" / "m" / "versions"
+    flip(kept / "1" / "model.safetensors")
+    (kept / "2" / "tokenizer.json").unlink()
+    (kept / "3" / "manifest.json").write_text("{")
+    (tmp_path / "models" / "plain" / "model.safetensors").write_bytes(b"")
+    make_model(tmp_path / "models" / "refs")
+    (tmp_path / "models" / "refs" / "refs.json").write_text("{")
+    report = system.control("fsck", {})
+    assert not report["ok"]
+    assert {(found["path"], found["version"], found["file"]) for found in report["problems"]} == {
+        ("/m", "1", "model.safetensors"), ("/m", "2", "tokenizer.json"), ("/m", "3", "manifest.json"),
+        ("/plain", "local", "model.safetensors"), ("/refs", "", "refs.json"),
+    }  # fmt: skip
+    assert {found["path"] for found in system.control("fsck", {"name": "plain"})["problems"]} == {"/plain"}
+
+
+def test_gc_keeps_the_newest_and_what_is_needed(
+    system: ModelsFileSystem, commit: Any, make_model: Any, tmp_path: Path
+) -> None:
+    for _ in range(5):
+        commit(system, "/m")
+    commit(system, "/other")
+    make_model(tmp_path / "models" / "damaged")
+    (tmp_path / "models" / "damaged" / "refs.json").write_text("{")
+    system.control("alias", {"name": "m", "alias": "prod", "version": "2"})
+    system.control("rollback", {"name": "m", "version": "4"})
+    token, _ = system.locate("/m@1")
+    size = system.stat("/m@3").bytes
+    done = system.control("gc", {"keep": 2})
+    assert done["removed"] == ["/m@3", "/m@5", "/m@6"] and done["bytes"] == 3 * size
+    assert versions(system) == ["1", "2", "4", "7", "8"]
+    system.release(token)
+    assert system.stat("/m").version == "4"
+    assert system.control("gc", {"name": "m", "keep": 1})["removed"] == ["/m@1", "/m@7"]
+    assert system.control("gc", {})["removed"] == []
+
+
+@pytest.mark.parametrize("options", [{"keep": 0}, {"keep": "3"}, {"keep": True}, {"kept": 1}, {"name": 5}])
+def test_gc_refuses_what_it_does_not_understand(system: ModelsFileSystem, options: dict[str, Any]) -> None:
+    with pytest.raises(BadArgument):
+        system.control("gc", options)
+
+
+def test_unknown_actions(system: ModelsFileSystem) -> None:
+    with pytest.raises(NotSupported, match="defragment"):
+        system.control("defragment", {})
+
+
+def test_damaged_refs_stop_changes_and_loading_but_not_looking(system: ModelsFileSystem, tmp_path: Path) -> None:
+    (tmp_path / "models" / "m" / "refs.json").write_text("[]")
+    for action in (
+        lambda: system.control("rollback", {"name": "m"}),
+        lambda: system.remove("/m@1"),
+        lambda: system.stage("/m"),
+        lambda: system.locate("/m"),
+    ):
+        with pytest.raises(BadModel) as caught:
+            action()
+        assert caught.value.file == "refs.json"
+    assert "refs.json" in system.stat("/m").fields["problem"]
+
+
+def flip(path: Path) -> None:
+    """What a failing disk does: one bit changes, and nothing else of the file."""
+    times = path.stat()
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_bit_rot_of_a_plain_folder_is_found(models: Any, make_model: Any, tmp_path: Path) -> None:
+    system = models(make_model(tmp_path / "m"))
+    assert system.control("fsck", {})["ok"]
+    # The stamp cannot be forged without root, so the remembered hash is changed instead of the file.
+    entry = next(path for path in (tmp_path / "cache").iterdir() if "safetensors" in path.read_text())
+    entry.write_text(json.dumps({**json.loads(entry.read_text()), "sha256": "0" * 64}))
+    for _ in range(2):
+        [problem] = system.control("fsck", {})["problems"]
+        assert problem["file"] == "model.safetensors" and "changed on disk" in problem["why"]
