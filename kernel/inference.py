@@ -71,7 +71,7 @@ class InferenceService:
         self._submit(request, model)
         if not kernel.models.ready_to_run(model):
             request.because("model.waking", f"{model.name} is {model.status}; it is made ready first")
-            kernel.runner.spawn(self._wake(model), lambda _value, _error: None)
+            kernel.runner.spawn(self._wake(model), lambda _value, error: self._not_ready(model, error))
         attempt = Attempt()
         inference = await self._twice(request, model, work, context, attempt)
         return self._account(request, model, context, inference, attempt)
@@ -79,6 +79,12 @@ class InferenceService:
     async def _wake(self, model: ModelObject) -> None:
         await self._kernel.supervisor.wait_ready(model.driver)
         await self._kernel.models.wake(model)
+
+    def _not_ready(self, model: ModelObject, error: LlmosError | None) -> None:
+        """What waits for a model that cannot be made ready ends; after a crash it waits for the next start instead."""
+        if error is not None and not isinstance(error, PeerGone):
+            for ticket in self._kernel.scheduler.waiting(model.id):
+                self._kernel.interrupt(self._kernel.requests[ticket.id], error)
 
     def _submit(self, request: Request, model: ModelObject) -> None:
         call = request.call

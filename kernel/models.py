@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from llmos.syscalls.driver import HostLoad, HostLocate, HostPlan, HostRelease, HostSleep, HostUnload, HostWake, Located
 from llmos.syscalls.errors import (
-    BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, Unavailable,
+    BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, Unavailable,
 )  # fmt: skip
 from llmos.syscalls.types import Kind, LoadOptions, Plan
 
@@ -32,16 +32,12 @@ class ModelService:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.by_id: dict[str, ModelObject] = {}
-        self._by_host_id: dict[str, ModelObject] = {}
         self._retired: dict[str, tuple[Driver, Located, Driver]] = {}
 
     # ---- finding
 
     def named(self, name: str) -> ModelObject | None:
         return next((m for m in self.by_id.values() if m.name == name), None)
-
-    def of_host_id(self, host_id: str) -> ModelObject | None:
-        return self._by_host_id.get(host_id)
 
     async def locate(self, session: Session, path: str) -> tuple[Driver, Located]:
         """The files behind a path, and the filesystem driver that keeps them for us until `release`."""
@@ -123,7 +119,6 @@ class ModelService:
         )
         model.host_id = kernel.new_id("w")
         self.by_id[model.id] = model
-        self._by_host_id[model.host_id] = model
         kernel.objects[model.id] = model
         kernel.residency.add(model.id, driver.name, kernel.runner.clock(), options.keep_alive, options.pin)
         return model
@@ -131,11 +126,14 @@ class ModelService:
     async def _bring_up(self, model: ModelObject) -> None:
         """Plan, admit and load the weights of a model whose state is cold, lost or failed."""
         kernel = self._kernel
+        assert model.driver.link is not None
+        if kernel.residency.state(model.id) is State.FAILED:
+            model.driver.link.call(HostUnload(id=model.host_id))
+            model.host_id = kernel.new_id("w")
         self._event(model, Event.LOAD)
         plan = await self.plan(model.driver, model.located, model.options, model.host_id)
         reason = kernel.ledger.admit(model.driver.name, [(r.what, model.host_id, r.predicted) for r in plan.rows])
         model.why = [reason]
-        assert model.driver.link is not None
         call = HostLoad(
             id=model.host_id,
             model=model.located,
@@ -192,6 +190,8 @@ class ModelService:
             Busy: requests run or wait, or adapters depend on it, and neither `force` nor `drain` is set.
         """
         kernel = self._kernel
+        if model.loading is not None:
+            raise Busy(f"{model.name} is {model.status}; try again when that is done", retry_after_ms=1000)
         adapters = [m for m in self.by_id.values() if m.base is model]
         active = len(kernel.scheduler.running(model.id)) + len(kernel.scheduler.waiting(model.id))
         if (active or adapters) and not (force or drain):
@@ -214,7 +214,6 @@ class ModelService:
         """Remove the object, its handles and its waiting requests; the bytes are the caller's matter."""
         kernel = self._kernel
         self.by_id.pop(model.id, None)
-        self._by_host_id.pop(model.host_id, None)
         for ticket in kernel.scheduler.drop_lane(model.id).waiting:
             kernel.interrupt(kernel.requests[ticket.id], error)
         kernel.holdings.contexts_lost(model, "its model was unloaded")
@@ -233,6 +232,7 @@ class ModelService:
         self._event(model, Event.SLEEP)
         assert model.loaded is not None and model.driver.link is not None
         kernel.scheduler.set_lane(model.id, model.loaded.slots, open=False)
+        done = model.loading = kernel.runner.future()
         try:
             asleep = await model.driver.link.call(HostSleep(id=model.host_id))
         except LlmosError:
@@ -240,25 +240,23 @@ class ModelService:
                 self._event(model, Event.SLEEP_FAILED)
                 self._open(model)
             raise
+        finally:
+            model.loading = None
+            done.set(model)
         kernel.ledger.resize(model.driver.name, model.host_id, held(asleep.rows))
         kernel.holdings.contexts_lost(model, "its model was put to sleep")
         self._event(model, Event.SLEPT)
 
     async def wake(self, model: ModelObject) -> None:
-        """Make a model that is asleep, cold or lost ready again; callers at the same time share one wake."""
+        """Make a model that is asleep, lost or failed ready again; callers at the same time share one wake."""
         kernel = self._kernel
-        if model.loading is not None:
+        while model.loading is not None:
             await model.loading
-            return
+        self.check(model)
         state = kernel.residency.state(model.id)
         if state is State.AWAKE:
             return
-        if state is State.ASLEEP:
-            steps = self._wake_weights(model)
-        elif state in (State.LOST, State.FAILED):
-            steps = self._bring_up(model)
-        else:
-            raise BadState(f"{model.name} is {state.value}; try again when it is done", state=state.value)
+        steps = self._wake_weights(model) if state is State.ASLEEP else self._bring_up(model)
         model.loading = kernel.runner.future()
         kernel.runner.spawn(steps, lambda _value, error: self._woke(model, error))
         await model.loading
@@ -279,9 +277,15 @@ class ModelService:
         if error is None:
             waiting.set(model)
             return
-        if self._kernel.residency.state(model.id) is State.LOADING:
+        loading = self._kernel.residency.state(model.id) is State.LOADING
+        if loading and isinstance(error, PeerGone):
+            self._event(model, Event.LOST)
+            waiting.fail(error)
+            return
+        if loading:
             self._event(model, Event.LOAD_FAILED)
             model.why = [self._kernel.reason("load.failed", str(error))]
+            self._kernel.ledger.release(model.host_id)
         for ticket in self._kernel.scheduler.waiting(model.id):
             self._kernel.interrupt(self._kernel.requests[ticket.id], error)
         waiting.fail(error)
@@ -291,6 +295,8 @@ class ModelService:
         kernel = self._kernel
         if model.base is not None:
             raise NotSupported("an adapter is replaced by load_model(replace=True)", why="swap is for whole models")
+        if not self.ready_to_run(model):
+            raise BadState(f"{model.name} is {model.status}; wake it first", state=model.status)
         files, located = await self.locate(request.session, f"{model.path.partition('@')[0]}@{to}")
         host_id = kernel.new_id("w")
         try:
@@ -304,10 +310,9 @@ class ModelService:
             raise
         old = model.host_id
         self._retired[old] = (model.files, model.located, model.driver)
-        self._by_host_id.pop(old, None)
-        self._by_host_id[host_id] = model
+        model.host_id = host_id
         request.because("model.swapped", f"{model.name}: version {model.version} -> {located.version}")
-        model.host_id, model.files, model.located, model.loaded = host_id, files, located, loaded
+        model.files, model.located, model.loaded = files, located, loaded
         model.version, model.path = located.version, f"{model.path.partition('@')[0]}@{to}"
         kernel.holdings.contexts_lost(model, "its model was swapped")
         self._open(model)
