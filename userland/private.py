@@ -1,0 +1,139 @@
+"""A kernel of one's own: started with the program, gone with it, however the program ends.
+
+The kernel watches this process and stops when it is gone. A shell around it removes its folder afterwards, so that even
+`kill -9` of the program leaves nothing; should the shell be killed too, the next start sweeps up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from .places import kernel_address
+
+START_S = 30.0
+"""How long a kernel may take until it accepts calls."""
+STOP_S = 10.0
+"""How long a kernel may take to stop before it is killed."""
+_PREFIX = "llmos-boot-"
+_LOG_TAIL = 2000
+_THEN_REMOVE = '"$@"; status=$?; rm -rf -- "$0"; exit $status'
+
+
+class BootFailed(RuntimeError):
+    """A private kernel did not start; the text ends with what it said last."""
+
+
+class PrivateKernel:
+    """A kernel process of this program, with a runtime folder of its own.
+
+    Args:
+        drivers: names of the drivers to start; None starts all that are installed.
+        config: a TOML configuration file.
+        home: the folder of models and journal; None shares the user's.
+
+    Raises:
+        BootFailed: it ended, or was not ready in time.
+    """
+
+    def __init__(
+        self, drivers: Sequence[str] | None = None, config: str | Path | None = None, home: str | Path | None = None
+    ) -> None:
+        sweep()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        arguments = ["--runtime", str(self.folder), "--parent", str(os.getpid())]
+        if drivers is not None:
+            arguments += ["--drivers", ",".join(drivers)]
+        for flag, value in (("--config", config), ("--home", home)):
+            if value is not None:
+                arguments += [flag, str(Path(value).expanduser().absolute())]
+        with tempfile.TemporaryFile() as log:
+            try:
+                self._shell, ready = _spawn(self.folder, arguments, log)
+            except BaseException:
+                shutil.rmtree(self.folder, ignore_errors=True)
+                raise
+            try:
+                self.pid = _wait_ready(self._shell, ready, log)
+            except BaseException:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._shell.pid, signal.SIGKILL)
+                self._shell.wait()
+                shutil.rmtree(self.folder, ignore_errors=True)
+                raise
+            finally:
+                os.close(ready)
+        self._finalizer = weakref.finalize(self, _end, self._shell, self.pid, self.folder, os.getpid())
+
+    @property
+    def address(self) -> str:
+        """Where to connect."""
+        return kernel_address(self.folder)
+
+    def stop(self) -> None:
+        """End the kernel and remove its folder. Does nothing the second time."""
+        self._finalizer()
+
+
+def _spawn(folder: Path, arguments: list[str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
+    ready, theirs = os.pipe()
+    command = [sys.executable, "-m", "llmos.kernel", *arguments, "--ready-fd", str(theirs)]
+    try:
+        # A session of its own: Ctrl-C at the terminal is for this program, not for its kernel.
+        shell = subprocess.Popen(
+            ["/bin/sh", "-c", _THEN_REMOVE, str(folder), *command],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(theirs,), start_new_session=True,
+        )  # fmt: skip
+    except BaseException:
+        os.close(ready)
+        raise
+    finally:
+        os.close(theirs)
+    return shell, ready
+
+
+def _wait_ready(shell: subprocess.Popen[bytes], ready: int, log: IO[bytes]) -> int:
+    """The pid of the kernel, once it accepts calls."""
+    readable, _, _ = select.select([ready], [], [], START_S)
+    said = re.fullmatch(rb"READY (\d+)\n", os.read(ready, 100)) if readable else None
+    if said is not None:
+        return int(said[1])
+    what = f"ended at once with status {shell.wait()}" if readable else f"was not ready after {START_S:g} s"
+    log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL))
+    text = re.sub(r"^<\d>", "", log.read().decode("utf-8", "replace"), flags=re.MULTILINE).strip()
+    raise BootFailed(f"the kernel {what}. It said:\n{text or 'nothing'}")
+
+
+def _end(shell: subprocess.Popen[bytes], pid: int, folder: Path, owner: int) -> None:
+    """Stop, wait, then kill; in a forked child the kernel is not ours to end."""
+    if owner != os.getpid():
+        return
+    if shell.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        try:
+            shell.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove the folders of private kernels whose program and shell were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if owner.isdigit() and folder.stat().st_uid == os.getuid() and not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
