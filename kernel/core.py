@@ -282,9 +282,9 @@ class Kernel(Observer):
 
     def flush(self) -> None:
         """Send the stream items of this turn of the loop, one frame for each program."""
-        dirty, self.dirty = self.dirty, []
-        for session in dirty:
+        for session in self.dirty:
             session.flush()
+        self.dirty.clear()
 
     # ---- drivers (Observer)
 
