@@ -1,0 +1,87 @@
+"""Shared buffers as files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from llmos.kernel.buffers import PAGE, BufferPool
+from llmos.syscalls.errors import NoResources
+
+UID = os.getuid()
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> BufferPool:
+    return BufferPool(tmp_path / "buffers", UID, kept_bytes=4 * PAGE)
+
+
+def test_the_folder_is_private_and_so_are_the_files(pool: BufferPool) -> None:
+    buffer = pool.take(10, "s", UID)
+    assert pool.folder.stat().st_mode & 0o777 == 0o700
+    assert buffer.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_new_buffer_is_whole_pages_of_zeros(pool: BufferPool) -> None:
+    buffer = pool.take(PAGE + 1, "s", UID)
+    assert buffer.size == 2 * PAGE
+    assert buffer.path.read_bytes() == bytes(2 * PAGE)
+    assert pool.promised == 2 * PAGE
+
+
+def test_a_session_gets_its_own_buffer_back_and_another_does_not(pool: BufferPool) -> None:
+    buffer = pool.take(PAGE, "mine", UID)
+    buffer.path.write_bytes(b"secret".ljust(PAGE))
+    pool.give(buffer, "mine")
+    other = pool.take(PAGE, "other", UID)
+    assert other.path != buffer.path
+    assert other.path.read_bytes() == bytes(PAGE)
+    assert pool.take(PAGE, "mine", UID) == buffer
+
+
+def test_a_kept_buffer_of_another_size_is_not_taken(pool: BufferPool) -> None:
+    small = pool.take(PAGE, "s", UID)
+    pool.give(small, "s")
+    assert pool.take(2 * PAGE, "s", UID).path != small.path
+
+
+def test_only_so_many_bytes_are_kept(pool: BufferPool) -> None:
+    buffers = [pool.take(3 * PAGE, "s", UID) for _ in range(2)]
+    for buffer in buffers:
+        pool.give(buffer, "s")
+    assert [b.path.exists() for b in buffers] == [True, False]
+    assert pool.promised == 3 * PAGE
+
+
+def test_a_session_that_ends_leaves_nothing(pool: BufferPool) -> None:
+    buffer = pool.take(PAGE, "s", UID)
+    pool.give(buffer, "s")
+    pool.forget("s")
+    pool.forget("s")
+    assert list(pool.folder.iterdir()) == []
+    assert pool.promised == 0
+
+
+def test_more_than_the_file_system_has_is_refused(pool: BufferPool) -> None:
+    with pytest.raises(NoResources, match="no room for a buffer") as raised:
+        pool.take(1 << 60, "s", UID)
+    assert raised.value.what == "buffer bytes"
+    assert list(pool.folder.iterdir()) == []
+
+
+@pytest.mark.skipif(UID != 0, reason="giving a file to another user needs root")
+def test_another_user_gets_a_folder_that_only_it_can_open(pool: BufferPool) -> None:
+    first, second = pool.take(PAGE, "s", 12345), pool.take(PAGE, "s", 12345)
+    folder = first.path.parent
+    assert folder == second.path.parent != pool.folder
+    assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (12345, 0o700)
+    assert first.path.stat().st_uid == 12345
+    assert pool.folder.stat().st_mode & 0o777 == 0o711
+
+
+def test_closing_removes_everything(pool: BufferPool) -> None:
+    pool.take(PAGE, "s", UID)
+    pool.close()
+    assert not pool.folder.exists()
