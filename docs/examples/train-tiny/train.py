@@ -38,10 +38,11 @@ class Settings:
     steps: int = 9000
     minutes: float = math.inf
     requests: int = 64
-    documents: int = 4
+    documents: int = 3
     window: int = 256
-    rate: float = 2.5e-3
-    warmup: int = 150
+    rate: float = 3e-3
+    matrix_rate: float = 5e-3
+    warmup: int = 100
     decay: float = 0.05
     seed: int = 7
     bf16: bool = True
@@ -126,12 +127,41 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, targets: torch.Tensor, b
     return functional.cross_entropy(logits.float(), targets[kept])
 
 
-def optimizer_of(model: LlamaForCausalLM, settings: Settings) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    groups = [{"params": matrices, "weight_decay": settings.decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings.rate, betas=(0.9, 0.98), eps=1e-9, fused=True)
+class Optimizer:
+    """Muon for the matrices of the layers, AdamW for embedding and norms.
+
+    Muon orthogonalises each update (Jordan et al., 2024); scaled to the size of AdamW's updates (Liu et al., 2025).
+    """
+
+    def __init__(self, model: LlamaForCausalLM, settings: Settings) -> None:
+        layers = [parameter for parameter in model.model.layers.parameters() if parameter.dim() == 2]
+        norms = [parameter for parameter in model.parameters() if parameter.dim() == 1]
+        embedding = [model.model.embed_tokens.weight]
+        muon = torch.optim.Muon(
+            layers, lr=settings.matrix_rate, weight_decay=settings.decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        )
+        adam = torch.optim.AdamW(
+            [{"params": embedding, "weight_decay": settings.decay}, {"params": norms, "weight_decay": 0.0}],
+            lr=settings.rate, betas=(0.9, 0.98), eps=1e-9, fused=True,
+        )
+        self.parts: list[tuple[torch.optim.Optimizer, float]] = [(muon, settings.matrix_rate), (adam, settings.rate)]
+
+    def step(self, scale: float) -> None:
+        """One update at this fraction of the full learning rates; clears the gradients."""
+        for part, rate in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate * scale
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """What a checkpoint keeps."""
+        return [part.state_dict() for part, _ in self.parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Go on from a checkpoint."""
+        for (part, _), state in zip(self.parts, states, strict=True):
+            part.load_state_dict(state)
 
 
 def progress_of(run: Run, settings: Settings) -> float:
@@ -143,31 +173,27 @@ def train(settings: Settings, out: Path, every: int) -> None:
     """Train until the steps or the time are used up; leaves the fp32 model and the log in the folder."""
     tokenizer = _tokenizer(out)
     model = new_model(settings, tokenizer)
-    optimizer = optimizer_of(model, settings)
+    optimizer = Optimizer(model, settings)
     run = _resume(out, model, optimizer)
     batches = Batches(settings, tokenizer, settings.seed + 1000 * run.step)
     print(f"{model.num_parameters():,} parameters, from step {run.step}", flush=True)
     model.train()
     before = time.monotonic()
     while (progress := progress_of(run, settings)) < 1:
-        warm = min(1, (run.step + 1) / settings.warmup)
-        rate = settings.rate * warm * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        scale = min(1, (run.step + 1) / settings.warmup) * (0.02 + 0.49 * (1 + math.cos(math.pi * progress)))
         losses = []
         for ids, targets in (batches.requests(), batches.documents()):
             loss = loss_of(model, ids, targets, settings.bf16)
             (loss * 0.5).backward()
             losses.append(float(loss.detach()))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.step(scale)
         run.step += 1
         run.losses.append([run.step, round(losses[0], 4), round(losses[1], 4)])
         now = time.monotonic()
         run.elapsed, before = run.elapsed + now - before, now
         if run.step % 50 == 0:
-            _report(run, settings, rate)
+            _report(run, settings)
         if run.step % every == 0:
             run.checks.append(check(model, tokenizer, run.step))
             print(json.dumps(run.checks[-1]), flush=True)
@@ -201,17 +227,17 @@ def _tokenizer(out: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _report(run: Run, settings: Settings, rate: float) -> None:
+def _report(run: Run, settings: Settings) -> None:
     recent = run.losses[-50:]
     commands, documents = (sum(row[column] for row in recent) / len(recent) for column in (1, 2))
     left = run.elapsed * (1 / progress_of(run, settings) - 1)
     print(
-        f"step {run.step}  commands {commands:.3f}  docstrings {documents:.3f}  rate {rate:.1e}  "
+        f"step {run.step}  commands {commands:.3f}  docstrings {documents:.3f}  "
         f"{run.elapsed / run.step:.2f} s/step  {left / 60:.0f} min left", flush=True,
     )
 
 
-def _save(out: Path, settings: Settings, run: Run, model: LlamaForCausalLM, optimizer: torch.optim.AdamW) -> None:
+def _save(out: Path, settings: Settings, run: Run, model: LlamaForCausalLM, optimizer: Optimizer) -> None:
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "run": vars(run)}
     torch.save(state, out / "checkpoint.part")
     (out / "checkpoint.part").replace(out / "checkpoint.pt")
@@ -222,7 +248,7 @@ def _plain(settings: Settings) -> dict[str, Any]:
     return {name: None if value == math.inf else value for name, value in vars(settings).items()}
 
 
-def _resume(out: Path, model: LlamaForCausalLM, optimizer: torch.optim.AdamW) -> Run:
+def _resume(out: Path, model: LlamaForCausalLM, optimizer: Optimizer) -> Run:
     if not (out / "checkpoint.pt").exists():
         return Run()
     state = torch.load(out / "checkpoint.pt", weights_only=True)
