@@ -41,7 +41,7 @@ class Paths(Struct, frozen=True, kw_only=True):
     runtime: Path
     """Sockets, lock and buffers; `$XDG_RUNTIME_DIR/llmos`, else `llmos-<uid>` in the system's temporary folder."""
     buffers: Path
-    """Shared buffers: on the memory file system /dev/shm where there is one, else below the runtime folder."""
+    """Shared buffers: on the memory file system where there is one, else below the runtime folder."""
 
     @property
     def socket(self) -> Path:
@@ -166,7 +166,7 @@ def load(
 
     `overrides` are dotted keys such as `paths.home`, `drivers.load` or `limits.drain_s`; `config` names the file, which
     must then exist. Only values that are not None count. Environment: LLMOS_CONFIG, LLMOS_HOME, LLMOS_RUNTIME_DIR,
-    LLMOS_LOAD_DRIVERS.
+    LLMOS_LOAD_DRIVERS; LLMOS_SHM_DIR is the memory file system for buffers, /dev/shm by default.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value is wrong.
@@ -224,7 +224,7 @@ def _paths(named: _Paths, environ: Mapping[str, str], uid: int) -> Paths:
         import tempfile  # costs start-up time and is not always needed
 
         runtime = Path(tempfile.gettempdir()) / f"llmos-{uid}"
-    shared_memory = Path("/dev/shm")
+    shared_memory = _folder(environ.get("LLMOS_SHM_DIR") or "/dev/shm")
     if named.buffers:
         buffers = _folder(named.buffers)
     elif shared_memory.is_dir():

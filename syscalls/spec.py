@@ -136,14 +136,13 @@ def _describe(cls: type[msgspec.Struct], name: str, errors: tuple[type[LlmosErro
 
 def _result_of(cls: type) -> tuple[Any, Any]:
     """(item type or None, result type) from the `Call[...]` base."""
-    for base in vars(cls).get("__orig_bases__", ()):
-        arguments = get_args(base)
-        if arguments:
-            if get_origin(arguments[0]) is Stream:
-                item, final = get_args(arguments[0])
-                return item, final
-            return None, arguments[0]
-    raise TypeError(f"{cls.__name__} does not say its result: derive it from Call[Result]")
+    arguments = [argument for base in vars(cls).get("__orig_bases__", ()) for argument in get_args(base)]
+    if not arguments:
+        raise TypeError(f"{cls.__name__} does not say its result: derive it from Call[Result]")
+    if get_origin(arguments[0]) is Stream:
+        item, final = get_args(arguments[0])
+        return item, final
+    return None, arguments[0]
 
 
 def _field(info: msgspec.structs.FieldInfo, hint: Any) -> FieldSpec:

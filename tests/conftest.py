@@ -27,6 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
     tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="lt-")
     home = Path(tempfile.tempdir, "home")
     home.mkdir()
+    if Path("/dev/shm").is_dir():
+        os.environ["LLMOS_SHM_DIR"] = tempfile.mkdtemp(prefix="lt-", dir="/dev/shm")
     for name in [name for name in os.environ if name.startswith(_CLEARED)]:
         del os.environ[name]
     os.environ.update(LLMOS_HOME=str(home), HF_HOME=str(home / "hf"), HF_HUB_OFFLINE="1")
@@ -36,7 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
+    for folder in (tempfile.gettempdir(), os.environ.get("LLMOS_SHM_DIR", "")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

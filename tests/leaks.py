@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import hashlib
 import os
 import tempfile
 import threading
@@ -22,8 +21,6 @@ import pytest
 MARK = "LLMOS_TEST_RUN"
 """Environment variable that every descendant of this test process inherits, so that orphans are recognised."""
 
-SHARED_MEMORY = Path("/dev/shm")
-PREFIX = "llmos"
 PATIENCE_S = float(os.environ.get("LLMOS_LEAK_PATIENCE", "5"))
 """How long what is ending may take to end; waited for only when something is left."""
 
@@ -41,22 +38,14 @@ def processes() -> Seen:
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
             pids.update((task / "children").read_text().split())
-    pids.update(pid for pid in _all_pids() - pids if _is_ours(pid))
-    found = {pid: " ".join(_words(pid)) for pid in pids}
+    others = {entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()} - pids - {str(os.getpid())}
+    pids.update(pid for pid in others if _is_ours(pid))
+    found = {pid: _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace") for pid in pids}
     return {pid: line for pid, line in found.items() if not any(name in line for name in _LASTING_PROCESSES)}
-
-
-def _all_pids() -> set[str]:
-    return {entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()} - {str(os.getpid())}
 
 
 def _is_ours(pid: str) -> bool:
     return f"{MARK}={os.environ.get(MARK, 'none')}".encode() in _read(f"/proc/{pid}/environ").split(b"\0")
-
-
-def _words(pid: str) -> list[str]:
-    """The command line."""
-    return _read(f"/proc/{pid}/cmdline").decode(errors="replace").split("\0")
 
 
 def _read(path: str) -> bytes:
@@ -84,20 +73,12 @@ def descriptors() -> Seen:
 
 
 def files() -> Seen:
-    """Entries of the temporary folder, sockets below it, and shared-memory files of the project."""
+    """Entries of the temporary folder, sockets below it, and buffers of kernels; both folders are this run's own."""
     temporary = Path(tempfile.gettempdir())
     found = [*temporary.iterdir(), *(p for p in temporary.rglob("*") if p.is_socket())]
-    if SHARED_MEMORY.is_dir() and (shared := [p for p in SHARED_MEMORY.iterdir() if p.name.startswith(PREFIX)]):
-        foreign = _foreign_buffers()
-        found += [path for path in shared if not path.name.endswith(foreign)]
+    if buffers := os.environ.get("LLMOS_SHM_DIR"):
+        found += Path(buffers).iterdir()
     return {str(path): "socket" if path.is_socket() else "file or folder" for path in found}
-
-
-def _foreign_buffers() -> tuple[str, ...]:
-    """Endings of the buffer folders (`kernel/config.py` names them) of kernels that other test runs have started."""
-    lines = [_words(pid) for pid in _all_pids() if not _is_ours(pid)]
-    runtimes = [line[line.index("--runtime") + 1] for line in lines if "--runtime" in line[:-1]]
-    return tuple(hashlib.sha256(os.fsencode(runtime)).hexdigest()[:12] for runtime in runtimes)
 
 
 DETECTORS: dict[str, Callable[[], Seen]] = {
