@@ -44,7 +44,7 @@ class Child:
         runner: Runner,
         watcher: Watcher,
         on_exit: Callable[[int], None],
-        on_line: Callable[[str], object] | None = None,
+        on_line: Callable[[str], object],
         *,
         new_group: bool = False,
         cwd: str | None = None,
@@ -99,10 +99,7 @@ class Child:
         self._finish()
 
     def _readable(self) -> None:
-        try:
-            data = os.read(self._output, 1 << 16)
-        except BlockingIOError:
-            return
+        data = os.read(self._output, 1 << 16)
         if not data:
             self._watcher.unwatch(self._output)
             return
@@ -116,8 +113,7 @@ class Child:
     def _line(self, line: bytes) -> None:
         text = line[:_LINE_BYTES].decode("utf-8", "replace").rstrip()
         self._lines.append(text)
-        if self._on_line is not None:
-            self._on_line(text)
+        self._on_line(text)
 
     def _exited(self) -> None:
         self._on_exit(self._finish())
@@ -140,14 +136,9 @@ class Child:
 
     def _drain_output(self) -> None:
         """Read what the pipe still holds; a grandchild may keep it open, so this ends when nothing is there."""
-        while True:
-            try:
-                data = os.read(self._output, 1 << 16)
-            except BlockingIOError:
-                break
-            if not data:
-                break
-            self._partial += data
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._output, 1 << 16):
+                self._partial += data
         for line in self._partial.split(b"\n"):
             if line:
                 self._line(line)
