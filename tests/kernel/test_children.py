@@ -134,3 +134,10 @@ def test_a_group_can_be_signalled(loop: Loop) -> None:
 )
 def test_an_exit_is_said_in_words(status: int, text: str) -> None:
     assert exit_text(status) == text
+
+
+def test_output_that_was_not_read_before_the_end_is_not_lost(loop: Loop) -> None:
+    started = Started(loop, "print('last words')")
+    os.waitid(os.P_PID, started.child.pid, os.WEXITED | os.WNOWAIT)
+    started.wait()
+    assert started.lines == ["last words"]
