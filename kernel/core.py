@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from llmos.syscalls.errors import LlmosError, NotFound, TimedOut
+from llmos.syscalls.errors import Cancelled, LlmosError, NotFound, TimedOut
 from llmos.syscalls.events import HostEvent, Memory, MetricEvent, Spent
 from llmos.syscalls.types import Event, Handle, Kind, ObjectInfo, Reason, Rights, Sampling
 
@@ -329,8 +329,15 @@ class Kernel(Observer):
         self.draining = True
         self.tasks.kill_all()
         busy = bool(self.scheduler.running())
-        for driver in self.supervisor.running:
+        for driver in self.supervisor.drivers.values():
             self.supervisor.stop(driver, self.config.limits.drain_s if busy else 0.0)
+
+    def end_requests(self) -> None:
+        """The kernel ends: answer what still waits for something."""
+        for request in list(self.requests.values()):
+            self.interrupt(request, Cancelled(f"{request.spec.name}: the kernel has stopped"))
+        self.runner.run(self.runner.clock())
+        self.flush()
 
     @property
     def idle(self) -> bool:

@@ -23,6 +23,8 @@ from .pending import Runner
 from .session import Peer
 
 TICK_NS = 1_000_000_000
+LAST_WORDS_MS = 500
+"""How long a clean stop waits for the last answers to leave."""
 _BURST = 64
 _QUEUE = 100_000
 _LAG_S = 0.1
@@ -185,6 +187,8 @@ class Server:
         """Serve until stopped and everything of ours has ended."""
         while not (self.stopping and (self.kernel.idle or self._clock() >= self._deadline)):
             self.turn()
+        self.kernel.end_requests()
+        self._clients.linger = LAST_WORDS_MS
 
     def turn(self) -> None:
         """Wait for something to happen and handle it."""

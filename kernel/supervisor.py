@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from llmos.syscalls.driver import HostDrain, HostManifest, HostStart, HostStop
+from llmos.syscalls.driver import HostDrain, HostManifest, HostStart
 from llmos.syscalls.errors import BadState, DriverFailed, LlmosError, NotFound
 from llmos.syscalls.events import Beat, DeviceFacts, Fault, HostEvent, Ready
 from llmos.syscalls.types import Number, Reason
@@ -170,17 +170,21 @@ class Supervisor:
         self._expect(driver, driver.settings.start_s)
 
     def stop(self, driver: Driver, drain_s: float = 0.0) -> None:
-        """End the host: drained for at most `drain_s` seconds, then stopped, then killed."""
+        """End the host with SIGTERM, once what runs has ended or `drain_s` seconds have passed; then it is killed."""
         self._cancel(driver)
         if driver.child is None:
             self._change(driver, DriverState.STOPPED)
             self._fail_waiters(driver, BadState(f"driver {driver.name} is stopped", state="stopped"))
             return
-        child = driver.child
+        child, link = driver.child, driver.link
         self._change(driver, DriverState.STOPPING)
-        if driver.link is not None and driver.route is not None:
-            driver.link.call(HostDrain() if drain_s else HostStop())
+        if drain_s and link is not None and driver.route is not None:
+            self._runner.spawn(self._drain(link, child), lambda _value, _error: None)
         driver.due = self._runner.after(drain_s, child.terminate)
+
+    async def _drain(self, link: Link, child: Child) -> None:
+        await link.call(HostDrain())
+        child.terminate()
 
     def kill_now(self, driver: Driver) -> None:
         """Kill the host and wait for it: for the end of the kernel, when the loop runs no more."""
@@ -300,6 +304,8 @@ class Supervisor:
     def _ready(self, driver: Driver, event: Ready) -> None:
         if driver.is_device and not any(d.name == driver.name for d in event.devices):
             self._kill(driver, f"it is ready but does not report the device {driver.name}")
+            return
+        if driver.state is not DriverState.STARTING:
             return
         driver.facts = next((d for d in event.devices if d.name == driver.name), None)
         self._change(driver, DriverState.READY)
