@@ -99,7 +99,7 @@ class Child:
         self._finish()
 
     def _readable(self) -> None:
-        data = os.read(self._output, 1 << 16)
+        data = os.read(self._output, 1 << 14)
         if not data:
             self._watcher.unwatch(self._output)
             return

@@ -137,7 +137,7 @@ def test_an_exit_is_said_in_words(status: int, text: str) -> None:
 
 
 def test_output_that_was_not_read_before_the_end_is_not_lost(loop: Loop) -> None:
-    started = Started(loop, "print('last words')")
+    started = Started(loop, "for number in range(2000): print('line', number)")
     os.waitid(os.P_PID, started.child.pid, os.WEXITED | os.WNOWAIT)
     started.wait()
-    assert started.lines == ["last words"]
+    assert started.lines == [f"line {number}" for number in range(2000)]
