@@ -1,0 +1,102 @@
+"""What commands print: tables and sentences for people, or exactly the call's result with `--json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+
+from llmos.syscalls.errors import LlmosError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STYLES = {
+    "ok": "green", "ready": "green", "awake": "green", "running": "green", "done": "green", "open": "green",
+    "loading": "yellow", "starting": "yellow", "suspect": "yellow", "asleep": "cyan", "sleeping": "cyan",
+    "backoff": "yellow", "paused": "cyan", "stopped": "dim", "cold": "dim", "failed": "bold red", "lost": "red",
+    "warning": "yellow", "error": "bold red", "down": "red", "cancelled": "dim",
+}  # fmt: skip
+"""How states are coloured."""
+
+
+class Out:
+    """Where a command prints. In the shell `target` may be a pipe or a file."""
+
+    def __init__(self, as_json: bool = False, target: IO[str] | None = None) -> None:
+        self.as_json = as_json
+        self.target = target or sys.stdout
+        self._console: Console | None = None
+
+    @property
+    def console(self) -> Console:
+        """The rich console; made at the first use, since importing rich takes time."""
+        if self._console is None:
+            from rich.console import Console
+
+            self._console = Console(file=self.target, highlight=False, soft_wrap=True)
+        return self._console
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a person watches."""
+        return self.target.isatty()
+
+    def result(self, value: Any) -> bool:
+        """With `--json`, print the value on one line; says whether it did."""
+        if self.as_json:
+            plain = msgspec.to_builtins(value, str_keys=True)
+            self.target.write(json.dumps(plain, ensure_ascii=False) + "\n")
+            self.target.flush()
+        return self.as_json
+
+    def line(self, text: str = "") -> None:
+        """One line of text, as it is."""
+        self.target.write(text + "\n")
+
+    def write(self, text: str) -> None:
+        """A piece of text, shown at once."""
+        self.target.write(text)
+        self.target.flush()
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str = "none") -> None:
+        """A table; a column whose name starts with `>` is set to the right."""
+        if not rows:
+            self.line(empty)
+            return
+        self.console.print(self.grid(columns, rows))
+
+    def grid(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Any:
+        """The table as a rich object, for what is refreshed in place."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        for row in rows:
+            table.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))
+        return table
+
+    def pairs(self, values: Sequence[tuple[str, object]]) -> None:
+        """Names and values, one pair a line; empty values are left out."""
+        shown = [(name, value) for name, value in values if value not in ("", None, [], {})]
+        width = max((len(name) for name, _ in shown), default=0)
+        for name, value in shown:
+            self.line(f"{name:<{width}}  {value}")
+
+
+def show_error(error: LlmosError | Exception, as_json: bool) -> None:
+    """An error on stderr: a sentence for people, one object for programs."""
+    if as_json:
+        if isinstance(error, LlmosError):
+            wire = error.to_wire()
+            body = {name: wire[name] for name in ("code", "name", "message", "fields")}
+        else:
+            body = {"code": 0, "name": type(error).__name__, "message": str(error), "fields": {}}
+        sys.stderr.write(json.dumps({"error": body}) + "\n")
+        return
+    sys.stderr.write(f"llmos: {error}\n")

@@ -1,0 +1,56 @@
+"""Figures for people: sizes, durations, ages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def size(count: float) -> str:
+    """Bytes, as in `11.4 MiB`."""
+    value = float(count)
+    for unit in _UNITS[:-1]:
+        if abs(value) < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} {_UNITS[-1]}"
+
+
+def count(number: float) -> str:
+    """A large number, as in `5.8 M`."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit:
+            return f"{number / limit:.1f} {unit}"
+    return f"{number:g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, as in `840 us`, `12 ms`, `3.2 s`, `4 m 10 s`, `2 h 5 m`, `3 d 4 h`."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} us"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    for unit, lower, large, small in ((3600, 60, "m", "s"), (86400, 3600, "h", "m"), (float("inf"), 86400, "d", "h")):
+        if seconds < unit:
+            return f"{int(seconds // lower)} {large} {int(seconds % lower // (lower / (24 if large == 'd' else 60)))} {small}"
+    return f"{seconds:.0f} s"
+
+
+def ago(at: float) -> str:
+    """How long ago a time (seconds since the epoch) was; empty for never."""
+    return duration(max(0.0, time.time() - at)) + " ago" if at else ""
+
+
+def clock(at: float) -> str:
+    """The time of day of a record."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def fields(values: Mapping[str, Any]) -> str:
+    """`name=value` pairs on one line."""
+    return " ".join(f"{name}={value}" for name, value in values.items() if value not in ("", None, [], {}))
