@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from llmos.kernel.config import ConfigError, KernelConfig, load
+from llmos.kernel.config import KernelConfig, load
 from llmos.kernel.restart import RestartRules
+from llmos.kernel.settings import ConfigError
 from llmos.syscalls.types import ALL_RIGHTS, Kind
 
 

@@ -86,6 +86,10 @@ def test_revoke_ends_all_descendants_but_not_itself_or_siblings(table: HandleTab
     assert {e.key for e in table.revoke("s2", child.handle)} == {grandchild.key}
     assert {e.key for e in table.revoke("s1", root)} == {child.key, sibling.key}
     assert table.revoke("s1", root) == []
+    deep = root
+    for _ in range(4):
+        deep = table.dup("s1", deep, RIGHTS).handle
+    assert len(table.revoke("s1", root)) == 4
     assert [e.handle for e in table.holders("m1")] == [root]
     with pytest.raises(BadHandle):
         table.get("s2", child.handle)
@@ -133,6 +137,9 @@ def test_a_session_that_ends_takes_its_handles_and_leaves_what_it_gave(table: Ha
     with pytest.raises(NotFound):
         table.grant("s1", root, "s2", ())
     assert table.close_session("never") == []
+    for session in ("s1", "s3"):
+        table.close_session(session)
+    assert not any(vars(table).values()), "nothing is kept of sessions that ended"
 
 
 def test_an_object_that_ends_takes_all_its_handles(table: HandleTable) -> None:
@@ -178,11 +185,23 @@ class Authority(RuleBasedStateMachine):
         self.made(session, self.table.create(session, Kind.MODEL, object, rights), object, rights, ())
 
     @precondition(lambda self: self.open)
-    @rule(data=st.data(), rights=subsets, narrow=st.booleans(), to=st.none() | st.integers(0, 2))
-    def derive(self, data: st.DataObject, rights: Rights, narrow: bool, to: int | None) -> None:
-        session, handle = self.pick(data)
-        object, held, ancestors = self.open[session, handle]
-        wanted = rights & held if narrow else rights
+    @rule(data=st.data(), rights=subsets, to=st.none() | st.integers(0, 2))
+    def derive_anything(self, data: st.DataObject, rights: Rights, to: int | None) -> None:
+        self.derive(self.pick(data), rights, to)
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), dropped=st.frozensets(st.sampled_from(sorted(Right)), max_size=2), to=st.integers(-1, 2))
+    def derive_most(self, data: st.DataObject, dropped: Rights, to: int) -> None:
+        """Long lineages need copies that can be copied again."""
+        needed = Right.DUP if to < 0 else Right.GRANT
+        able = sorted(key for key, (_, rights, _) in self.open.items() if needed in rights)
+        if able:
+            key = data.draw(st.sampled_from(able))
+            self.derive(key, self.open[key][1] - dropped, None if to < 0 else to)
+
+    def derive(self, key: tuple[str, Handle], wanted: Rights, to: int | None) -> None:
+        session, handle = key
+        object, held, ancestors = self.open[key]
         needed = Right.DUP if to is None else Right.GRANT
         target = session if to is None else self.sessions[to]
         try:

@@ -110,6 +110,7 @@ def test_what_cannot_be_stored_as_it_is_is_stored_as_text(path: Path) -> None:
     record = journal.write("u\udcff", "info", "x" * 10_000, "m\udcff", [odd], a=object, b="\udcff", c=1 << 80)
     assert record.unit == "u\\udcff" and record.about == "m\\udcff"
     assert record.text == "x" * MAX_TEXT + "... (10000 characters)"
+    assert Journal(10, None, clock).write("u", "info", "x" * MAX_TEXT).text == "x" * MAX_TEXT
     assert record.fields == {"a": "<class 'object'>", "b": "'\\udcff'", "c": str(1 << 80)}
     assert record.reasons == [Reason(code="c\\udcff", text="t", numbers={"n": str(1 << 80)}, rule="r")]
     assert journal.flush()
@@ -171,6 +172,7 @@ def test_a_failure_is_said_once_and_tried_again(path: Path) -> None:
     assert journal.flush()
     assert journal._store is not None
     journal._store.close()
+    assert journal.flush(), "nothing waits, so nothing fails"
     for _ in range(7):
         journal.write("u", "info", "x")
         assert not journal.flush()
@@ -182,6 +184,18 @@ def test_a_failure_is_said_once_and_tried_again(path: Path) -> None:
     last = journal.read(after=-1, limit=1)[0]
     assert last.text == "the journal is stored again; 3 records were not" and last.fields == {"lost": 3}
     journal.close()
+
+
+def test_a_failure_to_read_is_said_once(path: Path) -> None:
+    journal = Journal(10, path, clock)
+    journal.write("u", "info", "x")
+    journal.close()
+    journal = Journal(10, path, clock)
+    assert journal._store is not None
+    journal._store.close()
+    assert journal.read() == [] == journal.read(after=0, level="warning", limit=0)
+    (error,) = journal.read(after=1)
+    assert error.level == "error" and "goes on in memory" in error.text
 
 
 FULL_DISK = """

@@ -91,6 +91,13 @@ def test_a_lift_takes_its_owners_turn(lane: Lane) -> None:
     assert drain(lane, 31 * SECOND) == ["new0", "new1", "new2", "a0", "b0", "a1"]
 
 
+def test_what_counts_is_how_long_it_waited_not_when_it_came(lane: Lane) -> None:
+    lane.add(ticket("late", work_class=WorkClass.BATCH, at=100 * SECOND))
+    for index in range(8):
+        lane.add(ticket(f"new{index}", at=100 * SECOND))
+    assert drain(lane, 130 * SECOND)[-1] == "late"
+
+
 def test_nobody_is_lifted_before_the_time(lane: Lane) -> None:
     lane.add(ticket("old", work_class=WorkClass.BATCH))
     for index in range(8):

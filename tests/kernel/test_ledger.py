@@ -124,6 +124,7 @@ def test_one_owner_can_be_measured_alone(ledger: Ledger) -> None:
 
 def test_nonsense_from_a_driver_never_frees_bytes(ledger: Ledger) -> None:
     ledger.reconcile("cpu0", [measured("weights", "m1", -5, -7), measured("reserve", "", 50 * MIB)])
+    assert ledger.free("cpu0") == 90 * MIB
     ledger.reconcile("cpu0", [measured("foreign", "firefox", -5)])
     assert ledger.free("cpu0") == 90 * MIB
 
@@ -139,6 +140,8 @@ def test_foreign_rows_replace_each_other(ledger: Ledger) -> None:
     assert ledger.free("cpu0") == 90 * MIB - 3
     ledger.set_foreign("cpu0", -3)
     assert ledger.free("cpu0") == 90 * MIB
+    ledger.set_foreign("cpu0", 0)
+    assert [r.what for r in ledger.rows("cpu0")] == ["reserve"]
 
 
 def test_growth_beyond_the_device_is_excess_not_a_negative_number(ledger: Ledger) -> None:

@@ -37,6 +37,9 @@ def test_debt_is_paid_before_anything_new() -> None:
 def test_it_holds_one_minute_and_no_more() -> None:
     bucket = TokenBucket(60, 0)
     assert bucket.balance(100 * MINUTE) == 60
+    bucket.spend(60, 200 * MINUTE)
+    assert bucket.balance(200 * MINUTE) == 0
+    assert bucket.balance(200 * MINUTE + 30 * SECOND) == 30
 
 
 def test_a_quota_of_nothing_is_a_bug_of_the_caller() -> None:

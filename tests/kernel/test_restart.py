@@ -104,7 +104,8 @@ def test_no_restarts_allowed() -> None:
 )
 def test_never_more_restarts_in_a_period_than_allowed(steps: list[tuple[int, bool]], allowed: int, period: int) -> None:
     policy = RestartPolicy(RestartRules(restarts=allowed, period_s=period))
-    now, exits = 0, []
+    now = 0
+    exits: list[int] = []
     for gap, healthy in steps:
         now += gap * SECOND
         if healthy:

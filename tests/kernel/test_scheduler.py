@@ -221,6 +221,18 @@ def test_why_a_request_waits(scheduler: Scheduler) -> None:
     assert reason.numbers["position"] == 2 and scheduler.explain("a", 0) is None
 
 
+@pytest.mark.parametrize(("waited", "place"), [(30 * SECOND, 8), (30 * SECOND + 1, 3)])
+def test_half_a_minute_of_waiting_lifts_a_request(scheduler: Scheduler, waited: int, place: int) -> None:
+    scheduler.submit(Ticket("old", "m1", "s1", "x", 0, WorkClass.BACKGROUND))
+    order = []
+    for number in range(8):
+        scheduler.submit(ticket(f"new{number}", at=waited))
+    while started := scheduler.next(waited):
+        order += ids(started)
+        scheduler.finish(order[-1], waited)
+    assert order.index("old") == place
+
+
 def test_old_deadlines_do_not_pile_up(scheduler: Scheduler) -> None:
     for index in range(5000):
         scheduler.submit(ticket(str(index), deadline=10**15))

@@ -14,16 +14,24 @@ class Inner(Section):
     threads: Annotated[int, Meta(ge=0)] = 0
 
 
+class Entry(Section):
+    source: str = ""
+
+
+class Choice(Section):
+    colour: str = ""
+
+
 class Outer(Section):
     name: str
     inner: Inner = Inner()
-    many: dict[str, Inner] = field(default_factory=dict)
-    maybe: Inner | None = None
+    many: dict[str, Entry] = field(default_factory=dict)
+    maybe: Choice | None = None
 
 
 def test_a_table_that_fits() -> None:
     outer = convert({"name": "x", "inner": {"threads": 2}, "many": {"a": {}}}, Outer, "outer")
-    assert outer == Outer(name="x", inner=Inner(threads=2), many={"a": Inner()})
+    assert outer == Outer(name="x", inner=Inner(threads=2), many={"a": Entry()})
 
 
 @pytest.mark.parametrize(
@@ -33,8 +41,10 @@ def test_a_table_that_fits() -> None:
         ({"name": "x", "inner": {"thread": 1}}, "unknown key outer.inner.thread; did you mean 'threads'?"),
         (
             {"name": "x", "maybe": {"zzz": 1}},
-            "unknown key outer.maybe.zzz; known are inner, many, maybe, name, threads",
+            "unknown key outer.maybe.zzz; known are colour, inner, many, maybe, name, source, threads",
         ),
+        ({"name": "x", "many": {"a": {"sorce": 1}}}, "unknown key outer.many[...].sorce; did you mean 'source'?"),
+        ({"name": "x", "maybe": {"color": 1}}, "unknown key outer.maybe.color; did you mean 'colour'?"),
         ({"name": 5}, "outer.name is 5; expected str, got int"),
         ({"name": "x", "inner": {"threads": -1}}, "outer.inner.threads is -1; expected int >= 0"),
         (

@@ -73,6 +73,14 @@ def test_the_file_stays_below_its_bound(folder: Path) -> None:
     assert kept[-1] == again.last == 3000 and len(kept) > 500 and kept == list(range(kept[0], 3001))
 
 
+def test_a_crash_of_the_machine_costs_no_more_than_the_newest(folder: Path) -> None:
+    store = Store(folder / "j.db", MIB)
+    store.append(records(1, 3))
+    found = [store._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert found == ["wal", 1] and (folder / "j.db-wal").stat().st_size > 0
+    store.close()
+
+
 def test_a_second_process_is_refused(folder: Path) -> None:
     store = Store(folder / "j.db", MIB)
     with pytest.raises(OSError, match=r"j\.db: database is locked"):
