@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,7 @@ class KernelProcess:
         **start: Any,
     ) -> None:
         self.home, self.runtime = folder / "home", folder / "run"
+        self.models = self.home / "models"
         self.socket = self.runtime / "kernel.sock"
         self.buffers = buffer_folder(self.runtime)
         self.home.mkdir(exist_ok=True)
@@ -121,11 +123,11 @@ class KernelProcess:
         return left + ([str(self.buffers)] if self.buffers.exists() else [])
 
     def close(self) -> None:
-        """End it whatever state it is in."""
+        """End it whatever state it is in, after a failure."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
             self.process.kill()
             self.process.wait()
+            shutil.rmtree(self.buffers, ignore_errors=True)
         os.close(self.pidfd)
 
     def children(self) -> dict[int, str]:

@@ -94,6 +94,10 @@ class RawClient:
         self._socket.send_multipart(pack(MessageKind.CALL, self._number, call, body))
         return self._number
 
+    def send_soon(self, call: str, seconds: float, **body: Any) -> int:
+        """Make a call whose deadline is so many seconds away."""
+        return self.send(call, deadline=time.monotonic_ns() + int(seconds * 1e9), **body)
+
     def send_frames(self, *frames: bytes) -> None:
         self._socket.send_multipart(frames)
 
