@@ -145,6 +145,7 @@ class Dispatcher:
         """End a request early: running work answers with what it has, waiting work with an error. False if over."""
         if request.finished:
             return False
+        request.cancelled = True
         if request.on_cancel is None or not request.on_cancel():
             self._kernel.interrupt(request, Cancelled(f"{request.spec.name} was cancelled"))
         return True

@@ -116,7 +116,7 @@ class InferenceService:
         try:
             return await self._once(request, model, work, context, attempt)
         except PeerGone as gone:
-            repeatable = not attempt.tokens and context is None
+            repeatable = not attempt.tokens and context is None and not request.cancelled
             if not repeatable or not self._kernel.scheduler.requeue(request.id):
                 self.left(request.id)
                 raise PeerGone(str(gone), tokens_done=attempt.tokens) from None
@@ -139,35 +139,37 @@ class InferenceService:
             kernel.models.check(model)
             if context is not None and context.status != "open":
                 raise BadState(f"context {context.id} is lost: open a new one from the text", state=context.status)
+            link = model.driver.link
+            assert link is not None
+            submit = HostSubmit(work=msgspec.structs.replace(work, model=host_id))
+            future = link.stream(submit, self._on_chunk(request, attempt))
         except LlmosError:
             self.left(request.id)
             raise
-        link = model.driver.link
-        assert link is not None
         kernel.users[host_id] += 1
-        future = link.stream(
-            HostSubmit(work=msgspec.structs.replace(work, model=host_id)), self._on_chunk(request, attempt)
-        )
         request.on_cancel = lambda: _ask(link, request.id)
+        gone = False
         try:
             return await future
+        except PeerGone:
+            gone = True
+            raise
         except LlmosError:
             if not future.done:
                 _ask(link, request.id)
             raise
         finally:
             request.on_cancel = None
-            kernel.runner.spawn(self._let_go(future, request.id, host_id), lambda _value, _error: None)
+            kernel.runner.spawn(self._let_go(future, request.id, host_id, gone), lambda _value, _error: None)
 
-    async def _let_go(self, future: Future[Inference], request_id: str, host_id: str) -> None:
+    async def _let_go(self, future: Future[Inference], request_id: str, host_id: str, keeps_slot: bool) -> None:
+        """The driver has answered or ended, maybe long after the request: what it held on the model is free."""
         try:
             await future
-        except PeerGone:
-            return
         finally:
             self._kernel.users[host_id] -= 1
             self._kernel.models.request_left(host_id)
-            if not future.failed_with(PeerGone):
+            if not keeps_slot:
                 self.left(request_id)
 
     def left(self, request_id: str) -> None:

@@ -26,8 +26,8 @@ class Request:
     """The context a handler gets: who asks, with which checked handles, and how to answer."""
 
     __slots__ = (
-        "_credit_backlog", "arrived", "call", "credit", "ended", "entries", "finished", "id", "job", "kernel",
-        "key", "merge", "on_cancel", "reasons", "receivers", "session", "spec", "stalled", "timer",
+        "_credit_backlog", "arrived", "call", "cancelled", "credit", "ended", "entries", "finished", "id", "job",
+        "kernel", "key", "merge", "on_cancel", "reasons", "receivers", "session", "spec", "stalled", "timer",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +51,8 @@ class Request:
         self.arrived = kernel.runner.clock()
         self.reasons: list[Reason] = []
         self.finished = False
+        self.cancelled = False
+        """Nobody wants the answer any more: it is not run again after a crash."""
         self.job: Job | None = None
         self.timer: Timer | None = None
         self.ended: list[Future[None]] = []
