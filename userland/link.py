@@ -56,6 +56,7 @@ class Link:
         self._socket: zmq.Socket[bytes] | None = None
         self._monitor: zmq.Socket[bytes] | None = None
         self._poller = zmq.Poller()
+        self._broken = False
         self.inbox: deque[bytes] = deque()
         """Frames that were received: header, body, header, body, ..."""
 
@@ -79,6 +80,7 @@ class Link:
         self._read_soon = iter(dealer.recv, None)
         self._read_now = iter(partial(dealer.recv, zmq.NOBLOCK), None)
         self._socket = dealer
+        self._broken = False
         for source in (dealer, self.monitor):
             self._poller.register(source, zmq.POLLIN)
 
@@ -143,11 +145,10 @@ class Link:
 
     def broken(self) -> bool:
         """Whether the connection has ended. Messages that arrived before can still be read."""
-        found = False
         while self.monitor.poll(0):
             recv_monitor_message(self.monitor)
-            found = True
-        return found
+            self._broken = True
+        return self._broken
 
     def shut(self) -> None:
         """Close the connection; the link can be opened again."""
