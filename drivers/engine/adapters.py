@@ -6,6 +6,8 @@ only when an adapter is loaded.
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +19,6 @@ from ..contract import ModelSource, ProgressSink
 from . import checkpoint, loader
 from .checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Weights
 
-ADAPTER_OPTIONS = {"local_files_only": True, "use_safetensors": True}
 HARMLESS_INITS = (True, False, None, "gaussian", "orthogonal")
 """Ways an adapter was initialised that left the base's weights alone; PiSSA and its kin change them."""
 
@@ -58,11 +59,13 @@ def attach(module: Any, name: str, source: ModelSource, progress: ProgressSink) 
         try:
             config = LoraConfig.from_pretrained(str(folder))
             config.init_lora_weights = True
-            info = module.load_adapter(str(folder), adapter_name=name, peft_config=config, **ADAPTER_OPTIONS)
+            with _quiet():
+                info = module.load_adapter(str(folder), adapter_name=name, peft_config=config, use_safetensors=True)
         except loader.FAILURES as error:
             _discard(module, name)
             raise loader.bad_model(source, error, ADAPTER_WEIGHTS) from error
-    wrong = sorted([*info.missing_keys, *info.unexpected_keys, *(key for key, *_ in info.mismatched_keys)])
+    missing = [key for key in info.missing_keys if name in key.split(".")]
+    wrong = sorted([*missing, *info.unexpected_keys, *(key for key, *_ in info.mismatched_keys)])
     if wrong:
         _discard(module, name)
         why = f"it does not fit the base: {', '.join(wrong[:3])}"
@@ -72,7 +75,8 @@ def attach(module: Any, name: str, source: ModelSource, progress: ProgressSink) 
 
 def detach(module: Any, name: str) -> None:
     """Remove an adapter and its weights."""
-    module.delete_adapter(name)
+    with _quiet():
+        module.delete_adapter(name)
     if getattr(module, "_hf_peft_config_loaded", False):
         activate(module, "")
 
@@ -91,6 +95,14 @@ def tensors(module: torch.nn.Module, name: str) -> Iterator[torch.Tensor]:
     for path, tensor in module.named_parameters():
         if name in path.split("."):
             yield tensor
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """peft warns of several adapters on one model, which is what is wanted here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _discard(module: Any, name: str) -> None:

@@ -88,7 +88,7 @@ def check_tokenizer(source: ModelSource) -> None:
     """Raises BadModel when no file of a known tokenizer is there."""
     if not any(find(source, name) for name in TOKENIZERS):
         raise BadModel(
-            f"{source.path} has no tokenizer; save it beside the weights with tokenizer.save_pretrained",
+            f"{source.path} has no tokenizer.json or other tokenizer; save it there with tokenizer.save_pretrained",
             file="tokenizer.json",
             why="missing",
         )

@@ -44,7 +44,7 @@ class Vocabulary:
     def detokenizer(self, prompt: Sequence[int] = ()) -> Detokenizer:
         """A decoder of what follows `prompt`; with an empty one, of a text of its own."""
         decoder = (
-            _WindowDetokenizer(self._decode, self.special)
+            _WindowDetokenizer(self._decode, self._is_silent)
             if self._to_bytes is None
             else _ByteDetokenizer(self.bytes_of, self._strip)
         )
@@ -66,6 +66,9 @@ class Vocabulary:
         if token in self.special or self._to_bytes is None:
             return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
         return self.bytes_of(token).decode("utf-8", "replace")
+
+    def _is_silent(self, token: int) -> bool:
+        return token in self.special or self._tokenizer.convert_ids_to_tokens(token) is None
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return str(self._tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
@@ -92,14 +95,14 @@ class _ByteDetokenizer:
 class _WindowDetokenizer:
     """Decodes the last tokens again with each new one; holds back while the end may still change."""
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], special: frozenset[int]) -> None:
+    def __init__(self, decode: Callable[[Sequence[int]], str], is_silent: Callable[[int], bool]) -> None:
         self._decode = decode
-        self._special = special
+        self._is_silent = is_silent
         self._before: list[int] = []
         self._held: list[int] = []
 
     def feed(self, token: int) -> str:
-        if token in self._special:
+        if self._is_silent(token):
             return ""
         self._held.append(token)
         text = self._decode(self._before + self._held)

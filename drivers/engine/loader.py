@@ -133,34 +133,34 @@ def _finite(part: torch.Tensor) -> bool:
 
 
 def _module(source: ModelSource, folder: Path, about: Description, weights: Weights) -> Any:
+    options = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True, **LOCAL}
     try:
-        module, info = _auto_class(about).from_pretrained(
-            folder, config=about.config, dtype=about.dtype, use_safetensors=True, output_loading_info=True, **LOCAL
-        )
+        module, info = _auto_class(about).from_pretrained(folder, config=about.config, dtype=about.dtype, **options)
     except FAILURES as error:
         raise bad_model(source, error, weights.file_of(*str(error).replace(",", " ").split())) from error
     _check_tensors(source, module, about, weights, info)
     return module.eval().requires_grad_(False)
 
 
-def _check_tensors(source: ModelSource, module: Any, about: Description, weights: Weights, info: Any) -> None:
-    """Raises BadModel for tensors that the architecture needs and lacks, or has no place for inside its own modules.
+def _check_tensors(
+    source: ModelSource, module: Any, about: Description, weights: Weights, info: Mapping[str, Any]
+) -> None:
+    """Raises BadModel for tensors that the architecture needs and lacks, of another shape than it needs, or that it
+    has no place for inside its own modules.
 
     Extra heads are left out without a word: they take no part in what this model computes.
     """
-    missing = sorted(key for key in info["missing_keys"] if about.causal or "pooler" not in key)
-    own = {name for name, _ in module.named_children()} | {name for name, _ in module.base_model.named_children()}
-    extra = sorted(key for key in info["unexpected_keys"] if key.split(".")[0] in own)
-    if not missing and not extra:
-        return
-    keys, verb = (missing, "lacks") if missing else (extra, "has no place for")
-    why = f"{about.architecture} {verb} {', '.join(keys[:3])}{' and others' if len(keys) > 3 else ''}"
-    if missing:
-        file = checkpoint.INDEX if len(weights.files) > 1 else next(iter(weights.files))
-        why = why.replace(" lacks ", " needs ", 1) + ", not in the weights"
-    else:
-        file = weights.file_of(*extra)
-    raise BadModel(f"{file} of {source.path} does not fit {CONFIG}: {why}", file=file, why=why)
+    own = {name for part in (module, module.base_model) for name, _ in part.named_children()}
+    wrong = {
+        "needs": sorted(key for key in info["missing_keys"] if about.causal or "pooler" not in key),
+        "needs another shape of": sorted(key for key, *_ in info["mismatched_keys"]),
+        "has no place for": sorted(key for key in info["unexpected_keys"] if key.split(".")[0] in own),
+    }
+    for what, keys in wrong.items():
+        if keys:
+            file = checkpoint.INDEX if what == "needs" and len(weights.files) > 1 else weights.file_of(*keys)
+            why = f"{about.architecture} {what} {', '.join(keys[:3])}{' and others' if len(keys) > 3 else ''}"
+            raise BadModel(f"{file} of {source.path} does not fit {CONFIG}: {why}", file=file, why=why)
 
 
 def _tokenizer(source: ModelSource, folder: Path) -> Any:

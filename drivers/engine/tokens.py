@@ -70,6 +70,9 @@ def _chat(bundle: Bundle, prompt: Prompt) -> list[int]:
             f"the template option {reserved[0]} is not free to choose", name="template_options", got=reserved[0],
             want="options of the chat template",
         )  # fmt: skip
+    if not prompt.messages or not all(isinstance(message.get("role"), str) for message in prompt.messages):
+        want = "at least one message, each with a role"
+        raise BadArgument(f"a chat is {want}", name="input", got="messages without", want=want)
     options: dict[str, Any] = {"add_generation_prompt": True, **prompt.template_options}
     messages = [dict(message) for message in prompt.messages or ()]
     tools = [dict(tool) for tool in prompt.tools] or None

@@ -151,7 +151,7 @@ def test_text_is_streamed_in_whole_characters_and_adds_up(llama: CpuDevice) -> N
 
 
 def test_same_seed_gives_the_same_tokens_whatever_else_runs(llama: CpuDevice) -> None:
-    draw = {"max_tokens": 12, "temperature": 1.0, "top_k": 50, "top_p": 0.95, "min_p": 0.01}
+    draw: dict[str, Any] = {"max_tokens": 12, "temperature": 1.0, "top_k": 50, "top_p": 0.95, "min_p": 0.01}
     alone = choice(llama, ask(PROMPT, seed=7, **draw)).tokens
     both = finish(llama, ask(PROMPT, "a", seed=7, **draw), ask(PROMPT, "b", seed=8, **draw))
     tokens = {id: events[-1].choices[0].tokens for id, events in both.items()}  # type: ignore[union-attr]
@@ -259,6 +259,7 @@ def test_facts_are_those_of_the_machine(device: CpuDevice) -> None:
 
 
 def test_finding_the_driver_imports_nothing_heavy() -> None:
-    script = "import sys, llmos.drivers.devices.cpu; print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    heavy = "{'torch', 'transformers', 'peft'}"
+    script = f"import sys, llmos.drivers.devices.cpu; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

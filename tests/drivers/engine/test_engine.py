@@ -1,0 +1,204 @@
+"""The runner: models, conversations and requests, and what goes wrong with each."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import PROMPT, ask, choice, done, finish, silent, source_of
+
+from llmos.drivers.contract import DoneEvent, EmbedSettings, FailedEvent, LoadSettings
+from llmos.drivers.engine.engine import Engine
+from llmos.drivers.engine.sampler import Sampler
+from llmos.syscalls.errors import BadArgument, BadModel, BadState, Exists, LlmosError, NoDeviceMemory, NotFound
+
+
+def load(engine: Engine, folder: Path, id: str = "n") -> Any:
+    return engine.load(id, source_of(folder), LoadSettings(), silent)
+
+
+def test_a_loaded_model_describes_itself(engine: Engine, llama: Path) -> None:
+    loaded = load(engine, llama)
+    assert (loaded.architecture, loaded.context, loaded.chat, loaded.rung) == ("LlamaForCausalLM", 128, True, "G")
+    assert list(loaded.tasks) == ["text-generation", "feature-extraction", "tokenize", "detokenize"]
+    assert loaded.parameters == 4 * loaded.parameters // 4 > 100_000
+    assert all(reason[0] in "PHS" for reason in loaded.rung_reasons)
+
+
+def test_a_name_is_taken_once_and_a_failed_load_keeps_nothing(engine: Engine, llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(Exists):
+        load(engine, llama, "m")
+    with pytest.raises(BadModel):
+        load(engine, tmp_path)
+    with pytest.raises(NotFound):
+        engine.unload("n")
+
+
+def test_models_take_turns(engine: Engine, llama: Path) -> None:
+    load(engine, llama)
+    requests = [ask(PROMPT, id, model, max_tokens=3, stream=True) for id, model in (("a", "m"), ("b", "n"), ("c", "m"))]
+    for request in requests:
+        engine.submit(request)
+    order = [event.request for _ in range(9) for event in engine.step() if isinstance(event, DoneEvent)]
+    assert order == ["a", "b", "c"] and engine.step() == []
+
+
+def test_a_queued_request_is_cancelled_before_its_turn(engine: Engine) -> None:
+    for id in ("a", "b"):
+        engine.submit(ask(PROMPT, id, max_tokens=2))
+    thread = threading.Thread(target=engine.cancel, args=("b",))
+    thread.start()
+    thread.join()
+    events = engine.step()
+    assert [(event.request, type(event)) for event in events] == [("b", DoneEvent)]
+    assert events[0].choices[0].tokens == []  # type: ignore[union-attr]
+    assert [event.request for event in engine.step()] == ["a"]
+
+
+def test_unloading_ends_requests_and_conversations(engine: Engine) -> None:
+    engine.open_context("c", "m", "", 0)
+    done(engine, ask(PROMPT, "before", context="c", max_tokens=2))
+    for id, context in (("a", "c"), ("b", "")):
+        engine.submit(ask(PROMPT, id, context=context))
+    engine.step()
+    held = sum(row.allocator for row in engine.memory())
+    assert engine.unload("m") == held
+    events = engine.step()
+    assert {(event.request, event.choices[0].reason) for event in events} == {  # type: ignore[union-attr]
+        ("a", "cancelled"), ("b", "cancelled"),
+    }  # fmt: skip
+    assert engine.step() == [] and engine.memory() == []
+    with pytest.raises(NotFound):
+        engine.drop_context("c")
+
+
+def test_a_model_with_requests_does_not_sleep(engine: Engine) -> None:
+    engine.submit(ask(PROMPT))
+    with pytest.raises(BadState) as error:
+        engine.sleep("m")
+    assert error.value.state == "running"
+
+
+def test_conversations_survive_sleep_as_their_tokens(engine: Engine) -> None:
+    engine.open_context("c", "m", "", 0)
+    done(engine, ask(PROMPT, context="c", max_tokens=2))
+    engine.open_context("d", "m", "c", 0)
+    expected = choice(engine, ask([5], context="d", max_tokens=4))
+    engine.sleep("m")
+    assert sum(row.allocator for row in engine.memory()) == 0
+    engine.wake("m", silent)
+    after = done(engine, ask([5], context="c", max_tokens=4))
+    assert (after.cached_tokens, after.choices[0]) == (0, expected)
+
+
+def test_a_copy_of_a_conversation_goes_its_own_way(engine: Engine) -> None:
+    engine.open_context("c", "m", "", 100)
+    done(engine, ask(PROMPT, context="c", max_tokens=2))
+    opened = engine.open_context("d", "m", "c", 0)
+    assert (opened.tokens, opened.max_tokens) == (len(PROMPT) + 2, 128) and opened.bytes > 0
+    one = done(engine, ask([5, 6], context="c", max_tokens=6))
+    two = done(engine, ask([7], context="d", max_tokens=6))
+    assert one.cached_tokens == two.cached_tokens == len(PROMPT) + 1
+    before = engine._conversations["d"].state.tokens()[: opened.tokens]
+    assert two.choices == done(engine, ask([*before, 7], max_tokens=6)).choices
+
+
+def test_the_limit_of_a_conversation_holds(engine: Engine) -> None:
+    engine.open_context("c", "m", "", len(PROMPT) + 4)
+    ended = choice(engine, ask(PROMPT, context="c", max_tokens=50))
+    assert (len(ended.tokens), ended.reason) == (4, "length")
+    with pytest.raises(LlmosError, match="room for 28"):
+        engine.submit(ask([1, 2], context="c"))
+    with pytest.raises(BadArgument, match="28"):
+        engine.open_context("d", "m", "c", 20)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("c", "m", "", 0), Exists), (("d", "nobody", "", 0), NotFound), (("d", "m", "nobody", 0), NotFound),
+        (("d", "m", "", 129), BadArgument), (("d", "m", "", -1), BadArgument), (("d", "n", "c", 0), BadState),
+    ],
+)  # fmt: skip
+def test_conversations_that_cannot_be_opened(
+    engine: Engine, llama: Path, arguments: tuple[str, str, str, int], error: type[LlmosError]
+) -> None:
+    load(engine, llama)
+    engine.open_context("c", "m", "", 0)
+    with pytest.raises(error):
+        engine.open_context(*arguments)
+    assert engine.open_context("e", "m", "", 0).tokens == 0
+
+
+def test_a_conversation_has_one_request_at_a_time(engine: Engine) -> None:
+    engine.open_context("c", "m", "", 0)
+    engine.submit(ask(PROMPT, "a", context="c"))
+    for use in (lambda: engine.submit(ask(PROMPT, "b", context="c")), lambda: engine.open_context("d", "m", "c", 0)):
+        with pytest.raises(BadState) as error:
+            use()
+        assert error.value.state == "busy"
+    with pytest.raises(NotFound, match="nobody"):
+        engine.submit(ask(PROMPT, "b", context="nobody"))
+
+
+def test_dropping_a_conversation_ends_its_request(engine: Engine) -> None:
+    engine.open_context("c", "m", "", 0)
+    engine.submit(ask(PROMPT, "a", context="c"))
+    engine.step()
+    assert engine.drop_context("c") > 0
+    (event,) = engine.step()
+    assert isinstance(event, DoneEvent) and event.choices[0].reason == "cancelled"
+
+
+def test_tokens_are_made_and_read_without_the_model(engine: Engine, llama: Path) -> None:
+    made = done(engine, ask("the dog", task="tokenize"))
+    tokens = made.choices[0].tokens
+    assert made.device_ns == 0 and made.prompt_tokens == len(tokens) > 1
+    assert choice(engine, ask(tokens, task="detokenize")).text == "<s>the dog"
+
+
+def test_a_task_must_be_one_of_the_models(engine: Engine) -> None:
+    with pytest.raises(LlmosError, match="text-generation, feature-extraction"):
+        engine.submit(ask(PROMPT, task="summarization"))
+    engine.open_context("c", "m", "", 0)
+    with pytest.raises(BadArgument, match="takes no conversation"):
+        engine.submit(ask(PROMPT, context="c", embed=EmbedSettings()))
+
+
+def test_a_lack_of_memory_fails_the_request_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+
+    monkeypatch.setattr(Sampler, "choose", full)
+    (event,) = finish(engine, ask(PROMPT))["r"]
+    assert isinstance(event, FailedEvent) and isinstance(event.error, NoDeviceMemory)
+    monkeypatch.undo()
+    assert choice(engine, ask(PROMPT, max_tokens=1)).tokens
+
+
+def test_a_bug_is_not_hidden(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: Any) -> Any:
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(Sampler, "choose", broken)
+    engine.submit(ask(PROMPT))
+    with pytest.raises(RuntimeError, match="shapes"):
+        engine.step()
+
+
+def test_predictions_are_of_the_next_step(engine: Engine) -> None:
+    assert engine.step_seconds() == 0.0
+    done(engine, ask(PROMPT, max_tokens=3))
+    engine.submit(ask(PROMPT * 4, max_tokens=3))
+    long = engine.step_seconds()
+    engine.step()
+    assert 0.0 < engine.step_seconds() != long
+
+
+def test_closing_drops_everything(engine: Engine) -> None:
+    engine.open_context("c", "m", "", 0)
+    engine.submit(ask(PROMPT, context="c"))
+    engine.close()
+    assert engine.step() == [] and engine.memory() == []

@@ -1,0 +1,78 @@
+"""Prompts to ids."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmos.drivers.contract import Prompt, TensorView
+from llmos.drivers.engine.loader import Bundle
+from llmos.drivers.engine.tokens import prepare, truncated
+from llmos.syscalls.errors import BadArgument, NotSupported, TooLarge
+
+HELLO = ({"role": "user", "content": "hello"},)
+
+
+def test_text_gets_the_default_special_tokens_and_a_continuation_none(bundle: Bundle) -> None:
+    plain = bundle.tokenizer("the dog", add_special_tokens=False)["input_ids"]
+    assert prepare(bundle, Prompt(text="the dog")) == [bundle.tokenizer.bos_token_id, *plain]
+    assert prepare(bundle, Prompt(text="the dog"), continued=True) == plain
+
+
+def test_ids_are_taken_as_they_are_when_the_model_knows_them(bundle: Bundle) -> None:
+    assert prepare(bundle, Prompt(ids=(3, 0, 319))) == [3, 0, 319]
+    for wrong in (-1, 320):
+        with pytest.raises(BadArgument, match=str(wrong)) as error:
+            prepare(bundle, Prompt(ids=(1, wrong)))
+        assert (error.value.name, error.value.got, error.value.want) == ("input", str(wrong), "0 to 319")
+
+
+def test_a_prompt_without_tokens_is_refused(plain: Bundle) -> None:
+    for prompt in (Prompt(ids=()), Prompt(text="")):
+        with pytest.raises(BadArgument, match="no tokens"):
+            prepare(plain, prompt, continued=True)
+
+
+def test_messages_go_through_the_template_with_its_options(bundle: Bundle) -> None:
+    def ids(text: str) -> list[int]:
+        found: list[int] = bundle.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    assert prepare(bundle, Prompt(messages=HELLO)) == ids("<|user|>hello<|end|><|assistant|>")
+    without = Prompt(messages=HELLO, template_options={"add_generation_prompt": False})
+    assert prepare(bundle, without) == ids("<|user|>hello<|end|>")
+
+
+def test_messages_need_a_template_and_the_template_its_fields(bundle: Bundle, plain: Bundle) -> None:
+    with pytest.raises(BadArgument, match="no chat template"):
+        prepare(plain, Prompt(messages=HELLO))
+    for messages in ((), ({"content": "hello"},)):
+        with pytest.raises(BadArgument, match="each with a role"):
+            prepare(bundle, Prompt(messages=messages))
+    with pytest.raises(BadArgument, match="chat_template"):
+        prepare(bundle, Prompt(messages=HELLO, template_options={"chat_template": "{{ 1 }}"}))
+
+
+def test_what_the_template_says_about_messages_is_passed_on(bundle: Bundle, plain: Bundle) -> None:
+    plain.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    try:
+        with pytest.raises(BadArgument, match="roles must alternate"):
+            prepare(plain, Prompt(messages=HELLO))
+    finally:
+        plain.tokenizer.chat_template = None
+
+
+def test_tensors_are_not_for_language_models(bundle: Bundle) -> None:
+    with pytest.raises(NotSupported):
+        prepare(bundle, Prompt(tensors={"x": TensorView("float32", (1,), memoryview(b"\0\0\0\0"))}))
+
+
+def test_truncation_is_told_and_refusal_names_the_numbers(bundle: Bundle) -> None:
+    text = "the quick brown fox " * 40
+    ids, cut = truncated(bundle, Prompt(text=text), 5)
+    assert (len(ids), cut, ids[0]) == (5, True, bundle.tokenizer.bos_token_id)
+    assert truncated(bundle, Prompt(ids=(5, 6, 7)), 2) == ([5, 6], True)
+    assert truncated(bundle, Prompt(ids=(5, 6, 7)), 3) == ([5, 6, 7], False)
+    with pytest.raises(TooLarge) as error:
+        truncated(bundle, Prompt(text=text), None)
+    assert error.value.limit == bundle.about.context < error.value.got
+    assert len(truncated(bundle, Prompt(text=text), 10_000)[0]) == bundle.about.context
