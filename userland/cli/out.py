@@ -62,6 +62,16 @@ class Out:
         self.target.write(text)
         self.target.flush()
 
+    def bytes(self, data: bytes) -> None:
+        """Bytes as they are; on a terminal, what is no text shows as replacement characters."""
+        buffer = getattr(self.target, "buffer", None)
+        if buffer is None or self.terminal:
+            self.write(data.decode("utf-8", "replace"))
+            return
+        self.target.flush()
+        buffer.write(data)
+        buffer.flush()
+
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], empty: str = "none") -> None:
         """A table; a column whose name starts with `>` is set to the right."""
         if not rows:

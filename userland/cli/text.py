@@ -35,10 +35,12 @@ def duration(seconds: float) -> str:
         return f"{seconds * 1e3:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
-    for unit, lower, large, small in ((3600, 60, "m", "s"), (86400, 3600, "h", "m"), (float("inf"), 86400, "d", "h")):
-        if seconds < unit:
-            return f"{int(seconds // lower)} {large} {int(seconds % lower // (lower / (24 if large == 'd' else 60)))} {small}"
-    return f"{seconds:.0f} s"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} m"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
 def ago(at: float) -> str:

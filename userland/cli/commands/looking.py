@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from llmos.syscalls import calls
 from llmos.syscalls.errors import NotFound
@@ -142,7 +143,8 @@ def _record_line(record: Record) -> str:
 
 
 def logs(cli: Cli, values: Namespace) -> int:
-    about, level = values.about or "", values.level or "info"
+    about = values.about or ""
+    level: Literal["debug", "info", "warning", "error"] = values.level or "info"
     call = calls.ReadJournal(
         system=cli.system.handle, after=-1, about=about, level=level, limit=values.lines or 50
     )

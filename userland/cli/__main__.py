@@ -1,0 +1,5 @@
+"""`python -m llmos.userland.cli`."""
+
+from .main import main
+
+raise SystemExit(main())

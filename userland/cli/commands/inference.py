@@ -1,0 +1,127 @@
+"""Commands that run models: run (one answer, or a chat) and ask."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from typing import Any
+
+from llmos.syscalls.errors import LlmosError
+from llmos.syscalls.types import Inference
+from llmos.userland.objects import Model
+
+from .. import asking, text
+from ..cli import DEFAULT_MODEL, Cli
+from ..parser import changes_state
+from .models import progress_bar
+
+_SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop")
+_COMMON = ("timeout", "priority", "work_class")
+
+
+def options_of(values: Namespace) -> dict[str, Any]:
+    """Sampling fields and common arguments that were given."""
+    given = {name: getattr(values, name, None) for name in (*_SAMPLING, *_COMMON)}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def run(cli: Cli, values: Namespace) -> int:
+    with progress_bar(cli, f"loading {values.model}") as show:
+        model = cli.system.load_model(values.model, device=values.device, on_progress=show)
+    prompt = values.prompt
+    if prompt is None and not sys.stdin.isatty() and cli.ask is None:
+        prompt = sys.stdin.read()
+    if prompt is None:
+        return chat(cli, model, values)
+    _answer(cli, model, _input(model, prompt, [], values.raw), values)
+    return 0
+
+
+def _input(model: Model, prompt: str, before: list[dict[str, str]], raw: bool) -> Any:
+    """Chat messages for a model with a chat template, plain text otherwise."""
+    if raw or not model.info.chat:
+        return prompt
+    return [*before, {"role": "user", "content": prompt}]
+
+
+def _answer(cli: Cli, model: Model, content: Any, values: Namespace) -> Inference:
+    """Print one answer as it comes."""
+    options = options_of(values)
+    if values.no_stream:
+        inference = model.infer(content, **options)
+        if not cli.out.result(inference):
+            cli.out.line(inference.text)
+    else:
+        with model.infer_stream(content, **options) as stream:
+            for chunk in stream:
+                if not cli.out.result(chunk):
+                    cli.out.write(chunk.text)
+            inference = stream.result
+        if not cli.out.result(inference):
+            cli.out.line()
+    if values.stats and not cli.out.as_json:
+        _stats(cli, inference)
+    return inference
+
+
+def _stats(cli: Cli, inference: Inference) -> None:
+    usage, timing = inference.usage, inference.timing
+    seconds = timing.total / 1e9
+    rate = f", {usage.new_tokens / seconds:.1f} tokens/s" if seconds else ""
+    first = f", first token after {text.duration(timing.first / 1e9)}" if timing.first else ""
+    cli.out.line(
+        f"[{usage.prompt_tokens} tokens in, {usage.new_tokens} out in {text.duration(seconds)}{rate}{first}, "
+        f"waited {text.duration(timing.queued / 1e9)}; ended by {inference.choices[0].reason}]"
+    )
+    for reason in inference.reasons:
+        cli.out.line(f"[{reason.text}]")
+
+
+def chat(cli: Cli, model: Model, values: Namespace) -> int:
+    """Questions and answers until an empty line or the end of the input."""
+    messages: list[dict[str, str]] = []
+    cli.out.line(f"chat with {model.info.name}; an empty line ends it, Ctrl-C stops an answer")
+    while True:
+        try:
+            prompt = cli.ask("> ") if cli.ask is not None else input("> ")
+        except (EOFError, KeyboardInterrupt):
+            return 0
+        if not prompt.strip():
+            return 0
+        try:
+            inference = _answer(cli, model, _input(model, prompt, messages, values.raw), values)
+        except KeyboardInterrupt:
+            cli.out.line("\n(stopped)")
+            continue
+        except LlmosError as error:
+            cli.out.line(f"llmos: {error}")
+            continue
+        messages += [{"role": "user", "content": prompt}, {"role": "assistant", "content": inference.text}]
+
+
+def ask(cli: Cli, values: Namespace) -> int:
+    """Plain English to a command: shown, confirmed when it changes something, run."""
+    from . import run_command
+
+    path = values.model or DEFAULT_MODEL
+    with progress_bar(cli, f"loading {path}") as show:
+        model = cli.system.load_model(path, on_progress=show)
+    found = asking.translate(model, values.words, asking.threshold(cli.system, path))
+    if isinstance(found, asking.Refusal):
+        cli.out.result({"request": values.words, "command": None, "confidence": found.confidence, "why": found.why})
+        if not cli.out.as_json:
+            cli.out.line(found.why)
+        return 1
+    told = {"request": values.words, "command": found.line, "confidence": found.confidence}
+    if values.dry_run and cli.out.result(told):
+        return 0
+    if not cli.out.as_json:
+        cli.out.line(f"{found.line}   ({found.confidence:.0%} sure)")
+    if values.dry_run:
+        return 0
+    if changes_state(found.command, found.values) and not values.yes and not cli.confirm("run it?"):
+        if not cli.out.as_json:
+            cli.out.line("not run" if cli.ask is not None else "not run: it changes something; say --yes to run it")
+        return 1
+    found.values.json = cli.out.as_json
+    return run_command(cli, found.command, found.values)

@@ -1,0 +1,198 @@
+"""Commands about models: show, load, unload, sleep, wake, pin, unpin, keep-alive, swap, alias, rollback."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llmos.syscalls.errors import NotFound
+from llmos.syscalls.types import Kind, ModelInfo, ObjectInfo
+from llmos.syscalls.wire import Progress
+from llmos.userland.options import LoadFields
+
+from .. import text
+from ..cli import Cli
+
+
+@contextmanager
+def progress_bar(cli: Cli, title: str) -> Iterator[Callable[[Progress], None] | None]:
+    """A bar on the terminal while something long runs; nothing where nobody watches."""
+    if cli.out.as_json or not cli.out.terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    with Bar(*columns, console=cli.out.console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+
+        def show(progress: Progress) -> None:
+            stage = f"{title}: {progress.stage}" if progress.stage else title
+            bar.update(task, description=stage, completed=progress.done, total=progress.total or None)
+
+        yield show
+
+
+def load(cli: Cli, values: Namespace) -> int:
+    options: LoadFields = {}
+    for name in ("name", "dtype", "max_context", "keep_alive"):
+        if getattr(values, name) is not None:
+            options[name] = getattr(values, name)
+    if values.pin:
+        options["pin"] = True
+    if values.replace:
+        options["replace"] = True
+    if values.dry_run:
+        return _plan(cli, cli.system.plan_model(values.model, device=values.device, **options))
+    base = cli.system.model(values.base) if values.base else None
+    with progress_bar(cli, f"loading {values.model}") as show:
+        model = cli.system.load_model(values.model, device=values.device, base=base, on_progress=show, **options)
+    info = model.info
+    if not cli.out.result(info):
+        held = text.size(sum(row.predicted for row in info.bytes))
+        about = f"{info.architecture}, {text.count(info.parameters)} parameters"
+        cli.out.line(f"{info.name} ({about}) is on {info.device}, {held}")
+    return 0
+
+
+def _plan(cli: Cli, info: ModelInfo) -> int:
+    if cli.out.result(info) or info.plan is None:
+        return 0
+    plan = info.plan
+    verdict = "fits" if plan.fits else "does not fit"
+    cli.out.line(f"{info.path} {verdict} on {info.device}: needs {text.size(plan.needed)}, {text.size(plan.free)} free")
+    cli.out.table(("WHAT", ">BYTES"), [(row.what, text.size(row.predicted)) for row in plan.rows])
+    if plan.would_evict:
+        cli.out.line(f"would have to go: {', '.join(plan.would_evict)}")
+    return 0
+
+
+def show(cli: Cli, values: Namespace) -> int:
+    path: str = cli.system.namespace_path(values.model)
+    entry = cli.system.stat_path(path)
+    loaded = [info for info in cli.system.models() if info.fields.get("path") in (path, values.model)]
+    if cli.out.result({"entry": entry, "loaded": loaded}):
+        return 0
+    cli.out.pairs(
+        [
+            ("path", entry.path), ("kind", entry.kind), ("version", entry.version), ("size", text.size(entry.bytes)),
+            *((name, _plain(name, value)) for name, value in entry.fields.items()),
+        ]
+    )
+    for info in loaded:
+        f = info.fields
+        cli.out.line(f"\nloaded as {info.name} ({info.id}) on {f.get('device')}: {info.state}, {text.size(info.bytes)}")
+        cli.out.line(f"served by rung {f.get('rung')}; not by a higher one because:")
+        for reason in f.get("rung_reasons", []):
+            cli.out.line(f"  {reason}")
+    return 0
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name == "parameters" and isinstance(value, int):
+        return text.count(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def find_model(cli: Cli, name: str) -> ObjectInfo:
+    """A loaded model by name, id or path. Raises NotFound with the names there are."""
+    return cli.system.find(Kind.MODEL, name)
+
+
+def unload(cli: Cli, values: Namespace) -> int:
+    freed = cli.system.model(values.model).unload(force=values.force)
+    if not cli.out.result(freed):
+        cli.out.line(f"{values.model} is unloaded; {text.size(freed.bytes)} freed")
+    return 0
+
+
+def _acting(action: str, sentence: str) -> Callable[[Cli, Namespace], int]:
+    """A command that does one thing to a loaded model."""
+
+    def command(cli: Cli, values: Namespace) -> int:
+        info = find_model(cli, values.model)
+        return _control(cli, info, action, sentence)
+
+    return command
+
+
+def _control(cli: Cli, info: ObjectInfo, action: str, sentence: str, **options: Any) -> int:
+    assert info.handle is not None
+    after = cli.system.control(info.handle, action, **options)
+    if not cli.out.result(after):
+        cli.out.line(sentence.format(name=info.name or info.id, **options))
+    return 0
+
+
+sleep = _acting("sleep", "{name} is asleep")
+wake = _acting("wake", "{name} is awake")
+pin = _acting("pin", "{name} is pinned: it will not be evicted")
+unpin = _acting("unpin", "{name} may be evicted again")
+
+
+def keep_alive(cli: Cli, values: Namespace) -> int:
+    seconds = values.duration if values.duration >= 0 else -1.0
+    words = f"for {text.duration(seconds)} without use" if seconds >= 0 else "for ever"
+    info = find_model(cli, values.model)
+    return _control(cli, info, "keep_alive", f"{{name}} is kept {words}", seconds=float(seconds))
+
+
+def swap(cli: Cli, values: Namespace) -> int:
+    return _control(cli, find_model(cli, values.model), "swap", "{name} serves {to} now", to=values.version)
+
+
+def _mount_of(cli: Cli, path: str) -> tuple[ObjectInfo, str]:
+    """The mount that serves a path, and the path inside it."""
+    best = None
+    for info in cli.system.mounts():
+        at = info.fields["path"]
+        covers = path == at or path.startswith(at.rstrip("/") + "/")
+        if covers and (best is None or len(at) > len(best.fields["path"])):
+            best = info
+    if best is None:
+        raise NotFound(f"nothing is mounted at {path}: see mount")
+    return best, path.removeprefix(best.fields["path"]).strip("/")
+
+
+def alias(cli: Cli, values: Namespace) -> int:
+    mount, inner = _mount_of(cli, values.model)
+    name, _, version = inner.partition("@")
+    options = {"name": name, "alias": values.alias, **({"version": version} if version else {})}
+    sentence = f"{values.model} is also called {name}@{values.alias}"
+    assert mount.handle is not None
+    after = cli.system.control(mount.handle, "alias", **options)
+    if not cli.out.result(after):
+        cli.out.line(sentence)
+    return 0
+
+
+def rollback(cli: Cli, values: Namespace) -> int:
+    mount, inner = _mount_of(cli, values.model)
+    assert mount.handle is not None
+    after = cli.system.control(mount.handle, "rollback", name=inner)
+    if not cli.out.result(after):
+        cli.out.line(f"{values.model} is version {cli.system.stat_path(values.model).version} again")
+    return 0
+
+
+def upkeep(action: str) -> Callable[[Cli, Namespace], int]:
+    """fsck and gc of the file system under a path."""
+
+    def command(cli: Cli, values: Namespace) -> int:
+        mount, _ = _mount_of(cli, values.path)
+        assert mount.handle is not None
+        after = cli.system.control(mount.handle, action)
+        if not cli.out.result(after):
+            cli.out.line(f"{action} of {values.path}: done")
+            for reason in after.reasons:
+                cli.out.line(f"  {reason.text}")
+        return 0
+
+    return command
+
+
+fsck = upkeep("fsck")
+gc = upkeep("gc")

@@ -1,0 +1,149 @@
+"""Commands about the system itself: serve, stop, driver, doctor, bench, help."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from llmos.syscalls.errors import LlmosError, NotFound, NotSupported, TimedOut
+from llmos.syscalls.types import Kind
+from llmos.userland.link import NoKernel
+from llmos.userland.places import kernel_address
+
+from .. import text
+from ..cli import Cli
+from ..help import overview, page
+
+
+def serve(cli: Cli, values: Namespace) -> int:
+    """Become the kernel: the process id stays, so a service manager supervises it."""
+    if values.http:
+        raise NotSupported(
+            f"serve --http {values.http}: this version has no HTTP gateway; leave --http out", why="no gateway"
+        )
+    argv = [sys.executable, "-P", "-m", "llmos.kernel"]
+    if values.config:
+        argv += ["--config", str(Path(values.config).expanduser())]
+    if values.shared:
+        argv += ["--shared"]
+    sys.stdout.flush()
+    os.execv(sys.executable, argv)
+
+
+def stop(cli: Cli, values: Namespace) -> int:
+    """Ask the running kernel to end, and wait until it has."""
+    facts = cli.joined().stat().fields
+    pid = int(facts["pid"])
+    descriptor = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGTERM)
+        if values.force:
+            os.kill(pid, signal.SIGTERM)
+        if not _ended(descriptor, values.timeout if values.timeout is not None else 60.0):
+            raise TimedOut(f"the kernel (pid {pid}) is still busy; wait, or say --force to end its requests")
+    finally:
+        os.close(descriptor)
+    if not cli.out.result({"pid": pid, "state": "stopped"}):
+        cli.out.line(f"the kernel (pid {pid}) has stopped")
+    return 0
+
+
+def _ended(descriptor: int, seconds: float) -> bool:
+    import select
+
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def driver(cli: Cli, values: Namespace) -> int:
+    if values.action == "check":
+        argv = [sys.executable, "-P", "-m", "llmos.drivers.conformance", values.name]
+        return subprocess.run([*argv, "--json"] if cli.out.as_json else argv, check=False).returncode
+    info = cli.system.find(Kind.DRIVER, values.name)
+    assert info.handle is not None
+    after = cli.system.control(info.handle, values.action)
+    if not cli.out.result(after):
+        cli.out.line(f"driver {values.name}: {values.action} is under way; it is {after.state}")
+    return 0
+
+
+def doctor(cli: Cli, values: Namespace) -> int:
+    """Check what most often goes wrong; exit status 1 when something does."""
+    findings = [*_packages(), _kernel(cli), *_places()]
+    if not cli.out.result([{"check": c, "ok": ok, "text": t} for c, ok, t in findings]):
+        cli.out.table(("CHECK", "STATE", "FINDING"), [(c, "ok" if ok else "failed", t) for c, ok, t in findings])
+    return 0 if all(ok for _, ok, _ in findings) else 1
+
+
+def _packages() -> list[tuple[str, bool, str]]:
+    found = []
+    for name in ("torch", "transformers", "pyzmq", "msgpack", "msgspec", "pluggy", "psutil"):
+        try:
+            found.append((name, True, version(name)))
+        except PackageNotFoundError:
+            found.append((name, False, f"is not installed; try: pip install -c constraints.txt {name}"))
+    return found
+
+
+def _kernel(cli: Cli) -> tuple[str, bool, str]:
+    try:
+        facts = cli.joined().stat().fields
+        states = {info.name: info.state for info in cli.joined().drivers()}
+    except NoKernel:
+        return "kernel", True, f"none is running on {kernel_address()}; llmos serve starts one"
+    except LlmosError as error:
+        return "kernel", False, str(error)
+    bad = [name for name, state in states.items() if state == "failed"]
+    drivers = ", ".join(f"{name} {state}" for name, state in states.items())
+    hint = f"; try: driver reset {bad[0]}" if bad else ""
+    return "kernel", not bad, f"{facts['version']}, pid {facts['pid']}; drivers: {drivers}{hint}"
+
+
+def _places() -> list[tuple[str, bool, str]]:
+    home = Path(os.environ.get("LLMOS_HOME") or "~/.llmos").expanduser()
+    there = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    writable = os.access(there, os.W_OK)
+    places = [("home", writable, f"{home}" + ("" if writable else " cannot be written"))]
+    places.append(("disk", free > 1 << 30, f"{text.size(free)} free for {home}"))
+    shm = Path("/dev/shm")
+    if shm.exists():
+        left = shutil.disk_usage(shm).free
+        places.append(("shared memory", left > 64 << 20, f"{text.size(left)} free in {shm}"))
+    return places
+
+
+def bench(cli: Cli, values: Namespace) -> int:
+    """Time calls against the running kernel; the full benches are `make bench` of a checkout."""
+    import statistics
+    import time
+
+    from llmos.syscalls.calls import StatObject
+
+    system = cli.system
+    call = StatObject(handle=system.handle)
+    samples = []
+    for _ in range(2000):
+        began = time.perf_counter()
+        system.client.call(call)
+        samples.append(time.perf_counter() - began)
+    samples.sort()
+    rows = {"null call p50": statistics.median(samples), "null call p99": samples[int(len(samples) * 0.99)]}
+    if values.name and not any(name.startswith(values.name) for name in (*rows, "ipc")):
+        raise NotFound(f"there is no bench {values.name!r} here; there is ipc. The full benches: make bench")
+    if not cli.out.result({name: value * 1e6 for name, value in rows.items()}):
+        cli.out.table(("BENCH", ">TIME"), [(name, text.duration(value)) for name, value in rows.items()])
+        cli.out.line("the full benches, each beside its peer: make bench")
+    return 0
+
+
+def help(cli: Cli, values: Namespace) -> int:
+    cli.out.line(page(values.command) if values.command else overview())
+    return 0

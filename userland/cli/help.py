@@ -1,0 +1,43 @@
+"""Help pages, made from the command table and the call table."""
+
+from __future__ import annotations
+
+import difflib
+
+from llmos.syscalls.errors import NotFound
+
+from .parser import build_parser, usage
+from .table import COMMANDS, Command, find_command, groups
+
+
+def overview() -> str:
+    """All commands by group."""
+    lines = ["llmos: an operating system for AI models", ""]
+    for group, commands in groups().items():
+        lines.append(f"{group}:")
+        lines += [f"  {usage(command):42} {command.help}" for command in commands]
+        lines.append("")
+    lines += ["help COMMAND explains one, help CALL a system call such as infer; --json prints results for programs."]
+    return "\n".join(lines)
+
+
+def page(name: str) -> str:
+    """The page of a command, or of a system call. Raises NotFound."""
+    command = find_command(name)
+    if command is not None:
+        return _command_page(command)
+    import llmos.syscalls.calls  # noqa: F401  fills the table
+    from llmos.syscalls import manual
+    from llmos.syscalls.spec import SYSCALLS
+
+    if name in SYSCALLS:
+        return manual.text(SYSCALLS[name])
+    near = difflib.get_close_matches(name, [*(c.name for c in COMMANDS), *SYSCALLS], 1)
+    hint = f"; did you mean {near[0]}?" if near else "; help lists them"
+    raise NotFound(f"there is no command and no call {name!r}{hint}")
+
+
+def _command_page(command: Command) -> str:
+    text = build_parser(command).format_help().rstrip()
+    examples = "\n".join(f"  {example}" for example in command.examples)
+    return f"{text}\n\nexamples:\n{examples}" if examples else text

@@ -1,0 +1,67 @@
+"""The `llmos` program: one command, or the shell. Exit status 0 done, 1 failed, 2 not understood, 130 interrupted."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+from llmos.syscalls.errors import LlmosError
+
+from .parser import HelpRequested, UsageError, parse_words
+from .table import Command
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with these words (those of the command line by default)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words in (["--version"], ["-V"]):
+        from importlib.metadata import version
+
+        print(f"llmos {version('llmos')}")
+        return 0
+    if words and words[0] in ("-h", "--help"):
+        words = ["help", *words[1:]]
+    if not words:
+        from llmos.userland.shell import shell
+
+        return shell()
+    try:
+        command, values = parse_words(words)
+    except UsageError as error:
+        sys.stderr.write(f"llmos: {error.text}\n")
+        return USAGE
+    except HelpRequested as requested:
+        from .help import page
+
+        print(page(requested.command.name))
+        return 0
+    return execute(command, values)
+
+
+def execute(command: Command, values: Namespace) -> int:
+    """Run one parsed command with surroundings of its own; its exit status."""
+    from .cli import Cli
+    from .commands import run_command
+    from .out import Out, show_error
+
+    ask = input if sys.stdin.isatty() else None
+    cli = Cli(Out(values.json), ask=ask)
+    try:
+        with cli:
+            return run_command(cli, command, values)
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except (LlmosError, OSError, RuntimeError) as error:
+        show_error(error, values.json)
+        return FAILED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
