@@ -38,7 +38,7 @@ from .pulse import Pulse
 
 EXIT_FAULT = 70
 EXIT_REFUSED = 78
-SAMPLE_S = 1.0
+MEMORY_S = 1.0
 METRIC_S = 10.0
 REQUESTS = "requests"
 LONG_S = 0.005
@@ -75,6 +75,22 @@ class Calls(Protocol):
     def close(self) -> None: ...
 
 
+class Seldom:
+    """Says yes at most once in so many seconds, and only when something was done since."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._at = float("-inf")
+        self._done = 0
+
+    def now(self, done: int) -> bool:
+        now = time.monotonic()
+        if done == self._done or now - self._at < self._seconds:
+            return False
+        self._done, self._at = done, now
+        return True
+
+
 class Host:
     """The work loop of one driver."""
 
@@ -89,8 +105,8 @@ class Host:
         self._draining: list[int] | None = None
         self._asked_to_end = False
         self._exit: int | None = None
-        self._sampled_at = self._metric_at = 0.0
-        self._sampled_steps = 0
+        self._memory_due = Seldom(MEMORY_S)
+        self._metric_due = Seldom(METRIC_S)
 
     def run(self) -> int:
         """Work until stopped; returns the exit status of the process."""
@@ -149,13 +165,9 @@ class Host:
 
     def _sample(self) -> None:
         """Report now and then what steps have changed."""
-        now = time.monotonic()
-        if self._calls is None or now - self._sampled_at < SAMPLE_S or self._pulse.steps == self._sampled_steps:
-            return
-        self._sampled_at, self._sampled_steps = now, self._pulse.steps
-        self._report_memory(self._calls)
-        if now - self._metric_at >= METRIC_S:
-            self._metric_at = now
+        if self._calls is not None and self._memory_due.now(self._pulse.steps):
+            self._report_memory(self._calls)
+        if self._calls is not None and self._metric_due.now(self._pulse.steps):
             self._out.event(self._calls.metric())
 
     def _report_memory(self, calls: Calls) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,47 @@ def null(kernel: FakeKernel) -> FakeKernel:
     kernel.start()
     kernel.load()
     return kernel
+
+
+@dataclass(frozen=True)
+class Package:
+    """A driver package that exists only for a test."""
+
+    path: Path
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a process needs to find it."""
+        return {"PYTHONPATH": str(self.path)}
+
+
+@pytest.fixture
+def package(folder: Path) -> Callable[..., Package]:
+    """`package(name, source, group)` installs a module that announces a driver `name`; several may share a folder."""
+    path = folder / "site"
+
+    def make(name: str, source: str, group: str = "llmos.devices", *, distribution: str = "") -> Package:
+        distribution = distribution or f"driver-{name}"
+        module = distribution.replace("-", "_")
+        info = path / f"{module}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (path / f"{module}.py").write_text(textwrap.dedent(source))
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
+        return Package(path)
+
+    return make
+
+
+@pytest.fixture
+def host_of(folder: Path) -> Iterator[Callable[..., FakeKernel]]:
+    """`host_of(name, environ)`: the host of another driver."""
+    made: list[FakeKernel] = []
+
+    def make(name: str, environ: Mapping[str, str] | None = None) -> FakeKernel:
+        made.append(FakeKernel(folder, name, environ or {}))
+        return made[-1]
+
+    yield make
+    for fake in made:
+        fake.close()
