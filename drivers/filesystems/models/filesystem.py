@@ -15,13 +15,13 @@ from llmos.syscalls.errors import BadArgument, BadModel, NotDirectory, NotFound,
 
 from ..handles import BytesHandle, ReadHandle, check_mode, check_version
 from ..locks import try_lock
-from ..paths import Parts, bad_path, file_errors, join, open_file, page, split
+from ..paths import Parts, bad_path, file_errors, join, page, split
 from ..scratch import Scratch
 from .describe import Described, Describer, check
 from .hashes import HashCache
 from .maintenance import Maintenance
 from .publish import Publisher
-from .scan import MANIFEST, ScannedFile, allowed_folders
+from .scan import MANIFEST, open_scanned
 from .store import Layer, Model, Store, Target, Version
 
 SHOWN = ("architecture", "tasks", "parameters", "dtype", "quant", "context", "chat_template", "tokenizer", "languages",
@@ -56,7 +56,7 @@ class ModelsFileSystem(FileSystem):
             described = self._describer.describe(model, version)
             file = described.files.get("/".join(inner))
             if file is not None:
-                return ReadHandle(path, _open(version, file), version.name)
+                return ReadHandle(path, open_scanned(version.folder, file), version.name)
         if inner == (MANIFEST,):
             return BytesHandle(_manifest_bytes(described), version.name)
         if not inner or self._below(described, inner):
@@ -221,12 +221,3 @@ def _model_info(model: Model, described: Described, path: str) -> FileInfo:
 def _manifest_bytes(described: Described) -> bytes:
     """The manifest of a folder that has none."""
     return json.dumps(described.manifest, indent=2, ensure_ascii=False).encode() + b"\n"
-
-
-def _open(version: Version, file: ScannedFile) -> int:
-    """Open a file of a model by the folder it really lies in, so that a link swapped in meanwhile leads nowhere."""
-    real = file.path.resolve()
-    for folder in allowed_folders(version.folder):
-        if real.is_relative_to(folder):
-            return open_file(folder, real.relative_to(folder).parts)
-    raise NotFound(f"{file.name} is a link that leaves the model's folder")

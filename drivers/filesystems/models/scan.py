@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmos.syscalls.errors import BadModel
+from llmos.syscalls.errors import BadModel, NotFound
 
-from ..paths import is_text
+from ..paths import is_text, open_file
 
 MANIFEST = "manifest.json"
 VERSIONS = "versions"
@@ -64,6 +64,18 @@ def scanned(name: str, path: Path) -> ScannedFile:
     status = path.stat()
     stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
     return ScannedFile(name, path, status.st_size, status.st_mtime, stamp)
+
+
+def open_scanned(folder: Path, file: ScannedFile) -> int:
+    """A descriptor of a model's file, opened in the folder that it really lies in.
+
+    So a link that is put in its place meanwhile leads nowhere. Raises NotFound, OSError.
+    """
+    real = file.path.resolve()
+    for home in allowed_folders(folder):
+        if real.is_relative_to(home):
+            return open_file(home, real.relative_to(home).parts)
+    raise NotFound(f"{file.name} is a link that leaves the model's folder")
 
 
 def allowed_folders(folder: Path) -> tuple[Path, ...]:

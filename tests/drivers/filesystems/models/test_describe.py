@@ -67,6 +67,15 @@ def test_a_complete_manifest_is_taken_as_it_is(folder: Path) -> None:
     assert complete("m", stored, scan(folder).files) == stored
 
 
+def test_a_complete_manifest_does_not_hide_damaged_weights(folder: Path, tmp_path: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    listed = {**dict.fromkeys(COMPLETE, 1), **json.loads(manifest_for(folder))}
+    (folder / "manifest.json").write_text(json.dumps(listed))
+    assert describe(folder).problem is None
+    assert "truncated" in refused(folder, tmp_path).why
+
+
 def test_pickles_are_never_handed_out(folder: Path, tmp_path: Path) -> None:
     (folder / "training_args.bin").write_bytes(b"\x80\x04")
     (folder / "optimizer.pt").write_bytes(b"\x80\x04")

@@ -240,6 +240,17 @@ def test_what_could_not_be_loaded_is_not_published(
     assert system.commit(token, {}, None) == "1"
 
 
+def test_a_complete_manifest_does_not_hide_damaged_weights(models: Any, make_model: Any) -> None:
+    system = models()
+    token, folder = system.stage("/m")
+    make_model(folder, {"model.safetensors": b"short"})
+    complete = dict.fromkeys(("architecture", "tasks", "parameters", "dtype", "context"), 1)
+    with pytest.raises(BadModel) as caught:
+        system.commit(token, complete, None)
+    assert caught.value.file == "model.safetensors"
+    system.release(token)
+
+
 def test_links_are_not_published(models: Any, make_model: Any, tmp_path: Path) -> None:
     system = models()
     for name, target in [("inside.json", "config.json"), ("outside.json", "/etc/hostname"), ("manifest.json", "x")]:
@@ -259,6 +270,22 @@ def test_the_manifest_in_the_folder_counts_and_the_given_one_wins(models: Any, c
     commit(system, "/m", {"mood": "given"}, files={"manifest.json": stored})
     manifest = json.loads(bytes_of(system, "/m/manifest.json"))
     assert (manifest["mood"], manifest["licence"], manifest["version"]) == ("given", "MIT", "1")
+
+
+def test_a_file_changed_while_others_are_hashed_is_not_trusted(models: Any, make_model: Any) -> None:
+    system = models()
+    token, folder = system.stage("/m")
+    make_model(folder, {"a": b"one"})
+
+    def progress(done: int, total: int, unit: str = "bytes", stage: str = "") -> None:
+        if stage == "verify config.json":
+            (folder / "a").write_bytes(b"two")
+
+    system.progress = progress
+    system.commit(token, {}, None)
+    with pytest.raises(BadModel) as caught:
+        system.locate("/m")
+    assert caught.value.file == "a"
 
 
 def test_a_file_changed_after_it_was_hashed_is_not_trusted(models: Any, commit: Any, tmp_path: Path) -> None:

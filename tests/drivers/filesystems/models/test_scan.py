@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from llmos.drivers.filesystems.models import scan as module
-from llmos.drivers.filesystems.models.scan import allowed_folders, scan, scanned
+from llmos.drivers.filesystems.models.scan import allowed_folders, open_scanned, scan, scanned
+from llmos.syscalls.errors import NotFound
 
 
 def test_files_are_found_with_names_relative_to_the_folder(tmp_path: Path, make_model: Any) -> None:
@@ -76,6 +77,18 @@ def test_the_blobs_of_a_hub_cache_belong_to_its_snapshots(tmp_path: Path) -> Non
     (snapshot / "ref").symlink_to("../../refs")
     assert scan(snapshot).problem is not None
     assert allowed_folders(repository / "refs") == (repository / "refs",)
+
+
+def test_a_link_swapped_in_after_the_scan_leads_nowhere(tmp_path: Path, make_model: Any) -> None:
+    folder = make_model(tmp_path / "m", {"inner/f": b"x"})
+    (tmp_path / "secret").write_text("x")
+    file = scan(folder).files["tokenizer.json"]
+    os.close(open_scanned(folder, file))
+    for target, refusal in [(tmp_path / "secret", NotFound), (folder / "inner", IsADirectoryError)]:
+        file.path.unlink()
+        file.path.symlink_to(target)
+        with pytest.raises(refusal):
+            open_scanned(folder, file)
 
 
 def test_a_huge_folder_is_not_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
