@@ -133,7 +133,7 @@ def history_file() -> Path:
 
 def _host_paths(word: str) -> Iterator[str]:
     head, _, _ = word.rpartition("/")
-    folder = Path(os.path.expanduser(head or ("." if not word.startswith("/") else "/")))
+    folder = Path(head or ("/" if word.startswith("/") else ".")).expanduser()
     if folder.is_dir():
         for entry in sorted(folder.iterdir()):
             yield (f"{head}/" if head or word.startswith("/") else "") + entry.name + ("/" if entry.is_dir() else "")

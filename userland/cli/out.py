@@ -21,6 +21,8 @@ STYLES = {
     "warning": "yellow", "error": "bold red", "down": "red", "cancelled": "dim",
 }  # fmt: skip
 """How states are coloured."""
+WIDE = 400
+"""Columns where nobody watches: a pipe or a file has no edge to wrap at."""
 
 
 class Out:
@@ -37,7 +39,7 @@ class Out:
         if self._console is None:
             from rich.console import Console
 
-            self._console = Console(file=self.target, highlight=False, soft_wrap=True)
+            self._console = Console(file=self.target, highlight=False, width=None if self.terminal else WIDE)
         return self._console
 
     @property
@@ -86,7 +88,9 @@ class Out:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+            right = column.startswith(">")
+            last = column == columns[-1]
+            table.add_column(column.removeprefix(">"), justify="right" if right else "left", no_wrap=not last)
         for row in rows:
             table.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))
         return table

@@ -1,0 +1,1 @@
+"""Programs that come with the system; they have no authority of their own."""
