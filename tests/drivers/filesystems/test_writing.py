@@ -37,6 +37,18 @@ while done < 30:
         continue
     done += 1
 """
+OTHER_DISK = """
+import sys
+from pathlib import Path
+from llmos.drivers.filesystems.files import FolderFileSystem
+from llmos.syscalls.errors import NotSupported
+handle = FolderFileSystem(sys.argv[1]).open("/disk/f", "w")
+try:
+    handle.close()
+except NotSupported as error:
+    print(error)
+print([*Path(sys.argv[1], "disk").iterdir(), *Path(sys.argv[1], ".llmos", "scratch").iterdir()])
+"""
 FULL = """
 import sys
 from pathlib import Path
@@ -226,6 +238,15 @@ def test_a_full_disk_is_no_space_and_the_old_file_stays(tmp_path: Path) -> None:
     assert run.stdout.splitlines() == [
         "no space is left for /f (No space left on device); remove something and write it again", "old []"
     ]  # fmt: skip
+
+
+def test_another_disk_inside_the_tree_is_said(tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "-Urm", "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("this machine lets nobody mount a small disk")
+    (tmp_path / "disk").mkdir()
+    mount = f"mount -t tmpfs none {tmp_path}/disk && exec {sys.executable} -c '{OTHER_DISK}' {tmp_path}"
+    run = subprocess.run(["unshare", "-Urm", "sh", "-c", mount], capture_output=True, text=True, check=False)
+    assert run.stdout == "/disk/f lies on another disk than its file system\n[]\n", run.stderr
 
 
 def test_refused_opens_leave_nothing(tree: FolderFileSystem, tmp_path: Path) -> None:
