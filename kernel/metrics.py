@@ -157,6 +157,10 @@ class Registry:
         self._add(family)
         return family
 
+    def families(self) -> Iterator[Family[Counter] | Family[Gauge] | Family[Histogram]]:
+        """All declared families."""
+        yield from self._families.values()
+
     def snapshot(self, prefix: str = "") -> dict[str, Metric]:
         """All metrics whose full name, labels included, starts with `prefix`. The value of a histogram is its sum."""
         found = {}
