@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -211,6 +212,24 @@ def test_a_read_only_tree_is_served_and_not_written(tmp_path: Path) -> None:
     assert get(tree, "/f") == b"x"
     tree.release(tree.locate("/")[0])
     assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_host_serves_a_folder(host_of: Any, tmp_path: Path) -> None:
+    host = host_of("files")
+    host.start()
+    source = str(tmp_path)
+    opened = host.call("open", {"source": source, "path": "/notes/f", "mode": "x"})
+    assert host.call("write", {"token": opened["token"], "offset": 0, "data": b"hello"}) == {"count": 5}
+    assert not (tmp_path / "notes" / "f").exists()
+    version = host.call("close", {"token": opened["token"]})["version"]
+    read = host.call("open", {"source": source, "path": "/notes/f"})
+    assert (read["bytes"], read["version"]) == (5, version)
+    assert host.call("read", {"token": read["token"], "offset": 1, "count": 9})["data"] == b"ello"
+    host.call("close", {"token": read["token"]})
+    conflict = host.call("open", {"source": source, "path": "/notes/f", "mode": "w", "expected_version": "other"})
+    assert (conflict["name"], conflict["fields"]["version"]) == ("Conflict", version)
+    located = host.call("locate", {"source": source, "path": "/notes"})
+    assert [file["name"] for file in located["files"]] == ["f"]
 
 
 NAMES = st.sampled_from(["a", "b", "..", ".", "", "a b", "\0", ".llmos", "link", "x" * 256, "ü"])

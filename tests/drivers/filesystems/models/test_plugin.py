@@ -57,3 +57,35 @@ def test_the_bundled_models_are_served_beside_ones_own(tmp_path: Path, make_mode
     shown = {info.path for info in system.list("/") if info.kind == "model"}
     bundled = {f"/{path.name}" for path in BUNDLED_FOLDER.iterdir()} if BUNDLED_FOLDER.is_dir() else set()
     assert shown >= own and shown - own <= bundled
+
+
+def test_a_host_serves_models_and_its_leftovers_are_swept(host_of: Any, make_model: Any, tmp_path: Path) -> None:
+    source = str(tmp_path / "models")
+    make_model(tmp_path / "models" / "m")
+    host = host_of("models")
+    host.start(cache=str(tmp_path / "cache"))
+    staged = host.call("stage", {"source": source, "path": "/org/mine"})
+    make_model(Path(staged["path"]))
+    commit = {"token": staged["token"], "manifest": {"licence": "MIT"}, "expected_version": ""}
+    assert host.call("commit", commit) == {"version": "1"}
+    entries = host.call("list", {"source": source, "path": "/"})
+    assert [(entry["path"], entry["kind"]) for entry in entries] == [("/m", "model"), ("/org", "folder")]
+    located = host.call("locate", {"source": source, "path": "/org/mine"})
+    assert [file["name"] for file in located["files"]] == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert (located["version"], located["manifest"]["licence"]) == ("1", "MIT")
+    removal = {"source": source, "path": "/org/mine"}
+    assert host.call("remove", removal)["name"] == "Busy"
+    make_model(Path(host.call("stage", {"source": source, "path": "/never"})["path"]))
+    host.process.kill()
+    host.process.wait()
+    host.close()
+
+    host = host_of("models")
+    host.start(cache=str(tmp_path / "cache"))
+    # What the killed host had located is free, and what it had staged is gone.
+    assert host.call("remove", removal) == {}
+    assert [*(tmp_path / "models" / ".llmos" / "scratch").iterdir()] == []
+    (tmp_path / "models" / "m" / "model.safetensors").write_bytes(b"short")
+    error = host.call("locate", {"source": source, "path": "/m"})
+    assert (error["name"], error["fields"]["file"]) == ("BadModel", "model.safetensors")
+    assert host.call("stat", {"source": source, "path": "/m"})["fields"]["problem"]
