@@ -69,7 +69,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """How to load. `dtype` is auto, float32, bfloat16 or float16; `max_context` in tokens; other fields may be refused."""
+    """How to load. `dtype`: auto, float32, bfloat16 or float16; `max_context` in tokens; the rest may be refused."""
 
     dtype: str = "auto"
     kv_dtype: str = "auto"
@@ -266,7 +266,7 @@ class Device(ABC):
     def load(
         self, model: str, source: ModelSource, settings: LoadSettings, progress: ProgressSink, base: str = ""
     ) -> LoadedModel:
-        """Load a model; with `base`, an adapter for that loaded model. Raises BadModel, NotSupported, NoDeviceMemory."""
+        """Load a model; with `base`, an adapter for that model. Raises BadModel, NotSupported, NoDeviceMemory."""
 
     @abstractmethod
     def unload(self, model: str) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from llmos.syscalls.driver import (
-    Folder, HostClose, HostCommit, HostFsControl, HostList, HostLocate, HostOpen, HostRead, HostRelease, HostRemove,
+    Folder, FsReport, HostClose, HostCommit, HostFsControl, HostList, HostLocate, HostOpen, HostRead, HostRelease,
+    HostRemove,
     HostSearch, HostStage, HostStat, HostWrite, Located, Memory, MetricEvent, Opened, Ready, Stats, Version,
 )  # fmt: skip
 from llmos.syscalls.errors import BadArgument, NotFound
@@ -190,8 +191,9 @@ class FileCalls:
         return convert.from_source(source, token)
 
     def _release(self, _number: int, call: HostRelease) -> Done:
-        system, token = _known(self._located, call.token)
-        del self._located[call.token]
+        table = self._staged if call.token in self._staged else self._located
+        system, token = _known(table, call.token)
+        del table[call.token]
         system.release(token)
         return Done()
 
@@ -208,9 +210,8 @@ class FileCalls:
         del self._staged[call.token]
         return Version(version=version)
 
-    def _control(self, _number: int, call: HostFsControl) -> Done:
-        self._system(call.source).control(call.action, call.options)
-        return Done()
+    def _control(self, _number: int, call: HostFsControl) -> FsReport:
+        return FsReport(fields=dict(self._system(call.source).control(call.action, call.options)))
 
 
 def _known(table: Mapping[str, T], token: str) -> T:

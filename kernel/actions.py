@@ -14,7 +14,8 @@ from llmos.syscalls.types import Kind, Limits, Right
 from .objects import ContextObject, DriverObject, ModelObject, MountObject, SessionObject, TaskObject
 from .requests import Request
 
-Run = Callable[[Request, Any, Mapping[str, Any]], Awaitable[None]]
+Run = Callable[[Request, Any, Mapping[str, Any]], Awaitable[Mapping[str, Any] | None]]
+"""Does it; what it answers is shown as `report` among the object's fields."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,8 @@ async def _priority(request: Request, found: TaskObject, options: Mapping[str, A
 
 
 def _filesystem(action: str) -> Run:
-    async def run(request: Request, found: MountObject, options: Mapping[str, Any]) -> None:
-        await request.kernel.files.control(found.point, action, dict(options))
+    async def run(request: Request, found: MountObject, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await request.kernel.files.control(found.point, action, dict(options))
 
     return run
 

@@ -89,8 +89,9 @@ class Kernel(Observer):
         self.watchers: dict[str, Request] = {}
         self.draining = False
         self._pumping = False
+        environ = {**os.environ, "LLMOS_HOME": str(config.paths.home)}
         self.supervisor = Supervisor(
-            runner, watcher, self.journal, self, send_host, hosts_endpoint, os.environ, wall, self.pid
+            runner, watcher, self.journal, self, send_host, hosts_endpoint, environ, wall, self.pid
         )
         self.holdings = Holdings(self)
         self.models = ModelService(self)
@@ -237,10 +238,12 @@ class Kernel(Observer):
         """End a request with an error; what runs for it on a driver is told to stop."""
         if request.finished:
             return
+        if request.job is None:  # its handler is in its first step, which this is called from
+            self.runner.after(0, lambda: self.interrupt(request, error))
+            return
         if request.on_cancel is not None:
             request.on_cancel()
-        if request.job is not None:
-            self.runner.interrupt(request.job, error)
+        self.runner.interrupt(request.job, error)
 
     def request_done(self, request: Request) -> None:
         self.requests.pop(request.id, None)

@@ -97,14 +97,14 @@ class FileService:
         hits = await link.call(call)
         return [msgspec.structs.replace(hit, path=_outside(hit.path, inner, path)) for hit in hits]
 
-    async def control(self, point: MountPoint, action: str, options: dict[str, object]) -> None:
+    async def control(self, point: MountPoint, action: str, options: dict[str, object]) -> dict[str, object]:
         """alias, rollback, fsck, gc of a mounted file system; changing ones need a writable mount."""
         if point.filesystem == KERNEL_FILESYSTEM:
             raise NotSupported(f"{point.path} has no action {action}", why="made by the kernel")
         if action != "fsck" and point.mode != "rw":
             raise ReadOnly(f"{action}: {point.path} is mounted ro")
         _, link = await self._link(point, point.path)
-        await link.call(HostFsControl(source=point.source, action=action, options=options))
+        return (await link.call(HostFsControl(source=point.source, action=action, options=options))).fields
 
     async def check_source(self, point: MountPoint) -> None:
         """A source that cannot be opened is refused when it is mounted, not when it is first used."""

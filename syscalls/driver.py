@@ -124,6 +124,12 @@ class Folder(Value):
     token: str
 
 
+class FsReport(Value):
+    """What an action on a file system found or did."""
+
+    fields: dict[str, Any] = {}
+
+
 class HostStart(Call[Done], name="start", table=HOST_CALLS):
     """Load the driver and make it ready."""
 
@@ -354,7 +360,7 @@ class HostCommit(Call[Version], name="commit", table=HOST_CALLS, errors=FILE_ERR
     expected_version: str | None = None
 
 
-class HostFsControl(Call[Done], name="fs_control", table=HOST_CALLS, errors=FILE_ERRORS):
+class HostFsControl(Call[FsReport], name="fs_control", table=HOST_CALLS, errors=FILE_ERRORS):
     """alias, rollback, fsck, gc."""
 
     source: str

@@ -50,6 +50,8 @@ async def control_object(request: Request, call: calls.ControlObject) -> ObjectI
             f"{call.action} needs the right {action.right.value} on this {entry.kind.value}", missing=action.right.value
         )
     options = action.check(call.options)
-    await action.run(request, found, options)
+    report = await action.run(request, found, options)
     info = request.kernel.describe(found)
+    if report:
+        info.fields["report"] = report
     return msgspec.structs.replace(info, handle=entry.handle, rights=entry.rights)
