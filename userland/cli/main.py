@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and words[0] in ("-h", "--help"):
         words = ["help", *words[1:]]
     if not words:
-        from llmos.userland.shell import shell
+        from .shell import shell
 
         return shell()
     try:

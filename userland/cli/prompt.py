@@ -17,8 +17,8 @@ from prompt_toolkit.history import FileHistory
 from llmos.syscalls.errors import LlmosError
 from llmos.syscalls.types import Kind as ObjectKind
 
-from .cli.cli import Cli
-from .cli.table import COMMANDS, COMMON, Argument, Command, Kind, find_command
+from .cli import Cli
+from .table import COMMANDS, COMMON, Argument, Command, Kind, find_command
 
 FRESH_S = 2.0
 """How long names asked of the kernel are used again."""

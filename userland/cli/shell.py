@@ -17,11 +17,11 @@ from typing import IO
 
 from llmos.syscalls.errors import LlmosError
 
-from .cli.cli import DEFAULT_MODEL, Cli
-from .cli.commands import run_command
-from .cli.help import page
-from .cli.out import Out, show_error
-from .cli.parser import HelpRequested, UsageError, parse_words
+from .cli import DEFAULT_MODEL, Cli
+from .commands import run_command
+from .help import page
+from .out import Out, show_error
+from .parser import HelpRequested, UsageError, parse_words
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -158,7 +158,7 @@ def greet(cli: Cli) -> None:
     system = cli.system
     facts = system.stat().fields
     if not system.models():
-        from .cli.commands.models import progress_bar
+        from .commands.models import progress_bar
 
         try:
             with progress_bar(cli, f"loading {DEFAULT_MODEL}") as show:
