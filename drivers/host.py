@@ -218,9 +218,13 @@ class Host:
         if handler is None:
             raise BadCall(f"driver {self._name} has no call {_call_name(call)!r}")
         self._pulse.declare(_activity(call), calls.limit(call))
-        if isinstance(call, calls.LONG):
-            self._link.lend()
-        return handler(number, call)
+        if not isinstance(call, calls.LONG):
+            return handler(number, call)
+        self._link.lend()
+        try:
+            return handler(number, call)
+        finally:  # the time that was asked for it does not cover what comes next
+            self._pulse.declare("", self._idle_s)
 
     def _drained(self) -> None:
         if self._draining and self._calls is not None and not self._calls.busy:
@@ -273,6 +277,7 @@ class Host:
     def _announce(self, manifest: HostManifest) -> None:
         assert self._calls is not None
         self._out.event(self._calls.ready(manifest.memory_bytes))
+        self._pulse.declare("", self._idle_s)
         self._report_memory(self._calls)
 
     def _stop(self, number: int | None) -> None:
