@@ -18,6 +18,7 @@ from .link import Link
 from .objects import BufferObject, ContextObject, ModelObject
 from .pending import Future
 from .requests import Request
+from .supervisor import DriverState
 
 if TYPE_CHECKING:
     from .core import Kernel
@@ -116,7 +117,8 @@ class InferenceService:
         try:
             return await self._once(request, model, work, context, attempt)
         except PeerGone as gone:
-            repeatable = not attempt.tokens and context is None and not request.cancelled
+            back = model.driver.state not in (DriverState.FAILED, DriverState.STOPPED)
+            repeatable = back and not attempt.tokens and context is None and not request.cancelled
             if not repeatable or not self._kernel.scheduler.requeue(request.id):
                 self.left(request.id)
                 raise PeerGone(str(gone), tokens_done=attempt.tokens) from None

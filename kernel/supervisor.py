@@ -26,6 +26,7 @@ from .restart import GiveUp, RestartPolicy
 
 DEVICES = "llmos.devices"
 FILESYSTEMS = "llmos.filesystems"
+ON_REQUEST = "restarted on request"
 
 
 class DriverState(StrEnum):
@@ -56,7 +57,10 @@ class Driver:
     route: bytes | None = None
     facts: DeviceFacts | None = None
     beat: Beat = field(default_factory=lambda: Beat(seq=0, steps=0))
+    verdict: str = ""
+    """Why the host that runs is about to end, when that is known before."""
     cause: str = ""
+    """Why the last host ended."""
     since: float = 0.0
     watch: Timer | None = None
     due: Timer | None = None
@@ -154,6 +158,7 @@ class Supervisor:
         if driver.child is not None:
             raise BadState(f"driver {driver.name} runs already (pid {driver.pid})", state=driver.state)
         self._cancel(driver)
+        driver.verdict = ""
         argv = [sys.executable, "-P", "-m", "llmos.drivers.host", driver.name, "--socket", self._endpoint]
         driver.beat = Beat(seq=0, steps=0, busy_with="start", may_take_s=driver.settings.start_s)
         driver.link = Link(driver.name, self._runner, lambda frames: self._to_host(driver, frames))
@@ -197,7 +202,7 @@ class Supervisor:
         if driver.child is None:
             self.start(driver)
             return
-        driver.cause = "restarted on request"
+        driver.verdict = ON_REQUEST
         driver.policy.reset()
         driver.child.signal(signal.SIGKILL)
 
@@ -281,7 +286,7 @@ class Supervisor:
         elif isinstance(event, Ready):
             self._ready(driver, event)
         elif isinstance(event, Fault):
-            driver.cause = event.text
+            driver.verdict = event.text
             self._journal.write("supervisor", "error", f"driver {driver.name}: {event.text}", driver.name)
             if event.sticky:
                 self._expect(driver, 3.0)
@@ -293,7 +298,7 @@ class Supervisor:
             await link.call(HostStart(manifest=manifest))
         except LlmosError as error:
             if driver.link is link:
-                driver.cause = driver.cause or str(error)
+                driver.verdict = driver.verdict or str(error)
 
     def _to_host(self, driver: Driver, frames: Sequence[bytes]) -> None:
         if driver.route is not None:
@@ -340,7 +345,7 @@ class Supervisor:
             self._kill(driver, text)
 
     def _kill(self, driver: Driver, cause: str) -> None:
-        driver.cause = cause
+        driver.verdict = cause
         self._journal.write("supervisor", "error", f"driver {driver.name} is killed: {cause}", driver.name)
         if driver.child is not None:
             driver.child.signal(signal.SIGKILL)
@@ -349,14 +354,13 @@ class Supervisor:
         child, link = driver.child, driver.link
         assert child is not None and link is not None
         stopping = driver.state is DriverState.STOPPING
-        requested = driver.cause == "restarted on request"
-        cause = driver.cause or "; ".join(t for t in (exit_text(status), child.tail(1)) if t)
+        cause = driver.verdict or "; ".join(t for t in (exit_text(status), child.tail(1)) if t)
         self._cancel(driver)
         self._by_pid.pop(child.pid, None)
         if driver.route is not None:
             self._by_route.pop(driver.route, None)
         driver.child = driver.link = driver.route = driver.facts = None
-        driver.cause = cause
+        driver.cause = "" if cause == ON_REQUEST else cause
         link.lost("stopped" if stopping else cause)
         if stopping:
             self._change(driver, DriverState.STOPPED)
@@ -364,7 +368,6 @@ class Supervisor:
             self._fail_waiters(driver, BadState(f"driver {driver.name} is stopped", state="stopped"))
         else:
             self._after_crash(driver, cause)
-        driver.cause = "" if requested else driver.cause
 
     def _after_crash(self, driver: Driver, cause: str) -> None:
         now = self._runner.clock()
