@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from system.footprint import Footprint
-from system.kernel_process import KernelProcess, running
+from system.kernel_process import ALL, KernelProcess, running
 from system.model_folder import write_model
 from system.raw_client import RawClient
 
@@ -34,7 +34,7 @@ def shared_kernel() -> Iterator[KernelProcess]:
     """A kernel that the tests of a module share. Its hosts must survive them: new ones would count as left behind."""
     with tempfile.TemporaryDirectory(prefix="t") as path:
         write_model(Path(path) / "home/models/null")
-        with running(Path(path)) as kernel:
+        with running(Path(path), drivers=ALL) as kernel:
             with kernel.client() as client:
                 for driver in ("null0", "models", "files"):
                     client.await_driver("ready", driver)

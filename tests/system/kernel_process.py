@@ -19,7 +19,8 @@ from llmos.syscalls.errors import Denied
 from system.raw_client import PATIENCE_S, RawClient
 
 COMMAND = (sys.executable, "-P", "-m", "llmos.kernel")
-DRIVERS = "null0,models,files"
+DRIVERS = "null0,models"
+ALL = "null0,models,files"
 STAYS = {"kernel.lock"}
 """What a kernel that was stopped leaves in its runtime folder."""
 

@@ -1,4 +1,4 @@
-"""kill -9 of a host at every moment: the kernel lives, each request has one answer, what waits runs after the restart."""
+"""kill -9 of a host at every moment: the kernel lives, each request has one answer, what waits runs later."""
 
 from __future__ import annotations
 
@@ -153,15 +153,15 @@ def test_a_conversation_is_lost_and_says_so(client: RawClient) -> None:
     assert client.wait(client.start(model, "three", call_context=again)).value["choices"][0]["text"] == "three"
 
 
-def test_an_open_file_says_that_its_driver_has_restarted(client: RawClient) -> None:
-    client.await_driver("ready", "files")
-    file = client.call("open_file", path="/home/note", mode="w")["handle"]
-    client.call("write_file", file=file, offset=0, data=b"half")
-    with client.driver_goes_through("backoff", "ready", name="files"):
-        kill(client.host("files"))
-    assert isinstance(client.error("write_file", file=file, offset=4, data=b"more"), PeerGone)
-    assert isinstance(client.error("close_handle", handle=file), PeerGone)
-    assert client.names("/home") == []
+def test_an_open_file_says_that_its_driver_has_restarted(folder: Path) -> None:
+    with running(folder, drivers="files") as kernel, kernel.client() as client:
+        file = client.call("open_file", path="/home/note", mode="w")["handle"]
+        client.call("write_file", file=file, offset=0, data=b"half")
+        with client.driver_goes_through("backoff", "ready", name="files"):
+            kill(client.host("files"))
+        assert isinstance(client.error("write_file", file=file, offset=4, data=b"more"), PeerGone)
+        assert isinstance(client.error("close_handle", handle=file), PeerGone)
+        assert client.names("/home") == []
 
 
 @pytest.mark.parametrize(("fault", "cause"), [("crash 41", "exit status 41"), ("crash kill", "killed by SIGKILL")])
@@ -179,11 +179,8 @@ def test_an_exception_in_the_driver_ends_its_host_and_names_it(client: RawClient
 
 
 def test_crashes_leave_nothing(kernel: KernelProcess, client: RawClient) -> None:
-    for driver in ("models", "files"):
-        client.await_driver("ready", driver)
     model = client.load("null")
     with kernel.client("footprint") as looking:
-        client.await_driver("ready")
         footprint = Footprint(kernel, looking)
         context = client.call("open_context", model=model)
         answer = client.wait(client.start(model, "!crash; x"))
