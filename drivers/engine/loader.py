@@ -6,6 +6,7 @@ No code of the folder is ever run and nothing is fetched. What is wrong with a f
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +33,9 @@ SCAN_ITEMS = 1 << 24
 """Elements looked at between two signs of life."""
 
 PROGRESS_CALLS = 200
+
+DERIVED = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids|(attn|attention)\.bias)$")
+"""Tensors that old checkpoints carry although they follow from the configuration: frequencies, masks, positions."""
 
 FAILURES = (
     OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, ImportError, ZeroDivisionError,
@@ -148,13 +152,15 @@ def _check_tensors(
     """Raises BadModel for tensors that the architecture needs and lacks, of another shape than it needs, or that it
     has no place for inside its own modules.
 
-    Extra heads are left out without a word: they take no part in what this model computes.
+    Extra heads, and tensors that follow from the configuration, are left out without a word: they take no part in what
+    this model computes.
     """
     own = {name for part in (module, module.base_model) for name, _ in part.named_children()}
+    extra = [key for key in info["unexpected_keys"] if key.split(".")[0] in own and not DERIVED.search(key)]
     wrong = {
         "needs": sorted(key for key in info["missing_keys"] if about.causal or "pooler" not in key),
         "needs another shape of": sorted(key for key, *_ in info["mismatched_keys"]),
-        "has no place for": sorted(key for key in info["unexpected_keys"] if key.split(".")[0] in own),
+        "has no place for": sorted(extra),
     }
     for what, keys in wrong.items():
         if keys:

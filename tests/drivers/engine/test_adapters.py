@@ -70,6 +70,10 @@ def test_each_model_answers_for_itself(engine: Engine, llama: Path, make: Make) 
     assert {id: event.choices[0].tokens for id, event in last.items()} == {  # type: ignore[union-attr]
         "a": expected(llama, one), "m": base, "b": expected(llama, two),
     }  # fmt: skip
+    assert answer(engine, "b") == expected(llama, two)
+    engine.unload("b")
+    assert answer(engine) == base
+    assert answer(engine, "a") == expected(llama, one)
 
 
 def test_an_adapter_is_a_row_of_its_own_and_leaves_without_a_trace(engine: Engine, make: Make) -> None:

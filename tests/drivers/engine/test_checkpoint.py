@@ -81,6 +81,14 @@ def test_an_index_that_does_not_fit_its_shards_is_refused(sharded: Path) -> None
     assert refused(sharded).why.startswith("not JSON")
 
 
+def test_a_file_that_shrank_since_it_was_located_is_refused(single: Path) -> None:
+    source = source_of(single)
+    path = single / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BadModel, match="truncated"):
+        check_weights(source)
+
+
 def test_a_file_that_is_gone_is_missing(single: Path) -> None:
     source = source_of(single)
     (single / "model.safetensors").unlink()
@@ -103,6 +111,7 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
 Damage = Callable[[dict[str, Any]], Any]
 DAMAGES: dict[str, Damage] = {
     "offsets that overlap": lambda header: header["a.weight"].update(data_offsets=[0, 47]),
+    "a tensor inside another": lambda header: header["c"].update(data_offsets=[0, 4]),
     "a gap": lambda header: header["b.weight"].update(data_offsets=[53, 63]),
     "a shape that needs more": lambda header: header["a.weight"].update(shape=[3, 5]),
     "an unknown dtype": lambda header: header["a.weight"].update(dtype="F7"),

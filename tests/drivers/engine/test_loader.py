@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from tiny_models import build, config_of, silent, source_of, word_piece
+from tiny_models import PROMPT, build, config_of, greedy, silent, source_of, word_piece
 
 from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine import loader
@@ -152,6 +152,21 @@ def test_a_head_that_is_no_part_of_the_model_is_left_out(copied: Copy) -> None:
     folder = copied()
     edit_weights(folder, lambda tensors: tensors.update({"value_head.weight": torch.zeros(1, 64)}))
     assert load(folder)
+
+
+def test_what_old_checkpoints_carry_beside_their_weights_is_left_out(tmp_path: Path) -> None:
+    """Masks and frequencies as buffers, and names without the prefix of the class."""
+    folder = build(tmp_path / "gpt2", "gpt2", tie_word_embeddings=True)
+    answer = greedy(load(folder).module, PROMPT)[0]
+    old = {"h.0.attn.bias": torch.ones(1, 1, 8, 8), "h.0.attn.masked_bias": torch.ones(()), "h.1.inv_freq": torch.ones(2)}
+
+    def age(tensors: dict[str, torch.Tensor]) -> None:
+        renamed = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+        tensors.clear()
+        tensors.update(renamed | old)
+
+    edit_weights(folder, age)
+    assert greedy(load(folder).module, PROMPT)[0] == answer
 
 
 def test_fewer_layers_in_the_configuration_than_in_the_weights_is_refused(copied: Copy) -> None:
