@@ -19,7 +19,7 @@ from llmos.syscalls.driver import (
     HostPreempt, HostResume, HostSetBudget, HostSetShares, HostSleep, HostSubmit, HostSwap, HostTransform, HostTune,
     HostUnload, HostWake, Loaded, Located, Memory, MetricEvent, PlanRows, Ready, Spent, Stats,
 )  # fmt: skip
-from llmos.syscalls.errors import BadArgument, BadState, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone
+from llmos.syscalls.errors import BadArgument, BadState, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, TooLarge
 from llmos.syscalls.spec import Call
 from llmos.syscalls.types import Chunk, Freed, LedgerRow, LoadOptions
 from llmos.syscalls.wire import Progress
@@ -197,7 +197,7 @@ class DeviceCalls:
     def _done(self, running: Running, event: contract.DoneEvent) -> None:
         try:
             self._out.end(running.number, convert.from_done(event, running.held.version))
-        except LlmosError as error:
+        except TooLarge as error:
             self._out.error(running.number, error)
         self._count.tokens += event.new_tokens
         self._count.device_ns += event.device_ns

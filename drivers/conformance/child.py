@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from llmos.drivers import contract, plugins
 from llmos.drivers.hookspecs import DEVICES
@@ -27,22 +27,22 @@ class _Bench(Protocol):
 
 def work(order: Mapping[str, Any]) -> None:
     """Run the checks that are not done, until one fails."""
-    reports = os.fdopen(order["report"], "w", buffering=1)
+    with os.fdopen(order["report"], "w", buffering=1) as reports:
+        bench, kind, checks = _bench(order)
+        _say(reports, kind=kind, checks=[_title(check) for check in checks])
+        for run in checks:
+            if _title(run) in order["done"]:
+                continue
+            _say(reports, begin=_title(run))
+            verdict, text = _verdict(run, bench)
+            _say(reports, check=_title(run), verdict=verdict.value, text=text)
+            if verdict is Verdict.FAILS:
+                return
+        bench.close()
 
-    def say(**message: Any) -> None:
-        reports.write(json.dumps(message) + "\n")
 
-    bench, kind, checks = _bench(order)
-    say(kind=kind, checks=[_title(check) for check in checks])
-    for run in checks:
-        if _title(run) in order["done"]:
-            continue
-        say(begin=_title(run))
-        verdict, text = _verdict(run, bench)
-        say(check=_title(run), verdict=verdict.value, text=text)
-        if verdict is Verdict.FAILS:
-            return
-    bench.close()
+def _say(reports: TextIO, **message: Any) -> None:
+    reports.write(json.dumps(message) + "\n")
 
 
 def _bench(order: Mapping[str, Any]) -> tuple[_Bench, str, Sequence[Callable[[Any], None]]]:

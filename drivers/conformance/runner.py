@@ -98,7 +98,7 @@ class _Watch:
         errors, partial, current = b"", b"", ""
         open_ends = {reports, process.stderr.fileno()}
         deadline = time.monotonic() + self._limit_s
-        while reports in open_ends:
+        while open_ends:
             ready, _, _ = select.select(list(open_ends), [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 cause = f"it took longer than {self._limit_s:g} s and was killed"

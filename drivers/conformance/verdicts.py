@@ -55,5 +55,5 @@ def expect_sendable(what: str, value: Any) -> None:
     try:
         pack(MessageKind.REPLY, 1, "", Reply(value=value))
         msgspec.convert(msgspec.to_builtins(value, builtin_types=(bytes,)), type(value))
-    except (TypeError, msgspec.ValidationError) as error:
+    except (LlmosError, msgspec.ValidationError) as error:
         raise Broken(f"{what} holds something that cannot be sent: {error}") from error

@@ -33,7 +33,8 @@ class FakeKernel:
         self.endpoint = f"ipc://{self.folder}/h.sock"
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
-        self._socket.setsockopt(zmq.LINGER, 0)
+        for option in (zmq.LINGER, zmq.SNDHWM, zmq.RCVHWM):  # a ROUTER drops what is above its high-water mark
+            self._socket.setsockopt(option, 0)
         self._socket.bind(self.endpoint)
         self._route = b""
         self._number = 0
