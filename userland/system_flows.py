@@ -203,7 +203,7 @@ def why(self: Self, about: str) -> Flow[list[Reason]]:
     for name in ids:
         for record in (yield from journal(self, about=name, level="debug", limit=1000)):
             found += record.reasons or [Reason(code=record.unit, text=record.text, at=record.at)]
-    return found
+    return list({(reason.code, reason.text, reason.at): reason for reason in found}.values())
 
 
 # ---- memory

@@ -47,8 +47,9 @@ def threshold(system: System, path: str) -> float:
         manifest = json.loads(system.read(f"{path.rstrip('/')}/manifest.json"))
     except LlmosError:
         return DEFAULT_THRESHOLD
-    metrics = manifest.get("metrics")
-    value = metrics.get("threshold") if isinstance(metrics, dict) else None
+    value = manifest
+    for name in ("metrics", "confidence", "threshold"):
+        value = value.get(name) if isinstance(value, dict) else None
     return float(value) if isinstance(value, (int, float)) else DEFAULT_THRESHOLD
 
 

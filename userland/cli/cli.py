@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from types import TracebackType
 
-from llmos.syscalls.types import ObjectInfo
 from llmos.userland.embedding import boot, connect
 from llmos.userland.link import NoKernel
 from llmos.userland.objects import System
@@ -14,6 +12,8 @@ from llmos.userland.objects import System
 from .out import Out
 
 DEFAULT_MODEL = "/models/tiny"
+ALONE = frozenset({"run", "ask", "ls", "cat", "cp", "rm", "show", "search", "alias", "rollback", "fsck", "gc"})
+"""Commands that make sense without a running kernel: they start a private one. All others speak of the running one."""
 
 
 class Cli:
@@ -21,38 +21,54 @@ class Cli:
 
     Args:
         out: where to print.
-        system: a system to use; by default the running kernel is joined, or a private one started.
+        system: a system to use; by default the running kernel is joined.
         ask: asks the person a question that is answered with a line; None where nobody can answer.
+        may_boot: start a private kernel when none is running.
     """
 
-    def __init__(self, out: Out, system: System | None = None, ask: Callable[[str], str] | None = None) -> None:
+    def __init__(
+        self,
+        out: Out,
+        system: System | None = None,
+        ask: Callable[[str], str] | None = None,
+        *,
+        may_boot: bool = False,
+    ) -> None:
         self.out = out
         self.ask = ask
+        self.may_boot = may_boot
         self._system = system
         self._owned = system is None
         self.private = False
+        self.in_shell = False
+        """Commands follow each other on one session, so what they open lasts."""
 
     @property
     def system(self) -> System:
+        """The running kernel; where the command may, else a private one.
+
+        Raises:
+            NoKernel: none is running.
+        """
         if self._system is None:
             try:
                 self._system = connect(program="llmos")
             except NoKernel:
+                if not self.may_boot:
+                    raise
                 self._system, self.private = boot(), True
-                if not self.out.as_json:
-                    note = "no kernel is running, so this command uses one of its own; `llmos serve` keeps one running"
-                    sys.stderr.write(f"llmos: {note}\n")
+                self.out.note("llmos: no kernel is running, so this one is private; `llmos serve` keeps one running")
         return self._system
 
-    def joined(self) -> System:
-        """The running kernel, never a private one. Raises NoKernel."""
-        if self._system is None:
-            self._system = connect(program="llmos")
-        return self._system
+    def stored(self, name: str) -> str:
+        """The path of a stored model: a folder of this machine is mounted, and a bare name is of /models."""
+        path: str = self.system.namespace_path(name)
+        return path if path.startswith("/") else f"/models/{path}"
 
     def with_out(self, out: Out) -> Cli:
         """The same surroundings with another output, for one command of a shell."""
         other = Cli(out, self.system, self.ask)
+        other.in_shell = True
         other.private, other._owned = self.private, False
         return other
 
@@ -61,10 +77,6 @@ class Cli:
         if self.ask is None:
             return False
         return self.ask(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-
-    def handle_of(self, info: ObjectInfo) -> int:
-        assert info.handle is not None
-        return info.handle
 
     def close(self) -> None:
         if self._owned and self._system is not None:

@@ -6,8 +6,8 @@ import difflib
 
 from llmos.syscalls.errors import NotFound
 
-from .parser import build_parser, usage
-from .table import COMMANDS, Command, find_command, groups
+from .parser import usage
+from .table import COMMANDS, COMMON, Argument, Command, Option, find_command, groups
 
 
 def overview() -> str:
@@ -38,6 +38,15 @@ def page(name: str) -> str:
 
 
 def _command_page(command: Command) -> str:
-    text = build_parser(command).format_help().rstrip()
-    examples = "\n".join(f"  {example}" for example in command.examples)
-    return f"{text}\n\nexamples:\n{examples}" if examples else text
+    entries = [(argument.name.upper(), _with_choices(argument)) for argument in command.arguments]
+    for option in (*command.options, *COMMON):
+        value = f" {str(option.kind).upper()}" if option.kind else ""
+        entries.append((", ".join(option.flags) + value, _with_choices(option)))
+    width = max(len(name) for name, _ in entries)
+    lines = [f"usage: llmos {usage(command)}", "", f"{command.help[0].upper()}{command.help[1:]}.", ""]
+    lines += [f"  {name:{width}}  {text}" for name, text in entries]
+    return "\n".join([*lines, "", "examples:", *(f"  llmos {example}" for example in command.examples)])
+
+
+def _with_choices(item: Argument | Option) -> str:
+    return f"{item.help}: {', '.join(item.choices)}" if item.choices else item.help

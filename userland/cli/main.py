@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -31,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         command, values = parse_words(words)
     except UsageError as error:
-        sys.stderr.write(f"llmos: {error.text}\n")
+        from .out import show_error
+
+        show_error(error, "--json" in words)
         return USAGE
     except HelpRequested as requested:
         from .help import page
@@ -43,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def execute(command: Command, values: Namespace) -> int:
     """Run one parsed command with surroundings of its own; its exit status."""
-    from .cli import Cli
+    from .cli import ALONE, Cli
     from .commands import run_command
     from .out import Out, show_error
 
     ask = input if sys.stdin.isatty() else None
-    cli = Cli(Out(values.json), ask=ask)
+    cli = Cli(Out(values.json), ask=ask, may_boot=command.name in ALONE)
     try:
         with cli:
             return run_command(cli, command, values)
@@ -56,7 +59,8 @@ def execute(command: Command, values: Namespace) -> int:
         sys.stderr.write("\n")
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
+        # Whoever read us has enough: no error, and no second one when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (LlmosError, OSError, RuntimeError) as error:
         show_error(error, values.json)

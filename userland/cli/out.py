@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
@@ -23,6 +24,12 @@ STYLES = {
 """How states are coloured."""
 WIDE = 400
 """Columns where nobody watches: a pipe or a file has no edge to wrap at."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def safe(text: str) -> str:
+    """Text without the control characters that would move a terminal's cursor or change its state."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 class Out:
@@ -64,11 +71,20 @@ class Out:
         self.target.write(text)
         self.target.flush()
 
+    def said(self, text: str) -> None:
+        """Text of a model, shown at once; on a terminal without what would control it."""
+        self.write(safe(text) if self.terminal else text)
+
+    def note(self, text: str) -> None:
+        """Something to know that is no result, on stderr."""
+        if not self.as_json:
+            sys.stderr.write(f"{text}\n")
+
     def bytes(self, data: bytes) -> None:
         """Bytes as they are; on a terminal, what is no text shows as replacement characters."""
         buffer = getattr(self.target, "buffer", None)
         if buffer is None or self.terminal:
-            self.write(data.decode("utf-8", "replace"))
+            self.write(safe(data.decode("utf-8", "replace")) if self.terminal else data.decode("utf-8", "replace"))
             return
         self.target.flush()
         buffer.write(data)
@@ -92,7 +108,7 @@ class Out:
             last = column == columns[-1]
             table.add_column(column.removeprefix(">"), justify="right" if right else "left", no_wrap=not last)
         for row in rows:
-            table.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))
+            table.add_row(*(Text(safe(_cell(cell)), style=STYLES.get(str(cell), "")) for cell in row))
         return table
 
     def pairs(self, values: Sequence[tuple[str, object]]) -> None:
@@ -100,17 +116,43 @@ class Out:
         shown = [(name, value) for name, value in values if value not in ("", None, [], {})]
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
-            self.line(f"{name:<{width}}  {value}")
+            self.line(f"{name:<{width}}  {safe(str(value))}")
 
 
-def show_error(error: LlmosError | Exception, as_json: bool) -> None:
-    """An error on stderr: a sentence for people, one object for programs."""
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+def show_error(error: Exception, as_json: bool) -> None:
+    """An error on stderr: sentences for people, one object for programs."""
     if as_json:
-        if isinstance(error, LlmosError):
-            wire = error.to_wire()
-            body = {name: wire[name] for name in ("code", "name", "message", "fields")}
-        else:
-            body = {"code": 0, "name": type(error).__name__, "message": str(error), "fields": {}}
-        sys.stderr.write(json.dumps({"error": body}) + "\n")
+        sys.stderr.write(json.dumps({"error": error_body(error)}) + "\n")
         return
-    sys.stderr.write(f"llmos: {error}\n")
+    sys.stderr.write(f"llmos: {sentence(error)}\n")
+    if isinstance(error, LlmosError):
+        for line in _details(error):
+            sys.stderr.write(f"  {line}\n")
+
+
+def error_body(error: Exception) -> dict[str, Any]:
+    """`code`, `name`, `message` and `fields`; code 0 for what is no error of a call."""
+    if isinstance(error, LlmosError):
+        wire = error.to_wire()
+        return {name: wire[name] for name in ("code", "name", "message", "fields")}
+    return {"code": 0, "name": type(error).__name__, "message": sentence(error), "fields": {}}
+
+
+def sentence(error: Exception) -> str:
+    """What happened, with which value."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _details(error: LlmosError) -> list[str]:
+    lines = [f"because {reason['text']}" for reason in error.reasons if reason.get("text")]
+    if tokens := getattr(error, "tokens_done", 0):
+        lines.append(f"{tokens} tokens had been delivered")
+    if wait := getattr(error, "retry_after_ms", 0):
+        lines.append(f"try again in {wait / 1000:g} s")
+    return lines

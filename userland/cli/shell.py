@@ -118,11 +118,11 @@ class Shell:
 def shell() -> int:
     """The interactive shell, or a script from standard input; the exit status of the last line."""
     if not sys.stdin.isatty():
-        with Cli(Out()) as cli:
+        with Cli(Out(), may_boot=True) as cli:
             return script(Shell(cli), iter(sys.stdin))
     from .prompt import prompt_session
 
-    with Cli(Out()) as cli:
+    with Cli(Out(), may_boot=True) as cli:
         greet(cli)
         session = prompt_session(cli)
         cli.ask = session.prompt

@@ -5,8 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from llmos.syscalls.errors import Exists, NotSupported
-from llmos.syscalls.types import Entry
+from llmos.syscalls.errors import BadArgument, Busy, Exists
+from llmos.syscalls.types import Entry, TransformRecipe
 from llmos.userland.places import host_path
 
 from .. import text
@@ -14,7 +14,9 @@ from ..cli import Cli
 
 
 def ls(cli: Cli, values: Namespace) -> int:
-    entries = cli.system.list(values.path or "/models")
+    path = cli.system.namespace_path(values.path or "/models")
+    entry = cli.system.stat_path(path)
+    entries = [entry] if entry.kind == "file" else cli.system.list(path)
     if cli.out.result(entries):
         return 0
     if values.long or values.path is None:
@@ -49,32 +51,56 @@ def cat(cli: Cli, values: Namespace) -> int:
 
 
 def cp(cli: Cli, values: Namespace) -> int:
-    """A file from or to this machine or the namespace; models are imported and exported by later commands."""
+    """Files either way; models and folders out of the namespace; a model into it is an import by its file system."""
     source, target = host_path(values.source), host_path(values.target)
-    content = source.read_bytes() if source is not None else _read_file(cli, values.source)
+    if source is not None and target is not None:
+        raise BadArgument("both paths are of this machine's own file system; its own cp copies them", name="target")
     if target is not None:
-        written = _write_host(target, content, values.force)
+        entry = cli.system.stat_path(values.source)
+        whole = target / Path(entry.path).name.partition("@")[0] if target.is_dir() else target
+        written = _copy_out(cli, entry, whole, values.force)
+    elif source is not None and source.is_file():
+        written = cli.system.write(values.target, source.read_bytes(), mode="w" if values.force else "x")
+    elif source is None and cli.system.stat_path(values.source).kind == "file":
+        written = cli.system.write(values.target, cli.system.read(values.source), mode="w" if values.force else "x")
     else:
-        written = cli.system.write(values.target, content, mode="w" if values.force else "x")
+        return _import(cli, values)
     if not cli.out.result({"source": values.source, "target": values.target, "bytes": written}):
         cli.out.line(f"{text.size(written)} copied to {values.target}")
     return 0
 
 
-def _read_file(cli: Cli, path: str) -> bytes:
-    if cli.system.stat_path(path).kind != "file":
-        raise NotSupported(f"cp copies single files; {path} is none", why="models are not copied by this command yet")
-    return cli.system.read(path)
-
-
-def _write_host(target: Path, content: bytes, force: bool) -> int:
+def _copy_out(cli: Cli, entry: Entry, target: Path, force: bool) -> int:
+    """A file, or a model or folder with all it holds; the bytes written."""
+    if entry.kind != "file":
+        target.mkdir(parents=True, exist_ok=True)
+        found = cli.system.list(entry.path)
+        return sum(_copy_out(cli, inner, target / Path(inner.path).name, force) for inner in found)
     if target.exists() and not force:
         raise Exists(f"{target} exists; say --force to replace it")
-    return target.write_bytes(content)
+    return target.write_bytes(cli.system.read(entry.path))
+
+
+def _import(cli: Cli, values: Namespace) -> int:
+    source = cli.system.namespace_path(values.source)
+    recipe = TransformRecipe(kind="import", options={"replace": values.force})
+    result = cli.system.transform([source], values.target, recipe).wait()
+    if not cli.out.result(result):
+        cli.out.line(f"{values.target} is {result.state}")
+    return 0 if result.state == "done" else 1
 
 
 def rm(cli: Cli, values: Namespace) -> int:
-    done = cli.system.remove(values.path)
+    try:
+        done = cli.system.remove(values.path)
+    except Busy:
+        if not values.force:
+            raise
+        model = values.path.partition("@")[0]
+        for info in cli.system.models():
+            if info.fields.get("path", "").partition("@")[0] == model:
+                cli.system.model(info.id).unload(force=True)
+        done = cli.system.remove(values.path)
     if not cli.out.result(done):
         cli.out.line(f"{values.path} is removed")
     return 0
@@ -91,7 +117,9 @@ def mount(cli: Cli, values: Namespace) -> int:
     source = str(folder if folder is not None else Path(values.source).expanduser())
     made = cli.system.mount(source, values.path, filesystem=values.filesystem or "models", writable=values.write)
     if not cli.out.result(made.info):
-        cli.out.line(f"{made.info.source} is at {made.info.path} ({made.info.mode}) while this session lasts")
+        cli.out.line(f"{made.info.source} is at {made.info.path} ({made.info.mode})")
+    if not cli.in_shell:
+        cli.out.note("it ends with this command; in the shell, or in the policy of config.toml, a mount lasts")
     return 0
 
 

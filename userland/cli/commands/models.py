@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,18 +39,22 @@ def progress_bar(cli: Cli, title: str) -> Iterator[Callable[[Progress], None] | 
 
 def load(cli: Cli, values: Namespace) -> int:
     options: LoadFields = {}
-    for name in ("name", "dtype", "max_context", "keep_alive"):
-        if getattr(values, name) is not None:
-            options[name] = getattr(values, name)
+    given = {name: getattr(values, name) for name in ("name", "dtype", "max_context")}
+    options.update({name: value for name, value in given.items() if value is not None})  # type: ignore[typeddict-item]
+    if values.keep_alive is not None:
+        options["keep_alive"] = _keep(values.keep_alive)
+    if values.base is not None:
+        options["adapter"] = True
     if values.pin:
         options["pin"] = True
     if values.replace:
         options["replace"] = True
     if values.dry_run:
-        return _plan(cli, cli.system.plan_model(values.model, device=values.device, **options))
+        return _plan(cli, cli.system.plan_model(cli.stored(values.model), device=values.device, **options))
     base = cli.system.model(values.base) if values.base else None
     with progress_bar(cli, f"loading {values.model}") as show:
-        model = cli.system.load_model(values.model, device=values.device, base=base, on_progress=show, **options)
+        path = cli.stored(values.model)
+        model = cli.system.load_model(path, device=values.device, base=base, on_progress=show, **options)
     info = model.info
     if not cli.out.result(info):
         held = text.size(sum(row.predicted for row in info.bytes))
@@ -71,9 +76,9 @@ def _plan(cli: Cli, info: ModelInfo) -> int:
 
 
 def show(cli: Cli, values: Namespace) -> int:
-    path: str = cli.system.namespace_path(values.model)
+    path = cli.stored(values.model)
     entry = cli.system.stat_path(path)
-    loaded = [info for info in cli.system.models() if info.fields.get("path") in (path, values.model)]
+    loaded = [info for info in cli.system.models() if info.fields.get("path") == path]
     if cli.out.result({"entry": entry, "loaded": loaded}):
         return 0
     cli.out.pairs(
@@ -134,10 +139,15 @@ unpin = _acting("unpin", "{name} may be evicted again")
 
 
 def keep_alive(cli: Cli, values: Namespace) -> int:
-    seconds = values.duration if values.duration >= 0 else -1.0
+    seconds = _keep(values.duration)
     words = f"for {text.duration(seconds)} without use" if seconds >= 0 else "for ever"
     info = find_model(cli, values.model)
-    return _control(cli, info, "keep_alive", f"{{name}} is kept {words}", seconds=float(seconds))
+    return _control(cli, info, "keep_alive", f"{{name}} is kept {words}", seconds=seconds)
+
+
+def _keep(duration: float) -> float:
+    """A duration as the contract writes it: -1 is for ever."""
+    return -1.0 if math.isinf(duration) else float(duration)
 
 
 def swap(cli: Cli, values: Namespace) -> int:
@@ -158,23 +168,24 @@ def _mount_of(cli: Cli, path: str) -> tuple[ObjectInfo, str]:
 
 
 def alias(cli: Cli, values: Namespace) -> int:
-    mount, inner = _mount_of(cli, values.model)
+    path = cli.stored(values.model)
+    mount, inner = _mount_of(cli, path)
     name, _, version = inner.partition("@")
     options = {"name": name, "alias": values.alias, **({"version": version} if version else {})}
-    sentence = f"{values.model} is also called {name}@{values.alias}"
     assert mount.handle is not None
     after = cli.system.control(mount.handle, "alias", **options)
     if not cli.out.result(after):
-        cli.out.line(sentence)
+        cli.out.line(f"{path} is also called {name}@{values.alias}")
     return 0
 
 
 def rollback(cli: Cli, values: Namespace) -> int:
-    mount, inner = _mount_of(cli, values.model)
+    path = cli.stored(values.model)
+    mount, inner = _mount_of(cli, path)
     assert mount.handle is not None
     after = cli.system.control(mount.handle, "rollback", name=inner)
     if not cli.out.result(after):
-        cli.out.line(f"{values.model} is version {cli.system.stat_path(values.model).version} again")
+        cli.out.line(f"{path} is version {cli.system.stat_path(path).version} again")
     return 0
 
 

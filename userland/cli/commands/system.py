@@ -38,7 +38,7 @@ def serve(cli: Cli, values: Namespace) -> int:
 
 def stop(cli: Cli, values: Namespace) -> int:
     """Ask the running kernel to end, and wait until it has."""
-    facts = cli.joined().stat().fields
+    facts = cli.system.stat().fields
     pid = int(facts["pid"])
     descriptor = os.pidfd_open(pid)
     try:
@@ -94,8 +94,8 @@ def _packages() -> list[tuple[str, bool, str]]:
 
 def _kernel(cli: Cli) -> tuple[str, bool, str]:
     try:
-        facts = cli.joined().stat().fields
-        states = {info.name: info.state for info in cli.joined().drivers()}
+        facts = cli.system.stat().fields
+        states = {info.name: info.state for info in cli.system.drivers()}
     except NoKernel:
         return "kernel", True, f"none is running on {kernel_address()}; llmos serve starts one"
     except LlmosError as error:
