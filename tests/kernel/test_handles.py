@@ -137,6 +137,8 @@ def test_a_session_that_ends_takes_its_handles_and_leaves_what_it_gave(table: Ha
     with pytest.raises(NotFound):
         table.grant("s1", root, "s2", ())
     assert table.close_session("never") == []
+    table.dup("s1", table.dup("s1", table.dup("s1", root, RIGHTS).handle, RIGHTS).handle, RIGHTS)
+    table.revoke("s1", root)
     for session in ("s1", "s3"):
         table.close_session(session)
     assert not any(vars(table).values()), "nothing is kept of sessions that ended"

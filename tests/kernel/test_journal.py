@@ -186,6 +186,15 @@ def test_a_failure_is_said_once_and_tried_again(path: Path) -> None:
     journal.close()
 
 
+def test_a_file_that_fails_until_the_end_keeps_nothing_waiting(path: Path) -> None:
+    journal = Journal(10, path, clock)
+    assert journal._store is not None
+    journal._store.close()
+    journal.write("u", "info", "x")
+    journal.close()
+    assert journal.unsaved == 0 and journal.flush() and len(journal.read()) == 2
+
+
 def test_a_failure_to_read_is_said_once(path: Path) -> None:
     journal = Journal(10, path, clock)
     journal.write("u", "info", "x")

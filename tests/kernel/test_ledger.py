@@ -232,6 +232,7 @@ def test_rows_of_all_devices(ledger: Ledger) -> None:
     [
         (0, "0 B"),
         (1023, "1023 B"),
+        (1024, "1.0 KiB"),
         (1536, "1.5 KiB"),
         (3 * MIB, "3.0 MiB"),
         (5 << 30, "5.0 GiB"),

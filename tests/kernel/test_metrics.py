@@ -53,6 +53,12 @@ def test_members_of_a_family(registry: Registry) -> None:
         calls.labels("infer")
 
 
+def test_all_families_can_be_named(registry: Registry) -> None:
+    registry.counter("calls_total", "Calls")
+    registry.gauges("models", "Models", ("state",))
+    assert [family.name for family in registry.families()] == ["calls_total", "models"]
+
+
 def test_gauges_by_label(registry: Registry) -> None:
     registry.gauges("models", "Models", ("state",)).labels("awake").set(2)
     assert registry.snapshot()['models{state="awake"}'].value == 2

@@ -212,10 +212,10 @@ def test_a_lane_that_ends_with_waiting_requests(scheduler: Scheduler) -> None:
 
 def test_why_a_request_waits(scheduler: Scheduler) -> None:
     for id in ("a", "b", "c"):
-        scheduler.submit(ticket(id))
+        scheduler.submit(ticket(id, at=SECOND))
     scheduler.next(0)
     assert (scheduler.position("a"), scheduler.position("b"), scheduler.position("c")) == (None, 1, 2)
-    reason = scheduler.explain("c", 3 * SECOND)
+    reason = scheduler.explain("c", 4 * SECOND)
     assert reason is not None and reason.code == "request.waits" and reason.rule
     assert reason.text == "c is number 2 in m1 (2 waiting, 1 of 1 running); it has waited 3.0 s"
     assert reason.numbers["position"] == 2 and scheduler.explain("a", 0) is None

@@ -105,6 +105,23 @@ def test_a_damaged_file_is_moved_aside(folder: Path, content: bytes) -> None:
     assert not (folder / "j.db-wal").exists()
 
 
+def test_the_log_of_a_damaged_file_is_not_replayed_into_the_new_one(folder: Path) -> None:
+    path, log = folder / "j.db", folder / "j.db-wal"
+    store = Store(path, MIB)
+    store.append(records(1, 3))
+    store.close()
+    store = Store(path, MIB)
+    store.append(records(4, 5))
+    valid = log.read_bytes()
+    store.close()
+    path.write_bytes(b"damaged" * 1000)
+    log.write_bytes(valid)
+    again = Store(path, MIB)
+    assert again.damaged is not None and again.last == 0
+    assert again.read(0, 9, "", ALL, 9, newest=False) == []
+    again.close()
+
+
 def test_damage_in_the_middle_is_found_when_opened(folder: Path) -> None:
     path = folder / "j.db"
     store = Store(path, MIB)
