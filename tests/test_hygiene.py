@@ -17,7 +17,7 @@ FORBIDDEN = {"torchvision", "torchaudio", "gliner", "httpx", "evaluate", "sqlite
 """Broken beside a CPU build of torch, unmaintained, or carriers of other people's weights."""
 
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|HA" r"CK)\b")
-MACHINE_PATHS = re.compile(r"(?<![\w.])/(work|root|opt)/\w|/ho" r"me/\w+/|/tmp/ba" r"sh|/Us" r"ers/")
+MACHINE_PATHS = re.compile(r"(?<![\w.])/(work|root)/\w|/opt/(py" r"pi|wheels)|/tmp/(ba" r"sh|team)")
 
 
 def swallows_everything(handler: ast.ExceptHandler) -> bool:

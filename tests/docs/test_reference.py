@@ -121,6 +121,17 @@ def test_links_lead_somewhere(path: Path) -> None:
     assert not broken
 
 
+def test_every_page_can_be_found() -> None:
+    """Some page links to it, so a reader who begins at README.md gets there."""
+    linked = {
+        (path.parent / target.partition("#")[0]).resolve()
+        for path in MARKDOWN
+        for target in re.findall(r"\]\(([^)\s:]+)\)", path.read_text())
+    }
+    pages = {path for path in MARKDOWN if path.is_relative_to(DOCS)}
+    assert {str(path.relative_to(ROOT)) for path in pages - linked} == set(), "link them from docs/README.md"
+
+
 def test_a_missing_marker_is_told() -> None:
     with pytest.raises(ValueError, match="markers"):
         GENERATE.replace("text", "head", "part")
