@@ -80,16 +80,16 @@ class Region:
 
     def map(self) -> Mapping:
         """The bytes as a memory view: `with buffer.map() as memory: memory.view[:4] = b"abcd"`."""
-        return Mapping(self.info.path, writable=True)
+        return Mapping(self.info.path, writable=True, size=self.info.bytes)
 
     def read_bytes(self, count: int = -1, offset: int = 0) -> bytes:
         """A copy of the bytes from `offset`, all of them by default."""
-        with Mapping(self.info.path) as memory:
+        with Mapping(self.info.path, size=self.info.bytes) as memory:
             return bytes(memory.slice(offset, self.info.bytes - offset if count < 0 else count))
 
     def write_bytes(self, data: bytes, offset: int = 0) -> None:
         """Copy bytes in at `offset`."""
-        with Mapping(self.info.path, writable=True) as memory:
+        with self.map() as memory:
             memory.slice(offset, len(data))[:] = data
 
     def ref(self, offset: int = 0, length: int | None = None) -> BufferRef:
@@ -106,6 +106,8 @@ class Whole(Generic[C]):
         self.client = client
         self.mounted: dict[tuple[str, Path], str] = {}
         """Host folders that were mounted to load models from them: (session, folder) to path."""
+        self.mount_handles: dict[tuple[str, str], Handle] = {}
+        """The handles that mounts were made with: (session, path) to handle."""
 
     @property
     def handle(self) -> Handle:

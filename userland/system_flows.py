@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -9,7 +10,7 @@ from typing import Any, Literal, Unpack
 import msgspec
 
 from llmos.syscalls import calls
-from llmos.syscalls.errors import Exists, NotFound
+from llmos.syscalls.errors import BadHandle, Exists, NotFound
 from llmos.syscalls.spec import Call, Stream
 from llmos.syscalls.types import (
     Buffer, Done, Entry, Event, File, GrantTo, Handle, Hit, Kind, Lease, Limits, Metric, ModelInfo, Mount, MountTo,
@@ -288,7 +289,9 @@ def mount(
     """Add a file system to this session's namespace; closing the mount removes it."""
     mode: Literal["ro", "rw"] = "rw" if writable else "ro"
     request = calls.MountFs(system=self.handle, path=path, filesystem=filesystem, source=str(source), mode=mode)
-    return (yield from ask(request))
+    made = yield from ask(request)
+    self.mount_handles[self.session, made.path] = made.handle
+    return made
 
 
 def search(
@@ -362,8 +365,12 @@ def unmount(self: Self, path: str) -> Flow[None]:
         NotFound: nothing is mounted there.
     """
     found = yield from find(self, Kind.MOUNT, path)
-    assert found.handle is not None
-    yield from ask(calls.CloseHandle(handle=found.handle))
+    # The mount lasts while any handle to it is open: the one it was made with, and the one the listing made.
+    made = self.mount_handles.pop((self.session, found.name), None)
+    for handle in {found.handle, made}:
+        if handle is not None:
+            with contextlib.suppress(BadHandle):
+                yield from ask(calls.CloseHandle(handle=handle))
     for key, target in list(self.mounted.items()):
         if target == path:
             del self.mounted[key]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -12,13 +15,17 @@ from typing import Any
 
 import pytest
 import zmq
+from system.model_folder import write_model, write_versions
 
 from llmos.syscalls import wire
 from llmos.syscalls.errors import Denied, LlmosError
 from llmos.syscalls.types import Handle, LimitsOut, Welcome
 from llmos.syscalls.wire import MessageKind, Progress, Reply
 from llmos.userland.aio import AsyncClient, AsyncStreamReader
+from llmos.userland.async_objects import AsyncObject, AsyncSystem
 from llmos.userland.client import Client
+from llmos.userland.objects import System
+from llmos.userland.private import PrivateKernel
 
 
 class Request:
@@ -255,3 +262,93 @@ def connect(request: pytest.FixtureRequest, fake: FakeKernel) -> Iterator[Connec
     yield make
     for client in made:
         client.close()
+
+
+# ---- a real kernel
+
+
+class Twin:
+    """An object of the async face with the methods of the sync one: what it returns is waited for and wrapped."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, inner: Any) -> None:
+        self.loop, self.inner = loop, inner
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.inner, name)
+        if not callable(found):
+            return self._plain(found)
+        return lambda *args, **kwargs: self._plain(found(*map(bare, args), **{k: bare(v) for k, v in kwargs.items()}))
+
+    def _plain(self, value: Any) -> Any:
+        if inspect.isawaitable(value):
+            value = self.loop.run_until_complete(value)
+        if isinstance(value, AsyncStreamReader):
+            return TwinStream(self.loop, value)
+        return Twin(self.loop, value) if isinstance(value, (AsyncObject, AsyncSystem)) else value
+
+    def __enter__(self) -> Twin:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class TwinStream(Twin):
+    """The same for a stream."""
+
+    def __iter__(self) -> TwinStream:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self.loop.run_until_complete(self.inner.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    @property
+    def result(self) -> Any:
+        return self.loop.run_until_complete(self.inner.result())
+
+
+def bare(value: Any) -> Any:
+    return value.inner if isinstance(value, Twin) else value
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[PrivateKernel]:
+    """A kernel with the null device, a model /models/null and one with two versions, /models/two."""
+    with tempfile.TemporaryDirectory(prefix="t") as home:
+        write_model(Path(home, "models/null"))
+        write_versions(Path(home, "models/two"), "v1", "v2")
+        private = PrivateKernel(["null0", "models", "files"], home=home)
+        with Client(private.address) as client:
+            system = System(client)
+            while any(driver.state != "ready" for driver in system.drivers()):
+                time.sleep(0.01)
+        yield private
+        private.stop()
+
+
+@pytest.fixture
+def system(kernel: PrivateKernel) -> Iterator[System]:
+    """The real system, with nothing loaded."""
+    with System(Client(kernel.address)) as found:
+        yield found
+        for info in found.models():
+            found.model(info.id).unload(force=True)
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest, kernel: PrivateKernel) -> Iterator[Any]:
+    """The real system by its sync and by its async face."""
+    if request.param == "sync":
+        found: Any = System(Client(kernel.address))
+    else:
+        loop = asyncio.new_event_loop()
+        found = Twin(loop, AsyncSystem(loop.run_until_complete(AsyncClient.connect(kernel.address))))
+    yield found
+    for info in found.models():
+        found.model(info.id).unload(force=True)
+    found.close()
+    if request.param == "async":
+        loop.close()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-
-from llmos.userland.embedding import boot, connect
-from llmos.userland.link import NoKernel
-from llmos.userland.objects import System
+from typing import TYPE_CHECKING
 
 from .out import Out
+
+if TYPE_CHECKING:
+    from llmos.userland.objects import System
 
 DEFAULT_MODEL = "/models/tiny"
 ALONE = frozenset({"run", "ask", "ls", "cat", "cp", "rm", "show", "search", "alias", "rollback", "fsck", "gc"})
@@ -51,6 +51,9 @@ class Cli:
             NoKernel: none is running.
         """
         if self._system is None:
+            from llmos.userland.embedding import boot, connect
+            from llmos.userland.link import NoKernel
+
             try:
                 self._system = connect(program="llmos")
             except NoKernel:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from llmos.syscalls.errors import LlmosError
 
 from .parser import HelpRequested, UsageError, parse_words
-from .table import Command
+from .table import HELP_FLAGS, Command
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -18,12 +18,25 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with these words (those of the command line by default)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return run(words)
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us has enough: no error, and no second one when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def run(words: list[str]) -> int:
+    """One command, help, the version, or the shell."""
     if words in (["--version"], ["-V"]):
         from importlib.metadata import version
 
         print(f"llmos {version('llmos')}")
         return 0
-    if words and words[0] in ("-h", "--help"):
+    if words and words[0] in HELP_FLAGS:
         words = ["help", *words[1:]]
     if not words:
         from .shell import shell
@@ -46,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def execute(command: Command, values: Namespace) -> int:
     """Run one parsed command with surroundings of its own; its exit status."""
+    from llmos.userland.private import BootFailed
+
     from .cli import ALONE, Cli
     from .commands import run_command
     from .out import Out, show_error
@@ -55,14 +70,9 @@ def execute(command: Command, values: Namespace) -> int:
     try:
         with cli:
             return run_command(cli, command, values)
-    except KeyboardInterrupt:
-        sys.stderr.write("\n")
-        return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read us has enough: no error, and no second one when Python flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (LlmosError, OSError, RuntimeError) as error:
+        raise
+    except (LlmosError, BootFailed, OSError) as error:
         show_error(error, values.json)
         return FAILED
 

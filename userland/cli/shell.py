@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from llmos.syscalls.errors import LlmosError
+from llmos.userland.private import BootFailed
 
 from .cli import DEFAULT_MODEL, Cli
 from .commands import run_command
@@ -92,8 +93,9 @@ class Shell:
                 return 0
             return self._command(line)
         except UsageError as error:
-            hint = "" if error.command is not None else f"\nIn plain English: ask {text.strip()}"
-            sys.stderr.write(f"{error.text}{hint}\n")
+            plain_english = error.command is None or len(text.split()) > 2
+            hint = f"\nIn plain English: ask {text.strip()}" if plain_english else ""
+            sys.stderr.write(f"llmos: {error.text}{hint}\n")
             return USAGE
         except HelpRequested as requested:
             self.cli.out.line(page(requested.command.name))
@@ -103,7 +105,7 @@ class Shell:
             return INTERRUPTED
         except BrokenPipeError:
             return 0
-        except (LlmosError, OSError) as error:
+        except (LlmosError, BootFailed, OSError) as error:
             show_error(error, as_json="--json" in text.split())
             return FAILED
 
