@@ -19,7 +19,9 @@ from llmos.syscalls.driver import (
     HostPreempt, HostResume, HostSetBudget, HostSetShares, HostSleep, HostSubmit, HostSwap, HostTransform, HostTune,
     HostUnload, HostWake, Loaded, Located, Memory, MetricEvent, PlanRows, Ready, Spent, Stats,
 )  # fmt: skip
-from llmos.syscalls.errors import BadArgument, BadState, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, TooLarge
+from llmos.syscalls.errors import (
+    BadArgument, BadState, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, TooLarge,
+)  # fmt: skip
 from llmos.syscalls.spec import Call
 from llmos.syscalls.types import Chunk, Freed, LedgerRow, LoadOptions
 from llmos.syscalls.wire import Progress

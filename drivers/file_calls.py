@@ -8,8 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from llmos.syscalls.driver import (
     Folder, FsReport, HostClose, HostCommit, HostFsControl, HostList, HostLocate, HostOpen, HostRead, HostRelease,
-    HostRemove,
-    HostSearch, HostStage, HostStat, HostWrite, Located, Memory, MetricEvent, Opened, Ready, Stats, Version,
+    HostRemove, HostSearch, HostStage, HostStat, HostWrite, Located, Memory, MetricEvent, Opened, Ready, Stats, Version,
 )  # fmt: skip
 from llmos.syscalls.errors import BadArgument, NotFound
 from llmos.syscalls.spec import Call
@@ -108,7 +107,7 @@ class FileCalls:
         """Drop what is half written and release what was located."""
         for handle in self._open.values():
             handle.discard()
-        for system, token in self._located.values():
+        for system, token in (*self._located.values(), *self._staged.values()):
             system.release(token)
 
     # ---- helpers

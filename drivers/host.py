@@ -48,7 +48,7 @@ SETTINGS: Mapping[str, tuple[float, str]] = {
     "load_limit_s": (60.0, "the same for loading a model, to which its size is added"),
     "step_limit_s": (3.0, "the same for one step; ten times the driver's own prediction counts if that is more"),
 }
-"""Settings of every driver, in `[drivers.NAME]` beside the driver's own: default and meaning."""
+"""Settings of every driver, in `[drivers.NAME.config]` beside the driver's own: default and meaning."""
 
 
 class Calls(Protocol):

@@ -24,7 +24,7 @@ ROOMS = {
         "recipes models inference files tasks sessions actions instruments handlers core server __main__"
     ),
     "drivers": (
-        "contract hookspecs plugins ops engine devices filesystems buffers convert pulse outgoing link device_calls "
+        "contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing link device_calls "
         "file_calls host conformance"
     ),
     "userland": (

@@ -206,6 +206,7 @@ def commits(bench: FileSystemBench) -> None:
     system.release(again)
     late, _folder = system.stage(MODEL)
     expect_error("commit to another version", lambda: system.commit(late, {}, "no-such-version"), LlmosError)
+    system.release(late)
     system.remove(MODEL)
     expect(not bench.exists(MODEL), "a removed model is still there")
 

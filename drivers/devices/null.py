@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from llmos.drivers import sampling
 from llmos.drivers.contract import (
     Device, DoneEvent, EmbedSettings, Facts, FailedEvent, LoadedModel, LoadSettings, ModelSource, OpenedContext,
     ProgressSink, Request, Row, StepEvent,
@@ -26,7 +27,7 @@ from llmos.syscalls.errors import (
 from . import null_faults
 from .null_faults import Fault, Tamper
 from .null_model import (
-    TASKS, Echo, TensorMover, check_embedding, check_sampling, embed, prompt_ids, prompt_text, task_of,
+    SAMPLING, TASKS, Echo, TensorMover, check_embedding, embed, prompt_ids, prompt_text, task_of,
 )  # fmt: skip
 
 MEMORY_BYTES = 1 << 30
@@ -210,7 +211,7 @@ class NullDevice(Device):
             raise BadState(f"model {request.model} sleeps: wake it first", state="asleep")
         if request.id in self._jobs:
             raise Exists(f"a request {request.id} runs already")
-        check_sampling(request.sampling)
+        sampling.check(request.sampling, SAMPLING)
         job = self._accept(request, model)
         self._happen([*self._configured("submit"), *null_faults.at(job.faults, "submit")])
         self._jobs[request.id] = job

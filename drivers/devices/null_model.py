@@ -17,14 +17,8 @@ WIDTH = 64
 ECHO_BYTES = 32 << 10
 TASKS = ("text-generation", "feature-extraction")
 TENSOR_TASKS = ("echo", "copy")
-_BOUNDS: Mapping[str, tuple[float, float, str]] = {
-    "max_tokens": (0, math.inf, "0 or more"),
-    "temperature": (0, math.inf, "0 or more"),
-    "top_k": (0, math.inf, "0 or more"),
-    "top_p": (math.ulp(0), 1, "above 0, at most 1"),
-    "min_p": (0, 1, "0 to 1"),
-    "n": (1, 64, "1 to 64"),
-}
+SAMPLING = ("n", "best_of", "beams", "logprobs", "speculative")
+"""What it offers beyond the usual: of one certain answer there are as many as one likes."""
 
 
 def task_of(request: Request) -> str:
@@ -64,18 +58,6 @@ def prompt_ids(prompt: Prompt, text: str) -> list[int]:
     if wrong:
         raise BadArgument(f"token {wrong[0]} is outside the vocabulary of {END + 1}", name="ids", got=str(wrong[0]))
     return list(prompt.ids)
-
-
-def check_sampling(sampling: SamplingParams) -> None:
-    """Raises BadArgument for values that make no sense, NotSupported for what the null device does not do."""
-    for name, (low, high, want) in _BOUNDS.items():
-        value = getattr(sampling, name)
-        if not low <= value <= high:
-            raise BadArgument(f"{name} is {value}; expected {want}", name=name, got=str(value), want=want)
-    if sampling.grammar is not None:
-        raise NotSupported("the null device only echoes: it follows no grammar", why="echoes only")
-    if sampling.prompt_logprobs is not None:
-        raise NotSupported("the null device has no log-probabilities of the prompt", why="echoes only")
 
 
 class Echo:

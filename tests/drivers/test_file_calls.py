@@ -91,7 +91,7 @@ SOURCE = """
             if action != "gc":
                 raise NotSupported("no", why="only gc")
             self.note(f"gc {options}")
-            return {}
+            return {"freed": 5}
 
     @hookimpl
     def register_filesystems(register):
@@ -205,8 +205,16 @@ def test_a_result_is_staged_and_committed(files: Any, root: Path) -> None:
     assert files.call("commit", body)["name"] == "NotFound"
 
 
+def test_a_staged_folder_can_be_given_up(files: Any, root: Path) -> None:
+    token = files.call("stage", {"source": str(root), "path": "/out"})["token"]
+    assert files.call("release", {"token": token}) == {}
+    assert notes(root) == ["released stage of /out"]
+    assert files.call("commit", {"token": token, "manifest": {}})["name"] == "NotFound"
+
+
 def test_actions_reach_the_file_system(files: Any, root: Path) -> None:
-    assert files.call("fs_control", {"source": str(root), "action": "gc", "options": {"all": True}}) == {}
+    done = files.call("fs_control", {"source": str(root), "action": "gc", "options": {"all": True}})
+    assert done == {"fields": {"freed": 5}}
     assert files.call("fs_control", {"source": str(root), "action": "dance"})["fields"]["why"] == "only gc"
     assert notes(root) == ["gc {'all': True}"]
 
@@ -241,8 +249,9 @@ def test_draining_refuses_what_is_new_and_lets_the_open_go_on(files: Any, root: 
 def test_stopping_drops_what_is_half_written_and_releases_what_was_located(files: Any, root: Path) -> None:
     files.call("open", {"source": str(root), "path": "/new", "mode": "w"})
     files.call("locate", {"source": str(root), "path": "/hello"})
-    assert files.call("stats")["values"] == {"calls": 2.0, "open": 1.0, "located": 1.0}
+    files.call("stage", {"source": str(root), "path": "/out"})
+    assert files.call("stats")["values"] == {"calls": 3.0, "open": 1.0, "located": 1.0}
     files.call("stop")
     assert files.wait() == 0
-    assert notes(root) == ["discarded new", "released inner"]
+    assert notes(root) == ["discarded new", "released inner", "released stage of /out"]
     assert not (root / "new").exists()

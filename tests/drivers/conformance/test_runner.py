@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from llmos.drivers.conformance import Report, Verdict, check
-from llmos.drivers.conformance.__main__ import main
 
 LOAD = "load: reports progress and describes the model"
 
@@ -83,26 +82,6 @@ def test_a_package_is_found_in_the_environment_that_is_given(package: Callable[.
     report = check("broken9", environ=environ, limit_s=1)
     assert failed(report) == {"seed: the same answer twice at temperature 1": "it took longer than 1 s and was killed"}
     assert not any("broken9" in line for line in Path("/proc/self/environ").read_text().split("\0"))
-
-
-def test_the_command_prints_a_table_and_exits_by_the_result(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["null0"]) == 0
-    assert capsys.readouterr().out.startswith("null0 (device)\n  holds        facts")
-    assert main(["null0", "--set", "faults=['fault @start']", "--limit", "30"]) == 1
-    assert "FAILS" in capsys.readouterr().out
-
-
-def test_the_command_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["null0", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report["holds"] and report["checks"][0]["verdict"] == "holds"
-
-
-def test_a_setting_that_is_no_toml_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["null0", "--set", "colour=red"])
-    assert caught.value.code == 2
-    assert "text needs quotes" in capsys.readouterr().err
 
 
 def test_a_model_and_a_source_can_be_given(folder: Path) -> None:

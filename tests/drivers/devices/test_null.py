@@ -251,7 +251,7 @@ def test_prompts_that_make_no_sense(prompt: Prompt, error: type[Exception]) -> N
     ],
 )  # fmt: skip
 def test_sampling_that_makes_no_sense(sampling: dict[str, Any], error: type[Exception]) -> None:
-    with pytest.raises(error, match=next(iter(sampling)) if error is BadArgument else "null device"):
+    with pytest.raises(error, match=next(iter(sampling))):
         loaded().submit(Request("r", "m", Prompt(text="x"), sampling=SamplingParams(**sampling)))
 
 
