@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmos.syscalls.errors import BadArgument, BadState
+from llmos.syscalls.errors import BadArgument, BadState, LlmosError
 
 from .. import plugins
 from ..contract import (
@@ -77,13 +77,20 @@ class CpuDevice(Device):
         torch.set_num_threads(max(1, threads))
         self._device = name
         register_reference(self.ops)
-        operations, failures = plugins.load_ops()
-        for failure in failures:
-            print(f"{name}: {failure}", file=sys.stderr)
-        for operation in operations:
-            self.ops.register(operation.op, operation.name, operation.run, operation.supports)
+        self._register_ops()
         self._engine = Engine(self.ops, prefill_tokens)
         self._empty_bytes = process_bytes()
+
+    def _register_ops(self) -> None:
+        """Add the ops of other packages; what cannot be used is reported and left out."""
+        operations, failures = plugins.load_ops()
+        for operation in operations:
+            try:
+                self.ops.register(operation.op, operation.name, operation.run, operation.supports)
+            except LlmosError as error:
+                failures.append(error)
+        for failure in failures:
+            print(f"{self._device}: {failure}", file=sys.stderr)
 
     def stop(self) -> None:
         if self._engine is not None:

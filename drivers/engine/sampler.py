@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,37 +72,49 @@ class Sampler:
     ) -> None:
         self._params = params
         self._vocabulary = vocabulary
+        self._prompt = prompt
         spec = {"device": "cpu", "dtype": "float32", "vocabulary": size}
         self._filter = self._penalize = self._top = None
         if params.temperature > 0.0 and (params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0):
             self._filter = ops.choose("filter_logits", spec).implementation.call
         if params.repetition_penalty != 1.0 or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0:
             self._penalize = ops.choose("penalize_logits", spec).implementation.call
-            self._counts = torch.zeros(size)
-            self._seen = torch.zeros(size, dtype=torch.bool)
-            self._seen[torch.tensor(list(prompt), dtype=torch.long)] = True
         if params.logprobs is not None:
             self._top = ops.choose("top_logprobs", spec).implementation.call
-        self._bias = _bias(params, size)
+        self._counts: Tensor | None = None
+        self._seen: Tensor | None = None
+        self._bias: Tensor | None = None
         self._generator = _generator(params)
 
     def choose(self, logits: Tensor) -> tuple[int, TokenLogprob | None]:
         """The next token from logits of shape [V]. Raises DeviceFault when they are not finite."""
-        scores = logits.float()
-        if self._penalize is not None:
-            params = self._params
-            penalties = params.repetition_penalty, params.presence_penalty, params.frequency_penalty
-            scores = self._penalize(scores, self._seen, self._counts, *penalties)
-        if self._bias is not None:
-            scores = scores + self._bias
+        logits = logits.float()
+        scores = self._adjust(logits)
         best, index = scores.max(dim=-1)
         if not math.isfinite(best.item()):
             raise DeviceFault("the model answered with logits that are not finite", cause="logits are not finite")
         token = int(index) if self._generator is None else self._draw(scores - best, self._generator)
-        if self._penalize is not None:
+        if self._seen is not None and self._counts is not None:
             self._seen[token] = True
             self._counts[token] += 1
-        return token, None if self._top is None else self._logprob(logits.float(), token)
+        return token, None if self._top is None else self._logprob(logits, token)
+
+    def _adjust(self, scores: Tensor) -> Tensor:
+        """Penalties, then bias; as wide as the model's output, which may differ from its input."""
+        params, size = self._params, scores.shape[-1]
+        if self._penalize is not None:
+            if self._seen is None:
+                self._counts, self._seen = torch.zeros(size), torch.zeros(size, dtype=torch.bool)
+                self._seen[torch.tensor([token for token in self._prompt if token < size], dtype=torch.long)] = True
+            penalties = params.repetition_penalty, params.presence_penalty, params.frequency_penalty
+            scores = self._penalize(scores, self._seen, self._counts, *penalties)
+        if params.logit_bias:
+            if self._bias is None:
+                self._bias = torch.zeros(size)
+                for token, value in params.logit_bias.items():
+                    self._bias[token : token + 1] = value
+            scores = scores + self._bias
+        return scores
 
     def _draw(self, scores: Tensor, generator: torch.Generator) -> int:
         """Draw from scores whose best is 0, so that no temperature can overflow."""
@@ -130,11 +141,3 @@ def _generator(params: SamplingParams) -> torch.Generator | None:
         generator.manual_seed(params.seed)
     return generator
 
-
-def _bias(params: SamplingParams, size: int) -> Any:
-    if not params.logit_bias:
-        return None
-    bias = torch.zeros(size)
-    for token, value in params.logit_bias.items():
-        bias[token] = value
-    return bias

@@ -6,17 +6,24 @@ from collections.abc import Sequence
 
 from llmos.syscalls.errors import BadArgument
 
+MOST_STOPS = 64
+LONGEST_STOP = 1024
+
 
 class StopMatcher:
     """Holds back what may still become a stop string; how the text was cut into pieces makes no difference.
 
     The stop string that is complete first ends the text, the longest of several that end together. Raises BadArgument
-    for an empty one.
+    for an empty one, and for more or longer ones than can be looked for at every token.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         if not all(stops):
             raise BadArgument("a stop string is empty", name="stop", got="''", want="at least one character")
+        if len(stops) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in stops):
+            want = f"at most {MOST_STOPS} of at most {LONGEST_STOP} characters"
+            got = f"{len(stops)}, the longest of {max(map(len, stops))} characters"
+            raise BadArgument(f"stop strings: {got}; {want} are taken", name="stop", got=got, want=want)
         self._stops = tuple(stops)
         self._held = ""
         self.matched: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import TemplateError
@@ -19,15 +20,21 @@ RESERVED_OPTIONS = frozenset(
 """Arguments of `apply_chat_template` that a caller does not choose; every other option reaches the template."""
 
 
+CHARACTERS_PER_TOKEN = 16
+"""Text longer than this for each token of the context is refused unread: it would take seconds to find out as much."""
+
+
 def prepare(bundle: Bundle, prompt: Prompt, continued: bool = False) -> list[int]:
     """The ids of a prompt.
 
     Text gets the tokenizer's default special tokens, but none when it is `continued` in a conversation. Ids are taken
-    as they are. Messages go through the chat template. Raises BadArgument, NotSupported.
+    as they are. Messages go through the chat template. Raises BadArgument, NotSupported, and TooLarge for text that
+    cannot fit.
     """
     if prompt.tensors is not None:
         why = "a language model takes text, token ids or messages"
         raise NotSupported(f"tensors are no input of {bundle.about.architecture}", why=why)
+    _check_length(bundle, prompt)
     if prompt.messages is not None:
         ids = _chat(bundle, prompt)
     elif prompt.ids is not None:
@@ -43,8 +50,12 @@ def truncated(bundle: Bundle, prompt: Prompt, most: int | None) -> tuple[list[in
 
     Raises TooLarge when `most` is None and the model's context is exceeded.
     """
-    ids = prepare(bundle, prompt)
     limit = bundle.about.context
+    cut = False
+    if most is not None and prompt.text is not None:
+        enough = min(most, limit) * CHARACTERS_PER_TOKEN
+        cut, prompt = len(prompt.text) > enough, replace(prompt, text=prompt.text[:enough])
+    ids = prepare(bundle, prompt)
     if most is None:
         if len(ids) > limit:
             raise TooLarge(
@@ -54,7 +65,7 @@ def truncated(bundle: Bundle, prompt: Prompt, most: int | None) -> tuple[list[in
         return ids, False
     most = min(most, limit)
     if len(ids) <= most:
-        return ids, False
+        return ids, cut
     if prompt.text is not None:
         ids = bundle.tokenizer(prompt.text, truncation=True, max_length=most, verbose=False)["input_ids"]
     return ids[:most], True
@@ -85,6 +96,15 @@ def _chat(bundle: Bundle, prompt: Prompt) -> list[int]:
             f"the chat template refuses these messages: {error}", name="input", got=str(error)[:200],
             want="messages with role and content",
         ) from error  # fmt: skip
+
+
+def _check_length(bundle: Bundle, prompt: Prompt) -> None:
+    messages = prompt.messages or ()
+    length = len(prompt.text or "") + sum(len(str(value)) for message in messages for value in message.values())
+    limit = bundle.about.context
+    if length > limit * CHARACTERS_PER_TOKEN:
+        got = length // CHARACTERS_PER_TOKEN
+        raise TooLarge(f"the prompt has {length} characters, the model takes {limit} tokens", limit=limit, got=got)
 
 
 def _check_range(bundle: Bundle, ids: Sequence[int]) -> None:

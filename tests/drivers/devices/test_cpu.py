@@ -132,11 +132,11 @@ def test_models_take_turns_step_by_step(llama: CpuDevice, built: Built) -> None:
     requests = ask(PROMPT, "a", max_tokens=8, stream=True), ask(PROMPT, "b", "n", max_tokens=8, stream=True)
     for request in requests:
         llama.submit(request)
-    seen = [event.request for _ in range(6) for event in llama.step()]
-    assert {"a", "b"} == set(seen)
-    events = finish(llama)  # nothing new: both go on
-    while not all(isinstance(last[-1], DoneEvent) for last in events.values() if last):
-        events = finish(llama)
+    steps = []
+    while len(steps) < 16:
+        steps.append({event.request for event in llama.step()})
+    assert all(len(requests) <= 1 for requests in steps), "one step serves one model"
+    assert all(steps[at] != steps[at + 1] for at in range(15) if steps[at] and steps[at + 1])
 
 
 def test_text_is_streamed_in_whole_characters_and_adds_up(llama: CpuDevice) -> None:
@@ -249,6 +249,39 @@ def test_settings_are_checked_and_nothing_works_before_start() -> None:
         device.step()
     with pytest.raises(BadArgument, match="prefill_tokens"):
         device.start("cpu0", 1, {"prefill_tokens": 0})
+
+
+OPS = """
+from llmos.drivers.hookspecs import hookimpl
+
+def first_token_only(logits, top_k, top_p, min_p):
+    only = logits.new_full(logits.shape, float("-inf"))
+    only[7] = 0.0
+    return only
+
+@hookimpl
+def register_ops(register):
+    register("filter_logits", "seven", first_token_only, lambda spec: (spec["device"] == "cpu", "CPU only"))
+    register("filter_logits", "torch", first_token_only, lambda spec: (True, ""))
+"""
+
+
+def test_ops_of_other_packages_are_used_and_bad_ones_reported(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sevenops.py").write_text(OPS)
+    info = tmp_path / "sevenops-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sevenops\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[llmos.ops]\nseven = sevenops\nbroken = nowhere_to_be_found\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    device = CpuDevice()
+    device.start("cpu0", 1, {})
+    device.load("m", source_of(built("llama")), LoadSettings(), silent)
+    assert choice(device, ask(PROMPT, max_tokens=3, temperature=1.0, top_k=5)).tokens == [7, 7, 7]
+    said = capsys.readouterr().err
+    assert "nowhere_to_be_found" in said and "already has an implementation called torch" in said
+    device.stop()
 
 
 def test_facts_are_those_of_the_machine(device: CpuDevice) -> None:

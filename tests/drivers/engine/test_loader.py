@@ -158,7 +158,8 @@ def test_what_old_checkpoints_carry_beside_their_weights_is_left_out(tmp_path: P
     """Masks and frequencies as buffers, and names without the prefix of the class."""
     folder = build(tmp_path / "gpt2", "gpt2", tie_word_embeddings=True)
     answer = greedy(load(folder).module, PROMPT)[0]
-    old = {"h.0.attn.bias": torch.ones(1, 1, 8, 8), "h.0.attn.masked_bias": torch.ones(()), "h.1.inv_freq": torch.ones(2)}
+    mask, number = torch.ones(1, 1, 8, 8), torch.ones(())
+    old = {"h.0.attn.bias": mask, "h.0.attn.masked_bias": number, "h.1.attn.inv_freq": torch.ones(2)}
 
     def age(tensors: dict[str, torch.Tensor]) -> None:
         renamed = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}

@@ -89,6 +89,11 @@ def test_bias_changes_the_choice_and_not_the_log_probability(sampler: Any) -> No
     assert sampler(logit_bias={3: -math.inf}).choose(LOGITS)[0] == 6
 
 
+def test_an_output_narrower_than_the_input_is_no_trouble(ops: OpTable, vocabulary: Vocabulary) -> None:
+    params = SamplingParams(repetition_penalty=2.0, logit_bias={3: -10.0, 9: 1.0})
+    assert Sampler(params, ops, vocabulary, 10, [9, 6]).choose(LOGITS)[0] == 2
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_logits_that_are_not_finite_are_a_fault_of_the_model(sampler: Any, value: float) -> None:
     damaged = LOGITS.clone()

@@ -53,6 +53,12 @@ def test_held_text_is_released_as_soon_as_it_is_sure() -> None:
     assert matcher.flush() == ""
 
 
+@pytest.mark.parametrize("stops", [["a"] * 65, ["a" * 1025]])
+def test_more_than_can_be_looked_for_is_refused(stops: list[str]) -> None:
+    with pytest.raises(BadArgument, match="at most 64 of at most 1024"):
+        StopMatcher(stops)
+
+
 def test_an_empty_stop_string_is_refused() -> None:
     with pytest.raises(BadArgument, match="empty"):
         StopMatcher(["ok", ""])

@@ -66,6 +66,15 @@ def test_tensors_are_not_for_language_models(bundle: Bundle) -> None:
         prepare(bundle, Prompt(tensors={"x": TensorView("float32", (1,), memoryview(b"\0\0\0\0"))}))
 
 
+def test_text_that_cannot_fit_is_refused_unread(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(bundle.tokenizer), "__call__", None)
+    text = "a" * (bundle.about.context * 16 + 1)
+    for prompt in (Prompt(text=text), Prompt(messages=({"role": "user", "content": text},))):
+        with pytest.raises(TooLarge) as error:
+            prepare(bundle, prompt)
+        assert (error.value.limit, error.value.got) == (bundle.about.context, bundle.about.context)
+
+
 def test_truncation_is_told_and_refusal_names_the_numbers(bundle: Bundle) -> None:
     text = "the quick brown fox " * 40
     ids, cut = truncated(bundle, Prompt(text=text), 5)
@@ -76,3 +85,5 @@ def test_truncation_is_told_and_refusal_names_the_numbers(bundle: Bundle) -> Non
         truncated(bundle, Prompt(text=text), None)
     assert error.value.limit == bundle.about.context < error.value.got
     assert len(truncated(bundle, Prompt(text=text), 10_000)[0]) == bundle.about.context
+    spaces = Prompt(text="dog" + " " * 1_000_000)
+    assert truncated(bundle, spaces, 1_000)[1]
