@@ -36,7 +36,7 @@ def test_filters_keep_the_tokens_that_transformers_keeps(
         expected = MinPLogitsWarper(min_p)(ids, expected)
     ours = filter_logits(logits, top_k, top_p, min_p)
     disagree = ours.isinf() != expected[0].isinf()
-    # The two add probabilities up from opposite ends: a token at the very edge may differ, and such as round to nothing.
+    # The two add up from opposite ends: a token at the very edge may differ, and tokens that round to nothing.
     masses = torch.softmax(logits, -1)[disagree].tolist()
     assert not masses or (top_p < 1.0 and sum(masses) - max(masses) < 1e-5)
     assert not ours[logits.argmax()].isinf()
