@@ -170,7 +170,17 @@ def serve(options: argparse.Namespace, config: KernelConfig) -> None:
         config.paths.socket.unlink(missing_ok=True)
 
 
+def open_standard_files() -> None:
+    """A closed 0, 1 or 2 would be given to the next file or socket, and messages would be written into that."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
+    open_standard_files()
     options = parse(argv)
     os.umask(0o077)
     try:

@@ -77,7 +77,7 @@ class Kernel(Observer):
         self.handles = HandleTable()
         self.ledger = Ledger()
         self.residency = Residency()
-        self.scheduler = Scheduler(config.limits.queued_requests)
+        self.scheduler = Scheduler(config.limits.queued_requests, int(config.limits.aging_s * 1e9))
         self.buffers = BufferPool(config.paths.buffers, self.uid)
         self.objects: dict[str, KernelObject] = {}
         self.requests: dict[str, Request] = {}

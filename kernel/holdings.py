@@ -9,6 +9,7 @@ from llmos.syscalls.errors import NoResources, OverQuota
 from llmos.syscalls.types import Kind
 
 from .objects import BufferObject, ContextObject, LeaseObject, ModelObject
+from .pending import Timer
 from .session import Session
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class Holdings:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._timer: Timer | None = None
 
     def make_buffer(self, session: Session, size: int) -> BufferObject:
         """A shared buffer for a session; `add_object` gives it the handle. Raises NoResources, OverQuota."""
@@ -53,13 +55,25 @@ class Holdings:
 
     def end_lease(self, found: LeaseObject, why: str) -> None:
         """Give the bytes of a lease back; its handles are closed."""
-        if found.timer is not None:
-            found.timer.cancel()
         found.session.lease_bytes -= found.bytes
         self._kernel.ledger.release(found.id)
         self._kernel.remove_object(found)
         self._kernel.log("lease", f"{found.id} ({found.bytes} bytes of {found.device}) has ended: {why}", found.id)
         self._kernel.emit("lease", found.id, state="ended", reason=why)
+
+    def watch_leases(self) -> None:
+        """End leases when their time has come: one timer, for the next of them."""
+        if self._timer is not None:
+            self._timer.cancel()
+        due = self._kernel.ledger.next_expiry()
+        self._timer = None if due is None else self._kernel.runner.at(due, self._expire)
+
+    def _expire(self) -> None:
+        for owner in self._kernel.ledger.expire(self._kernel.runner.clock()):
+            found = self._kernel.objects[owner]
+            assert isinstance(found, LeaseObject)
+            self.end_lease(found, "its time to live has passed")
+        self.watch_leases()
 
     def drop_context(self, found: ContextObject) -> None:
         """End a conversation and free its state."""

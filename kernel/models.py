@@ -15,8 +15,9 @@ from llmos.syscalls.errors import (
 )  # fmt: skip
 from llmos.syscalls.types import Kind, LoadOptions, Plan
 
+from .eviction import make_room
 from .objects import ModelObject
-from .recipes import held, owned, recipe, short_name, tell
+from .recipes import held, owned, predicted, recipe, short_name, tell
 from .residency import Event, Sleep, State
 from .supervisor import UP, Driver
 
@@ -132,8 +133,7 @@ class ModelService:
             model.host_id = kernel.new_id("w")
         self._event(model, Event.LOAD)
         plan = await self.plan(model.driver, model.located, model.options, model.host_id)
-        reason = kernel.ledger.admit(model.driver.name, [(r.what, model.host_id, r.predicted) for r in plan.rows])
-        model.why = [reason]
+        model.why = [await make_room(kernel, model.driver.name, model.host_id, predicted(plan.rows))]
         call = HostLoad(
             id=model.host_id,
             model=model.located,
@@ -264,7 +264,7 @@ class ModelService:
     async def _wake_weights(self, model: ModelObject) -> None:
         kernel = self._kernel
         plan = await self.plan(model.driver, model.located, model.options, model.host_id)
-        kernel.ledger.resize(model.driver.name, model.host_id, {r.what: r.predicted for r in plan.rows})
+        model.why = [await make_room(kernel, model.driver.name, model.host_id, predicted(plan.rows))]
         self._event(model, Event.WAKE)
         assert model.driver.link is not None
         model.loaded = await model.driver.link.call(HostWake(id=model.host_id))
@@ -301,7 +301,7 @@ class ModelService:
         host_id = kernel.new_id("w")
         try:
             plan = await self.plan(model.driver, located, model.options, host_id)
-            kernel.ledger.admit(model.driver.name, [(r.what, host_id, r.predicted) for r in plan.rows])
+            await make_room(kernel, model.driver.name, host_id, predicted(plan.rows))
             assert model.driver.link is not None
             loaded = await model.driver.link.call(HostLoad(id=host_id, model=located, options=model.options))
         except LlmosError:

@@ -12,7 +12,7 @@ from .buffers import BufferFile
 from .children import Child
 from .link import Link
 from .namespace import MountPoint
-from .pending import Future, Timer
+from .pending import Future
 from .requests import Request
 from .session import Session
 from .supervisor import Driver
@@ -214,7 +214,6 @@ class LeaseObject(KernelObject):
     bytes: int
     session: Session
     expires: float | None = None
-    timer: Timer | None = None
 
     def size(self) -> int:
         return self.bytes

@@ -21,6 +21,14 @@ def owned(row: LedgerRow, device: str, owner: str) -> LedgerRow:
     )
 
 
+def predicted(rows: Sequence[LedgerRow]) -> dict[str, int]:
+    """Planned bytes by use."""
+    sizes: dict[str, int] = {}
+    for row in rows:
+        sizes[row.what] = sizes.get(row.what, 0) + row.predicted
+    return sizes
+
+
 def held(rows: Sequence[LedgerRow]) -> dict[str, int]:
     """Bytes by use that are really held, as measured: what a sleeping model keeps of its device."""
     sizes: dict[str, int] = {}

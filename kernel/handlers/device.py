@@ -30,7 +30,8 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
         )
     await kernel.supervisor.wait_ready(device.driver)
     lease_id = kernel.new_id("l")
-    request.reasons.append(kernel.ledger.reserve(device.name, lease_id, "lease", call.bytes))
+    ends = None if call.ttl_s is None else kernel.runner.clock() + int(call.ttl_s * 1e9)
+    request.reasons.append(kernel.ledger.reserve(device.name, lease_id, "lease", call.bytes, ends))
     expires = None if call.ttl_s is None else kernel.wall() + call.ttl_s
     found = LeaseObject(
         id=lease_id,
@@ -42,10 +43,9 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
         session=session,
         expires=expires,
     )
-    if call.ttl_s is not None:
-        found.timer = kernel.runner.after(call.ttl_s, lambda: kernel.holdings.end_lease(found, "its time is over"))
     session.lease_bytes += call.bytes
     handle = kernel.add_object(found, session, ALL_RIGHTS)
+    kernel.holdings.watch_leases()
     return Lease(handle=handle, id=lease_id, device=device.name, bytes=call.bytes, expires=expires, share=call.share)
 
 
