@@ -10,6 +10,7 @@ import os
 import select
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import zmq
@@ -36,7 +37,12 @@ Identify = Callable[[zmq.Frame], Peer]
 
 def peer_of(frame: zmq.Frame) -> Peer:
     """Who sent a frame, as the operating system attests it (SO_PEERCRED, read by libzmq at accept)."""
-    return Peer.parse(str(frame.get("Peer-Address")))
+    return _peer_at(str(frame.get("Peer-Address")))
+
+
+@lru_cache(4096)
+def _peer_at(address: str) -> Peer:
+    return Peer.parse(address)
 
 
 class Server:
@@ -143,31 +149,33 @@ class Server:
     # ---- receiving
 
     def _receive_clients(self) -> None:
-        """Up to a burst of messages. Only the first of a connection needs the peer: routes are libzmq's and unique."""
-        socket, routes, dispatcher = self._clients, self.kernel.routes, self.kernel.dispatcher
+        """Up to a burst of messages.
+
+        A routing id alone says nothing: whoever writes ZMTP by hand can take the id of a connection that has just
+        ended, whatever the library lets programs choose.
+        """
+        socket, dispatcher = self._clients, self.kernel.dispatcher
         for _ in range(_BURST):
             if not _readable(socket):
                 return
-            route = socket.recv(zmq.NOBLOCK)
-            session = routes.get(route)
-            if session is not None:
-                dispatcher.receive(route, session.peer, socket.recv_multipart() if socket.rcvmore else [])
-            else:
-                self._stranger(route, socket.recv_multipart(copy=False) if socket.rcvmore else [])
-            self._runner.run(self._clock())
+            first = socket.recv(zmq.NOBLOCK, copy=False)
+            rest = socket.recv_multipart() if first.more else []
+            route = first.bytes
+            if route[:1] != _OWN_ROUTE:
+                error = BadCall("this connection chose its own routing id: leave that to the library")
+                self.send_client(route, error_frames(0, error))
+                continue
+            peer = self._peer(first)
+            if peer is not None:
+                dispatcher.receive(route, peer, rest)
+                self._runner.run(self._clock())
 
-    def _stranger(self, route: bytes, frames: Sequence[zmq.Frame]) -> None:
-        """A message of a connection without a session: who sends it is asked of the operating system."""
-        if route[:1] != _OWN_ROUTE:
-            error = BadCall("this connection chose its own routing id: leave that to the library")
-            self.send_client(route, error_frames(0, error))
-            return
+    def _peer(self, frame: zmq.Frame) -> Peer | None:
         try:
-            peer = self._identify(frames[0])
-        except (IndexError, ValueError, zmq.ZMQError):
+            return self._identify(frame)
+        except (ValueError, zmq.ZMQError):
             self.kernel.log("server", "a message without a verifiable sender was dropped", level="warning")
-            return
-        self.kernel.dispatcher.receive(route, peer, [frame.bytes for frame in frames])
+            return None
 
     def _receive_hosts(self) -> None:
         for _ in range(_BURST):
