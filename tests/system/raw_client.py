@@ -89,9 +89,14 @@ class RawClient:
 
     def send(self, call: str, **body: Any) -> int:
         """Make a call without waiting; returns its number."""
+        number = self.expect(call)
+        self._socket.send_multipart(pack(MessageKind.CALL, number, call, body))
+        return number
+
+    def expect(self, call: str) -> int:
+        """A number for a call that the test itself puts into frames."""
         self._number += 1
         self.answers[self._number] = Answer(self._number, call)
-        self._socket.send_multipart(pack(MessageKind.CALL, self._number, call, body))
         return self._number
 
     def send_soon(self, call: str, seconds: float, **body: Any) -> int:
@@ -108,6 +113,10 @@ class RawClient:
         self._socket.send_multipart(pack(MessageKind.CANCEL, number))
 
     # ---- receiving
+
+    def readable(self) -> bool:
+        """Whether something has arrived that was not received yet."""
+        return bool(self._socket.poll(0))
 
     def receive(self) -> Message:
         """The next message, whatever it is about."""
