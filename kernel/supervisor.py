@@ -260,7 +260,7 @@ class Supervisor:
     def message(self, route: bytes, pid: int, frames: Sequence[bytes]) -> None:
         """One message on the hosts' socket; only a host's own process may speak for it."""
         driver = self._by_route.get(route)
-        if driver is None:
+        if driver is None or driver.pid != pid:
             driver = self._by_pid.get(pid)
             if driver is None:
                 self._journal.write("supervisor", "warning", f"message on the driver socket from unknown process {pid}")
