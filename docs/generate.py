@@ -159,7 +159,7 @@ def field_notes(cls: type[Any]) -> dict[str, str]:
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
     return {
-        field.target.id: " ".join(note.value.value.split())
+        field.target.id: " ".join(str(note.value.value).split())
         for field, note in itertools.pairwise(definition.body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         and isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant)

@@ -36,8 +36,8 @@ def values(node: mi.Type) -> st.SearchStrategy[Any]:
             return st.integers(*_bounds(node, 1))
         case mi.FloatType():
             low, high = _bounds(node, 0)
-            open_ends = {"exclude_min": node.gt is not None, "exclude_max": node.lt is not None}
-            return st.floats(low, high, allow_nan=False, **open_ends)
+            above, below = node.gt is not None, node.lt is not None
+            return st.floats(low, high, allow_nan=False, exclude_min=above, exclude_max=below)
         case mi.StrType():
             return st.text(min_size=node.min_length or 0, max_size=min(node.max_length or 20, 20))
         case mi.BytesType():

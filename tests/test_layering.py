@@ -20,12 +20,12 @@ ROOMS = {
     "syscalls": "errors types events describe spec wire shm calls driver manual",
     "kernel": (
         "settings restart namespace policy config console store journal metrics handles quota pending requests session "
-        "ledger residency lane scheduler buffers children link supervisor objects dispatch procfs holdings "
+        "ledger residency eviction lane scheduler buffers children link supervisor objects dispatch procfs holdings "
         "recipes models inference files tasks sessions actions instruments handlers core server __main__"
     ),
     "drivers": (
-        "contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing link device_calls "
-        "file_calls host conformance"
+        "contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing link "
+        "device_calls file_calls host conformance"
     ),
     "userland": (
         "places options interrupt flow protocol link methods held private join pump bulk system_flows object_flows "
@@ -44,9 +44,10 @@ THIRD_PARTY = {
 }  # fmt: skip
 
 PLAIN_ROOMS = ("drivers/engine", "drivers/devices", "drivers/ops")
-"""They run where only torch and transformers are installed: no messages, no sockets, of the contract only the errors."""
+"""They run where only torch and transformers are installed: no messages or sockets, of the contract only the errors."""
 
 HEAVY = {"torch", "transformers", "triton", "peft", "numpy", "pluggy", "pynvml", "safetensors", "tokenizers"}
+
 
 def allowed(folder: str, imported: Import) -> bool:
     """Whether a folder may import this at all."""

@@ -86,5 +86,5 @@ def default_of(field: msgspec.structs.FieldInfo) -> Any:
 
 
 if __name__ == "__main__":
-    assert calls.Infer
+    assert calls.__all__
     sys.stdout.write("\n".join(lines()) + "\n")

@@ -17,7 +17,7 @@ from llmos.syscalls.types import Handle, Right, Sampling, Text, Tokens
 from msgspec import Meta
 from strategies import bodies
 
-assert calls.Infer
+assert calls.__all__
 ALL = [*SYSCALLS.values(), *HOST_CALLS.values()]
 
 

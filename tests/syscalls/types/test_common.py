@@ -16,11 +16,12 @@ from llmos.syscalls.wire import Reply
 from msgspec import inspect as mi
 from strategies import of
 
-assert calls.Infer, driver.HOST_CALLS
+assert calls.__all__ and driver.HOST_CALLS
 
 
 def below(base: type) -> list[type[Any]]:
-    return [kind for child in base.__subclasses__() for kind in (child, *below(child))]
+    children: list[type[Any]] = base.__subclasses__()
+    return [kind for child in children for kind in (child, *below(child))]
 
 
 LENIENT_TWINS = [BufferOut, TensorOut, LimitsOut]
@@ -66,7 +67,7 @@ def test_a_result_is_lenient_and_a_request_strict_at_every_depth(spec: Any) -> N
         assert node.forbid_unknown_fields, f"{spec.name} takes the lenient {node.cls.__name__}"
 
 
-@pytest.mark.parametrize("kind", [*VALUES, *ARGUMENTS], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*VALUES, *ARGUMENTS], ids=lambda kind: str(kind))
 def test_every_type_is_frozen_and_keyword_only(kind: type[Any]) -> None:
     config = kind.__struct_config__
     assert config.frozen
@@ -93,5 +94,6 @@ def test_numbers_of_a_reason_keep_their_type() -> None:
 
 def test_every_type_is_exported() -> None:
     assert all(hasattr(types, name) for name in types.__all__)
-    declared = {kind.__name__ for kind in (*VALUES, *ARGUMENTS) if kind.__module__.startswith("llmos.syscalls.types")}
+    kinds: list[type[Any]] = [*VALUES, *ARGUMENTS]
+    declared = {kind.__name__ for kind in kinds if kind.__module__.startswith("llmos.syscalls.types")}
     assert declared <= set(types.__all__)
