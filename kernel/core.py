@@ -148,6 +148,10 @@ class Kernel(Observer):
     def reason(self, code: str, text: str, rule: str = "", **numbers: float | int | str) -> Reason:
         return Reason(code=code, text=text, numbers=numbers, rule=rule, at=self.wall())
 
+    def stamp(self, reason: Reason) -> Reason:
+        """A decision of a pure policy, which knows no wall clock, with the time it was taken."""
+        return msgspec.structs.replace(reason, at=self.wall())
+
     def emit(self, kind: str, about: str, **fields: object) -> None:
         """Tell everybody who watches."""
         if self.watchers:

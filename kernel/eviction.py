@@ -21,18 +21,18 @@ async def make_room(kernel: Kernel, device: str, owner: str, sizes: Mapping[str,
     for model in kernel.models.by_id.values():
         kernel.ledger.set_evictable(model.host_id, kernel.residency.evictable(model.id))
     try:
-        return kernel.ledger.resize(device, owner, sizes)
+        return kernel.stamp(kernel.ledger.resize(device, owner, sizes))
     except NoDeviceMemory as error:
         refusal = error
     victims = kernel.residency.victims(device, refusal.needed - refusal.free, kernel.runner.clock())
     if not victims:
         raise refusal
     for victim in victims:
-        model = kernel.models.by_id[victim.model]
-        kernel.log("model", victim.reason.text, model.id, [victim.reason])
+        model, reason = kernel.models.by_id[victim.model], kernel.stamp(victim.reason)
+        kernel.log("model", reason.text, model.id, [reason])
         try:
             await kernel.models.sleep(model)
         except LlmosError:
             raise refusal from None
-        model.why = [victim.reason]
-    return kernel.ledger.resize(device, owner, sizes)
+        model.why = [reason]
+    return kernel.stamp(kernel.ledger.resize(device, owner, sizes))

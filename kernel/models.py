@@ -373,8 +373,8 @@ class ModelService:
             self._sleep_idle(self.by_id[action.model], action)
 
     def _sleep_idle(self, model: ModelObject, action: Sleep) -> None:
-        model.why = [action.reason]
-        self._kernel.log("model", action.reason.text, model.id, [action.reason])
+        model.why = [self._kernel.stamp(action.reason)]
+        self._kernel.log("model", action.reason.text, model.id, model.why)
         self._kernel.runner.spawn(self.sleep(model), lambda _value, error: self._slept_idle(model, error))
 
     def _slept_idle(self, model: ModelObject, error: LlmosError | None) -> None:

@@ -31,7 +31,7 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
     await kernel.supervisor.wait_ready(device.driver)
     lease_id = kernel.new_id("l")
     ends = None if call.ttl_s is None else kernel.runner.clock() + int(call.ttl_s * 1e9)
-    request.reasons.append(kernel.ledger.reserve(device.name, lease_id, "lease", call.bytes, ends))
+    request.reasons.append(kernel.stamp(kernel.ledger.reserve(device.name, lease_id, "lease", call.bytes, ends)))
     expires = None if call.ttl_s is None else kernel.wall() + call.ttl_s
     found = LeaseObject(
         id=lease_id,
