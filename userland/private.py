@@ -28,7 +28,7 @@ STOP_S = 10.0
 """How long a kernel may take to stop before it is killed."""
 _PREFIX = "llmos-boot-"
 _LOG_TAIL = 2000
-_THEN_REMOVE = '"$@"; status=$?; rm -rf -- "$0"; exit $status'
+_THEN_REMOVE = 'memory=$1; shift; "$@"; status=$?; rm -rf -- "$0" "$memory"; exit $status'
 
 
 class BootFailed(RuntimeError):
@@ -51,7 +51,10 @@ class PrivateKernel:
         self, drivers: Sequence[str] | None = None, config: str | Path | None = None, home: str | Path | None = None
     ) -> None:
         sweep()
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
+        prefix = f"{_PREFIX}{os.getpid()}-"
+        self.folder = Path(tempfile.mkdtemp(prefix=prefix))
+        memory = _memory()
+        folders = (self.folder, Path(tempfile.mkdtemp(prefix=prefix, dir=memory)) if memory.is_dir() else self.folder)
         arguments = ["--runtime", str(self.folder), "--parent", str(os.getpid())]
         if drivers is not None:
             arguments += ["--drivers", ",".join(drivers)]
@@ -60,9 +63,9 @@ class PrivateKernel:
                 arguments += [flag, str(Path(value).expanduser().absolute())]
         with tempfile.TemporaryFile() as log:
             try:
-                self._shell, ready = _spawn(self.folder, arguments, log)
+                self._shell, ready = _spawn(folders, arguments, log)
             except BaseException:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                _remove(folders)
                 raise
             try:
                 self.pid = _wait_ready(self._shell, ready, log)
@@ -70,11 +73,11 @@ class PrivateKernel:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self._shell.pid, signal.SIGKILL)
                 self._shell.wait()
-                shutil.rmtree(self.folder, ignore_errors=True)
+                _remove(folders)
                 raise
             finally:
                 os.close(ready)
-        self._finalizer = weakref.finalize(self, _end, self._shell, self.pid, self.folder, os.getpid())
+        self._finalizer = weakref.finalize(self, _end, self._shell, self.pid, folders, os.getpid())
 
     @property
     def address(self) -> str:
@@ -86,13 +89,24 @@ class PrivateKernel:
         self._finalizer()
 
 
-def _spawn(folder: Path, arguments: list[str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
+def _memory() -> Path:
+    """The memory file system for buffers."""
+    return Path(os.environ.get("LLMOS_SHM_DIR") or "/dev/shm")
+
+
+def _remove(folders: tuple[Path, Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _spawn(folders: tuple[Path, Path], arguments: list[str], log: IO[bytes]) -> tuple[subprocess.Popen[bytes], int]:
+    folder, memory = map(str, folders)
     ready, theirs = os.pipe()
     command = [sys.executable, "-m", "llmos.kernel", *arguments, "--ready-fd", str(theirs)]
     try:
         # A session of its own: Ctrl-C at the terminal is for this program, not for its kernel.
         shell = subprocess.Popen(
-            ["/bin/sh", "-c", _THEN_REMOVE, str(folder), *command],
+            ["/bin/sh", "-c", _THEN_REMOVE, folder, memory, *command], env={**os.environ, "LLMOS_SHM_DIR": memory},
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(theirs,), start_new_session=True,
         )  # fmt: skip
     except BaseException:
@@ -115,7 +129,7 @@ def _wait_ready(shell: subprocess.Popen[bytes], ready: int, log: IO[bytes]) -> i
     raise BootFailed(f"the kernel {what}. It said:\n{text or 'nothing'}")
 
 
-def _end(shell: subprocess.Popen[bytes], pid: int, folder: Path, owner: int) -> None:
+def _end(shell: subprocess.Popen[bytes], pid: int, folders: tuple[Path, Path], owner: int) -> None:
     """Stop, wait, then kill; in a forked child the kernel is not ours to end."""
     if owner != os.getpid():
         return
@@ -127,13 +141,14 @@ def _end(shell: subprocess.Popen[bytes], pid: int, folder: Path, owner: int) -> 
         except subprocess.TimeoutExpired:
             os.killpg(shell.pid, signal.SIGKILL)
             shell.wait()
-    shutil.rmtree(folder, ignore_errors=True)
+    _remove(folders)
 
 
 def sweep() -> None:
     """Remove the folders of private kernels whose program and shell were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        with contextlib.suppress(OSError):
-            if owner.isdigit() and folder.stat().st_uid == os.getuid() and not Path(f"/proc/{owner}").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+    for place in (Path(tempfile.gettempdir()), _memory()):
+        for folder in place.glob(f"{_PREFIX}*-*"):
+            owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+            with contextlib.suppress(OSError):
+                if owner.isdigit() and folder.stat().st_uid == os.getuid() and not Path(f"/proc/{owner}").exists():
+                    shutil.rmtree(folder, ignore_errors=True)

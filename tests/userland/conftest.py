@@ -1,4 +1,4 @@
-"""A kernel that does what a test tells it to, behind a real socket; and both clients with one set of blocking methods."""
+"""A kernel that does what a test tells it to, behind a real socket; a real kernel; and both clients as blocking ones."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ class FakeKernel:
     def __init__(self, folder: Path) -> None:
         self.address = f"ipc://{folder / 'kernel.sock'}"
         self.path = folder / "kernel.sock"
-        self.handlers: dict[str, Callable[[Request], None]] = {"hello": self._hello, "close_handle": Request.reply}
+        self.handlers: dict[str, Callable[[Request], None]] = {
+            "hello": self._hello, "close_handle": lambda request: request.reply({}),
+        }  # fmt: skip
         self.calls: SimpleQueue[Request] = SimpleQueue()
         self.credits: list[int] = []
         self.cancels: SimpleQueue[int] = SimpleQueue()

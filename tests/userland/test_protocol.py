@@ -155,8 +155,8 @@ def test_an_expired_request_is_cancelled_and_ends_with_timed_out() -> None:
 
 def test_after_a_resume_each_request_goes_on_or_ends_and_none_is_left() -> None:
     c = core()
-    read, change, once = c.start(STAT)[0], c.start(calls.RemovePath(path="/x"))[0], c.start(calls.CloseHandle(handle=Handle(3)))[0]
-    started, fresh = c.start(STREAM)[0], c.start(STREAM)[0]
+    given = (STAT, calls.RemovePath(path="/x"), calls.CloseHandle(handle=Handle(3)), STREAM, STREAM)
+    read, change, once, started, fresh = (c.start(call)[0] for call in given)
     deliver(c, MessageKind.CHUNK, 0, {"items": [[started.id, {"text": "a"}]]})
     old = {p.id for p in (read, change, once, started, fresh)}
     key = change.call.key

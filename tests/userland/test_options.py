@@ -1,0 +1,71 @@
+"""Plain Python becomes the types of the contract, and every field of these can be said as a keyword."""
+
+from __future__ import annotations
+
+from typing import Any, get_type_hints
+
+import pytest
+
+from llmos.syscalls.errors import BadArgument
+from llmos.syscalls.spec import COMMON_ARGUMENTS
+from llmos.syscalls.types import Chat, LoadOptions, Sampling, Text, Tokens
+from llmos.userland.options import (
+    DEFAULT_LOAD, DEFAULT_SAMPLING, CallOptions, LoadFields, SamplingOptions, deadline_in, fill, sampling_of_model,
+    split, to_input,
+)  # fmt: skip
+
+
+def test_the_keywords_are_the_fields_of_the_types() -> None:
+    assert set(get_type_hints(SamplingOptions)) == set(Sampling.__struct_fields__)
+    assert set(get_type_hints(LoadFields)) == set(LoadOptions.__struct_fields__) - {"dry_run"}
+    assert set(get_type_hints(CallOptions)) == {*COMMON_ARGUMENTS, "timeout"} - {"deadline"}
+
+
+def test_inputs() -> None:
+    assert to_input("a") == Text(text="a")
+    assert to_input([1, 2]) == to_input((1, 2)) == Tokens(ids=[1, 2])
+    assert to_input([]) == Tokens(ids=[])
+    assert to_input([{"role": "user", "content": "a"}]) == Chat(messages=[{"role": "user", "content": "a"}])
+    assert to_input(Text(text="a")) == Text(text="a")
+
+
+@pytest.mark.parametrize("value", [None, 3, b"bytes", [True], ["a"], [1, {}], {"a": 1}])
+def test_what_is_no_input_is_refused(value: Any) -> None:
+    with pytest.raises(BadArgument, match=type(value).__name__):
+        to_input(value)
+
+
+def test_fields_are_filled_over_a_base() -> None:
+    base = Sampling(max_tokens=5, seed=1)
+    assert fill(base, {"seed": 2, "stop": "x"}, "infer") == Sampling(max_tokens=5, seed=2, stop=["x"])
+    assert fill(base, {}, "infer") is base
+    assert fill(DEFAULT_SAMPLING, {"grammar": {"regex": "a"}}, "infer").grammar.regex == "a"  # type: ignore[union-attr]
+    assert fill(DEFAULT_LOAD, {"quant": {"width": 4}}, "load").quant.width == 4  # type: ignore[union-attr]
+    with pytest.raises(BadArgument, match="did you mean temperature"):
+        fill(base, {"temprature": 1}, "infer")
+    with pytest.raises(BadArgument, match="grammar"):
+        fill(base, {"grammar": {"regexp": "a"}}, "infer")
+
+
+def test_arguments_of_the_request_are_told_from_fields() -> None:
+    assert split({"timeout": 1, "max_tokens": 2, "key": "k"}) == ({"timeout": 1, "key": "k"}, {"max_tokens": 2})
+
+
+def test_deadlines() -> None:
+    assert deadline_in(None) is None
+    first, second = deadline_in(1), deadline_in(2)
+    assert first is not None and second is not None and second - first > 900_000_000
+
+
+@pytest.mark.parametrize(
+    ("config", "sampling"),
+    [
+        ({}, Sampling()),
+        ({"do_sample": False, "temperature": 0.7, "max_new_tokens": 9}, Sampling(max_tokens=9)),
+        ({"do_sample": True}, Sampling(temperature=1.0, top_k=50)),
+        ({"do_sample": True, "temperature": 0.6, "top_k": None, "top_p": 0.9}, Sampling(temperature=0.6, top_p=0.9)),
+        ({"repetition_penalty": 1.1, "num_beams": 4}, Sampling(repetition_penalty=1.1, beams=4)),
+    ],
+)
+def test_generation_settings_of_a_model(config: dict[str, Any], sampling: Sampling) -> None:
+    assert sampling_of_model(config) == sampling
