@@ -25,13 +25,21 @@ STAYS = {"kernel.lock"}
 """What a kernel that was stopped leaves in its runtime folder."""
 
 
+class DidNotStart(Exception):
+    """The kernel ended before it accepted calls."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(f"the kernel ended with {status}:\n{said}")
+        self.status, self.said = status, said
+
+
 class KernelProcess:
     """One daemon with its own home and runtime folders below `folder`.
 
     Args:
         config: the text of its configuration file.
         drivers: value of `--drivers`.
-        options: further options; `environ` further variables; `start` further arguments of `Popen`.
+        options, environ, descriptors: what it gets beside.
     """
 
     def __init__(
@@ -42,8 +50,7 @@ class KernelProcess:
         options: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
         command: Sequence[str] = COMMAND,
-        wait: bool = True,
-        **start: Any,
+        descriptors: Sequence[int] = (),
     ) -> None:
         self.home, self.runtime = folder / "home", folder / "run"
         self.models = self.home / "models"
@@ -62,20 +69,19 @@ class KernelProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                pass_fds=(announce,),
-                **start,
+                pass_fds=(announce, *descriptors),
             )  # fmt: skip
         self.pid = self.process.pid
         self.pidfd = os.pidfd_open(self.pid)
         os.close(announce)
         try:
-            self.announcement = _read_line(ready) if wait else ""
+            self.announcement = _read_line(ready)
         finally:
             os.close(ready)
-        if wait and not self.announcement:
+        if not self.announcement:
             self.process.wait()
             os.close(self.pidfd)
-            raise AssertionError(f"the kernel did not start:\n{self.said()}")
+            raise DidNotStart(self.process.returncode, self.said())
 
     def said(self) -> str:
         """What it wrote on stderr."""
@@ -128,8 +134,12 @@ class KernelProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-            shutil.rmtree(self.buffers, ignore_errors=True)
+            self.clean()
         os.close(self.pidfd)
+
+    def clean(self) -> None:
+        """Remove what a killed kernel cannot."""
+        shutil.rmtree(self.buffers, ignore_errors=True)
 
     def children(self) -> dict[int, str]:
         """Pids of its child processes, with their command lines."""
