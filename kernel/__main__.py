@@ -70,15 +70,19 @@ def locked(config: KernelConfig) -> Iterator[None]:
             ) from None
         os.truncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
-        for stale in (config.paths.socket, config.paths.hosts_socket):
-            stale.unlink(missing_ok=True)
+        config.paths.hosts_socket.unlink(missing_ok=True)
+        if activation_fd() is None:
+            config.paths.socket.unlink(missing_ok=True)
         yield
     finally:
         os.close(fd)
 
 
 def activation_fd() -> int | None:
-    """The listening socket of systemd's socket activation (sd_listen_fds(3)), None without."""
+    """The listening socket of systemd's socket activation (sd_listen_fds(3)), None without.
+
+    Its file belongs to the service manager: it stays when the kernel ends, so that a restart loses no request.
+    """
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
         return None
     return 3
@@ -92,7 +96,8 @@ def announce(ready_fd: int | None) -> None:
         os.close(ready_fd)
     address = os.environ.get("NOTIFY_SOCKET")
     if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+        with socket.socket(socket.AF_UNIX, kind) as notify, contextlib.suppress(OSError):  # nobody listens any more
             notify.sendto(f"READY=1\nMAINPID={os.getpid()}".encode(), address.replace("@", "\0", 1))
 
 
@@ -155,8 +160,10 @@ def serve(options: argparse.Namespace, config: KernelConfig) -> None:
     self_test(context, config.paths.runtime)
     server = Server(config, context, listen_fd=activation_fd())
     signals = Signals(server, options)
-    parent = watch_parent(server, options.parent) if options.parent is not None else None
+    parent = None
     try:
+        if options.parent is not None:
+            parent = watch_parent(server, options.parent)
         announce(options.ready_fd)
         server.kernel.log("kernel", f"the kernel runs on {config.paths.socket} (pid {os.getpid()})")
         server.kernel.start_drivers()
@@ -167,7 +174,8 @@ def serve(options: argparse.Namespace, config: KernelConfig) -> None:
             os.close(parent)
         server.close()
         context.term()
-        config.paths.socket.unlink(missing_ok=True)
+        if activation_fd() is None:
+            config.paths.socket.unlink(missing_ok=True)
 
 
 def open_standard_files() -> None:

@@ -46,28 +46,41 @@ class BufferPool:
         self.promised = 0
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
+        self._sweep()
 
     def take(self, size: int, session: str, uid: int) -> BufferFile:
         """A buffer of at least `size` bytes; a new one reads as zeros.
 
         Raises:
-            NoResources: the memory file system has not that much left.
+            NoResources: the memory file system has not that much left, or does not let us make it.
         """
         rounded = -(-size // PAGE) * PAGE
         for position, kept in enumerate(self._kept[session]):
             if kept.size == rounded:
                 return self._kept[session].pop(position)
         self._check_room(rounded)
+        try:
+            path = self._make(rounded, uid)
+        except OSError as error:
+            raise NoResources(
+                f"no buffer of {size} bytes can be made in {self.folder}: {error}", what="buffer bytes"
+            ) from error
+        self.promised += rounded
+        return BufferFile(path, rounded)
+
+    def _make(self, size: int, uid: int) -> Path:
         path = self._folder_for(uid) / f"b{next(self._numbers)}"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            os.ftruncate(fd, rounded)
+            os.ftruncate(fd, size)
             if uid != self._uid:
                 os.fchown(fd, uid, -1)
+        except OSError:
+            path.unlink()
+            raise
         finally:
             os.close(fd)
-        self.promised += rounded
-        return BufferFile(path, rounded)
+        return path
 
     def give(self, buffer: BufferFile, session: str) -> None:
         """Take a buffer back."""
@@ -106,6 +119,11 @@ class BufferPool:
             os.chown(folder, uid, -1)
             self.folder.chmod(0o711)
         return folder
+
+    def _sweep(self) -> None:
+        """Delete what a kernel that was killed has left in the same place."""
+        for path in [*self.folder.glob("b[0-9]*"), *self.folder.glob("u[0-9]*/b[0-9]*")]:
+            path.unlink()
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

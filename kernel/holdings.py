@@ -51,6 +51,8 @@ class Holdings:
     def drop_buffer(self, found: BufferObject) -> None:
         found.session.buffer_bytes -= found.file.size
         self._kernel.buffers.give(found.file, found.session.id)
+        if found.session.id not in self._kernel.sessions.by_id:
+            self._kernel.buffers.forget(found.session.id)
         self._kernel.objects.pop(found.id, None)
 
     def end_lease(self, found: LeaseObject, why: str) -> None:
