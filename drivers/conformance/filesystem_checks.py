@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from llmos.drivers import convert
@@ -111,7 +112,7 @@ def escapes(bench: FileSystemBench) -> None:
     }  # fmt: skip
     for path in ESCAPES:
         for name, action in actions.items():
-            expect_error(f"{name}({path!r})", lambda act=action, at=path: act(at), LlmosError)  # type: ignore[misc]
+            expect_error(f"{name}({path!r})", partial(action, path), LlmosError)
 
 
 def not_a_folder(bench: FileSystemBench) -> None:

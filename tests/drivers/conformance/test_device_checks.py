@@ -13,7 +13,7 @@ from llmos.drivers.contract import (
     StepEvent,
 )  # fmt: skip
 from llmos.drivers.devices.null import NullDevice
-from llmos.syscalls.errors import LlmosError, NotSupported
+from llmos.syscalls.errors import BadState, LlmosError, NotSupported
 
 
 class WrongName(NullDevice):
@@ -32,7 +32,7 @@ class SilentSetting(NullDevice):
 
 class NoPrediction(NullDevice):
     def step_seconds(self) -> float:
-        return 0.0
+        return -1.0
 
 
 class Chatty(NullDevice):
@@ -162,6 +162,20 @@ BROKEN: dict[type[NullDevice], str] = {
 }  # fmt: skip
 
 
+class GoneAfterStop(NullDevice):
+    """Answers nothing once it is stopped."""
+
+    stopped = False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def memory(self) -> Sequence[Row]:
+        if self.stopped:
+            raise BadState("stopped", state="stopped")
+        return super().memory()
+
+
 class Modest(NullDevice):
     """Offers neither sleep nor conversations, which is no failure."""
 
@@ -172,7 +186,7 @@ class Modest(NullDevice):
         raise NotSupported("no conversations", why="modest")
 
 
-@pytest.mark.parametrize("kind", [NullDevice, Modest])
+@pytest.mark.parametrize("kind", [NullDevice, Modest, GoneAfterStop])
 def test_a_sound_device_passes(device_bench: Callable[..., Any], failing: Any, kind: type[NullDevice]) -> None:
     assert failing(lambda: device_bench(kind), DEVICE_CHECKS) == {}
 
