@@ -43,6 +43,7 @@ class AsyncClient:
         self._core = Protocol()
         self._link = link
         self._caller = caller
+        self._patience = caller.patience
         self._loop = asyncio.get_running_loop()
         self._arrived = asyncio.Event()
         self._watched: list[int] = []
@@ -216,7 +217,7 @@ class AsyncClient:
 
     async def _recover(self) -> None:
         try:
-            welcome = await self._join(self._caller.patience)
+            welcome = await self._join(self._patience)
         except (NoKernel, LlmosError) as error:
             give_up(self._core, error)
             return
@@ -231,7 +232,7 @@ class AsyncClient:
         if not self._core.ended:
             return
         if not self._link.is_open:
-            self._core.welcome = await self._join(self._caller.patience)
+            self._core.welcome = await self._join(self._patience)
         self._core.renewed(self.welcome)
         self.held.clear()
 
@@ -281,6 +282,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """End the session: its requests are cancelled and its handles closed."""
+        self._patience = 0.0
         if not self.ended:
             with contextlib.suppress(LlmosError):
                 await self.call(CloseHandle(handle=self.welcome.handle), timeout=GOODBYE)

@@ -137,6 +137,7 @@ class Client:
 
     def close(self) -> None:
         """End the session: its requests are cancelled and its handles closed."""
+        self._pump.patience = 0.0
         if not self.ended:
             with contextlib.suppress(LlmosError):
                 self.call(CloseHandle(handle=self.welcome.handle), timeout=GOODBYE)

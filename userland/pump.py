@@ -45,6 +45,7 @@ class Pump:
         self.core = Protocol()
         self.link = link
         self._caller = caller
+        self.patience = caller.patience
         self._lock = threading.RLock()
         self._arrived = threading.Condition(self._lock)
         self._outbox: deque[Frames] = deque()
@@ -250,7 +251,7 @@ class Pump:
         if self.core.ended:
             return
         try:
-            welcome = self._drive(join(self.link, self.core, self._caller, self._caller.patience))
+            welcome = self._drive(join(self.link, self.core, self._caller, self.patience))
         except (NoKernel, LlmosError) as error:
             with self._lock:
                 self._outbox.clear()
@@ -271,7 +272,7 @@ class Pump:
         try:
             if self.core.ended and not self._closed:
                 if not self.link.is_open:
-                    self.core.welcome = self._drive(join(self.link, self.core, self._caller, self._caller.patience))
+                    self.core.welcome = self._drive(join(self.link, self.core, self._caller, self.patience))
                 assert self.core.welcome is not None
                 self.core.renewed(self.core.welcome)
         finally:

@@ -1,4 +1,4 @@
-"""A kernel that does what a test tells it to, behind a real socket; a real kernel; and both clients as blocking ones."""
+"""A kernel that does what a test tells it to, behind a real socket; a real kernel; both clients with blocking calls."""
 
 from __future__ import annotations
 
