@@ -1,0 +1,32 @@
+"""Kernels in this process, see `scripted`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scripted import Inside, Program, inside
+from watching import Loop
+
+
+@pytest.fixture
+def kernel(folder: Path) -> Iterator[Inside]:
+    """A kernel with a null device and both file systems, all scripted."""
+    with inside(folder, drivers="null0,models,files") as kernel:
+        yield kernel
+
+
+@pytest.fixture
+def program(kernel: Inside) -> Program:
+    """A session of the kernel's own user."""
+    return kernel.program()
+
+
+@pytest.fixture
+def live(folder: Path) -> Iterator[Inside]:
+    """A kernel on a real loop, for what starts processes."""
+    loop = Loop()
+    with inside(folder, loop=loop, drivers="models") as kernel:
+        yield kernel
+    loop.close()
