@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from llmos.syscalls.errors import Cancelled, LlmosError, NotFound, TimedOut
+from llmos.syscalls.errors import Cancelled, LlmosError, NotFound, OverQuota, TimedOut
 from llmos.syscalls.events import HostEvent, Memory, MetricEvent, Spent
 from llmos.syscalls.types import Event, Handle, Kind, ObjectInfo, Reason, Rights, Sampling
 
@@ -174,9 +174,18 @@ class Kernel(Observer):
         self.objects[found.id] = found
 
     def add_object(self, found: KernelObject, session: Session, rights: Rights) -> Handle:
-        """Take up an object that a session made, and give it the first handle."""
+        """Take up an object that a session made, and give it the first handle.
+
+        Raises:
+            OverQuota: the session has no handle left; the object has ended, and with it what it held.
+        """
         self._add(found)
-        self.sessions.check_handles(session)
+        try:
+            self.sessions.check_handles(session)
+        except OverQuota:
+            self.sessions.end_object(found)
+            self.objects.pop(found.id, None)
+            raise
         return self.handles.create(session.id, found.kind, found.id, rights)
 
     def remove_object(self, found: KernelObject) -> None:

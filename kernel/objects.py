@@ -258,7 +258,7 @@ class FileObject(KernelObject):
 @dataclass(kw_only=True, eq=False)
 class MountObject(KernelObject):
     point: MountPoint
-    session: Session | None = None
+    session: Session
 
     def fields(self) -> dict[str, Any]:
         p = self.point

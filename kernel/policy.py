@@ -180,11 +180,16 @@ def _narrowed(policy: Policy, rule: Rule) -> Policy:
                 mode = mount if isinstance(mount, str) else mount.mode
                 mounts[path] = msgspec.structs.replace(held, mode="rw" if mode == held.mode == "rw" else "ro")
         policy = replace(policy, mounts=mounts)
+    return replace(policy, limits=narrower(policy.limits, rule.limits))
+
+
+def narrower(one: Limits, other: Limits) -> Limits:
+    """The lower of each pair of limits; 0 is no limit."""
     limits = {}
-    for name in rule.limits.__struct_fields__:
-        named = [limit for limit in (getattr(rule.limits, name), getattr(policy.limits, name)) if limit]
+    for name in one.__struct_fields__:
+        named = [limit for limit in (getattr(one, name), getattr(other, name)) if limit]
         limits[name] = min(named, default=0)
-    return replace(policy, limits=Limits(**limits))
+    return Limits(**limits)
 
 
 def _rights(rule: Rule) -> dict[str, Rights]:

@@ -183,7 +183,7 @@ class Server:
                 return
             first, *rest = self._hosts.recv_multipart(zmq.NOBLOCK, copy=False)
             try:
-                pid = peer_of(first).pid
+                pid = self._identify(first).pid
             except (ValueError, zmq.ZMQError):
                 continue
             self.kernel.supervisor.message(first.bytes, pid, [frame.bytes for frame in rest])

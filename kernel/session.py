@@ -80,6 +80,8 @@ class Session:
         self.ambient = ambient
         self.task = task
         self.route: bytes | None = None
+        self.losses = 0
+        """How often its connection was lost."""
         self.requests: dict[int, Request] = {}
         self.roots: dict[str, Handle] = {}
         """The handle this session has by policy, by object: given once, so that listing leaks none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,7 +15,9 @@ from llmos.syscalls.wire import FEATURES, LIMITS, PROTOCOL, MessageKind, Reply, 
 
 from .handles import Entry
 from .namespace import MountPoint, MountTable
-from .objects import SHARED_KINDS, BufferObject, FileObject, KernelObject, LeaseObject, MountObject, SessionObject
+from .objects import (
+    SHARED_KINDS, BufferObject, ContextObject, FileObject, KernelObject, LeaseObject, MountObject, SessionObject,
+)  # fmt: skip
 from .quota import TokenBucket
 from .session import Peer, Session, new_token
 
@@ -81,13 +82,24 @@ class SessionService:
         token = new_token()
         session = self._create(session_id, token, peer, call.program, call.tenant, mounts, policy.limits)
         self._connect(session, route)
-        for found in list(kernel.objects.values()):
+        try:
+            self._first_handles(session)
+        except OverQuota as error:
+            self.close(session, str(error))
+            raise
+        return self._welcome(session, token)
+
+    def _first_handles(self, session: Session) -> None:
+        """What a session starts with: the system, devices and mounts."""
+        for found in list(self._kernel.objects.values()):
             if found.kind in (Kind.SYSTEM, Kind.DEVICE):
                 self.root(session, found)
-        for point in mounts.points():
-            mount = MountObject(id=point.id, kind=Kind.MOUNT, name=point.path, owner=session.owner, point=point)
-            session.roots[mount.id] = kernel.add_object(mount, session, self.rights_of_maker(session, mount))
-        return self._welcome(session, token)
+        for point in session.mounts.points():
+            mount = MountObject(
+                id=point.id, kind=Kind.MOUNT, name=point.path, owner=session.owner, point=point, session=session
+            )
+            rights = self.rights_of_maker(session, mount)
+            session.roots[mount.id] = self._kernel.add_object(mount, session, rights)
 
     def _check_room(self, mine: int, limit: int) -> None:
         total = self._kernel.config.limits.sessions
@@ -260,19 +272,22 @@ class SessionService:
         closed = kernel.handles.close_session(session.id)
         session.roots.clear()
         for entry in closed:
-            self.release(entry, session)
+            self.release(entry)
         kernel.objects.pop(session.id, None)
         kernel.buffers.forget(session.id)
         self._unwatch(session)
         kernel.instruments.sessions.set(len(self.by_id))
         kernel.emit("session", session.id, state="closed", program=session.program)
 
-    def release(self, entry: Entry, session: Session) -> None:
+    def release(self, entry: Entry) -> None:
         """A handle has been closed: when it was the last of its object, and nothing else needs it, the object ends."""
+        found = self._kernel.objects.get(entry.object)
+        if found is not None and not self._kernel.handles.holders(entry.object):
+            self.end_object(found)
+
+    def end_object(self, found: KernelObject) -> None:
+        """End an object that lives only as long as somebody holds it; others stay."""
         kernel = self._kernel
-        if kernel.handles.holders(entry.object):
-            return
-        found = kernel.objects.get(entry.object)
         if isinstance(found, LeaseObject):
             kernel.holdings.end_lease(found, "its handle was closed")
         elif isinstance(found, BufferObject):
@@ -282,10 +297,9 @@ class SessionService:
             kernel.files.abandon(found)
         elif isinstance(found, MountObject):
             kernel.objects.pop(found.id)
-            with contextlib.suppress(LlmosError):
-                session.mounts.unmount(found.point.path)
-        elif found is not None and found.kind is Kind.CONTEXT:
-            kernel.holdings.drop_context(kernel.context_of(entry))
+            found.session.mounts.unmount(found.point.path)
+        elif isinstance(found, ContextObject):
+            kernel.holdings.drop_context(found)
 
     def lost_route(self, route: bytes) -> None:
         """A connection is gone while its process lives: the session waits a while for the process to come back."""
@@ -293,11 +307,12 @@ class SessionService:
         if session is None:
             return
         session.route = None
-        seconds = self._kernel.config.limits.resume_s
-        self._kernel.runner.after(seconds, lambda: self._not_resumed(session, seconds))
+        session.losses += 1
+        losses, seconds = session.losses, self._kernel.config.limits.resume_s
+        self._kernel.runner.after(seconds, lambda: self._not_resumed(session, losses, seconds))
 
-    def _not_resumed(self, session: Session, seconds: float) -> None:
-        if session.route is None and not session.task:
+    def _not_resumed(self, session: Session, losses: int, seconds: float) -> None:
+        if session.route is None and session.losses == losses and not session.task:
             self.close(session, f"its connection was lost and not resumed within {seconds:g} s")
 
     # ---- processes

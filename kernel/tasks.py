@@ -8,11 +8,12 @@ import signal
 from typing import TYPE_CHECKING
 
 from llmos.syscalls.calls import SpawnProgram
-from llmos.syscalls.errors import BadState, Denied, NotFound, OverQuota
+from llmos.syscalls.errors import BadArgument, BadState, Denied, NotFound, OverQuota
 from llmos.syscalls.types import Kind, ObjectInfo, Reason, Right, Task, TaskResult
 
 from .children import Child, exit_text
 from .objects import TaskObject
+from .policy import narrower
 from .requests import Request
 from .session import new_token
 
@@ -49,8 +50,6 @@ class TaskService:
         task = TaskObject(
             id=kernel.new_id("t"), kind=Kind.TASK, name=call.argv[0], owner=session.owner, argv=list(call.argv)
         )
-        handle = kernel.add_object(task, session, kernel.sessions.rights_of_maker(session, task))
-        session.roots[task.id] = handle
         token = new_token()
         environ = {
             **os.environ,
@@ -58,17 +57,23 @@ class TaskService:
             "LLMOS_SESSION": token,
             "LLMOS_TASK": task.id,
         }
-        task.child = Child(
-            [program, *call.argv[1:]],
-            environ,
-            kernel.runner,
-            kernel.watcher,
-            lambda status: self._ended(task, status),
-            lambda line: kernel.journal.write("program", "debug", line, task.id),
-            new_group=True,
-        )
+        handle = kernel.add_object(task, session, kernel.sessions.rights_of_maker(session, task))
+        try:
+            task.child = Child(
+                [program, *call.argv[1:]],
+                environ,
+                kernel.runner,
+                kernel.watcher,
+                lambda status: self._ended(task, status),
+                lambda line: kernel.journal.write("program", "debug", line, task.id),
+                new_group=True,
+            )
+        except (OSError, ValueError) as error:
+            kernel.remove_object(task)
+            raise BadArgument(f"{call.argv[0]!r} cannot be started: {error}", name="argv", got=call.argv[0]) from None
+        session.roots[task.id] = handle
         child_session = kernel.sessions.prepare(
-            task.child.pid, call.argv[0], session, mounts, call.limits, task.id, token
+            task.child.pid, call.argv[0], session, mounts, narrower(session.limits, call.limits), task.id, token
         )
         task.session = child_session
         for grant, entry in zip(call.grants, entries, strict=True):

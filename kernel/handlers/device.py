@@ -21,6 +21,7 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
             f"alloc_gpu: {device.name} cannot share an allocation with another process; ask with share=False",
             why="the driver has no shareable allocations",
         )
+    await kernel.supervisor.wait_ready(device.driver)
     limit = session.limits.lease_bytes
     if limit and session.lease_bytes + call.bytes > limit:
         raise OverQuota(
@@ -28,7 +29,6 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
             what="lease_bytes",
             limit=limit,
         )
-    await kernel.supervisor.wait_ready(device.driver)
     lease_id = kernel.new_id("l")
     ends = None if call.ttl_s is None else kernel.runner.clock() + int(call.ttl_s * 1e9)
     request.reasons.append(kernel.stamp(kernel.ledger.reserve(device.name, lease_id, "lease", call.bytes, ends)))

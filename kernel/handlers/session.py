@@ -24,7 +24,7 @@ def close_handle(request: Request, call: calls.CloseHandle) -> Any:
     if isinstance(found, FileObject) and found.mode != "r" and not kernel.handles.holders(found.id):
         kernel.objects.pop(found.id)
         return kernel.files.close(found)
-    kernel.sessions.release(entry, session)
+    kernel.sessions.release(entry)
     return Done()
 
 
@@ -59,5 +59,4 @@ def revoke_handle(request: Request, call: calls.RevokeHandle) -> Revoked:
     closed = kernel.handles.revoke(request.session.id, call.handle)
     for entry in closed:
         kernel.sessions.forget_root(entry)
-        kernel.sessions.release(entry, request.session)
     return Revoked(closed=len(closed))
