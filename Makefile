@@ -8,10 +8,7 @@ DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 FOLDERS := syscalls kernel drivers userland
 
-export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# The shell and the demonstration may use every core; the thread limit is for tests and tools.
-run demo bench: unexport OMP_NUM_THREADS
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi bench size cov check clean
