@@ -41,6 +41,8 @@ EXIT_REFUSED = 78
 MEMORY_S = 1.0
 METRIC_S = 10.0
 REQUESTS = "requests"
+CALLS_A_STEP = 64
+"""So many calls are taken before the next step: requests that come together start together, and none waits for ever."""
 LONG_S = 0.005
 """Steps predicted to take this long are worth handing the socket to the I/O thread."""
 SETTINGS: Mapping[str, tuple[float, str]] = {
@@ -133,25 +135,37 @@ class Host:
         self._out.flush()
 
     def _turn(self) -> None:
-        """One round: a call if there is one, then a step if something runs."""
+        """One round: the calls that are waiting, then a step if something runs."""
         busy = self._calls is not None and self._calls.busy
         item = self._next(busy)
+        if item is None and not busy:
+            self._rest()
+        taken = 0
+        while item is not None:
+            self._take(item)
+            taken += 1
+            item = self._next(busy=True) if self._exit is None and taken < CALLS_A_STEP else None
+        if self._calls is not None and self._calls.busy and self._exit is None:
+            self._step(self._calls)
+        self._out.flush()
+
+    def _take(self, item: Incoming | Stop) -> None:
         if isinstance(item, Stop):
             self._stop(None)
-        elif item is not None:
+        else:
             self._answer(item)
-        elif not busy:
-            self._rest()
-        calls = self._calls
-        if calls is not None and calls.busy and self._exit is None:
-            predicted = calls.step_seconds()
-            self._pulse.declare(REQUESTS, max(self._idle_s, 10 * predicted))
-            if predicted >= LONG_S:
-                self._link.lend()
-            calls.step()
-            self._drained()
-            self._sample()
-        self._out.flush()
+        if self._calls is None or not self._calls.busy:  # else the next step has more to say
+            self._out.flush()
+
+    def _step(self, calls: Calls) -> None:
+        predicted = calls.step_seconds()
+        self._pulse.declare(REQUESTS, max(self._idle_s, 10 * predicted))
+        if predicted >= LONG_S:
+            self._out.flush()
+            self._link.lend()
+        calls.step()
+        self._drained()
+        self._sample()
 
     def _next(self, busy: bool) -> Incoming | Stop | None:
         return self._link.receive(0.0 if busy else self._pulse.until_due(self._idle_s))
