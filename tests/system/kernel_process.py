@@ -40,6 +40,7 @@ class KernelProcess:
         config: the text of its configuration file.
         drivers: value of `--drivers`.
         options, environ, descriptors: what it gets beside.
+        uid: as whom `command` runs it, when that is not this process's user.
     """
 
     def __init__(
@@ -51,11 +52,12 @@ class KernelProcess:
         environ: Mapping[str, str] | None = None,
         command: Sequence[str] = COMMAND,
         descriptors: Sequence[int] = (),
+        uid: int | None = None,
     ) -> None:
         self.home, self.runtime = folder / "home", folder / "run"
         self.models = self.home / "models"
         self.socket = self.runtime / "kernel.sock"
-        self.buffers = buffer_folder(self.runtime)
+        self.buffers = buffer_folder(self.runtime, os.getuid() if uid is None else uid)
         self.home.mkdir(exist_ok=True)
         if config:
             (self.home / "config.toml").write_text(config)
@@ -164,10 +166,10 @@ def running(folder: Path, config: str = "", **how: Any) -> Iterator[KernelProces
         kernel.close()
 
 
-def buffer_folder(runtime: Path) -> Path:
+def buffer_folder(runtime: Path, uid: int) -> Path:
     """Where a kernel keeps its shared buffers."""
     shared_memory = os.environ.get("LLMOS_SHM_DIR", "/dev/shm")
-    return Path(shared_memory) / f"llmos-{os.getuid()}-{hashlib.sha256(os.fsencode(runtime)).hexdigest()[:12]}"
+    return Path(shared_memory) / f"llmos-{uid}-{hashlib.sha256(os.fsencode(runtime)).hexdigest()[:12]}"
 
 
 def readable(descriptor: int, seconds: float = PATIENCE_S) -> bool:

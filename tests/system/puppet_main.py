@@ -49,6 +49,14 @@ class Strings(RawClient):
             return errno.errorcode[error.errno or 0]
         return ""
 
+    def connect_to(self, path: str) -> str:
+        """Connect to a socket of the machine: the name of the error, or an empty text."""
+        try:
+            zmtp.connected(Path(path)).close()
+        except OSError as error:
+            return errno.errorcode[error.errno or 0]
+        return ""
+
     def outcome(self, number: int) -> dict[str, Any]:
         """The answer to a request that was sent before."""
         answer = self.wait(number)
