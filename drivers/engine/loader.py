@@ -33,6 +33,8 @@ SCAN_ITEMS = 1 << 24
 """Elements looked at between two signs of life."""
 
 PROGRESS_CALLS = 200
+TRIAL_TOKENS = 4
+TRIAL_TEXT = "a b"
 
 DERIVED = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids|(attn|attention)\.bias)$")
 """Tensors that old checkpoints carry although they follow from the configuration: frequencies, masks, positions."""
@@ -76,7 +78,7 @@ def describe(source: ModelSource, settings: LoadSettings, folder: Path, weights:
     """Read and judge the configuration. Raises BadModel, BadArgument (settings), NotSupported."""
     raw = checkpoint.read_json(source, CONFIG)
     kind = raw.get("model_type")
-    if kind not in transformers.CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
         why = f"unknown architecture: model_type {kind!r}"
         if "auto_map" in raw:
             why += " needs code of the folder, which is never run"
@@ -102,8 +104,9 @@ def load(source: ModelSource, settings: LoadSettings, progress: ProgressSink) ->
         tokenizer = _tokenizer(source, folder)
         progress(weights.bytes, weights.bytes, "bytes", "build")
         module = _module(source, folder, about, weights)
+    vocabulary = _try(source, module, about)
     about = replace(about, context=_usable_context(module, tokenizer, about))
-    return Bundle(module, tokenizer, about, _eos(module), module.get_input_embeddings().num_embeddings)
+    return Bundle(module, tokenizer, about, _eos(module), vocabulary)
 
 
 def empty_module(about: Description) -> Any:
@@ -132,8 +135,8 @@ def check_finite(folder: Path, weights: Weights, progress: ProgressSink) -> None
 
 
 def _finite(part: torch.Tensor) -> bool:
-    """A finite sum proves finite terms, without a mask as large as the tensor; the reverse needs a look at each."""
-    return bool(part.sum(dtype=torch.float32).isfinite()) or bool(part.isfinite().all())
+    """The extremes show infinity, and NaN, which they pass on; a mask of the whole tensor would be far slower."""
+    return part.numel() == 0 or all(bool(extreme.isfinite()) for extreme in torch.aminmax(part))
 
 
 def _module(source: ModelSource, folder: Path, about: Description, weights: Weights) -> Any:
@@ -169,12 +172,32 @@ def _check_tensors(
             raise BadModel(f"{file} of {source.path} does not fit {CONFIG}: {why}", file=file, why=why)
 
 
+def _try(source: ModelSource, module: Any, about: Description) -> int:
+    """Run a few tokens, so that a model that cannot is refused now; answers how many tokens it knows."""
+    try:
+        vocabulary = int(module.get_input_embeddings().num_embeddings)
+        with torch.inference_mode():
+            answer = module(input_ids=torch.arange(min(TRIAL_TOKENS, vocabulary))[None])[0]
+    except FAILURES as error:
+        why = f"{about.architecture} does not run on token ids alone: {str(error).partition(chr(10))[0][:200]}"
+        raise out_of_memory(error) or NotSupported(f"{source.path}: {why}", why=why) from error
+    if not _finite(answer):
+        why = f"{about.architecture} answers with values that are not finite"
+        raise BadModel(f"{CONFIG} of {source.path}: {why}", file=CONFIG, why=why)
+    if about.causal and not module.can_generate():
+        why = f"{about.architecture} cannot generate"
+        raise NotSupported(f"{source.path}: {why}", why=why)
+    return vocabulary
+
+
 def _tokenizer(source: ModelSource, folder: Path) -> Any:
     try:
-        return transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
-    except FAILURES as error:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
+        tokenizer.decode(tokenizer(TRIAL_TEXT)["input_ids"])
+    except Exception as error:  # the tokenizers library raises Exception itself
         name = next(name for name in checkpoint.TOKENIZERS if checkpoint.find(source, name))
         raise bad_model(source, error, name) from error
+    return tokenizer
 
 
 def _auto_class(about: Description) -> Any:

@@ -122,6 +122,15 @@ def test_a_truncated_or_corrupt_file_is_named(copied: Copy) -> None:
     assert load(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"), [("tokenizer.json", {"normalizer": 3}), ("tokenizer_config.json", {"model_max_length": "far"})]
+)
+def test_a_tokenizer_that_does_not_work_is_refused(copied: Copy, name: str, changes: dict[str, Any]) -> None:
+    folder = copied()
+    edit(folder / name, **changes)
+    assert refused(folder).file == "tokenizer.json"
+
+
 def test_weights_that_are_not_numbers_are_named(copied: Copy) -> None:
     folder = copied()
     for value in (torch.nan, torch.inf):
@@ -130,9 +139,16 @@ def test_weights_that_are_not_numbers_are_named(copied: Copy) -> None:
         assert (found.file, "model.norm.weight" in found.why) == ("model.safetensors", True)
 
 
-def test_finite_weights_whose_sum_is_not_are_fine(copied: Copy) -> None:
+def test_one_value_that_is_no_number_is_enough(copied: Copy) -> None:
+    folder = copied()
+    edit_weights(folder, lambda tensors: tensors["model.embed_tokens.weight"][200:201, 3].fill_(torch.nan))
+    assert "model.embed_tokens.weight" in refused(folder).why
+
+
+def test_large_and_empty_tensors_are_fine(copied: Copy) -> None:
     folder = copied()
     edit_weights(folder, lambda tensors: tensors["model.norm.weight"].fill_(3e38))
+    edit_weights(folder, lambda tensors: tensors.update({"extra.empty": torch.zeros(0)}))
     assert load(folder)
 
 
@@ -201,6 +217,7 @@ def test_tied_weights_need_to_be_there_once(tmp_path: Path) -> None:
         ({"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "modeling_mine.Mine"}}, "never run"),
         ({"hidden_size": "wide"}, "hidden_size"),
         ({"num_attention_heads": 7}, ""),
+        ({"rms_norm_eps": -1e9}, "not finite"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_refused(copied: Copy, changes: dict[str, Any], why: str) -> None:
@@ -239,6 +256,18 @@ def test_encoder_decoders_are_not_served(copied: Copy) -> None:
     folder = copied()
     (folder / "config.json").write_text(transformers.T5Config(vocab_size=320, d_model=32).to_json_string())
     with pytest.raises(NotSupported, match="neither"):
+        load(folder)
+
+
+def test_a_model_that_needs_more_than_tokens_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        text_config={**size, "vocab_size": 320}, vision_config={**size, "image_size": 8, "patch_size": 4}
+    )
+    folder = tmp_path / "clip"
+    transformers.CLIPModel(config).save_pretrained(folder)
+    word_piece().save_pretrained(folder)
+    with pytest.raises(NotSupported, match="token ids alone"):
         load(folder)
 
 
