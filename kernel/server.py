@@ -29,6 +29,8 @@ LAST_WORDS_MS = 500
 _BURST = 64
 _QUEUE = 100_000
 _LAG_S = 0.1
+# Plain integers: pyzmq's enumerations cost more than the calls they are passed to.
+_EVENTS, _POLLIN, _NOBLOCK, _MORE = int(zmq.EVENTS), int(zmq.POLLIN), int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 _OWN_ROUTE = b"\0"
 """Routing ids that libzmq makes begin with a zero byte; a program may not choose such a one (zmq_setsockopt(3))."""
 
@@ -74,6 +76,7 @@ class Server:
         paths = config.paths
         self._clients = self._router(endpoint or f"ipc://{paths.socket}", listen_fd)
         self._hosts = self._router(f"ipc://{paths.hosts_socket}", None)
+        self._clients_fd, self._hosts_fd = self._descriptor(self._clients), self._descriptor(self._hosts)
         if endpoint is None and listen_fd is None:
             paths.socket.chmod(0o666 if config.listen.shared else 0o600)
         paths.hosts_socket.chmod(0o600)
@@ -95,8 +98,12 @@ class Server:
         if listen_fd is not None:
             socket.setsockopt(zmq.USE_FD, listen_fd)
         socket.bind(endpoint)
-        self._poll.register(int(socket.getsockopt(zmq.FD)), select.EPOLLIN)
         return socket
+
+    def _descriptor(self, socket: zmq.Socket[bytes]) -> int:
+        fd = int(socket.getsockopt(zmq.FD))
+        self._poll.register(fd, select.EPOLLIN)
+        return fd
 
     # ---- file descriptors (Watcher)
 
@@ -117,7 +124,7 @@ class Server:
             parked.append(frames)
             return True
         try:
-            self._clients.send_multipart([route, *frames], zmq.NOBLOCK)
+            _send(self._clients, route, frames)
         except zmq.Again:
             self._parked[route] = [frames]
         except zmq.ZMQError as error:
@@ -141,7 +148,7 @@ class Server:
 
     def _send_host(self, route: bytes, frames: Sequence[bytes]) -> None:
         try:
-            self._hosts.send_multipart([route, *frames], zmq.NOBLOCK)
+            _send(self._hosts, route, frames)
         except zmq.ZMQError as error:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
@@ -158,7 +165,7 @@ class Server:
         for _ in range(_BURST):
             if not _readable(socket):
                 return
-            first = socket.recv(zmq.NOBLOCK, copy=False)
+            first = socket.recv(_NOBLOCK, copy=False)
             rest = socket.recv_multipart() if first.more else []
             route = first.bytes
             if route[:1] != _OWN_ROUTE:
@@ -181,13 +188,11 @@ class Server:
         for _ in range(_BURST):
             if not _readable(self._hosts):
                 return
-            first, *rest = self._hosts.recv_multipart(zmq.NOBLOCK, copy=False)
-            try:
-                pid = self._identify(first).pid
-            except (ValueError, zmq.ZMQError):
-                continue
-            self.kernel.supervisor.message(first.bytes, pid, [frame.bytes for frame in rest])
-            self._runner.run(self._clock())
+            first, *rest = self._hosts.recv_multipart(_NOBLOCK, copy=False)
+            peer = self._peer(first)
+            if peer is not None:
+                self.kernel.supervisor.message(first.bytes, peer.pid, [frame.bytes for frame in rest])
+                self._runner.run(self._clock())
 
     # ---- the loop
 
@@ -200,13 +205,19 @@ class Server:
 
     def turn(self) -> None:
         """Wait for something to happen and handle it."""
-        for fd, _event in self._poll.poll(0 if self._pending() else self._timeout()):
-            callback = self._callbacks.get(fd)
-            if callback is not None:
-                callback()
+        clients, hosts = _readable(self._clients), _readable(self._hosts)
+        for fd, _event in self._poll.poll(0 if clients or hosts else self._timeout()):
+            if fd == self._clients_fd:
+                clients = True
+            elif fd == self._hosts_fd:
+                hosts = True
+            elif fd in self._callbacks:
+                self._callbacks[fd]()
         began = self._clock()
-        self._receive_clients()
-        self._receive_hosts()
+        if clients:
+            self._receive_clients()
+        if hosts:
+            self._receive_hosts()
         now = self._clock()
         self._runner.run(now)
         if now >= self._next_tick:
@@ -222,10 +233,6 @@ class Server:
         self.kernel.instruments.loop_lag.observe(seconds)
         if seconds > _LAG_S:
             self.kernel.log("server", f"one turn of the loop took {seconds:.3f} s", level="warning")
-
-    def _pending(self) -> bool:
-        """Whether a socket has messages; its descriptor tells of new ones only once (zmq_getsockopt(3), ZMQ_FD)."""
-        return _readable(self._clients) or _readable(self._hosts)
 
     def _timeout(self) -> float:
         """Seconds until the next timer or tick."""
@@ -264,8 +271,17 @@ class Server:
 
 
 def _readable(socket: zmq.Socket[bytes]) -> bool:
-    events = socket.getsockopt(zmq.EVENTS)
-    return bool(int(events) & zmq.POLLIN)
+    """Whether messages wait; the socket's descriptor tells of new ones only once (zmq_getsockopt(3), ZMQ_FD)."""
+    events: int = socket.getsockopt(_EVENTS)  # type: ignore[assignment]  # bytes only for other options
+    return bool(events & _POLLIN)
+
+
+def _send(socket: zmq.Socket[bytes], route: bytes, frames: Sequence[bytes]) -> None:
+    """Send one message; only the first part of it can fail, when the peer is gone or its queue is full."""
+    socket.send(route, _MORE)
+    for frame in frames[:-1]:
+        socket.send(frame, _MORE)
+    socket.send(frames[-1], _NOBLOCK)
 
 
 def self_test(context: zmq.Context[zmq.Socket[bytes]], folder: Path) -> None:

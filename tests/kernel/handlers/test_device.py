@@ -41,7 +41,7 @@ def test_a_lease_ends_by_itself(kernel: Inside, program: Program) -> None:
         assert free(kernel) == MEMORY - 4096
         kernel.advance(0.2)
         program.quiet()
-        assert events.chunks[0]["fields"] == {"state": "ended", "reason": "its time is over"}
+        assert events.chunks[0]["fields"] == {"state": "ended", "reason": "its time to live has passed"}
     assert free(kernel) == MEMORY
     assert isinstance(program.error("stat_object", handle=found["handle"]), BadHandle)
 

@@ -1,0 +1,320 @@
+"""What happens to loaded models: sleep, wake, swap, lost devices, idle times. Loading: `handlers/test_model.py`."""
+
+from __future__ import annotations
+
+import pytest
+from scripted import MEMORY, Inside, Program, loaded, rows
+
+from llmos.kernel.supervisor import DriverState
+from llmos.syscalls.driver import PlanRows
+from llmos.syscalls.errors import (
+    BadModel, BadState, Cancelled, DriverFailed, NoDeviceMemory, NotFound, NotSupported, PeerGone, Unavailable,
+)  # fmt: skip
+
+
+@pytest.fixture
+def model(program: Program) -> int:
+    return program.load("tiny")
+
+
+def free(kernel: Inside) -> int:
+    return kernel.kernel.ledger.free("null0")
+
+
+def control(program: Program, model: int, action: str, **options: object) -> int:
+    return program.send("control_object", handle=model, action=action, options=options)
+
+
+# ---- sleep and wake
+
+
+def test_sleep_frees_what_the_device_says_it_freed(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.answers["sleep"] = loaded(rows=rows(100))
+    program.control(model, "sleep")
+    assert free(kernel) == MEMORY - 100
+    program.control(model, "wake")
+    assert free(kernel) == MEMORY - 1024
+    assert program.state(model) == "awake"
+
+
+def test_a_model_in_use_does_not_sleep(kernel: Inside, program: Program, model: int) -> None:
+    number = program.start(model, "x")
+    assert isinstance(program.control_error(model, "sleep"), BadState)
+    kernel.null.release("submit")
+    program.wait(number)
+    program.control(model, "sleep")
+    assert isinstance(program.control_error(model, "sleep"), BadState)
+
+
+def test_a_device_that_cannot_sleep_leaves_the_model_awake(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.answers["sleep"] = NotSupported("no")
+    assert isinstance(program.control_error(model, "sleep"), NotSupported)
+    assert program.state(model) == "awake"
+    number = program.start(model, "x")
+    kernel.null.release("submit")
+    assert program.wait(number).error is None
+
+
+def test_a_request_wakes_a_sleeping_model(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "sleep")
+    number = program.start(model, "x")
+    kernel.null.release("submit")
+    assert "model.waking" in program.wait(number).reasons
+
+
+def test_a_wake_that_does_not_fit_ends_those_who_wait(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "sleep")
+    program.call("alloc_gpu", device=program.grants["null0"], bytes=MEMORY)
+    number = program.start(model, "x")
+    assert isinstance(program.wait(number).error, NoDeviceMemory)
+    assert program.state(model) == "asleep"
+
+
+def test_a_failed_wake_is_a_failed_model_and_the_next_one_loads_it(
+    kernel: Inside, program: Program, model: int
+) -> None:
+    program.control(model, "sleep")
+    kernel.null.answers["wake"] = BadModel("damaged")
+    assert isinstance(program.wait(program.start(model, "x")).error, BadModel)
+    info = program.call("stat_object", handle=model)
+    assert (info["state"], info["health"]) == ("failed", "failed")
+    assert info["reasons"][0]["code"] == "load.failed" and free(kernel) == MEMORY
+    before = kernel.null.calls[1][1]["id"]
+    program.control(model, "wake")
+    assert program.state(model) == "awake"
+    assert ("unload", before) == (kernel.null.calls[-3][0], kernel.null.calls[-3][1]["id"])
+    assert kernel.null.last("load")["id"] != before
+
+
+def test_wakes_at_the_same_time_are_one(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "sleep")
+    kernel.null.holds.add("wake")
+    numbers = [control(program, model, "wake") for _ in range(2)]
+    kernel.null.release("wake")
+    assert all(program.wait(number).value["state"] == "awake" for number in numbers)
+    assert kernel.null.names().count("wake") == 1
+
+
+def test_a_request_waits_for_the_end_of_a_sleep(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.holds.add("sleep")
+    sleeping = control(program, model, "sleep")
+    number = program.start(model, "x")
+    kernel.null.release("sleep")
+    program.wait(sleeping)
+    kernel.null.release("submit")
+    assert program.wait(number).error is None and program.state(model) == "awake"
+
+
+# ---- idle
+
+
+def test_an_idle_model_goes_to_sleep(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "keep_alive", seconds=5)
+    kernel.advance(4)
+    assert program.state(model) == "awake"
+    kernel.advance(2)
+    info = program.call("stat_object", handle=model)
+    assert info["state"] == "asleep" and info["fields"]["keep_alive"] == 5 and info["reasons"]
+
+
+def test_a_pinned_model_stays(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "keep_alive", seconds=5)
+    assert program.control(model, "pin")["fields"]["pinned"] is True
+    kernel.advance(60)
+    assert program.state(model) == "awake"
+    program.control(model, "unpin")
+    kernel.advance(60)
+    assert program.state(model) == "asleep"
+
+
+def test_a_device_that_cannot_sleep_is_asked_once(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.answers["sleep"] = NotSupported("no")
+    program.control(model, "keep_alive", seconds=1)
+    kernel.advance(2)
+    kernel.advance(20)
+    assert kernel.null.names().count("sleep") == 1 and program.state(model) == "awake"
+
+
+def test_a_device_that_dies_while_an_idle_model_falls_asleep(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.holds.add("sleep")
+    program.control(model, "keep_alive", seconds=1)
+    kernel.advance(2)
+    kernel.null.dies()
+    assert program.state(model) == "lost"
+    kernel.null.starts()
+    assert program.state(model) == "awake"
+
+
+# ---- swap
+
+
+def test_a_swap_moves_new_requests_and_lets_old_ones_end(kernel: Inside, program: Program, model: int) -> None:
+    context = program.call("open_context", model=model)["handle"]
+    old = program.start(model, "old")
+    answer = program.wait(control(program, model, "swap", to="2"))
+    assert answer.value["fields"]["version"] == "2" and "model.swapped" in answer.reasons
+    assert program.state(context) == "lost"
+    new = program.start(model, "new")
+    first, second = (body["work"]["model"] for name, body in kernel.null.calls if name == "submit")
+    assert first != second and "unload" not in kernel.null.names()
+    kernel.null.release("submit")
+    program.wait(old)
+    assert kernel.null.last("unload")["id"] == first and free(kernel) == MEMORY - 1024
+    kernel.null.release("submit")
+    assert program.wait(new).value["model_version"] == "2"
+
+
+def test_a_swap_that_fails_changes_nothing(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.answers["load"] = BadModel("damaged")
+    assert isinstance(program.control_error(model, "swap", to="2"), BadModel)
+    info = program.call("stat_object", handle=model)
+    assert (info["fields"]["version"], info["state"]) == ("1", "awake")
+    assert free(kernel) == MEMORY - 1024 and kernel.models.names()[-1] == "release"
+
+
+def test_only_an_awake_whole_model_is_swapped(kernel: Inside, program: Program, model: int) -> None:
+    adapter = program.call("load_model", path="/models/adapter", base=model)["handle"]
+    assert isinstance(program.control_error(adapter, "swap", to="2"), NotSupported)
+    program.control(model, "sleep")
+    assert isinstance(program.control_error(model, "swap", to="2"), BadState)
+
+
+def test_old_weights_are_forgotten_with_their_device(kernel: Inside, program: Program, model: int) -> None:
+    old = program.start(model, "old", "infer_stream")
+    kernel.null.chunk({"index": 0, "text": "a", "tokens": [1]})
+    program.control(model, "swap", to="2")
+    kernel.null.dies()
+    assert isinstance(program.wait(old).error, PeerGone)
+    assert [body["token"] for name, body in kernel.models.calls if name == "release"] == ["/tiny@1"]
+    kernel.null.starts()
+    assert program.call("stat_object", handle=model)["fields"]["version"] == "2"
+
+
+def test_another_devices_old_weights_stay(kernel: Inside, program: Program, model: int) -> None:
+    old = program.start(model, "old")
+    program.control(model, "swap", to="2")
+    kernel.kernel.models.device_lost(kernel.files.driver, "test")
+    assert "release" not in kernel.models.names()
+    kernel.null.release("submit")
+    program.wait(old)
+    assert "release" in kernel.models.names()
+
+
+# ---- devices come and go
+
+
+def test_models_come_back_with_their_device_bases_first(kernel: Inside, program: Program, model: int) -> None:
+    adapter = program.call("load_model", path="/models/adapter", base=model)["handle"]
+    kernel.null.dies()
+    assert (program.state(model), program.state(adapter)) == ("lost", "lost")
+    assert kernel.kernel.ledger.rows("null0") == []
+    kernel.null.calls.clear()
+    kernel.null.starts()
+    assert (program.state(model), program.state(adapter)) == ("awake", "awake")
+    loads = [body["base"] for name, body in kernel.null.calls if name == "load"]
+    assert loads[0] == "" and loads[1] != ""
+
+
+def test_a_sleeping_model_is_loaded_again_too(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "sleep")
+    kernel.null.dies()
+    kernel.null.starts()
+    assert program.state(model) == "awake"
+
+
+def test_requests_wait_for_the_device_to_return(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.dies()
+    number = program.start(model, "x")
+    assert not program.done(number)
+    kernel.null.starts()
+    kernel.null.release("submit")
+    assert program.wait(number).error is None
+
+
+def test_a_device_that_gives_up_ends_what_waits(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.dies()
+    number = program.start(model, "x")
+    kernel.null.starts()
+    other = program.load("other")
+    waiting = [program.start(other, "y") for _ in range(3)]
+    kernel.null.release("submit")
+    program.wait(number)
+    kernel.null.dies(DriverState.FAILED)
+    assert all(isinstance(program.wait(n).error, (DriverFailed, PeerGone)) for n in waiting)
+
+
+def test_a_model_that_is_lost_while_it_wakes_stays_lost(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "sleep")
+    kernel.null.holds.add("wake")
+    number = control(program, model, "wake")
+    kernel.null.dies()
+    assert isinstance(program.wait(number).error, PeerGone) and program.state(model) == "lost"
+    kernel.null.starts()
+    assert program.state(model) == "awake"
+
+
+def test_a_request_that_waits_for_a_lost_wake_runs_after_the_next_start(
+    kernel: Inside, program: Program, model: int
+) -> None:
+    program.control(model, "sleep")
+    kernel.null.holds.add("wake")
+    number = program.start(model, "x")
+    kernel.null.dies()
+    assert not program.done(number)
+    kernel.null.starts()
+    kernel.null.release("submit")
+    assert program.wait(number).error is None
+
+
+def test_waiting_requests_end_with_their_model(kernel: Inside, program: Program, model: int) -> None:
+    running = [program.start(model, "x") for _ in range(2)]
+    waiting = program.start(model, "y")
+    program.call("unload_model", model=model, force=True)
+    error = program.wait(waiting).error
+    assert isinstance(error, Cancelled) and "unloaded" in str(error)
+    for number in running:
+        kernel.null.release("submit")
+        program.wait(number)
+
+
+def test_a_model_of_a_lost_device_is_unloaded_without_asking_it(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.dies()
+    assert program.call("unload_model", model=model)["bytes"] == 0
+    kernel.null.starts()
+    assert program.names("/proc/models") == []
+
+
+def test_files_of_a_lost_file_system_need_no_release(kernel: Inside, program: Program, model: int) -> None:
+    kernel.models.dies()
+    program.call("unload_model", model=model)
+    assert "release" not in kernel.models.names()
+
+
+def test_a_model_that_ended_on_the_way_says_so(kernel: Inside, program: Program, model: int) -> None:
+    models = kernel.kernel.models
+    found = next(iter(models.by_id.values()))
+    kernel.null.dies()
+    with pytest.raises(Unavailable, match="restarting"):
+        models.check(found)
+    program.call("unload_model", model=model)
+    with pytest.raises(NotFound, match="not loaded any more"):
+        models.check(found)
+
+
+# ---- adapters
+
+
+def test_an_adapter_is_dropped_by_name(kernel: Inside, program: Program, model: int) -> None:
+    program.call("load_model", path="/models/adapter", base=model)
+    error = program.control_error(model, "adapter_drop", name="nothing")
+    assert "it has adapter" in str(error)
+    program.control(model, "adapter_drop", name="adapter")
+    assert len(program.names("/proc/models")) == 1
+    assert "it has none" in str(program.control_error(model, "adapter_drop", name="adapter"))
+
+
+def test_a_plan_that_no_longer_fits_leaves_a_lost_model_failed(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.dies()
+    kernel.null.answers["plan"] = PlanRows(rows=rows(2 * MEMORY))
+    kernel.null.starts()
+    assert program.state(model) == "failed"
