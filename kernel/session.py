@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from llmos.syscalls.types import Handle, Limits
-from llmos.syscalls.wire import MessageKind, pack
+from llmos.syscalls.wire import MessageKind, pack, pack_header
 
 from .namespace import MountTable
 from .requests import Request
@@ -144,7 +144,7 @@ class Session:
 
     def terminal(self, number: int, kind: MessageKind, frame: bytes) -> None:
         self.flush()
-        self.send([pack(kind, number)[0], frame])
+        self.send([pack_header(kind, number), frame])
 
     def chunk(self, number: int, item: Any) -> None:
         """Queue a stream item; all items of one loop turn leave in one frame."""

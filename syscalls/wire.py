@@ -86,7 +86,13 @@ def pack(kind: MessageKind, request: int, name: str = "", body: Any = None) -> l
             limit=LIMITS.message_bytes,
             got=len(packed),
         )
-    return [msgpack.packb([PROTOCOL, kind.value, request, name]), packed]
+    return [pack_header(kind, request, name), packed]
+
+
+def pack_header(kind: MessageKind, request: int, name: str = "") -> bytes:
+    """The first frame alone, for a body that is packed already."""
+    header: bytes = msgpack.packb([PROTOCOL, kind.value, request, name])
+    return header
 
 
 def unpack(frames: Sequence[bytes]) -> Message:
