@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from llmos.syscalls.errors import BadArgument, BadState, NotSupported
 from llmos.syscalls.types import Kind, Limits, Right
@@ -14,6 +15,10 @@ from llmos.syscalls.types import Kind, Limits, Right
 from .objects import ContextObject, DriverObject, ModelObject, MountObject, SessionObject, TaskObject
 from .requests import Request
 
+Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+KeepAlive = Annotated[float, Meta(ge=-1, le=1e9)]
+Nice = Annotated[int, Meta(ge=-20, le=19)]
 Run = Callable[[Request, Any, Mapping[str, Any]], Awaitable[Mapping[str, Any] | None]]
 """Does it; what it answers is shown as `report` among the object's fields."""
 
@@ -175,20 +180,20 @@ async def _session_limit(request: Request, found: SessionObject, options: Mappin
 
 _DRIVER = {
     "start": Action("start", _driver_start),
-    "stop": Action("stop", _driver_stop, options={"drain_s": float}),
+    "stop": Action("stop", _driver_stop, options={"drain_s": Seconds}),
     "restart": Action("restart", _driver_restart),
     "reset": Action("reset", _driver_reset),
 }
 
 ACTIONS: Mapping[Kind, Mapping[str, Action]] = {
     Kind.DRIVER: _DRIVER,
-    Kind.DEVICE: {"limit": Action("limit", _device_limit, options={"bytes": int}, required=("bytes",))},
+    Kind.DEVICE: {"limit": Action("limit", _device_limit, options={"bytes": Count}, required=("bytes",))},
     Kind.MODEL: {
         "sleep": Action("sleep", _sleep),
         "wake": Action("wake", _wake),
         "pin": Action("pin", _pin),
         "unpin": Action("unpin", _unpin),
-        "keep_alive": Action("keep_alive", _keep_alive, options={"seconds": float}, required=("seconds",)),
+        "keep_alive": Action("keep_alive", _keep_alive, options={"seconds": KeepAlive}, required=("seconds",)),
         "swap": Action("swap", _swap, options={"to": str}, required=("to",)),
         "adapter_drop": Action("adapter_drop", _adapter_drop, Right.WRITE, {"name": str}, ("name",)),
     },
@@ -196,7 +201,7 @@ ACTIONS: Mapping[Kind, Mapping[str, Action]] = {
     Kind.TASK: {
         "pause": Action("pause", _pause),
         "resume": Action("resume", _resume),
-        "priority": Action("priority", _priority, options={"nice": int}, required=("nice",)),
+        "priority": Action("priority", _priority, options={"nice": Nice}, required=("nice",)),
     },
     Kind.MOUNT: {
         "alias": Action(
@@ -204,9 +209,9 @@ ACTIONS: Mapping[Kind, Mapping[str, Action]] = {
         ),
         "rollback": Action("rollback", _filesystem("rollback"), Right.WRITE, {"name": str}, ("name",)),
         "fsck": Action("fsck", _filesystem("fsck")),
-        "gc": Action("gc", _filesystem("gc"), options={"keep": int}),
+        "gc": Action("gc", _filesystem("gc"), options={"keep": Count}),
     },
     Kind.SESSION: {
-        "limit": Action("limit", _session_limit, options=dict.fromkeys(Limits.__struct_fields__, int)),
+        "limit": Action("limit", _session_limit, options=dict.fromkeys(Limits.__struct_fields__, Count)),
     },
 }

@@ -16,7 +16,7 @@ class AllocGpu(Call[Lease], name="alloc_gpu", errors=(NoDeviceMemory, NotSupport
 
     device: Annotated[Handle, Kind.DEVICE, Right.CREATE, "the device; cpu devices lease host memory"]
     bytes: Annotated[int, Meta(ge=1), "how many"]
-    ttl_s: Annotated[Annotated[float, Meta(gt=0)] | None, "seconds until it expires by itself"] = None
+    ttl_s: Annotated[Annotated[float, Meta(gt=0, le=1e9)] | None, "seconds until it expires by itself"] = None
     share: Annotated[bool, "make it mappable by another process (devices that can)"] = False
 
 

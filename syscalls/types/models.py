@@ -33,7 +33,7 @@ class LoadOptions(Argument):
     """Name among loaded models; the path's last part by default."""
     replace: bool = False
     """Take over the name from a loaded model, which leaves when its requests have ended."""
-    keep_alive: Annotated[float, Meta(ge=-1)] = -1
+    keep_alive: Annotated[float, Meta(ge=-1, le=1e9)] = -1
     """Seconds without use after which the model may be put to sleep; -1 never, 0 at once."""
     pin: bool = False
     group: str = ""
