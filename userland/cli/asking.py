@@ -1,7 +1,7 @@
 """Plain English to a command line, by a small model that is never trusted: the real parser checks what it says.
 
-A request is refused when the model says it does not know, when what it says is no command, and when it is less sure
-than the threshold that was measured when the model was trained.
+A request is refused when the model says it does not know, when what it says is no command, when a name in it does not
+stand in the request, and when the model is less sure than the threshold that was measured when it was trained.
 """
 
 from __future__ import annotations
@@ -16,11 +16,15 @@ from llmos.syscalls.errors import LlmosError
 from llmos.userland.objects import Model, System
 
 from .parser import HelpRequested, UsageError, parse_line
-from .table import Command
+from .table import Command, Kind
 
 UNKNOWN = "unknown"
 DEFAULT_THRESHOLD = 0.5
 MAX_TOKENS = 96
+_COPIED = frozenset(
+    {Kind.MODEL_PATH, Kind.MODEL, Kind.PATH, Kind.TASK, Kind.ID, Kind.OBJECT, Kind.VERSION, Kind.NAME, Kind.TEXT}
+)
+"""Kinds of values that can only come from the request."""
 
 
 @dataclass(frozen=True)
@@ -76,4 +80,24 @@ def translate(model: Model, request: str, limit: float) -> Suggestion | Refusal:
     if confidence < limit:
         text = f"I am not sure what {request!r} means ({confidence:.0%}, {limit:.0%} are needed). Did you mean: {line}"
         return Refusal(text, confidence)
+    name = invented(command, values, request)
+    if name:
+        text = f"I am not sure what {request!r} means: {name!r} does not stand in it. I read: {line}"
+        return Refusal(text, confidence)
     return Suggestion(line, command, values, confidence)
+
+
+def invented(command: Command, values: Namespace, request: str) -> str:
+    """A name or text of the command that does not stand in the request; empty when all do.
+
+    A model that copies badly is the likeliest to be wrong and sure of it.
+    """
+    said = " ".join(request.lower().split())
+    for part in (*command.arguments, *command.options):
+        given = getattr(values, part.name, None)
+        for value in given if isinstance(given, list) else [given]:
+            if part.kind not in _COPIED or not isinstance(value, str):
+                continue
+            if value.lower() not in said and value.lower().removeprefix("/models/") not in said:
+                return value
+    return ""

@@ -12,7 +12,7 @@ from llmos.userland.embedding import boot
 from llmos.userland.objects import Model, System
 from llmos.userland.private import BootFailed
 
-REQUESTS = ("which models are loaded", "show me the devices", "load the model acme/fox-7 and pin it", "what is love")
+REQUESTS = ("which models are loaded", "show me the last 20 log lines", "load acme/fox-7 on cpu0", "what is love")
 BEGINNINGS = ("Return the number of", "Open the file and")
 
 
