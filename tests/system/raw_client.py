@@ -195,10 +195,10 @@ class RawClient:
         self.grants = {grant["name"]: grant["handle"] for grant in value["grants"]}
         return self
 
-    def load(self, name: str, device: str = "null0", **options: Any) -> int:
+    def load(self, model: str, /, device: str = "null0", **options: Any) -> int:
         """Load /models/NAME; returns the handle."""
         handle = self.grants.get(device)
-        info = self.call("load_model", path=f"/models/{name}", device=handle, options=options)
+        info = self.call("load_model", path=f"/models/{model}", device=handle, options=options)
         return int(info["handle"])
 
     def start(self, model: int, text: str, call: str = "infer", **sampling: Any) -> int:
