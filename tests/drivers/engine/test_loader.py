@@ -145,9 +145,8 @@ def test_one_value_that_is_no_number_is_enough(copied: Copy) -> None:
     assert "model.embed_tokens.weight" in refused(folder).why
 
 
-def test_large_and_empty_tensors_are_fine(copied: Copy) -> None:
+def test_a_tensor_without_values_is_fine(copied: Copy) -> None:
     folder = copied()
-    edit_weights(folder, lambda tensors: tensors["model.norm.weight"].fill_(3e38))
     edit_weights(folder, lambda tensors: tensors.update({"extra.empty": torch.zeros(0)}))
     assert load(folder)
 
