@@ -5,6 +5,7 @@ No code of the folder is ever run and nothing is fetched. What is wrong with a f
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 from collections.abc import Mapping
@@ -191,13 +192,22 @@ def _try(source: ModelSource, module: Any, about: Description) -> int:
 
 
 def _tokenizer(source: ModelSource, folder: Path) -> Any:
-    try:
+    with _TokenizerFailures(source):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
         tokenizer.decode(tokenizer(TRIAL_TEXT)["input_ids"])
-    except Exception as error:  # the tokenizers library raises Exception itself
-        name = next(name for name in checkpoint.TOKENIZERS if checkpoint.find(source, name))
-        raise bad_model(source, error, name) from error
     return tokenizer
+
+
+class _TokenizerFailures(contextlib.AbstractContextManager[None]):
+    """Raises BadModel for a tokenizer that cannot be used. The tokenizers library raises `Exception` itself."""
+
+    def __init__(self, source: ModelSource) -> None:
+        self._source = source
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, FAILURES) or type(error) is Exception:
+            name = next(name for name in checkpoint.TOKENIZERS if checkpoint.find(self._source, name))
+            raise bad_model(self._source, error, name) from error
 
 
 def _auto_class(about: Description) -> Any:
