@@ -68,6 +68,11 @@ class FakeKernel:
             if message.kind is kind and number in (None, message.request) and name in (None, message.name):
                 return message
 
+    def until_step(self, seconds: float) -> None:
+        """Wait for the beat before a step that may take so long: what was sent before has been taken."""
+        while self.until(MessageKind.BEAT).body["may_take_s"] != seconds:
+            pass
+
     def send(self, name: str, body: Any = None) -> int:
         """Call without waiting; returns the call's number."""
         self._number += 1

@@ -167,8 +167,8 @@ def test_a_cancelled_request_ends_with_what_it_has(null: Any, slow: str) -> None
 
 
 def test_a_request_cancelled_before_it_is_begun_gets_an_error(null: Any) -> None:
-    null.submit("!slow 300; x", "busy", sampling={"max_tokens": 1})
-    null.until(MessageKind.BEAT)
+    null.submit("!slow 400; x", "busy", sampling={"max_tokens": 1})
+    null.until_step(4)
     number = null.submit("hello", "waiting")
     null.call("cancel", {"id": "waiting"})
     assert null.answer(number).body["name"] == "Cancelled"
