@@ -4,7 +4,7 @@ A model is any folder, with weights or without: `null.bytes` of the manifest say
 files do. Tokens are UTF-8 bytes, 256 ends a text. Each next token of the prompt has probability one, so temperature,
 filters and penalties change nothing; `n` gives equal choices. Tensors come back: small ones as they are, all with a
 CRC-32 (`NAME.crc32`); the task `copy` moves them into the device's memory and answers with the number of bytes, which
-measures the way there. Faults: `null_faults`.
+measures the way there, and `touch` reads one byte of each page in place. Faults: `null_faults`.
 """
 
 from __future__ import annotations

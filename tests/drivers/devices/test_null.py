@@ -320,6 +320,13 @@ def test_small_tensors_come_back_and_large_ones_as_a_sum() -> None:
     assert bytes(copied["l.bytes"].data) == (40_000).to_bytes(8, "little")
 
 
+def test_a_touch_reads_one_byte_of_each_page() -> None:
+    pages = TensorView("uint8", (3 * 4096 + 1,), memoryview(bytes([1, *bytes(4095)] * 3 + [5])))
+    touched = done(loaded(), Prompt(tensors={"p": pages}), task="touch").tensors
+    assert touched is not None and list(touched) == ["p.sum"]
+    assert bytes(touched["p.sum"].data) == (8).to_bytes(8, "little")
+
+
 def test_a_conversation_remembers_and_a_fork_goes_its_own_way() -> None:
     device = loaded()
     assert device.open_context("c", "m", "", 50).bytes == 50 * KV_BYTES
