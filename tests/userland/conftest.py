@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import io
+import json
+import shlex
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import zmq
@@ -23,6 +26,7 @@ from llmos.syscalls.types import Handle, LimitsOut, Welcome
 from llmos.syscalls.wire import MessageKind, Progress, Reply
 from llmos.userland.aio import AsyncClient, AsyncStreamReader
 from llmos.userland.async_objects import AsyncObject, AsyncSystem
+from llmos.userland.cli.main import main
 from llmos.userland.client import Client
 from llmos.userland.objects import System
 from llmos.userland.private import PrivateKernel
@@ -354,3 +358,31 @@ def face(request: pytest.FixtureRequest, kernel: PrivateKernel) -> Iterator[Any]
     found.close()
     if request.param == "async":
         loop.close()
+
+
+# ---- the command line
+
+
+class Ran(NamedTuple):
+    """What one command line did."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def llmos(system: System, kernel: PrivateKernel, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[..., Ran]:
+    """Runs a command line in this process, on the real kernel, without a terminal."""
+    monkeypatch.setenv("LLMOS_RUNTIME_DIR", str(kernel.folder))
+
+    def run(line: str, stdin: str = "") -> Ran:
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        status = main(shlex.split(line))
+        return Ran(status, *capsys.readouterr())
+
+    return run

@@ -23,18 +23,28 @@ def progress_bar(cli: Cli, title: str) -> Iterator[Callable[[Progress], None] | 
     if cli.out.as_json or not cli.out.terminal:
         yield None
         return
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn())
     with Bar(*columns, console=cli.out.console, transient=True) as bar:
-        task = bar.add_task(title, total=None)
+        task = bar.add_task(title, total=None, amount="")
 
         def show(progress: Progress) -> None:
             stage = f"{title}: {progress.stage}" if progress.stage else title
-            bar.update(task, description=stage, completed=progress.done, total=progress.total or None)
+            bar.update(
+                task, description=stage, completed=progress.done, total=progress.total or None, amount=amount(progress)
+            )
 
         yield show
+
+
+def amount(progress: Progress) -> str:
+    """How far work has come, in its unit."""
+    figure = text.size if progress.unit in ("byte", "bytes", "B") else text.count
+    if not progress.done and not progress.total:
+        return ""
+    return f"{figure(progress.done)} of {figure(progress.total)}" if progress.total else figure(progress.done)
 
 
 def load(cli: Cli, values: Namespace) -> int:

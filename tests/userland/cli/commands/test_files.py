@@ -1,0 +1,84 @@
+"""ls, cat, cp, rm, mount, umount, search: on a real kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from system.model_folder import write_model
+
+
+@pytest.fixture(autouse=True)
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_ls(llmos: Any) -> None:
+    assert "null" in llmos("ls").out
+    assert llmos("ls /").out.split() == ["dev/", "home/", "models/", "proc/", "sys/"]
+    assert "KIND" in llmos("ls -l /models").out
+    assert {entry["path"] for entry in llmos("ls --json").json} >= {"/models/null", "/models/two"}
+    assert llmos("ls /sys/version").out == "version\n"
+    ran = llmos("ls /nothing")
+    assert ran.status == 1 and "/nothing" in ran.err
+
+
+def test_files_go_in_and_out(llmos: Any, here: Path) -> None:
+    (here / "a.txt").write_text("hello\n")
+    assert llmos("cp ./a.txt /home/a.txt").status == 0
+    assert llmos("cat /home/a.txt").out == "hello\n"
+    assert llmos("cat /home/a.txt --json").json == {"path": "/home/a.txt", "data": "hello\n"}
+    ran = llmos("cp ./a.txt /home/a.txt")
+    assert ran.status == 1 and "exists" in ran.err
+    assert llmos("cp ./a.txt /home/a.txt --force").status == 0
+    assert llmos("cp /home/a.txt /home/b.txt").status == 0
+    assert llmos("cp /home/b.txt ./b.txt").status == 0
+    assert (here / "b.txt").read_text() == "hello\n"
+    ran = llmos("cp /home/b.txt ./b.txt")
+    assert ran.status == 1 and "--force" in ran.err
+    for name in ("a", "b"):
+        assert llmos(f"rm /home/{name}.txt").out == f"/home/{name}.txt is removed\n"
+    assert llmos("cat /home/a.txt").status == 1
+
+
+def test_a_model_is_copied_out_whole(llmos: Any, here: Path) -> None:
+    assert llmos("cp /models/two@v1 ./out").status == 0
+    assert {"config.json", "model.safetensors"} <= {path.name for path in (here / "out").iterdir()}
+    (here / "into").mkdir()
+    assert llmos("cp /models/null ./into").status == 0
+    assert (here / "into/null/config.json").is_file()
+
+
+def test_a_model_into_the_namespace_is_what_the_kernel_says(llmos: Any) -> None:
+    ran = llmos("cp /models/null /models/copy")
+    assert ran.status == 1 and "import" in ran.err
+
+
+def test_both_on_this_machine_is_no_work_for_us(llmos: Any, here: Path) -> None:
+    (here / "a").write_text("x")
+    assert "its own cp" in llmos("cp ./a ./b").err
+
+
+def test_a_model_in_use_is_removed_only_by_force(llmos: Any, system: Any) -> None:
+    write_model(Path(system.stat().fields["home"]) / "models/spare")
+    system.load_model("/models/spare", device="null0")
+    ran = llmos("rm /models/spare")
+    assert ran.status == 1 and len(system.models()) == 1
+    assert llmos("rm /models/spare --force").status == 0
+    assert system.models() == [] and llmos("rm /models/spare").status == 1
+
+
+def test_mounts(llmos: Any, here: Path) -> None:
+    write_model(here / "m/one")
+    ran = llmos("mount ./m /models/more")
+    assert ran.status == 0 and "ends with this command" in ran.err
+    assert "/models" in llmos("mount").out
+    assert {mount["name"] for mount in llmos("mount --json").json} >= {"/models", "/home"}
+    assert "no mount is called" in llmos("umount /models/more").err
+
+
+def test_search_says_what_the_kernel_says(llmos: Any) -> None:
+    ran = llmos("search /models anything at all")
+    assert ran.status == 1 and "search" in ran.err

@@ -1,0 +1,100 @@
+"""show, load, unload, sleep, wake, pin, keep-alive, swap, alias, rollback, fsck, gc: on a real kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from system.model_folder import write_model
+
+from llmos.syscalls.wire import Progress
+from llmos.userland.cli.commands.models import amount
+
+
+@pytest.mark.parametrize("name", ["/models/null", "null"])
+def test_load_and_unload(llmos: Any, name: str) -> None:
+    ran = llmos(f"load {name} --device null0 --name fox --keep-alive 10m --max-context 64")
+    assert (ran.status, ran.out.split()[0]) == (0, "fox") and "null0" in ran.out
+    info = llmos("stat fox --json").json
+    assert info["fields"]["keep_alive"] == 600 and info["fields"]["context"] == 64
+    assert "is unloaded" in llmos("unload fox").out
+    assert llmos("ps --json").json == []
+
+
+def test_load_answers_json_and_a_plan_loads_nothing(llmos: Any) -> None:
+    assert llmos("load null --device null0 --dry-run --json").json["plan"]["fits"] is True
+    assert "fits on null0" in llmos("load null -d null0 -n").out
+    assert llmos("ps --json").json == []
+    assert llmos("load null -d null0 --json").json["device"] == "null0"
+
+
+def test_a_folder_of_this_machine_is_loaded(llmos: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_model(folder / "mine")
+    monkeypatch.chdir(folder)
+    assert llmos("load ./mine -d null0").status == 0
+    ran = llmos("load ./nothing")
+    assert ran.status == 1 and f"there is no folder {folder}/nothing" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("sleep fox", "fox is asleep"), ("wake fox", "fox is awake"), ("pin fox", "pinned"), ("unpin fox", "evicted"),
+        ("keep-alive fox 90s", "for 1 m 30 s"), ("keep-alive fox forever", "for ever"),
+    ],
+)  # fmt: skip
+def test_actions_on_a_loaded_model(llmos: Any, system: Any, command: str, says: str) -> None:
+    system.load_model("/models/null", device="null0", name="fox")
+    ran = llmos(command)
+    assert (ran.status, says in ran.out) == (0, True)
+
+
+def test_an_action_answers_json(llmos: Any, system: Any) -> None:
+    system.load_model("/models/null", device="null0", name="fox")
+    assert llmos("pin fox --json").json["fields"]["pinned"] is True
+
+
+def test_an_unknown_model_is_named_with_those_there_are(llmos: Any, system: Any) -> None:
+    system.load_model("/models/null", device="null0", name="fox")
+    ran = llmos("unload wolf")
+    assert ran.status == 1 and "'wolf'; there is fox" in ran.err
+    ran = llmos("sleep wolf --json")
+    assert '"name": "NotFound"' in ran.err and '"code": 25' in ran.err and ran.out == ""
+
+
+def test_show_tells_of_the_stored_and_the_loaded_model(llmos: Any, system: Any) -> None:
+    assert "loaded as" not in llmos("show null").out
+    system.load_model("/models/null", device="null0", name="fox")
+    ran = llmos("show null")
+    assert "architecture" in ran.out and "loaded as fox" in ran.out
+    assert set(llmos("show /models/null --json").json) == {"entry", "loaded"}
+    assert llmos("show nothing").status == 1
+
+
+def test_versions_aliases_and_rollback(llmos: Any, system: Any) -> None:
+    assert llmos("alias two@v1 stable").status == 0
+    assert system.stat_path("/models/two@stable").version == "v1"
+    assert "version v1 again" in llmos("rollback two").out
+    assert system.stat_path("/models/two").version == "v1"
+    system.load_model("/models/two@v1", device="null0", name="two")
+    assert llmos("swap two v2").status == 0
+    assert llmos("stat two --json").json["fields"]["version"] == "v2"
+
+
+def test_upkeep(llmos: Any) -> None:
+    assert "fsck of /models: done" in llmos("fsck /models").out
+    assert llmos("gc /models").status == 0
+    ran = llmos("fsck /nowhere/at/all")
+    assert ran.status == 1 and "nothing is mounted at" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("progress", "said"),
+    [
+        (Progress(done=0), ""), (Progress(done=1 << 20, total=1 << 21, unit="bytes"), "1.0 MiB of 2.0 MiB"),
+        (Progress(done=3, total=4), "3 of 4"), (Progress(done=3), "3"),
+    ],
+)  # fmt: skip
+def test_how_far_work_has_come(progress: Progress, said: str) -> None:
+    assert amount(progress) == said
