@@ -22,7 +22,10 @@ _GRANT = (Right.GRANT,)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One open handle. `parent` is the handle it was derived from, None for one that the kernel gave."""
+    """One open handle. `parent` is the handle it was derived from, None for one that the kernel gave.
+
+    One that does not hold, such as a listing gives, does not keep its object from ending.
+    """
 
     handle: Handle
     session: str
@@ -30,6 +33,7 @@ class Entry:
     object: str
     rights: Rights
     parent: Key | None = None
+    holds: bool = True
 
     @property
     def key(self) -> Key:
@@ -46,7 +50,14 @@ class HandleTable:
         self._holders: dict[str, dict[Key, None]] = {}
 
     def create(
-        self, session: str, kind: Kind, object: str, rights: Iterable[Right], parent: Entry | None = None
+        self,
+        session: str,
+        kind: Kind,
+        object: str,
+        rights: Iterable[Right],
+        parent: Entry | None = None,
+        *,
+        holds: bool = True,
     ) -> Handle:
         """Give `session` a handle by the kernel's own authority; it counts as derived from `parent`.
 
@@ -57,7 +68,7 @@ class HandleTable:
             parent = self.get(parent.session, parent.handle)
         handle = Handle(self._last.get(session, 0) + 1)
         self._last[session] = handle
-        entry = Entry(handle, session, kind, object, frozenset(rights), parent.key if parent else None)
+        entry = Entry(handle, session, kind, object, frozenset(rights), parent.key if parent else None, holds)
         self._sessions.setdefault(session, {})[handle] = entry
         self._holders.setdefault(object, {})[entry.key] = None
         if parent is not None:
@@ -155,6 +166,10 @@ class HandleTable:
     def holders(self, object: str) -> list[Entry]:
         """All open handles to an object, in the order they were made."""
         return [self._sessions[session][handle] for session, handle in self._holders.get(object, ())]
+
+    def held(self, object: str) -> bool:
+        """Whether an open handle keeps an object from ending."""
+        return any(entry.holds for entry in self.holders(object))
 
     def of_session(self, session: str) -> list[Entry]:
         """All open handles of a session, in the order they were made."""

@@ -53,7 +53,7 @@ class Holdings:
         self._kernel.buffers.give(found.file, found.session.id)
         if found.session.id not in self._kernel.sessions.by_id:
             self._kernel.buffers.forget(found.session.id)
-        self._kernel.objects.pop(found.id, None)
+        self._kernel.remove_object(found)
 
     def end_lease(self, found: LeaseObject, why: str) -> None:
         """Give the bytes of a lease back; its handles are closed."""

@@ -212,7 +212,7 @@ class SessionService:
         if not rights:
             return None
         self.check_handles(session)
-        handle = self._kernel.handles.create(session.id, found.kind, found.id, rights)
+        handle = self._kernel.handles.create(session.id, found.kind, found.id, rights, holds=False)
         session.roots[found.id] = handle
         if found.kind is Kind.SYSTEM:
             session.system = handle
@@ -273,7 +273,7 @@ class SessionService:
         session.roots.clear()
         for entry in closed:
             self.release(entry)
-        kernel.objects.pop(session.id, None)
+        kernel.remove_object(kernel.objects[session.id])
         kernel.buffers.forget(session.id)
         self._unwatch(session)
         kernel.instruments.sessions.set(len(self.by_id))
@@ -282,7 +282,7 @@ class SessionService:
     def release(self, entry: Entry) -> None:
         """A handle has been closed: when it was the last of its object, and nothing else needs it, the object ends."""
         found = self._kernel.objects.get(entry.object)
-        if found is not None and not self._kernel.handles.holders(entry.object):
+        if found is not None and not self._kernel.handles.held(entry.object):
             self.end_object(found)
 
     def end_object(self, found: KernelObject) -> None:
@@ -293,10 +293,10 @@ class SessionService:
         elif isinstance(found, BufferObject):
             kernel.holdings.drop_buffer(found)
         elif isinstance(found, FileObject):
-            kernel.objects.pop(found.id)
+            kernel.remove_object(found)
             kernel.files.abandon(found)
         elif isinstance(found, MountObject):
-            kernel.objects.pop(found.id)
+            kernel.remove_object(found)
             found.session.mounts.unmount(found.point.path)
         elif isinstance(found, ContextObject):
             kernel.holdings.drop_context(found)

@@ -21,8 +21,8 @@ def close_handle(request: Request, call: calls.CloseHandle) -> Any:
         return _goodbye(request)
     kernel.handles.close(session.id, entry.handle)
     kernel.sessions.forget_root(entry)
-    if isinstance(found, FileObject) and found.mode != "r" and not kernel.handles.holders(found.id):
-        kernel.objects.pop(found.id)
+    if isinstance(found, FileObject) and found.mode != "r" and not kernel.handles.held(found.id):
+        kernel.remove_object(found)
         return kernel.files.close(found)
     kernel.sessions.release(entry)
     return Done()
