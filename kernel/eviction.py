@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from llmos.syscalls.errors import LlmosError, NoDeviceMemory
 from llmos.syscalls.types import Reason
 
+from .ledger import size_text
+
 if TYPE_CHECKING:
     from .core import Kernel
 
@@ -24,6 +26,8 @@ async def make_room(kernel: Kernel, device: str, owner: str, sizes: Mapping[str,
         return kernel.stamp(kernel.ledger.resize(device, owner, sizes))
     except NoDeviceMemory as error:
         refusal = error
+        if sizes.get("kv"):
+            refusal.text += f"; a smaller max_context would need fewer than these {size_text(sizes['kv'])} of kv"
     victims = kernel.residency.victims(device, refusal.needed - refusal.free, kernel.runner.clock())
     if not victims:
         raise refusal
