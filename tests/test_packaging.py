@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sources import FOLDERS, ROOT, modules, name_of
+from sources import FOLDERS, ROOT, imports, modules, name_of
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -64,6 +64,16 @@ def test_every_direct_dependency_is_pinned_and_torch_comes_first() -> None:
     assert all("==" in line for line in pins)
     assert wanted <= set(pinned)
     assert len(pinned) == len(set(pinned))
+
+
+def test_every_import_is_of_a_declared_dependency() -> None:
+    """What only comes along with another package may go with its next version."""
+    declared = {normal(line) for line in PROJECT["project"]["dependencies"]}
+    declared |= {normal(line) for extra in PROJECT["project"]["optional-dependencies"].values() for line in extra}
+    names = {"zmq": "pyzmq", "pynvml": "nvidia-ml-py"}
+    imported = {i.module.partition(".")[0] for folder in FOLDERS for path in modules(folder) for i in imports(path)}
+    foreign = imported - set(sys.stdlib_module_names) - {"llmos"}
+    assert not {normal(names.get(name, name)) for name in foreign} - declared
 
 
 def normal(requirement: str) -> str:
