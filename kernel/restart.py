@@ -79,6 +79,12 @@ class RestartPolicy:
         )
         return Restart(now + int(delay * SECOND), self._attempt, reason)
 
+    def requested(self, now: int) -> Restart:
+        """The process was ended because somebody asked for a new one: no crash, and a fresh count of them."""
+        self.reset()
+        self.restarts += 1
+        return Restart(now, 0, Reason(code="driver.restart", text="restarted on request", rule="it was asked for"))
+
     def healthy(self, now: int) -> None:
         """A sign of life of a driver that is ready; signs over long enough a time reset the pauses."""
         if self._healthy_since is None:

@@ -203,7 +203,6 @@ class Supervisor:
             self.start(driver)
             return
         driver.verdict = ON_REQUEST
-        driver.policy.reset()
         driver.child.signal(signal.SIGKILL)
 
     def reset(self, driver: Driver) -> None:
@@ -371,7 +370,7 @@ class Supervisor:
 
     def _after_crash(self, driver: Driver, cause: str) -> None:
         now = self._runner.clock()
-        decision = driver.policy.exited(now, cause)
+        decision = driver.policy.requested(now) if cause == ON_REQUEST else driver.policy.exited(now, cause)
         if isinstance(decision, GiveUp):
             self._change(driver, DriverState.FAILED, [decision.reason])
             self._observer.driver_lost(driver, cause)

@@ -135,3 +135,12 @@ def test_the_constants_are_the_callers(delay: float) -> None:
     restart(policy, 0)
     assert restart(policy, 0).at == int(delay * SECOND)
     assert restart(policy, 0).at == int(delay * SECOND)
+
+
+def test_a_restart_on_request_is_no_crash() -> None:
+    policy = RestartPolicy(RestartRules(restarts=1))
+    policy.exited(0, "crash")
+    decision = policy.requested(5)
+    assert (decision.at, policy.restarts) == (5, 2)
+    assert isinstance(policy.exited(6, "crash"), Restart)
+    assert isinstance(policy.exited(7, "crash"), GiveUp)
