@@ -67,6 +67,12 @@ class SessionService:
             )
         if call.resume is not None:
             return self._resume(route, peer, call.resume)
+        if kernel.tasks.started(peer.pid):
+            raise Denied(
+                "a program that the kernel started has the session it was given; take it up with hello(resume=...) and "
+                "the token in LLMOS_SESSION",
+                missing="session",
+            )
         if kernel.draining:
             raise NoResources("the kernel is stopping and opens no new sessions", what="sessions", limit=0)
         policy = kernel.config.policy(peer.uid, call.tenant)

@@ -91,6 +91,14 @@ class TaskService:
         if len(running) >= _KEEP:
             raise OverQuota(f"{_KEEP} programs of this user run already", what="programs", limit=_KEEP)
 
+    def started(self, pid: int) -> bool:
+        """Whether a process is a program of ours or was started by one and stayed in its session (setsid(2))."""
+        try:
+            leader = os.getsid(pid)
+        except ProcessLookupError:
+            return False
+        return any(task.child is not None and task.child.pid in (pid, leader) for task in self.all())
+
     def all(self) -> list[TaskObject]:
         return [o for o in self._kernel.objects.values() if isinstance(o, TaskObject)]
 
