@@ -16,7 +16,7 @@ from typing import Any
 
 import zmq
 
-from llmos.syscalls.errors import LlmosError, from_wire
+from llmos.syscalls.errors import LlmosError, NotFound, from_wire
 from llmos.syscalls.wire import TERMINAL, Message, MessageKind, pack, unpack
 
 PATIENCE_S = 60.0
@@ -232,17 +232,22 @@ class RawClient:
         """The pid of a driver's host."""
         return int(self.driver(name)["fields"]["pid"])
 
-    def requests(self) -> dict[str, str]:
-        """State of each request in flight but the two that look, by the name of its call."""
-        found = {}
+    def _in_flight(self) -> Iterator[dict[str, Any]]:
         for name in self.names("/proc/requests"):
             try:
-                text = self.read(f"/proc/requests/{name}")
-            except LlmosError:
+                request = json.loads(self.read(f"/proc/requests/{name}"))
+            except NotFound:
                 continue  # it has ended meanwhile
-            request = json.loads(text)
-            found[request["call"]] = request["state"]
-        return {call: state for call, state in found.items() if call not in ("list_dir", "open_file", "read_file")}
+            if request["call"] not in ("list_dir", "open_file", "read_file"):
+                yield request
+
+    def requests(self) -> dict[str, str]:
+        """State of each request in flight, by the name of its call; this client's own looking left out."""
+        return {request["call"]: request["state"] for request in self._in_flight()}
+
+    def request_id(self, call: str) -> str:
+        """The stable id of a request in flight."""
+        return next(str(request["id"]) for request in self._in_flight() if request["call"] == call)
 
     # ---- events
 

@@ -121,7 +121,7 @@ def test_resume_after_an_object_that_was_listed_has_ended(shared_kernel: KernelP
         session = first.hello()
         assert len(session.call("list_objects", system=session.system, kind="session")) >= 2
         other.kill()
-        eventually(shared_kernel, lambda: len(first.names("/proc/sessions")) == 2, lambda: first.names("/proc/sessions"))
+        eventually(shared_kernel, lambda: len(first.names("/proc/sessions")) == 2, first.requests)
     with shared_kernel.connection() as second:
         second.hello(resume=session.token)
         second.call("close_handle", handle=second.handle)
@@ -214,6 +214,6 @@ def test_a_request_of_a_session_that_ended_is_not_found(shared: RawClient, other
     theirs = other.do("load", "null")
     other.do("send", "infer", model=theirs, input={"type": "text", "text": "!slow 20; x"}, sampling=ENDLESS)
     other.call("stat_object", handle=theirs)
-    request = next(name for name in shared.names("/proc/requests") if b'"infer"' in shared.read(f"/proc/requests/{name}"))
+    request = shared.request_id("infer")
     assert shared.call("cancel_task", request=request)["state"] == "cancelled"
     assert isinstance(shared.error("cancel_task", request=request), NotFound)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from llmos.syscalls.errors import BadArgument, LlmosError, NoDeviceMemory, NoResources, NotFound
-from system.footprint import Footprint
 from system.raw_client import RawClient
 
 pytestmark = pytest.mark.usefixtures("footprint")

@@ -1,4 +1,4 @@
-"""A second user: kept out in private mode; in shared mode let in as far as policy says, and never to what others own."""
+"""A second user: kept out in private mode; in shared mode let in as far as policy says, never to what others own."""
 
 from __future__ import annotations
 
@@ -187,14 +187,17 @@ def test_a_kernel_without_root_refuses_what_only_root_can_do(folder: Path) -> No
     shared_memory = Path(os.environ["LLMOS_SHM_DIR"])
     shared_memory.chmod(0o1777)
     command = [sys.executable, "-P", "-c", AS_USER, str(USER)]
-    with running(folder, config, drivers="", command=command, uid=USER) as kernel:
-        with puppet(kernel.socket, USER) as owner, puppet(kernel.socket, THIRD) as user:
-            session = owner.hello()
-            task = owner.call("spawn_program", system=session.system, argv=["sleep", "600"])["handle"]
-            with pytest.raises(Denied):
-                owner.call("control_object", handle=task, action="priority", options={"nice": -5})
-            owner.call("alloc_buffer", system=session.system, bytes=100)
-            other = user.hello()
-            with pytest.raises(NoResources):
-                user.call("alloc_buffer", system=other.system, bytes=100)
-            owner.call("cancel_task", task=task, grace_s=0)
+    with (
+        running(folder, config, drivers="", command=command, uid=USER) as kernel,
+        puppet(kernel.socket, USER) as owner,
+        puppet(kernel.socket, THIRD) as user,
+    ):
+        session = owner.hello()
+        task = owner.call("spawn_program", system=session.system, argv=["sleep", "600"])["handle"]
+        with pytest.raises(Denied):
+            owner.call("control_object", handle=task, action="priority", options={"nice": -5})
+        owner.call("alloc_buffer", system=session.system, bytes=100)
+        other = user.hello()
+        with pytest.raises(NoResources):
+            user.call("alloc_buffer", system=other.system, bytes=100)
+        owner.call("cancel_task", task=task, grace_s=0)
