@@ -57,7 +57,7 @@ def chat(system: Any, lines: list[Any], options: str = "") -> tuple[int, str]:
             raise line
         return str(line)
 
-    command, values = parse_words(["run", "fox", *options.split()])
+    _command, values = parse_words(["run", "fox", *options.split()])
     return inference.run(Cli(Out(target=target), system, ask), values), target.getvalue()
 
 

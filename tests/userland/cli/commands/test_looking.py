@@ -45,7 +45,7 @@ def test_listings(llmos: Any, command: str, holds: str) -> None:
 @pytest.mark.parametrize("name", ["fox", "null0", "driver:null0", "models", "/models/null", "system"])
 def test_stat_finds_anything(llmos: Any, loaded: Any, name: str) -> None:
     ran = llmos(f"stat {name}")
-    assert ran.status == 0 and "state" in ran.out or "path" in ran.out
+    assert (ran.status == 0 and "state" in ran.out) or "path" in ran.out
     assert isinstance(llmos(f"stat {name} --json").json, dict)
 
 
