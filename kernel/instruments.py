@@ -53,5 +53,7 @@ def refresh(kernel: Kernel) -> None:
         sums[row.device, row.what] += row.ledger
     for device in kernel.ledger.devices():
         sums[device, "free"] = kernel.ledger.free(device)
+    for labels, gauge in i.device_bytes.members():
+        gauge.set(sums[labels["device"], labels["what"]])
     for (device, what), held in sums.items():
         i.device_bytes.labels(device, what).set(held)

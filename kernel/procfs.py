@@ -13,6 +13,8 @@ import msgspec
 from llmos.syscalls.errors import NotDirectory, NotFound
 from llmos.syscalls.types import Entry, Kind
 
+from .instruments import refresh
+
 if TYPE_CHECKING:
     from .core import Kernel
 
@@ -86,9 +88,13 @@ class ProcFs:
             "version": lambda: _json(kernel.facts()),
             "limits": lambda: _json(kernel.config.limits),
             "memory": lambda: _json(kernel.ledger.rows()),
-            "metrics": lambda: kernel.instruments.registry.render().encode(),
+            "metrics": self._metrics,
             "journal": lambda: b"".join(_json(record) for record in kernel.journal.read(-1, limit=1000)),
         }
+
+    def _metrics(self) -> bytes:
+        refresh(self._kernel)
+        return self._kernel.instruments.registry.render().encode()
 
 
 def _json(value: Any) -> bytes:

@@ -47,6 +47,8 @@ def test_the_system_shows_itself(kernel: Inside, program: Program) -> None:
     assert document(program, "/sys/limits")["drain_s"] == 20
     assert program.read("/sys/memory") == b"[]\n"
     assert b"llmos_calls_total" in program.read("/sys/metrics")
+    program.load("tiny")
+    assert b'llmos_models{state="awake"} 1' in program.read("/sys/metrics")
     assert b"opened s-" in program.read("/sys/journal")
 
 

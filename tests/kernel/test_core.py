@@ -1,0 +1,129 @@
+"""The tables of the kernel and what holds them together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from scripted import Inside, Program, inside, rows
+
+from llmos.syscalls.errors import Cancelled, NotFound
+from llmos.syscalls.events import Capacity, Memory, MetricEvent, Spent
+
+
+def test_a_driver_nobody_announces_is_left_out_and_told(folder: Path) -> None:
+    with inside(folder, drivers="null0,nonsense") as kernel:
+        assert list(kernel.kernel.supervisor.drivers) == ["null0"]
+        assert "'nonsense'" in kernel.kernel.journal.read(about="nonsense")[0].text
+
+
+def test_ids_are_new_in_every_kernel(folder: Path) -> None:
+    with inside(folder, drivers="") as one:
+        first = {one.kernel.new_id("x") for _ in range(3)}
+    with inside(folder, drivers="") as two:
+        assert len(first) == 3 and two.kernel.new_id("x") not in first
+
+
+def test_what_drivers_measure_is_taken_over(kernel: Inside, program: Program) -> None:
+    program.load("tiny")
+    host_id = kernel.null.last("load")["id"]
+    kernel.null.event(Memory(device="null0", rows=rows(5000, owner=host_id), foreign_bytes=70))
+    found = {row.what: row.ledger for row in kernel.kernel.ledger.rows("null0")}
+    assert found == {"weights": 5000, "foreign": 70}
+    kernel.null.event(MetricEvent(about="m", values={"occupancy": 0.5}))
+    kernel.null.event(Spent(work_class="batch", tenant="0", device_ns=12, tokens=1))
+    kernel.null.event(Spent(work_class="batch", tenant="0", device_ns=12, tokens=1))
+    kernel.null.event(Capacity(model="m", slots=1))
+    metrics = program.call("read_metrics", system=program.system, prefix="llmos_d")
+    assert metrics['llmos_driver{driver="null0",about="m",name="occupancy"}']["value"] == 0.5
+    spent = metrics['llmos_device_nanoseconds_total{device="null0",work_class="batch",tenant="0"}']
+    assert spent["value"] == 24
+
+
+def test_changes_of_drivers_are_events(kernel: Inside, program: Program) -> None:
+    with program.watching("device", "driver") as events:
+        kernel.kernel.driver_changed(kernel.null.driver, [])
+        kernel.kernel.driver_changed(kernel.models.driver, [kernel.kernel.reason("c", "because")])
+        program.quiet()
+        assert [(e["kind"], e["about"], e["fields"]["reason"]) for e in events.chunks] == [
+            ("device", "null0", ""), ("driver", "models", "because")
+        ]  # fmt: skip
+
+
+def test_a_lost_file_system_touches_no_model(kernel: Inside, program: Program) -> None:
+    model = program.load("tiny")
+    kernel.models.dies()
+    assert program.state(model) == "awake"
+
+
+def test_only_file_systems_serve_mounts(kernel: Inside) -> None:
+    assert kernel.kernel.filesystem("files", "/x").name == "files"
+    for name in ("null0", "nothing"):
+        with pytest.raises(NotFound, match="no filesystem driver"):
+            kernel.kernel.filesystem(name, "/x")
+
+
+def test_driver_objects_are_found_by_name(kernel: Inside) -> None:
+    assert kernel.kernel.driver_object("null0").driver is kernel.null.driver
+
+
+def test_an_interrupt_of_what_has_ended_does_nothing(kernel: Inside, program: Program) -> None:
+    number = program.send("watch_events", system=program.system)
+    request = kernel.session(program).requests[number]
+    program.cancel(number)
+    program.wait(number)
+    kernel.kernel.interrupt(request, Cancelled("late"))
+    program.quiet()
+
+
+def test_an_interrupt_in_the_first_step_comes_after_it(kernel: Inside, program: Program) -> None:
+    number = program.send("watch_events", system=program.system)
+    request = kernel.session(program).requests[number]
+    job, request.job = request.job, None
+    kernel.kernel.interrupt(request, Cancelled("early"))
+    request.job = job
+    kernel.settle()
+    assert isinstance(program.wait(number).error, Cancelled)
+
+
+def test_the_starts_of_one_pump_do_not_pump_again(kernel: Inside, program: Program) -> None:
+    model = program.load("tiny")
+    kernel.kernel._pumping = True
+    number = program.start(model, "x")
+    assert "submit" not in kernel.null.names()
+    kernel.kernel._pumping = False
+    kernel.kernel.pump()
+    kernel.settle()
+    kernel.null.release("submit")
+    assert program.wait(number).error is None
+
+
+def test_limits_and_policy_are_taken_over_the_rest_is_not(kernel: Inside, program: Program) -> None:
+    limits = msgspec.structs.replace(kernel.config.limits, sessions=1)
+    wanted = msgspec.structs.replace(kernel.config, limits=limits, uid=99)
+    kernel.kernel.reload(wanted)
+    assert kernel.kernel.config.uid == kernel.config.uid
+    assert str(kernel.connect().error("hello", protocol=1, program="x")).startswith("1 sessions are open")
+    program.quiet()
+
+
+def test_a_kernel_that_drains_lets_what_runs_finish(
+    kernel: Inside, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: dict[str, float] = {}
+    monkeypatch.setattr(kernel.kernel.supervisor, "stop", lambda driver, s: stopped.update({driver.name: s}))
+    kernel.kernel.drain()
+    assert stopped == {"files": 0.0, "models": 0.0, "null0": 0.0} and kernel.kernel.idle
+    number = program.start(program.load("tiny"), "x")
+    kernel.kernel.drain()
+    assert set(stopped.values()) == {20.0}
+    kernel.null.release("submit")
+    program.wait(number)
+
+
+def test_what_waits_at_the_end_is_answered(kernel: Inside, program: Program) -> None:
+    model = program.load("tiny")
+    numbers = [program.start(model, "x") for _ in range(3)]
+    kernel.kernel.end_requests()
+    assert all(isinstance(program.wait(number).error, Cancelled) for number in numbers)
