@@ -7,6 +7,7 @@ PY := $(BIN)/python
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 FOLDERS := syscalls kernel drivers userland
+COVERAGE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -25,10 +26,10 @@ demo: $(INSTALLED)  ## the same without a terminal: prompts, streamed answers, c
 	@$(PY) -m llmos.userland.programs.demo
 
 test: $(INSTALLED)  ## every test not marked slow; syscalls/ and kernel/ must be covered whole
-	$(PY) -m pytest -n $(JOBS) -rs -m "not slow" --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
+	$(PY) -m pytest -n $(JOBS) -rs --durations=10 --durations-min=5 -m "not slow" $(COVERAGE)
 
 test-all: $(INSTALLED)  ## every test
-	$(PY) -m pytest -n $(JOBS) -rs --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
+	$(PY) -m pytest -n $(JOBS) -rs --durations=10 --durations-min=5 $(COVERAGE)
 
 lint: $(DEPENDENCIES)  ## ruff over everything
 	$(BIN)/ruff check .
