@@ -20,8 +20,8 @@ ROOMS = {
     "syscalls": "errors types events describe spec wire shm calls driver manual",
     "kernel": (
         "settings restart namespace policy config console store journal metrics handles quota pending requests session "
-        "ledger residency eviction lane scheduler buffers children link supervisor objects dispatch instruments procfs holdings "
-        "recipes models inference files tasks sessions actions handlers core server __main__"
+        "ledger residency eviction lane scheduler buffers children link supervisor objects dispatch instruments procfs "
+        "holdings recipes models inference files tasks sessions actions handlers core server __main__"
     ),
     "drivers": (
         "contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing link "
