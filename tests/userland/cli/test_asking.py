@@ -1,4 +1,4 @@
-"""From English to a command: what is accepted and what is refused, by scripted answers; and the bundled model itself."""
+"""From English to a command: what is accepted and refused, by scripted answers; and the bundled model itself."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def test_everything_else_is_refused(said: str, confidence: float, reason: str, w
 @pytest.mark.parametrize(
     ("manifest", "expected"),
     [
-        (b'{"metrics": {"confidence": {"threshold": 0.83}}}', 0.83), (b'{"metrics": {"confidence": 3}}', DEFAULT_THRESHOLD),
+        (b'{"metrics": {"confidence": {"threshold": 0.83}}}', 0.83),
+        (b'{"metrics": {"confidence": 3}}', DEFAULT_THRESHOLD),
         (b"{}", DEFAULT_THRESHOLD), (b'{"metrics": {"confidence": {"threshold": "x"}}}', DEFAULT_THRESHOLD),
     ],
 )  # fmt: skip

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
+import re
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +21,6 @@ from llmos.userland.cli.cli import Cli
 from llmos.userland.cli.out import Out
 from llmos.userland.cli.parser import UsageError
 from llmos.userland.cli.shell import Line, Shell, converse, script, split
-import contextlib
 
 
 @pytest.mark.parametrize(
@@ -113,40 +115,57 @@ def test_a_person_leaves_by_exit_or_the_end_of_input(shell: Any) -> None:
 def test_standard_input_is_a_script(kernel: Any) -> None:
     env = {**os.environ, "LLMOS_RUNTIME_DIR": str(kernel.folder)}
     ran = subprocess.run(
-        [sys.executable, "-m", "llmos.userland.cli"], input="ls /\nstat nothing\nls /\n", capture_output=True, text=True,
-        env=env, check=False,
+        [sys.executable, "-m", "llmos.userland.cli"], input="ls /\nstat nothing\nls /\n", capture_output=True,
+        text=True, env=env, check=False,
     )  # fmt: skip
     assert ran.returncode == 1 and ran.stdout.count("models/") == 1
 
 
+CONTROL = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
+
+
+class Typist:
+    """Somebody at a terminal: types, and reads what appears, without its control sequences."""
+
+    def __init__(self, terminal: int) -> None:
+        self.terminal = terminal
+        self.raw = b""
+
+    def until(self, text: bytes) -> None:
+        while text not in (seen := CONTROL.sub(b"", self.raw)):
+            assert select.select([self.terminal], [], [], 30)[0], f"{text!r} did not appear; seen: {seen!r}"
+            self.raw += os.read(self.terminal, 65536)
+
+    def type(self, line: bytes) -> None:
+        self.raw = b""
+        os.write(self.terminal, line)
+
+    def rest(self) -> None:
+        with contextlib.suppress(OSError):
+            while os.read(self.terminal, 65536):
+                pass
+
+
 def test_on_a_terminal(kernel: Any, system: Any) -> None:
-    """A greeting that says what is loaded, commands, completion with Tab, and the way out."""
+    """A greeting that says what is loaded, completion with Tab, an answer, and the way out."""
     system.load_model("/models/null", device="null0", name="fox")
     ours, theirs = pty.openpty()
     env = {**os.environ, "LLMOS_RUNTIME_DIR": str(kernel.folder), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
-    with subprocess.Popen(
+    shell = subprocess.Popen(
         [sys.executable, "-m", "llmos.userland.cli"], stdin=theirs, stdout=theirs, stderr=theirs, env=env
-    ) as shell:
-        os.close(theirs)
-        seen = b""
-
-        def until(text: bytes) -> None:
-            nonlocal seen
-            while text not in seen:
-                seen += os.read(ours, 65536)
-            seen = seen.partition(text)[2]
-
-        until(b"Models: fox on null0")
-        until(b"llmos> ")
-        os.write(ours, b"run f\t hello there\r")
-        until(b"hello there")
-        until(b"hello there")
-        until(b"llmos> ")
-        os.write(ours, b"exit\r")
-        try:
-            while os.read(ours, 65536):
-                pass
-        except OSError:
-            pass
-        assert shell.wait() == 0
-    os.close(ours)
+    )
+    os.close(theirs)
+    try:
+        typist = Typist(ours)
+        typist.until(b"Models: fox on null0")
+        typist.until(b"llmos>")
+        typist.type(b"unload f\t\r")
+        typist.until(b"fox is unloaded")
+        typist.until(b"llmos>")
+        typist.type(b"exit\r")
+        typist.rest()
+        assert shell.wait(30) == 0
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)

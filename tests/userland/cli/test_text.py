@@ -13,7 +13,7 @@ from llmos.userland.cli import text
 
 @pytest.mark.parametrize(
     ("count", "said"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (12_000_000, "11.4 MiB"), (3 << 40, "3.0 TiB"), (1 << 60, "1048576.0 TiB")],
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (12_000_000, "11.4 MiB"), (3 << 40, "3.0 TiB")],
 )  # fmt: skip
 def test_sizes(count: int, said: str) -> None:
     assert text.size(count) == said
@@ -21,7 +21,10 @@ def test_sizes(count: int, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.00084, "840 us"), (0.012, "12 ms"), (3.21, "3.2 s"), (250, "4 m 10 s"), (7500, "2 h 5 m"), (273_600, "3 d 4 h")],
+    [
+        (0.00084, "840 us"), (0.012, "12 ms"), (3.21, "3.2 s"), (250, "4 m 10 s"), (7500, "2 h 5 m"),
+        (273_600, "3 d 4 h"),
+    ],
 )  # fmt: skip
 def test_durations(seconds: float, said: str) -> None:
     assert text.duration(seconds) == said
