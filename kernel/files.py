@@ -21,6 +21,7 @@ from llmos.syscalls.wire import LIMITS
 from .link import Link
 from .namespace import MountPoint
 from .objects import BufferObject, FileObject
+from .pending import Future
 from .policy import KERNEL_FILESYSTEM
 from .procfs import ProcFs
 from .requests import Request
@@ -127,7 +128,9 @@ class FileService:
         else:
             driver, link = await self._link(point, path)
             call = HostOpen(source=point.source, path=inner, mode=mode, expected_version=expected)
-            opened = await link.call(call)
+            opened = await self._kernel.runner.kept(
+                link.call(call), lambda late: link.call(HostClose(token=late.token, discard=mode != "r"))
+            )
             found.driver, found.link, found.token = driver, link, opened.token
             found.bytes, found.version = opened.bytes, opened.version
         rights = ALL_RIGHTS - ({Right.WRITE} if mode == "r" else set())
@@ -146,14 +149,22 @@ class FileService:
             return await link.call(HostRead(token=found.token, offset=offset, count=wanted))
         buffer = self._kernel.holdings.make_buffer(request.session, wanted)
         into = BufferFile(path=str(buffer.file.path), bytes=buffer.file.size)
+        reading = link.call(HostRead(token=found.token, offset=offset, count=wanted, into=into))
         try:
-            answer = await link.call(HostRead(token=found.token, offset=offset, count=wanted, into=into))
+            answer = await reading
         except LlmosError:
-            self._kernel.holdings.drop_buffer(buffer)
+            self._kernel.runner.spawn(self._drop_after(reading, buffer), lambda _value, _error: None)
             raise
         length = answer.data.length if isinstance(answer.data, BufferRef) else 0
         handle = self._kernel.add_object(buffer, request.session, ALL_RIGHTS)
         return Data(data=BufferOut(buffer=handle, offset=0, length=length), eof=answer.eof, path=into.path)
+
+    async def _drop_after(self, reading: Future[Data], buffer: BufferObject) -> None:
+        """The driver writes into the buffer until it answers: nobody else may have it before."""
+        try:
+            await reading
+        finally:
+            self._kernel.holdings.drop_buffer(buffer)
 
     async def write(self, request: Request, found: FileObject, offset: int, data: bytes | BufferRef) -> Written:
         link = self._link_of(found)
@@ -182,8 +193,8 @@ class FileService:
 
     async def close(self, found: FileObject) -> Done:
         """Publish what was written; the caller has given up the last handle."""
-        if found.link is not None and found.token:
-            await found.link.call(HostClose(token=found.token))
+        assert found.link is not None  # what the kernel makes is never open for writing
+        await found.link.call(HostClose(token=found.token))
         return Done()
 
     def abandon(self, found: FileObject) -> None:

@@ -46,7 +46,8 @@ class ModelService:
         driver = self._kernel.filesystem(point.filesystem, path)
         await self._kernel.supervisor.wait_ready(driver)
         assert driver.link is not None
-        return driver, await driver.link.call(HostLocate(source=point.source, path=inner))
+        located = driver.link.call(HostLocate(source=point.source, path=inner))
+        return driver, await self._kernel.runner.kept(located, lambda late: self.release(driver, late))
 
     def release(self, driver: Driver, located: Located) -> None:
         if driver.link is not None and located.token:
@@ -157,8 +158,7 @@ class ModelService:
             if replaced is not None and replaced.id in self.by_id:
                 self._kernel.runner.spawn(self.unload(replaced, force=False, drain=True), lambda _value, _error: None)
             return
-        if self._kernel.residency.state(model.id) is State.LOADING:
-            self._event(model, Event.LOAD_FAILED)
+        self._event(model, Event.LOAD_FAILED)
         self._kernel.log("model", f"{model.name} could not be loaded: {error}", model.id, level="warning")
         self._forget(model, error)
         waiting.fail(error)
@@ -326,8 +326,8 @@ class ModelService:
         files, located, driver = self._retired.pop(host_id)
         self._kernel.ledger.release(host_id)
         self.release(files, located)
-        if driver.link is not None:
-            driver.link.call(HostUnload(id=host_id))
+        assert driver.link is not None  # `device_lost` forgets what a lost device kept
+        driver.link.call(HostUnload(id=host_id))
 
     # ---- drivers come and go
 

@@ -122,6 +122,10 @@ class Timer:
         self.callback = None
 
 
+async def _undo(future: Future[T], undo: Callable[[T], object]) -> None:
+    undo(await future)
+
+
 class Runner:
     """Resumes jobs and fires timers when the loop says so."""
 
@@ -139,6 +143,20 @@ class Runner:
         job = Job(coroutine, done)
         job.step()
         return job
+
+    def detached(self, coroutine: Coroutine[Future[Any], None, T]) -> Future[T]:
+        """Run a coroutine to its end, even if whoever awaits the result is interrupted."""
+        result: Future[T] = self.future()
+        self.spawn(coroutine, lambda value, error: result.set(value) if error is None else result.fail(error))
+        return result
+
+    async def kept(self, future: Future[T], undo: Callable[[T], object]) -> T:
+        """Await a future. If the wait is interrupted, `undo` gets the result that comes later."""
+        try:
+            return await future
+        except LlmosError:
+            self.spawn(_undo(future, undo), lambda _value, _error: None)
+            raise
 
     def wake(self, job: Job) -> None:
         if not job.queued and not job.finished:
@@ -171,9 +189,9 @@ class Runner:
         while True:
             when = self.next_timer()
             if when is not None and when <= now:
-                timer = heapq.heappop(self._timers)[2]
-                if timer.callback is not None:
-                    timer.callback()
+                callback = heapq.heappop(self._timers)[2].callback
+                assert callback is not None  # next_timer() has dropped the cancelled ones
+                callback()
             elif self._ready:
                 job = self._ready.popleft()
                 if not job.finished:

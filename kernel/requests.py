@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmos.syscalls.errors import LlmosError, TimedOut, TooLarge
 from llmos.syscalls.spec import CallSpec
-from llmos.syscalls.types import Chunk, Event, Handle, Reason
+from llmos.syscalls.types import Chunk, Event, Reason
 from llmos.syscalls.wire import MessageKind, Progress, Reply, pack
 
 from .handles import Entry
@@ -60,7 +60,7 @@ class Request:
         self.on_cancel: Callable[[], bool] | None = None
         """Set while the request runs on a driver: asks it to stop and says whether an answer will follow."""
         self.credit: int = getattr(call, "credit", 0)
-        self.merge: Callable[[list[Any], Any], None] = _append
+        self.merge: Callable[[list[Any], Any], None] = merge_chunks
         self._credit_backlog: list[Any] = []
         self.stalled: Timer | None = None
 
@@ -144,24 +144,11 @@ class Request:
         self.stalled = None
         self.kernel.interrupt(self, TimedOut(f"the reader of {self.spec.name} took nothing for {seconds:g} s"))
 
-    # ---- small conveniences for handlers
-
-    def object_of(self, field: str) -> str:
-        """Id of the object behind a handle argument."""
-        return self.entries[field].object
-
-    def handle(self, field: str) -> Handle:
-        return self.entries[field].handle
-
     def because(self, code: str, text: str, rule: str = "", **numbers: float | int | str) -> Reason:
         """Note a decision; it travels with the answer and is what `why` shows."""
         reason = Reason(code=code, text=text, numbers=numbers, rule=rule, at=self.kernel.wall())
         self.reasons.append(reason)
         return reason
-
-
-def _append(backlog: list[Any], item: Any) -> None:
-    backlog.append(item)
 
 
 def merge_chunks(backlog: list[Any], item: Chunk) -> None:

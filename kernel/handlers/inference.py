@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from llmos.syscalls import calls
-from llmos.syscalls.driver import HostOpenContext
+from llmos.syscalls.driver import HostDropContext, HostOpenContext
 from llmos.syscalls.errors import BadState
 from llmos.syscalls.types import ALL_RIGHTS, Context, Inference, Kind
 
 from ..objects import ContextObject
-from ..requests import Request, merge_chunks
+from ..requests import Request
 from .registry import implements
 
 
@@ -43,7 +43,6 @@ async def infer(request: Request, call: calls.Infer) -> Inference:
 
 @implements(calls.InferStream)
 async def infer_stream(request: Request, call: calls.InferStream) -> Inference:
-    request.merge = merge_chunks
     return await _generate(request, call)
 
 
@@ -68,15 +67,15 @@ async def open_context(request: Request, call: calls.OpenContext) -> Context:
         await kernel.models.wake(model)
         kernel.models.check(model)
         context_id = kernel.new_id("c")
-        assert model.driver.link is not None
-        opened = await model.driver.link.call(
-            HostOpenContext(
-                id=context_id,
-                model=model.host_id,
-                parent=parent.id if parent is not None else "",
-                max_tokens=call.max_tokens,
-            )
+        link = model.driver.link
+        assert link is not None
+        wanted = HostOpenContext(
+            id=context_id,
+            model=model.host_id,
+            parent=parent.id if parent is not None else "",
+            max_tokens=call.max_tokens,
         )
+        opened = await kernel.runner.kept(link.call(wanted), lambda _late: link.call(HostDropContext(id=context_id)))
     finally:
         if parent is not None:
             parent.busy = False

@@ -85,3 +85,23 @@ def test_closing_removes_everything(pool: BufferPool) -> None:
     pool.take(PAGE, "s", UID)
     pool.close()
     assert not pool.folder.exists()
+
+
+def test_a_file_system_that_is_full_is_an_error_and_leaves_no_file(
+    pool: BufferPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_fd: int, _size: int) -> None:
+        raise OSError(28, "no space left")
+
+    monkeypatch.setattr(os, "ftruncate", full)
+    with pytest.raises(NoResources, match="no space left"):
+        pool.take(4096, "s", os.getuid())
+    assert pool.promised == 0 and list(pool.folder.iterdir()) == []
+
+
+def test_what_a_killed_kernel_left_is_swept(folder: Path) -> None:
+    (folder / "u7").mkdir()
+    for left in (folder / "b1", folder / "u7/b2", folder / "other"):
+        left.touch()
+    BufferPool(folder, os.getuid())
+    assert sorted(path.name for path in folder.rglob("*")) == ["other", "u7"]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import msgspec
 import pytest
 from scripted import Inside, Program, inside, rows
 
+from llmos.kernel.config import DriverConfig
+from llmos.kernel.supervisor import DEVICES
 from llmos.syscalls.errors import Cancelled, NotFound
 from llmos.syscalls.events import Capacity, Memory, MetricEvent, Spent
+from watching import Loop
 
 
 def test_a_driver_nobody_announces_is_left_out_and_told(folder: Path) -> None:
@@ -127,3 +131,22 @@ def test_what_waits_at_the_end_is_answered(kernel: Inside, program: Program) -> 
     numbers = [program.start(model, "x") for _ in range(3)]
     kernel.kernel.end_requests()
     assert all(isinstance(program.wait(number).error, Cancelled) for number in numbers)
+
+
+def test_hosts_that_are_left_at_the_end_are_killed(folder: Path) -> None:
+    loop = Loop()
+    with inside(folder, loop=loop, drivers="") as live:
+        supervisor = live.kernel.supervisor
+        driver = supervisor.add("null0", DEVICES, DriverConfig(), 1)
+        supervisor.start(driver)
+        pid = driver.pid
+        assert Path(f"/proc/{pid}").exists() and not live.kernel.idle
+    assert not Path(f"/proc/{pid}").exists() and loop.watched == 0
+    loop.close()
+
+
+def test_the_source_folder_is_no_package_of_its_own(root: Path) -> None:
+    spec = importlib.util.spec_from_file_location("kernel", root / "kernel/__init__.py")
+    assert spec is not None and spec.loader is not None
+    with pytest.raises(ImportError, match=r"import llmos\.kernel"):
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))

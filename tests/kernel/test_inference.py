@@ -1,4 +1,4 @@
-"""The path of an inference: queue, quota, repetition after a crash, buffers. Its calls: `handlers/test_inference.py`."""
+"""The path of an inference: queue, quota, a second run after a crash, buffers. Calls: `handlers/test_inference.py`."""
 
 from __future__ import annotations
 
@@ -96,8 +96,10 @@ def test_a_deadline_frees_the_slot_when_the_device_has_let_go(kernel: Inside, pr
     kernel.advance(6)
     assert isinstance(program.wait(number).error, TimedOut)
     assert "cancel" in kernel.null.names() and not free_slots(kernel)
+    other = program.start(model, "y")
     kernel.null.release("submit")
-    assert free_slots(kernel)
+    kernel.null.release("submit")
+    assert program.wait(other).error is None and free_slots(kernel)
 
 
 def test_a_slot_is_freed_when_the_device_dies_after_the_deadline(kernel: Inside, program: Program, model: int) -> None:

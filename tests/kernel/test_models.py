@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from scripted import MEMORY, Inside, Program, loaded, rows
+from scripted import MEMORY, Inside, Program, inside, loaded, rows
 
 from llmos.kernel.supervisor import DriverState
 from llmos.syscalls.driver import PlanRows
@@ -318,3 +320,36 @@ def test_a_plan_that_no_longer_fits_leaves_a_lost_model_failed(kernel: Inside, p
     kernel.null.answers["plan"] = PlanRows(rows=rows(2 * MEMORY))
     kernel.null.starts()
     assert program.state(model) == "failed"
+
+
+def test_a_refusal_says_when_a_smaller_context_would_help(kernel: Inside, program: Program) -> None:
+    kernel.null.answers["plan"] = PlanRows(rows=[*rows(10), *rows(2 * MEMORY, "kv")])
+    error = program.error("load_model", path="/models/big")
+    assert isinstance(error, NoDeviceMemory) and "smaller max_context" in str(error)
+
+
+def test_room_that_cannot_be_made_is_a_refusal(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.answers["plan"] = PlanRows(rows=rows(MEMORY))
+    kernel.null.answers["sleep"] = BadState("not now")
+    assert isinstance(program.error("load_model", path="/models/big"), NoDeviceMemory)
+    assert program.state(model) == "awake"
+
+
+def test_a_failed_model_stays_failed_when_its_device_returns(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "sleep")
+    kernel.null.answers["wake"] = BadModel("damaged")
+    assert isinstance(program.control_error(model, "wake"), BadModel)
+    kernel.null.dies()
+    kernel.null.starts()
+    assert program.state(model) == "failed"
+
+
+def test_a_device_that_gives_up_leaves_the_others_alone(folder: Path) -> None:
+    with inside(folder, drivers="null0,cpu0,models") as kernel:
+        program = kernel.program()
+        model = program.load("tiny", device="cpu0")
+        numbers = [program.start(model, "x") for _ in range(3)]
+        kernel.null.dies(DriverState.FAILED)
+        for number in numbers:
+            kernel.hosts["cpu0"].release("submit")
+            assert program.wait(number).error is None

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmos.kernel.pending import Future, Runner
-from llmos.syscalls.errors import Busy, Cancelled, LlmosError
+from llmos.kernel.pending import Future, Job, Runner
+from llmos.syscalls.errors import Busy, Cancelled, LlmosError, TimedOut
 
 
 class Clock:
@@ -187,3 +187,16 @@ def test_after_counts_from_now() -> None:
     runner = Runner(clock)
     runner.after(2.5, lambda: None)
     assert runner.next_timer() == 2_500_001_000
+
+
+def test_a_job_interrupted_before_its_first_step_does_nothing_but_fail(runner: Runner) -> None:
+    done: list[object] = []
+
+    async def never() -> None:
+        done.append("ran")
+
+    job = Job(never(), lambda value, error: done.append(error))
+    error = TimedOut("too late")
+    runner.interrupt(job, error)
+    runner.run(0)
+    assert done == [error]

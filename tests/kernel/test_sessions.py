@@ -237,7 +237,8 @@ def test_another_users_share_is_narrowed_on_what_is_not_its_own(shared: Inside) 
 
 
 def test_a_tenant_sees_its_own_share_and_its_user_sees_all_of_them(shared: Inside) -> None:
-    user, one, two = shared.program(STRANGER), shared.program(STRANGER, tenant="a"), shared.program(STRANGER, tenant="b")
+    user = shared.program(STRANGER)
+    one, two = (shared.program(STRANGER, tenant=tenant) for tenant in "ab")
     lease = one.call("alloc_gpu", device=one.grants["null0"], bytes=1)["id"]
     assert [o["id"] for o in listed(one, "lease")] == [o["id"] for o in listed(user, "lease")] == [lease]
     assert listed(two, "lease") == []

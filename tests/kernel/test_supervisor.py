@@ -72,8 +72,8 @@ class Hosts:
         self.journal = Journal(1000, None, time.time, None)
         self.environ = {**os.environ, "PYTHONPATH": str(folder), "STAND_IN": "waits"}
         self.supervisor = Supervisor(
-            self.loop.runner, self.loop, self.journal, self.seen, lambda route, frames: self.sent.append((route, frames)),
-            "ipc://none", self.environ, time.time, 4242,
+            self.loop.runner, self.loop, self.journal, self.seen,
+            lambda route, frames: self.sent.append((route, frames)), "ipc://none", self.environ, time.time, 4242,
         )  # fmt: skip
 
     def add(self, what: str = "waits", group: str = DEVICES, **settings: Any) -> Driver:
@@ -152,6 +152,8 @@ def test_a_host_is_told_who_it_is_and_gets_ready(hosts: Hosts) -> None:
     driver = hosts.start(config={"a": 1}, memory_bytes=5)
     assert driver.state is DriverState.STARTING and driver.child is not None
     assert driver.child.tail() == "null0 --socket ipc://none 2 4242"
+    assert driver.link is not None
+    driver.link.call(HostStats())
     assert hosts.sent == []
     hosts.beats(driver)
     message = unpack(list(hosts.sent[0][1]))

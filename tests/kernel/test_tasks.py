@@ -42,7 +42,7 @@ def child(live: Inside, task: dict, token: str = "") -> Program:
 
 def test_a_program_knows_where_the_kernel_is_and_who_it_is(live: Inside) -> None:
     program = live.program()
-    show = "import os; print(os.environ['LLMOS_TASK'], os.environ['LLMOS_RUNTIME_DIR'], len(os.environ['LLMOS_SESSION']))"
+    show = "from os import environ as e; print(e['LLMOS_TASK'], e['LLMOS_RUNTIME_DIR'], len(e['LLMOS_SESSION']))"
     task = spawn(program, [sys.executable, "-c", show])
     words = ended(program, task)["value"]["output"].split()
     assert words == [task["id"], str(live.config.paths.runtime), "32"]
@@ -150,6 +150,27 @@ def test_a_program_is_paused_resumed_and_made_less_important(live: Inside) -> No
     program.control(handle, "pause")
     assert program.call("cancel_task", task=handle)["state"] == "cancelled"
     assert isinstance(program.control_error(handle, "priority", nice=1), BadState)
+
+
+def test_it_cannot_open_a_session_of_its_own(live: Inside) -> None:
+    program = live.program()
+    task = spawn(program, SLEEP)
+    peer = next(s.peer for s in live.kernel.sessions.by_id.values() if s.task)
+    error = live.connect(peer).error("hello", protocol=1, program="child")
+    assert isinstance(error, Denied) and "LLMOS_SESSION" in str(error)
+    program.call("cancel_task", task=task["handle"])
+
+
+def test_a_priority_that_the_system_refuses_is_denied(live: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: int) -> None:
+        raise PermissionError
+
+    program = live.program()
+    task = spawn(program, SLEEP)
+    monkeypatch.setattr(os, "setpriority", refuse)
+    error = program.control_error(task["handle"], "priority", nice=-5)
+    assert isinstance(error, Denied) and "without root" in str(error)
+    program.call("cancel_task", task=task["handle"])
 
 
 def test_programs_of_one_user_are_counted(live: Inside, monkeypatch: pytest.MonkeyPatch) -> None:

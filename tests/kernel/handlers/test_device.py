@@ -93,7 +93,7 @@ def test_sharing_is_refused(program: Program) -> None:
 
 
 def test_a_stopped_device_leases_nothing(kernel: Inside, program: Program) -> None:
-    program.control(program.call("list_objects", system=program.system, kind="driver", prefix="null")[0]["handle"], "stop")
+    program.control(program.driver("null0")["handle"], "stop")
     assert isinstance(lease_error(program), BadState)
 
 

@@ -55,7 +55,10 @@ def test_giving_respects_the_receivers_limit(kernel: Inside, program: Program) -
     assert isinstance(error, OverQuota) and error.what == "handles"
 
 
-@pytest.mark.parametrize("call", ["alloc_buffer", "alloc_gpu", "open_file", "mount_fs", "spawn_program", "open_context"])
+MAKERS = ["alloc_buffer", "alloc_gpu", "open_file", "mount_fs", "spawn_program", "open_context"]
+
+
+@pytest.mark.parametrize("call", MAKERS)
 def test_what_finds_no_free_handle_leaves_nothing_behind(kernel: Inside, program: Program, call: str) -> None:
     model = program.load("tiny")
     program.call("dup_handle", handle=program.system, rights=["read"])
