@@ -350,6 +350,8 @@ def end_with_parent() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parent = end_with_parent()
+    # Ctrl-C reaches every process of the terminal; the kernel decides what it means for drivers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="python -m llmos.drivers.host", description="Run one driver for a kernel.")
     parser.add_argument("name", help="the driver, as its package announces it")
     parser.add_argument("--socket", required=True, metavar="ENDPOINT", help="the kernel's socket for hosts")
@@ -359,9 +361,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     link = Link(arguments.socket, parent)
     host = Host(arguments.name, link)
     signal.signal(signal.SIGTERM, host.ask_to_end)
-    # Ctrl-C reaches every process of the terminal; the kernel decides what it means for drivers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = host.run()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already
     link.close()
     return status
 

@@ -113,7 +113,8 @@ class NullDevice(Device):
 
     def facts(self) -> Facts:
         memory = int(self._config.get("memory_bytes", MEMORY_BYTES))
-        return Facts(self._device, "null", memory, description="no hardware: echoes", features={"tensors": 1})
+        features = {"tensors": 1, "adapters": 1, "contexts": 1}
+        return Facts(self._device, "null", memory, description="no hardware: echoes", features=features)
 
     def memory(self) -> Sequence[Row]:
         rows = [_row("weights", name, model.bytes) for name, model in self._models.items() if model.awake]

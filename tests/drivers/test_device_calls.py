@@ -298,7 +298,7 @@ def test_a_conversation_is_kept_and_counted(null: Any) -> None:
 # ---- a driver that does not keep the contract
 
 LATE = """
-    from llmos.drivers.contract import DoneEvent
+    from llmos.drivers.contract import ChunkEvent, DoneEvent
     from llmos.drivers.devices.null import NullDevice
     from llmos.drivers.hookspecs import hookimpl
 
@@ -327,6 +327,16 @@ def test_an_answer_to_nothing_is_dropped_and_reported(host_of: Any, package: Any
     faults = kernel.events("fault")
     assert faults and not any(fault.body["sticky"] for fault in faults)
     assert sorted(m.request for m in kernel.log if m.kind is MessageKind.END) == numbers
+
+
+def test_chunks_that_nobody_asked_for_are_not_sent(host_of: Any, package: Any) -> None:
+    """The kernel would take them for garbage."""
+    twist = "events = [ChunkEvent(name, 'x', [1]) for name in self._jobs] + events"
+    kernel = host_of("late0", package("late0", LATE.format(twist=twist)).environ)
+    kernel.start()
+    kernel.load()
+    assert text(kernel.answer(kernel.submit("hi"))) == "hi"
+    assert not [m for m in kernel.log if m.kind is MessageKind.CHUNK]
 
 
 def test_a_request_that_a_driver_forgets_at_unload_is_answered(host_of: Any, package: Any) -> None:
