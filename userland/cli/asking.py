@@ -16,7 +16,7 @@ from llmos.syscalls.errors import LlmosError
 from llmos.userland.objects import Model, System
 
 from .parser import HelpRequested, UsageError, parse_line
-from .table import Command, Kind
+from .table import Argument, Command, Kind, Option
 
 UNKNOWN = "unknown"
 DEFAULT_THRESHOLD = 0.5
@@ -93,7 +93,8 @@ def invented(command: Command, values: Namespace, request: str) -> str:
     A model that copies badly is the likeliest to be wrong and sure of it.
     """
     said = " ".join(request.lower().split())
-    for part in (*command.arguments, *command.options):
+    parts: list[Argument | Option] = [*command.arguments, *command.options]
+    for part in parts:
         given = getattr(values, part.name, None)
         for value in given if isinstance(given, list) else [given]:
             if part.kind not in _COPIED or not isinstance(value, str):

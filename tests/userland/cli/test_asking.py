@@ -10,8 +10,9 @@ import pytest
 
 from llmos.syscalls.errors import NotFound
 from llmos.userland import boot
-from llmos.userland.cli.asking import DEFAULT_THRESHOLD, Refusal, Suggestion, threshold, translate
+from llmos.userland.cli.asking import DEFAULT_THRESHOLD, Refusal, Suggestion, invented, threshold, translate
 from llmos.userland.cli.cli import DEFAULT_MODEL
+from llmos.userland.cli.parser import parse_line
 
 
 def model(said: str, confidence: float = 0.9, reason: str = "stop") -> Any:
@@ -47,6 +48,24 @@ def test_a_command_the_model_is_sure_of_is_suggested() -> None:
 def test_everything_else_is_refused(said: str, confidence: float, reason: str, why: str) -> None:
     found = translate(model(said, confidence, reason), "which models are loaded", 0.7)
     assert isinstance(found, Refusal) and why in found.why
+
+
+@pytest.mark.parametrize(
+    ("line", "request_text", "made_up"),
+    [
+        ("load /models/fox", "load Fox please", ""), ("load /models/fox", "load the wolf", "/models/fox"),
+        ("unload fox --force", "away with fox", ""), ("load fox --name red", "load fox", "red"),
+        ("search /knowledge cats", "search /knowledge for cats", ""), ("run fox --stop end", "run fox", "end"),
+        ("load fox --device cpu0", "load fox", ""), ("ps", "which models are loaded", ""),
+    ],
+)  # fmt: skip
+def test_a_name_that_does_not_stand_in_the_request_was_made_up(line: str, request_text: str, made_up: str) -> None:
+    assert invented(*parse_line(line), request_text) == made_up
+
+
+def test_a_made_up_name_is_refused() -> None:
+    found = translate(model("unload fox"), "which models are loaded", 0.5)
+    assert isinstance(found, Refusal) and "'fox' does not stand in it" in found.why
 
 
 @pytest.mark.parametrize(

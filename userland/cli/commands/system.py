@@ -13,7 +13,6 @@ from pathlib import Path
 
 from llmos.syscalls.errors import LlmosError, NotFound, NotSupported, TimedOut
 from llmos.syscalls.types import Kind
-from llmos.userland.link import NoKernel
 from llmos.userland.places import kernel_address
 
 from .. import text
@@ -93,6 +92,8 @@ def _packages() -> list[tuple[str, bool, str]]:
 
 
 def _kernel(cli: Cli) -> tuple[str, bool, str]:
+    from llmos.userland.link import NoKernel
+
     try:
         facts = cli.system.stat().fields
         states = {info.name: info.state for info in cli.system.drivers()}
