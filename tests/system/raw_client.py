@@ -19,7 +19,7 @@ import zmq
 from llmos.syscalls.errors import LlmosError, NotFound, from_wire
 from llmos.syscalls.wire import TERMINAL, Message, MessageKind, pack, unpack
 
-PATIENCE_S = 60.0
+PATIENCE_S = 40.0
 """How long anything may take on a busy machine before a test gives up. Nothing is timed against it."""
 
 
