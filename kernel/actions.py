@@ -97,7 +97,7 @@ async def _device_limit(request: Request, found: DriverObject, options: Mapping[
 
 
 async def _sleep(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
-    await request.kernel.models.sleep(found)
+    await request.kernel.runner.detached(request.kernel.models.sleep(found))
 
 
 async def _wake(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
@@ -120,7 +120,7 @@ async def _keep_alive(request: Request, found: ModelObject, options: Mapping[str
 
 
 async def _swap(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
-    await request.kernel.models.swap(request, found, options["to"])
+    await request.kernel.runner.detached(request.kernel.models.swap(request, found, options["to"]))
 
 
 async def _adapter_drop(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:

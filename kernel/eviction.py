@@ -32,11 +32,13 @@ async def make_room(kernel: Kernel, device: str, owner: str, sizes: Mapping[str,
     if not victims:
         raise refusal
     for victim in victims:
-        model, reason = kernel.models.by_id[victim.model], kernel.stamp(victim.reason)
-        kernel.log("model", reason.text, model.id, [reason])
+        idle, reason = kernel.models.by_id.get(victim.model), kernel.stamp(victim.reason)
+        if idle is None:
+            continue  # it was unloaded while another one was put to sleep
+        kernel.log("model", reason.text, idle.id, [reason])
         try:
-            await kernel.models.sleep(model)
+            await kernel.models.sleep(idle)
         except LlmosError:
             raise refusal from None
-        model.why = [reason]
+        idle.why = [reason]
     return kernel.stamp(kernel.ledger.resize(device, owner, sizes))
