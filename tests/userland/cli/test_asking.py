@@ -1,7 +1,8 @@
-"""From English to a command: what is accepted and refused, by scripted answers; and the bundled model itself."""
+"""Plain English to commands: what is refused, with a scripted model and with the bundled one's manifest."""
 
 from __future__ import annotations
 
+import json
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -9,82 +10,97 @@ from typing import Any
 import pytest
 
 from llmos.syscalls.errors import NotFound
+from llmos.syscalls.types import Choice, Inference, TokenLogprob
 from llmos.userland import boot
 from llmos.userland.cli.asking import DEFAULT_THRESHOLD, Refusal, Suggestion, invented, threshold, translate
 from llmos.userland.cli.cli import DEFAULT_MODEL
 from llmos.userland.cli.parser import parse_line
 
 
-def model(said: str, confidence: float = 0.9, reason: str = "stop") -> Any:
-    half = SimpleNamespace(logprob=math.log(confidence) / 2)
-    choice = SimpleNamespace(text=said, logprobs=[half, half], reason=reason)
+class Says:
+    """A model that always answers the same line with the same confidence."""
 
-    def infer(messages: Any, **options: Any) -> Any:
-        assert options["logprobs"] == 0 and options["temperature"] == 0.0
-        assert messages == [{"role": "user", "content": "which models are loaded"}]
-        return SimpleNamespace(choices=[choice])
+    def __init__(self, line: str, confidence: float = 1.0, reason: str = "stop") -> None:
+        self._choice = Choice(
+            index=0,
+            text=line,
+            tokens=[1],
+            reason=reason,
+            logprobs=[TokenLogprob(token=1, text=line, logprob=math.log(confidence))],
+        )
 
-    return SimpleNamespace(infer=infer)
+    def infer(self, messages: Any, **options: Any) -> Inference:
+        assert options["temperature"] == 0.0
+        return Inference(id="r", task="text-generation", model_version="1", choices=[self._choice])
 
 
-def test_a_command_the_model_is_sure_of_is_suggested() -> None:
-    found = translate(model(" ps\n", 0.8), " which models are loaded ", 0.7)
+def ask(says: Says, request: str = "put tiny to sleep") -> Suggestion | Refusal:
+    return translate(says, request, 0.5)  # type: ignore[arg-type]  # it only needs `infer`
+
+
+def test_a_command_that_parses_is_suggested_with_its_confidence() -> None:
+    found = ask(Says("sleep tiny", 0.9))
     assert isinstance(found, Suggestion)
-    assert (found.line, found.command.name) == ("ps", "ps") and found.confidence == pytest.approx(0.8)
+    assert (found.line, found.command.name, found.values.model) == ("sleep tiny", "sleep", "tiny")
+    assert found.confidence == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(
-    ("said", "confidence", "reason", "why"),
+    ("says", "why"),
     [
-        ("unknown", 0.99, "stop", "do not understand"),
-        ("rm -rf /", 0.99, "stop", "was no command"),
-        ("load", 0.99, "stop", "was no command"),
-        ("load --help", 0.99, "stop", "was no command"),
-        ("ps", 0.99, "length", "do not understand"),
-        ("ps", 0.5, "stop", "not sure"),
-        ("", 0.99, "stop", "was no command"),
+        (Says("unknown"), "do not understand"),
+        (Says("sleep tiny", reason="length"), "do not understand"),
+        (Says("dance tiny"), "no command"),
+        (Says("sleep --help"), "no command"),
+        (Says("sleep tiny", 0.3), r"30%, 50% are needed.*sleep tiny"),
+        (Says("sleep tinny"), "'tinny' does not stand in it"),
+    ],
+    ids=["unknown", "unfinished", "no command", "help", "unsure", "invented"],
+)
+def test_everything_else_is_refused_with_the_reason(says: Says, why: str) -> None:
+    found = ask(says)
+    assert isinstance(found, Refusal)
+    with pytest.raises(AssertionError, match=why):
+        raise AssertionError(found.why)
+
+
+@pytest.mark.parametrize(
+    ("line", "request_text", "name"),
+    [
+        ("load /models/acme/fox-7 --name fox", "load acme/fox-7 and call it Fox", ""),
+        ("load /models/acme/fox-7 --device cpu0", "load acme/fox-7 on the cpu", ""),
+        ("load /models/acme/fox-8", "load acme/fox-7", "/models/acme/fox-8"),
+        ("logs t-17 -n 20", "the last twenty records about t-17", ""),
+        ("logs t-71", "what happened to t-17", "t-71"),
+        ("swap fox v3", "change fox to v2", "v3"),
+        ('search /data "the for statement"', "look for the  for statement in /data", ""),
+        ('search /data "the statement"', "look for the for statement in /data", "the statement"),
+        ("run /models/tiny hello --stop one --stop two", "run tiny with hello and stop at one", "two"),
+        ("ps", "which models are loaded", ""),
     ],
 )
-def test_everything_else_is_refused(said: str, confidence: float, reason: str, why: str) -> None:
-    found = translate(model(said, confidence, reason), "which models are loaded", 0.7)
-    assert isinstance(found, Refusal) and why in found.why
+def test_names_and_texts_must_stand_in_the_request(line: str, request_text: str, name: str) -> None:
+    command, values = parse_line(line)
+    assert invented(command, values, request_text) == name
 
 
 @pytest.mark.parametrize(
-    ("line", "request_text", "made_up"),
+    ("content", "limit"),
     [
-        ("load /models/fox", "load Fox please", ""), ("load /models/fox", "load the wolf", "/models/fox"),
-        ("unload fox --force", "away with fox", ""), ("load fox --name red", "load fox", "red"),
-        ("search /knowledge cats", "search /knowledge for cats", ""), ("run fox --stop end", "run fox", "end"),
-        ("load fox --device cpu0", "load fox", ""), ("ps", "which models are loaded", ""),
+        ({"metrics": {"confidence": {"threshold": 0.45}}}, 0.45),
+        ({"metrics": {"confidence": "high"}}, DEFAULT_THRESHOLD),
+        ({}, DEFAULT_THRESHOLD),
+        (None, DEFAULT_THRESHOLD),
     ],
-)  # fmt: skip
-def test_a_name_that_does_not_stand_in_the_request_was_made_up(line: str, request_text: str, made_up: str) -> None:
-    assert invented(*parse_line(line), request_text) == made_up
-
-
-def test_a_made_up_name_is_refused() -> None:
-    found = translate(model("unload fox"), "which models are loaded", 0.5)
-    assert isinstance(found, Refusal) and "'fox' does not stand in it" in found.why
-
-
-@pytest.mark.parametrize(
-    ("manifest", "expected"),
-    [
-        (b'{"metrics": {"confidence": {"threshold": 0.83}}}', 0.83),
-        (b'{"metrics": {"confidence": 3}}', DEFAULT_THRESHOLD),
-        (b"{}", DEFAULT_THRESHOLD), (b'{"metrics": {"confidence": {"threshold": "x"}}}', DEFAULT_THRESHOLD),
-    ],
-)  # fmt: skip
-def test_the_threshold_stands_in_the_manifest(manifest: bytes, expected: float) -> None:
-    assert threshold(SimpleNamespace(read=lambda path: manifest), "/models/x") == expected  # type: ignore[arg-type]
-
-
-def test_without_a_manifest_the_default_holds() -> None:
+)
+def test_the_threshold_comes_from_the_manifest(content: Any, limit: float) -> None:
     def read(path: str) -> bytes:
-        raise NotFound(path)
+        assert path == "/models/tiny/manifest.json"
+        if content is None:
+            raise NotFound("no manifest")
+        return json.dumps(content).encode()
 
-    assert threshold(SimpleNamespace(read=read), "/models/x") == DEFAULT_THRESHOLD  # type: ignore[arg-type]
+    assert threshold(SimpleNamespace(read=read), "/models/tiny/") == limit  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
