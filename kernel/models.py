@@ -278,8 +278,9 @@ class ModelService:
             waiting.set(model)
             return
         loading = self._kernel.residency.state(model.id) is State.LOADING
-        if loading and isinstance(error, PeerGone):
-            self._event(model, Event.LOST)
+        if isinstance(error, PeerGone):  # what waits goes on waiting for the next start
+            if loading:
+                self._event(model, Event.LOST)
             waiting.fail(error)
             return
         if loading:
