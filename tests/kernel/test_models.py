@@ -353,3 +353,15 @@ def test_a_device_that_gives_up_leaves_the_others_alone(folder: Path) -> None:
         for number in numbers:
             kernel.hosts["cpu0"].release("submit")
             assert program.wait(number).error is None
+
+
+def test_a_model_unloaded_while_room_is_made_is_passed_over(kernel: Inside, program: Program, model: int) -> None:
+    kernel.advance(1)
+    second = program.load("second")
+    kernel.null.answers["plan"] = PlanRows(rows=rows(MEMORY))
+    kernel.null.holds.add("sleep")
+    number = program.send("load_model", path="/models/big")
+    program.call("unload_model", model=second)
+    kernel.null.release("sleep")
+    assert program.wait(number).value["name"] == "big"
+    assert kernel.null.names().count("sleep") == 1 and program.state(model) == "asleep"
