@@ -143,7 +143,12 @@ class InferenceService:
                 raise BadState(f"context {context.id} is lost: open a new one from the text", state=context.status)
             link = model.driver.link
             assert link is not None
-            submit = HostSubmit(work=msgspec.structs.replace(work, model=host_id))
+            submit = HostSubmit(
+                work=msgspec.structs.replace(work, model=host_id),
+                deadline=request.call.deadline,
+                priority=request.call.priority,
+                work_class=request.call.work_class,
+            )
             future = link.stream(submit, self._on_chunk(request, attempt))
         except LlmosError:
             self.left(request.id)
