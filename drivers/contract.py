@@ -282,7 +282,7 @@ class Device(ABC):
 
     @abstractmethod
     def step(self) -> Sequence[StepEvent]:
-        """Advance the accepted requests by one bounded step; what happened, often nothing for requests that do not stream."""
+        """Advance the accepted requests by one bounded step; what happened: often nothing, if nothing streams."""
 
     @abstractmethod
     def memory(self) -> Sequence[Row]:
