@@ -6,7 +6,7 @@ import errno
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.shm import Mapping
@@ -38,6 +38,11 @@ def test_a_part_can_be_mapped(buffer: Path) -> None:
 
 
 @given(offset=st.integers(-10, 5000), length=st.integers(-10, 5000))
+@example(offset=4096, length=0)
+@example(offset=4096, length=1)
+@example(offset=0, length=4097)
+@example(offset=-1, length=1)
+@example(offset=1, length=-1)
 def test_a_slice_lies_inside_or_is_refused(tmp_path_factory: pytest.TempPathFactory, offset: int, length: int) -> None:
     path = tmp_path_factory.getbasetemp() / "slice"
     path.write_bytes(b"x" * 4096)
