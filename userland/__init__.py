@@ -26,6 +26,10 @@ _WHERE = {
 __all__ = ["AsyncClient", "BootFailed", "Client", "NoKernel", "aboot", "aconnect", "boot", "connect"]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """Load what is asked for only then: the command line imports this package for every `--help`."""
     where = _WHERE.get(name)

@@ -57,7 +57,7 @@ class Out:
     def result(self, value: Any) -> bool:
         """With `--json`, print the value on one line; says whether it did."""
         if self.as_json:
-            plain = msgspec.to_builtins(value, str_keys=True)
+            plain = msgspec.to_builtins(value, str_keys=True, order="deterministic")
             self.target.write(json.dumps(plain, ensure_ascii=False) + "\n")
             self.target.flush()
         return self.as_json

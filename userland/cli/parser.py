@@ -106,7 +106,8 @@ class _Help(argparse.Action):
 def _add_argument(parser: argparse.ArgumentParser, argument: Argument) -> None:
     details: dict[str, Any] = {"type": _reader(argument.kind, argument.choices), "help": argument.help}
     if argument.many:
-        details["nargs"] = "+" if argument.required else "*"
+        # Without a default argparse takes "*" for required when it says what is missing.
+        details |= {"nargs": "+"} if argument.required else {"nargs": "*", "default": []}
     elif not argument.required:
         details["nargs"] = "?"
     parser.add_argument(argument.name, metavar=argument.name.upper(), **details)

@@ -72,11 +72,17 @@ class ShellCompleter(Completer):
             yield from (c.name for c in COMMANDS)
         if kind in _HOST or (kind in _PATHS and word.startswith((".", "~"))):
             yield from _host_paths(word)
+        elif kind is Kind.MODEL_PATH and not word.startswith("/"):
+            yield from dict.fromkeys([*self._names(ObjectKind.MODEL), *self._stored()])
         elif kind in _PATHS or kind is Kind.OBJECT:
             yield from self._paths(word)
 
     def _names(self, kind: ObjectKind) -> list[str]:
         return self._asked(kind.value, lambda: [i.name or i.id for i in self._cli.system.objects(kind)])
+
+    def _stored(self) -> list[str]:
+        """Models as their bare names; those of an organisation need their path."""
+        return [path.removeprefix("/models/") for path in self._paths("/models/") if not path.endswith("/")]
 
     def _paths(self, word: str) -> list[str]:
         folder = word.rpartition("/")[0] or "/"
@@ -137,6 +143,11 @@ def _host_paths(word: str) -> Iterator[str]:
     if folder.is_dir():
         for entry in sorted(folder.iterdir()):
             yield (f"{head}/" if head or word.startswith("/") else "") + entry.name + ("/" if entry.is_dir() else "")
+
+
+def question_session() -> PromptSession[str]:
+    """The editor of answers and chats: they are no commands, so nothing is completed or kept in the history file."""
+    return PromptSession()
 
 
 def prompt_session(cli: Cli) -> PromptSession[str]:

@@ -6,6 +6,7 @@ terminal the lines of standard input are run as a script, and the first one that
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from .out import Out, show_error
 from .parser import HelpRequested, UsageError, parse_words
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+_UP_TO_OPERATOR = re.compile(r"""(?:\\.|'[^']*'|"(?:\\.|[^"\\])*"|[^\\'"|>])*""", re.DOTALL)
+"""What stands before the first `|` or `>` that is not quoted."""
 
 
 @dataclass(frozen=True)
@@ -39,24 +42,29 @@ class Line:
 
 def split(text: str) -> Line:
     """Take a line apart. Raises UsageError for open quotes or a redirection without a target."""
-    lexer = shlex.shlex(text, posix=True, punctuation_chars="|>")
-    lexer.whitespace_split = True
-    lexer.commenters = ""
+    found = _UP_TO_OPERATOR.match(text)
+    assert found is not None
+    rest = text[found.end() :]
+    if rest.startswith("|"):
+        program = rest[1:].strip()
+        if not program:
+            raise UsageError("there is no program after |. Try: ps | less")
+        return Line(_words(found[0]), pipe=program)
+    if rest.startswith(">"):
+        sign = ">>" if rest.startswith(">>") else ">"
+        after = rest.removeprefix(sign)
+        target = _words(after)
+        if len(target) != 1 or not _UP_TO_OPERATOR.fullmatch(after):
+            raise UsageError(f"{sign} needs one file name at the end of the line. Try: ps {sign} models.txt")
+        return Line(_words(found[0]), file=target[0], append=sign == ">>")
+    return Line(_words(text))
+
+
+def _words(text: str) -> list[str]:
     try:
-        parts = list(lexer)
+        return shlex.split(text)
     except ValueError as error:
         raise UsageError(f"{error}: {text!r}. Close the quotation, or put a backslash before the quote.") from None
-    for place, part in enumerate(parts):
-        if part == "|":
-            rest = text.split("|", 1)[1].strip()
-            if not rest:
-                raise UsageError("there is no program after |. Try: ps | less")
-            return Line(parts[:place], pipe=rest)
-        if part in (">", ">>"):
-            if len(parts) != place + 2:
-                raise UsageError(f"{part} needs one file name at the end of the line. Try: ps {part} models.txt")
-            return Line(parts[:place], file=parts[place + 1], append=part == ">>")
-    return Line(parts)
 
 
 @contextmanager
@@ -93,7 +101,9 @@ class Shell:
                 return 0
             return self._command(line)
         except UsageError as error:
-            plain_english = error.command is None or len(text.split()) > 2
+            # A line with options, quotes or a pipe was meant as a command.
+            prose = not re.search(r"[\"'|>]| -", text)
+            plain_english = prose and (error.command is None or len(text.split()) > 2)
             hint = f"\nIn plain English: ask {text.strip()}" if plain_english else ""
             sys.stderr.write(f"llmos: {error.text}{hint}\n")
             return USAGE
@@ -122,12 +132,12 @@ def shell() -> int:
     if not sys.stdin.isatty():
         with Cli(Out(), may_boot=True) as cli:
             return script(Shell(cli), iter(sys.stdin))
-    from .prompt import prompt_session
+    from .prompt import prompt_session, question_session
 
     with Cli(Out(), may_boot=True) as cli:
         greet(cli)
         session = prompt_session(cli)
-        cli.ask = session.prompt
+        cli.ask = question_session().prompt
         return converse(Shell(cli), lambda: session.prompt("llmos> "))
 
 

@@ -57,6 +57,7 @@ def test_durations_become_seconds(text: str, seconds: float) -> None:
         ("xyzzy", "Type help"),
         ('run "tiny', "quotation"),
         ("load", "Usage: load MODEL [options]"),
+        ("run", "required: MODEL. "),
         ("load tiny --nope", "--nope"),
         ("load tiny --dtype int3", "not one of float32"),
         ("ps now", "unrecognized"),

@@ -30,6 +30,7 @@ def complete(system: Any) -> Any:
     ("text", "found"),
     [
         ("lo", ["load", "logs"]), ("load /mod", ["/models/"]), ("load /models/nu", ["/models/null"]),
+        ("load fo", ["fox"]), ("run nu", ["null"]),
         ("load x --dev", ["--device"]), ("load x --device n", ["null0"]), ("load x --dtype f", ["float32", "float16"]),
         ("unload f", ["fox"]), ("driver re", ["restart", "reset"]), ("driver restart nu", ["null0"]),
         ("help unl", ["unload"]), ("xyzzy a", []), ("wait ", []), ('run "a', []), ("stat fo", ["fox"]),

@@ -29,14 +29,18 @@ from llmos.userland.cli.shell import Line, Shell, converse, script, split
         ("", Line([])), ("ps", Line(["ps"])), ('run tiny "a | b > c"', Line(["run", "tiny", "a | b > c"])),
         ("ps | grep x | wc -l", Line(["ps"], pipe="grep x | wc -l")), ("ps > a.txt", Line(["ps"], file="a.txt")),
         ("ps >> 'a b'", Line(["ps"], file="a b", append=True)), ("ls|cat", Line(["ls"], pipe="cat")),
-        ("run tiny it\\'s", Line(["run", "tiny", "it's"])),
+        ("run tiny it\\'s", Line(["run", "tiny", "it's"])), ('run tiny "|"', Line(["run", "tiny", "|"])),
+        ("run tiny '>' \\>", Line(["run", "tiny", ">", ">"])), ("ps>a", Line(["ps"], file="a")),
+        ("""run tiny "a|b" 'it > "' | grep "c|d" """, Line(["run", "tiny", "a|b", 'it > "'], pipe='grep "c|d"')),
     ],
 )  # fmt: skip
 def test_a_line_is_taken_apart(text: str, line: Line) -> None:
     assert split(text) == line
 
 
-@pytest.mark.parametrize("text", ['run "tiny', "ps |", "ps >", "ps > a b", "ps | "])
+@pytest.mark.parametrize(
+    "text", ['run "tiny', "ps |", "ps >", "ps > a b", "ps | ", "ps > a | cat", "ps > a|b", "ps > a > b"]
+)
 def test_what_cannot_be_taken_apart_is_explained(text: str) -> None:
     with pytest.raises(UsageError):
         split(text)

@@ -68,9 +68,16 @@ def _answer(cli: Cli, model: Model, content: Any, values: Namespace) -> Inferenc
             cli.out.line(inference.text)
     else:
         with model.infer_stream(content, **options) as stream:
-            for chunk in stream:
-                if not cli.out.result(chunk):
-                    cli.out.said(chunk.text)
+            said = False
+            try:
+                for chunk in stream:
+                    if not cli.out.result(chunk):
+                        cli.out.said(chunk.text)
+                        said = True
+            except LlmosError:
+                if said:
+                    cli.out.line()
+                raise
             inference = stream.result
         if not cli.out.result(inference):
             cli.out.line()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -44,9 +45,11 @@ def device_row(info: ObjectInfo) -> Row:
     f = info.fields
     free = f.get("free", 0)
     used = max(0, info.bytes - free)
+    # A device whose driver is down has told no size: nothing is known of its memory.
+    sizes = [text.size(size) for size in (info.bytes, used, free)] if info.bytes else [""] * 3
     share = f"{100 * used / info.bytes:.0f} %" if info.bytes else ""
     return (
-        info.name, info.state, info.health, text.size(info.bytes), text.size(used), text.size(free), share,
+        info.name, info.state, info.health, *sizes, share,
         f.get("description", "") or f.get("cause", ""),
     )  # fmt: skip
 
@@ -131,7 +134,7 @@ def why(cli: Cli, values: Namespace) -> int:
         return 0
     if not reasons:
         raise NotFound(f"nothing is known about {values.object!r}: see ps, tasks, devices, drivers for names and ids")
-    for reason in reasons:
+    for reason in sorted(reasons, key=lambda reason: reason.at or math.inf):
         rule = f"  (rule: {reason.rule})" if reason.rule else ""
         cli.out.line(f"{text.clock(reason.at) if reason.at else 'now':19}  {reason.text}{rule}")
     return 0

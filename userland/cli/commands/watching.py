@@ -46,7 +46,7 @@ def _view(cli: Cli) -> Any:
     sessions, flying = (metrics.get(name) for name in ("llmos_sessions", "llmos_requests_in_flight"))
     head = (
         f"llmos {facts.fields['version']}, pid {facts.fields['pid']}, up {text.ago(facts.since).removesuffix(' ago')}, "
-        f"{sessions.value if sessions else 0:.0f} sessions, {flying.value if flying else 0:.0f} requests in flight"
+        f"sessions: {sessions.value if sessions else 0:.0f}, requests in flight: {flying.value if flying else 0:.0f}"
     )
     devices = [device_row(info) for info in system.devices()]
     models = [model_row(info) for info in system.models()]
