@@ -27,7 +27,10 @@ async def test_many_calls_are_in_flight_at_once(fake: Any) -> None:
         assert [entry.path for entry in await asyncio.gather(*tasks)] == [f"/{n}" for n in range(50)]
 
 
-async def test_cancelling_a_task_cancels_its_request_and_waits_for_the_end(fake: Any) -> None:
+async def test_cancelling_a_task_cancels_its_request_and_waits_for_the_end(
+    fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llmos.userland.aio._AFTER_CANCEL", 1e6)
     fake.on("cancel", lambda request: request.reply({"id": "t", "state": "cancelled"}))
     fake.on("stat_object", lambda request: request.reply(INFO))
     async with await AsyncClient.connect(fake.address) as client:

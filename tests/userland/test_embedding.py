@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,9 +66,6 @@ def test_connect_joins_the_running_kernel(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_a_kernel_that_dies_is_an_error_and_not_a_hang(folder: Path) -> None:
-    import os
-    import signal
-
     with boot(drivers=["null0"], home=folder) as system:
         pid = system.stat().fields["pid"]
         os.kill(pid, signal.SIGKILL)
@@ -76,6 +75,16 @@ def test_a_kernel_that_dies_is_an_error_and_not_a_hang(folder: Path) -> None:
         with pytest.raises(NoKernel):
             system.stat()
     assert left() == []
+
+
+@pytest.mark.slow
+def test_the_quickstart_runs(root: Path, folder: Path) -> None:
+    env = {**os.environ, "LLMOS_HOME": str(folder), "LLMOS_LOAD_DRIVERS": "cpu0,models"}
+    script = root / "docs/examples/quickstart.py"
+    command = [sys.executable, "-W", "error", str(script)]
+    shown = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "tiny awake" in shown.stdout
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
