@@ -19,7 +19,7 @@ from llmos.syscalls.types import ALL_RIGHTS, BufferOut, BufferRef, Data, Done, E
 from llmos.syscalls.wire import LIMITS
 
 from .link import Link
-from .namespace import MountPoint
+from .namespace import MountPoint, told_from_outside
 from .objects import BufferObject, FileObject
 from .pending import Future
 from .policy import KERNEL_FILESYSTEM
@@ -63,7 +63,8 @@ class FileService:
         else:
             _, link = await self._link(point, path)
             start = inner.rstrip("/") + after.removeprefix(path.rstrip("/")) if after else ""
-            found = await link.call(HostList(source=point.source, path=inner, after=start))
+            with told_from_outside(inner, path):
+                found = await link.call(HostList(source=point.source, path=inner, after=start))
         entries = {entry.path: entry for entry in (_outer(e, inner, path) for e in found)}
         entries.update({entry.path: entry for entry in mounted})
         return sorted((e for e in entries.values() if e.path > after), key=lambda e: e.path)[:PAGE_ENTRIES]
@@ -78,14 +79,16 @@ class FileService:
         if point.filesystem == KERNEL_FILESYSTEM:
             return _outer(self._proc.stat(point.source, inner), inner, path)
         _, link = await self._link(point, path)
-        return _outer(await link.call(HostStat(source=point.source, path=inner)), inner, path)
+        with told_from_outside(inner, path):
+            return _outer(await link.call(HostStat(source=point.source, path=inner)), inner, path)
 
     async def remove(self, session: Session, path: str) -> Done:
         point, inner = session.mounts.writable(path)
         if point.filesystem == KERNEL_FILESYSTEM:
             raise NotSupported(f"{path} is made by the kernel and cannot be removed", why="not a stored file")
         _, link = await self._link(point, path)
-        return await link.call(HostRemove(source=point.source, path=inner))
+        with told_from_outside(inner, path):
+            return await link.call(HostRemove(source=point.source, path=inner))
 
     async def search(
         self, session: Session, path: str, query: str, filters: dict[str, object], limit: int
@@ -95,7 +98,8 @@ class FileService:
             raise NotSupported(f"{path} is made by the kernel and has no index; list it", why="not searchable")
         _, link = await self._link(point, path)
         call = HostSearch(source=point.source, path=inner, query=query, filters=filters, limit=limit)
-        hits = await link.call(call)
+        with told_from_outside(inner, path):
+            hits = await link.call(call)
         return [msgspec.structs.replace(hit, path=_outside(hit.path, inner, path)) for hit in hits]
 
     async def control(self, point: MountPoint, action: str, options: dict[str, object]) -> dict[str, object]:
@@ -128,9 +132,10 @@ class FileService:
         else:
             driver, link = await self._link(point, path)
             call = HostOpen(source=point.source, path=inner, mode=mode, expected_version=expected)
-            opened = await self._kernel.runner.kept(
-                link.call(call), lambda late: link.call(HostClose(token=late.token, discard=mode != "r"))
-            )
+            with told_from_outside(inner, path):
+                opened = await self._kernel.runner.kept(
+                    link.call(call), lambda late: link.call(HostClose(token=late.token, discard=mode != "r"))
+                )
             found.driver, found.link, found.token = driver, link, opened.token
             found.bytes, found.version = opened.bytes, opened.version
         rights = ALL_RIGHTS - ({Right.WRITE} if mode == "r" else set())

@@ -16,6 +16,7 @@ from llmos.syscalls.errors import (
 from llmos.syscalls.types import Kind, LoadOptions, Plan
 
 from .eviction import make_room
+from .namespace import told_from_outside
 from .objects import ModelObject
 from .recipes import held, owned, predicted, recipe, short_name, tell
 from .residency import Event, Sleep, State
@@ -47,7 +48,8 @@ class ModelService:
         await self._kernel.supervisor.wait_ready(driver)
         assert driver.link is not None
         located = driver.link.call(HostLocate(source=point.source, path=inner))
-        return driver, await self._kernel.runner.kept(located, lambda late: self.release(driver, late))
+        with told_from_outside(inner, path):
+            return driver, await self._kernel.runner.kept(located, lambda late: self.release(driver, late))
 
     def release(self, driver: Driver, located: Located) -> None:
         if driver.link is not None and located.token:
@@ -80,6 +82,9 @@ class ModelService:
             return known
         name = options.name or short_name(path)
         holder = self.named(name)
+        if holder is not None and holder.loading is not None:
+            self.release(files, located)
+            raise Unavailable(f"{name} is {holder.status}; try again when that is done", retry_after_ms=1000)
         if holder is not None and not options.replace:
             self.release(files, located)
             raise Exists(

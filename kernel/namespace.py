@@ -6,10 +6,12 @@ sees `..`, an empty part or a relative path. Pure: no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from llmos.syscalls.errors import BadArgument, Exists, NotFound, ReadOnly
+from llmos.syscalls.errors import BadArgument, Exists, LlmosError, NotFound, ReadOnly
 
 MAX_PATH = 4096
 MODES = ("ro", "rw")
@@ -37,6 +39,17 @@ def normalize(path: str) -> str:
 
 def _bad(path: str, problem: str, want: str) -> BadArgument:
     return BadArgument(f"the path {path!r} {problem}; expected {want}", name="path", got=path, want=want)
+
+
+@contextmanager
+def told_from_outside(inner: str, path: str) -> Iterator[None]:
+    """A file system knows its own paths only: where its errors name `inner`, they are to name the program's `path`."""
+    try:
+        yield
+    except LlmosError as error:
+        named = rf"(?<![^\s'\"(]){re.escape(inner)}(?=[\s'\":;,)@]|$)"
+        error.text = re.sub(named, lambda _: path, error.text)
+        raise
 
 
 def check_mode(mode: str) -> str:
@@ -105,7 +118,10 @@ class MountTable:
         prefix = path
         while prefix not in self._points:
             if prefix == "/":
-                raise NotFound(f"{path} is below no mount point of this session; mounted are {self._known()}")
+                raise NotFound(
+                    f"{path} is below no mount point of this session; mounted are {self._known()}. "
+                    f"A folder of the host is mounted first, or named file:{path}"
+                )
             prefix = prefix.rpartition("/")[0] or "/"
         point = self._points[prefix]
         return point, _join(point.root, path if prefix == "/" else path[len(prefix) :])

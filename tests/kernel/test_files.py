@@ -38,6 +38,21 @@ def test_a_mount_below_another_shows_in_its_list(kernel: Inside, program: Progra
     assert program.call("stat_path", path="/home/deep")["path"] == "/home/deep"
 
 
+def test_errors_of_a_file_system_name_the_path_of_the_program(kernel: Inside, program: Program) -> None:
+    program.call("mount_fs", system=program.system, path="/home/deep", filesystem="files", source="/", mode="rw")
+    for call, more in {
+        "list_dir": {}, "stat_path": {}, "open_file": {}, "remove_path": {}, "search_fs": {"query": "x"},
+    }.items():  # fmt: skip
+        host = call.partition("_")[0]
+        for path, inner, said in (
+            ("/home/x", "/x", "no '/x': /x/y, /x@2; or/x"), ("/home/deep", "/", "/ is not; /@2 (/)"),
+        ):  # fmt: skip
+            kernel.files.answers[host] = NotFound(said)
+            told = str(program.error(call, path=path, **more))
+            wanted = {"/x": "no '/home/x': /x/y, /home/x@2; or/x", "/": "/home/deep is not; /home/deep@2 (/home/deep)"}
+            assert told == wanted[inner]
+
+
 def test_long_folders_come_in_pages(kernel: Inside, program: Program) -> None:
     kernel.files.answers["list"] = [{"path": f"/d/{n:04}", "kind": "file"} for n in range(1200)]
     first = program.call("list_dir", path="/home/d")
