@@ -255,6 +255,16 @@ def test_a_model_that_is_lost_while_it_wakes_stays_lost(kernel: Inside, program:
     assert program.state(model) == "awake"
 
 
+def test_a_device_that_ends_while_a_wake_is_planned_leaves_the_model_lost(
+    kernel: Inside, program: Program, model: int
+) -> None:
+    program.control(model, "sleep")
+    kernel.null.holds.add("plan")
+    number = control(program, model, "wake")
+    kernel.null.dies()
+    assert isinstance(program.wait(number).error, PeerGone) and program.state(model) == "lost"
+
+
 def test_a_request_that_waits_for_a_lost_wake_runs_after_the_next_start(
     kernel: Inside, program: Program, model: int
 ) -> None:
@@ -365,3 +375,14 @@ def test_a_model_unloaded_while_room_is_made_is_passed_over(kernel: Inside, prog
     kernel.null.release("sleep")
     assert program.wait(number).value["name"] == "big"
     assert kernel.null.names().count("sleep") == 1 and program.state(model) == "asleep"
+
+
+def test_a_name_whose_model_is_on_its_way_cannot_be_taken_over(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "sleep")
+    kernel.null.holds.add("wake")
+    waking = control(program, model, "wake")
+    for replace in (False, True):
+        error = program.error("load_model", path="/models/other", options={"name": "tiny", "replace": replace})
+        assert isinstance(error, Unavailable)
+    kernel.null.release("wake")
+    assert program.wait(waking).error is None
