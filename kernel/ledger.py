@@ -103,7 +103,7 @@ class Ledger:
             row.admitted = (row.admitted or 0) + count
         return Reason(
             code="memory.admitted",
-            text=f"{size_text(needed)} of {size_text(free)} free on {device}",
+            text=f"it takes {size_text(needed)} of {device}, {size_text(free)} were free",
             numbers={"needed": needed, "free": free, "total": place.total},
         )
 

@@ -26,6 +26,7 @@ T = TypeVar("T")
 F = TypeVar("F")
 
 Send = Callable[[Sequence[bytes]], None]
+_DOING = {"submit": "while it answered", "load": "while it loaded the model", "wake": "while it woke the model"}
 _SPECS = {spec.cls: spec for spec in HOST_CALLS.values()}
 
 
@@ -141,4 +142,5 @@ class Link:
         self._gone = cause
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            call.future.fail(PeerGone(f"driver {self.name} ended while it ran {call.spec.name}: {cause}"))
+            doing = _DOING.get(call.spec.name, f"during {call.spec.name}")
+            call.future.fail(PeerGone(f"driver {self.name} ended {doing}: {cause}"))

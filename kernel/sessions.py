@@ -138,7 +138,8 @@ class SessionService:
         session.handle = kernel.add_object(mine, session, ALL_RIGHTS)
         session.roots[mine.id] = session.handle
         kernel.instruments.sessions.set(len(self.by_id))
-        kernel.log("session", f"{program!r} (pid {peer.pid}, uid {peer.uid}) opened {session.id}", session.id)
+        text = f"{program!r} (pid {peer.pid}, uid {peer.uid}) opened {session.id}"
+        kernel.log("session", text, session.id, level="debug")
         kernel.emit("session", session.id, state="open", program=program)
         return session
 
@@ -271,7 +272,7 @@ class SessionService:
         if self.by_id.pop(session.id, None) is None:
             return
         kernel = self._kernel
-        kernel.log("session", f"{session.id} ({session.program!r}) has ended: {why}", session.id)
+        kernel.log("session", f"{session.id} ({session.program!r}) has ended: {why}", session.id, level="debug")
         self._disconnect(session)
         for request in {r.id: r for r in session.requests.values()}.values():
             kernel.dispatcher.cancel(request)

@@ -27,6 +27,8 @@ async def load_model(request: Request, call: calls.LoadModel) -> ModelInfo:
     model = await kernel.models.load(request, driver, options, base, call.path)
     if not kernel.models.ready_to_run(model):
         await kernel.models.wake(model)
+    if call.device is None and base is None:
+        request.because("device.placed", f"{driver.name} was chosen", "accelerators before the CPU")
     return model_info(request, model)
 
 
@@ -50,9 +52,7 @@ def _device(request: Request) -> Driver:
     if not usable:
         states = ", ".join(f"{d.name} is {d.driver.state.value}" for d in allowed)
         raise Unavailable(f"load_model: no device can take a model now: {states}", retry_after_ms=1000)
-    best = min(usable, key=lambda d: (_preference(d.name), d.name))
-    request.because("device.placed", f"{best.name} was chosen", "accelerators before the CPU", devices=len(usable))
-    return best.driver
+    return min(usable, key=lambda d: (_preference(d.name), d.name)).driver
 
 
 def _preference(name: str) -> int:

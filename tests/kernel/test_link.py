@@ -108,7 +108,16 @@ def test_events_and_beats_are_handed_back(host: Host) -> None:
         pack(MessageKind.BEAT, 0, "", {"seq": "x"}),
         pack(MessageKind.CALL, 1, "hello", {}),
     ],
-    ids=["no message", "one frame", "unknown request", "unknown event", "unknown stream", "no items", "bad beat", "call"],
+    ids=[
+        "no message",
+        "one frame",
+        "unknown request",
+        "unknown event",
+        "unknown stream",
+        "no items",
+        "bad beat",
+        "call",
+    ],
 )
 def test_what_does_not_fit_is_garbage(host: Host, frames: list[bytes]) -> None:
     assert isinstance(host.link.receive(frames), Garbage)
