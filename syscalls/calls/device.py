@@ -6,12 +6,14 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ..errors import NoDeviceMemory, NoResources, NotSupported, Unavailable
+from ..errors import BadState, DriverFailed, NoDeviceMemory, NoResources, NotSupported, Unavailable
 from ..spec import Call
 from ..types import Buffer, Handle, Kind, Lease, Right
 
 
-class AllocGpu(Call[Lease], name="alloc_gpu", errors=(NoDeviceMemory, NotSupported, Unavailable)):
+class AllocGpu(
+    Call[Lease], name="alloc_gpu", errors=(NoDeviceMemory, NotSupported, Unavailable, DriverFailed, BadState)
+):
     """Reserve bytes of a device: the ledger gives them to nobody else until the lease ends."""
 
     device: Annotated[Handle, Kind.DEVICE, Right.CREATE, "the device; cpu devices lease host memory"]

@@ -6,11 +6,13 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ..errors import BadState, Busy, NoDeviceMemory, NotSupported, PeerGone, Unavailable
+from ..errors import (
+    BadState, Busy, DeviceFault, DriverFailed, NoDeviceMemory, NotFound, NotSupported, PeerGone, Unavailable,
+)  # fmt: skip
 from ..spec import Call, Stream
 from ..types import Chunk, Context, EmbedOptions, Handle, Inference, Input, Kind, Right, Sampling
 
-FAILURES = (Busy, Unavailable, PeerGone, NoDeviceMemory, BadState, NotSupported)
+FAILURES = (Busy, Unavailable, PeerGone, DriverFailed, DeviceFault, NoDeviceMemory, BadState, NotFound, NotSupported)
 
 
 class Infer(Call[Inference], name="infer", errors=FAILURES):
@@ -42,7 +44,7 @@ class Embed(Call[Inference], name="embed", errors=FAILURES):
     options: Annotated[EmbedOptions, "pooling, normalisation, truncation"] = EmbedOptions()
 
 
-class OpenContext(Call[Context], name="open_context", errors=(NoDeviceMemory, BadState, Unavailable, NotSupported)):
+class OpenContext(Call[Context], name="open_context", errors=FAILURES):
     """Open a conversation whose cached state stays on the device; with `parent`, a copy of another one."""
 
     model: Annotated[Handle, Kind.MODEL, Right.CREATE, "the model"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from ..errors import (
-    BadModel, Busy, DriverFailed, Exists, NoDeviceMemory, NotFound, NotSupported, PeerGone, ReadOnly, Unavailable,
+    BadModel, BadState, Busy, DeviceFault, DriverFailed, Exists, NoDeviceMemory, NotDirectory, NotFound, NotSupported,
+    PeerGone, ReadOnly, Unavailable,
 )  # fmt: skip
 from ..spec import Call
 from ..types import Freed, Handle, Kind, LoadOptions, ModelInfo, Right, Task, TransformRecipe
@@ -14,7 +15,10 @@ from ..types import Freed, Handle, Kind, LoadOptions, ModelInfo, Right, Task, Tr
 class LoadModel(
     Call[ModelInfo],
     name="load_model",
-    errors=(NotFound, BadModel, NoDeviceMemory, NotSupported, Unavailable, DriverFailed, Exists, PeerGone),
+    errors=(
+        NotFound, NotDirectory, BadModel, NoDeviceMemory, NotSupported, Unavailable, DriverFailed, DeviceFault,
+        Exists, PeerGone, BadState, Busy,
+    ),
 ):
     """Load a model (or, with `base`, an adapter for a loaded one) onto a device. Loading what is loaded shares it."""
 
@@ -24,7 +28,7 @@ class LoadModel(
     options: Annotated[LoadOptions, "dtype, name, pin, keep_alive, dry_run, ..."] = LoadOptions()
 
 
-class UnloadModel(Call[Freed], name="unload_model", errors=(Busy,)):
+class UnloadModel(Call[Freed], name="unload_model", errors=(Busy, NotFound, PeerGone)):
     """Take a model off its device and return the bytes freed."""
 
     model: Annotated[Handle, Kind.MODEL, Right.MANAGE, "the model"]

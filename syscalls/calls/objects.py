@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from ..errors import BadState, NotFound, NotSupported
+from ..errors import (
+    BadModel, BadState, Busy, Conflict, DriverFailed, Exists, NoDeviceMemory, NoSpace, NotDirectory, NotFound,
+    NotSupported, PeerGone, ReadOnly, Unavailable,
+)  # fmt: skip
 from ..spec import Call
 from ..types import Handle, Kind, ObjectInfo, Right
 
@@ -23,7 +26,14 @@ class StatObject(Call[ObjectInfo], name="stat_object", errors=(NotFound,)):
     handle: Annotated[Handle, Right.READ, "any handle"]
 
 
-class ControlObject(Call[ObjectInfo], name="control_object", errors=(BadState, NotSupported, NotFound)):
+class ControlObject(
+    Call[ObjectInfo],
+    name="control_object",
+    errors=(
+        BadState, NotSupported, NotFound, Busy, Unavailable, PeerGone, DriverFailed, NoDeviceMemory, BadModel,
+        ReadOnly, NoSpace, NotDirectory, Exists, Conflict,
+    ),
+):  # fmt: skip
     """Act on one object; the actions of each kind stand in the manual page."""
 
     handle: Annotated[Handle, "an object; the action needs MANAGE (adapters and alias: WRITE)"]

@@ -6,7 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ..errors import Denied, NoResources, NotFound, NotSupported
+from ..errors import (
+    Conflict, Denied, Exists, NoResources, NoSpace, NotDirectory, NotFound, NotSupported, PeerGone, ReadOnly,
+)  # fmt: skip
 from ..spec import Call
 from ..types import Done, Handle, NewHandle, Revoked, Right, Rights, Welcome
 
@@ -20,8 +22,15 @@ class Hello(Call[Welcome], name="hello", errors=(NotSupported, NoResources)):
     resume: Annotated[str | None, "token of an earlier session of the same process, to take it up again"] = None
 
 
-class CloseHandle(Call[Done], name="close_handle"):
-    """Give a handle up. Closing the last handle of an object ends the object, unless others derived from it remain."""
+class CloseHandle(
+    Call[Done],
+    name="close_handle",
+    errors=(NoSpace, Conflict, Exists, ReadOnly, NotFound, NotDirectory, PeerGone),
+):
+    """Give a handle up. Closing the last handle of an object ends the object, unless others derived from it remain.
+
+    The errors are those of a file that was written: it is published now.
+    """
 
     handle: Annotated[Handle, "any handle of this session"]
 

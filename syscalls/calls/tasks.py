@@ -6,12 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ..errors import NoResources, NotFound
+from ..errors import Exists, NoResources, NotFound, ReadOnly
 from ..spec import Call
 from ..types import GrantTo, Handle, Kind, Limits, MountTo, Right, Task, TaskResult, TaskState
 
 
-class SpawnProgram(Call[Task], name="spawn_program", errors=(NotFound, NoResources)):
+class SpawnProgram(Call[Task], name="spawn_program", errors=(NotFound, NoResources, ReadOnly, Exists)):
     """Start a program with exactly these handles and mounts, and no other authority. Only for the kernel's own user."""
 
     system: Annotated[Handle, Kind.SYSTEM, Right.CREATE, "the system"]
