@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import resource
 import signal
 import socket
 import sys
@@ -187,8 +188,16 @@ def open_standard_files() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
+def take_all_descriptors() -> None:
+    """Each connection takes one, and libzmq aborts the process when it has none left to accept another."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     open_standard_files()
+    take_all_descriptors()
     options = parse(argv)
     os.umask(0o077)
     try:

@@ -71,7 +71,13 @@ class Child:
         assert self._process.stdout is not None
         self._output = self._process.stdout.fileno()
         os.set_blocking(self._output, False)
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            self._process.kill()
+            self._process.wait()
+            self._process.stdout.close()
+            raise
         watcher.watch(self._pidfd, self._exited)
         watcher.watch(self._output, self._readable)
 

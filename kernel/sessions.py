@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -329,8 +330,10 @@ class SessionService:
         if process is None:
             try:
                 process = Process(os.pidfd_open(pid))
-            except ProcessLookupError:
-                raise Denied(f"process {pid} has ended", missing="process") from None
+            except OSError as error:
+                if error.errno == errno.EMFILE:
+                    raise NoResources("the kernel has no file descriptor left", what="descriptors") from None
+                raise Denied(f"process {pid} has ended or cannot be watched: {error}", missing="process") from None
             self._processes[pid] = process
             self._kernel.watcher.watch(process.fd, lambda: self._died(pid))
         process.sessions[session.id] = session

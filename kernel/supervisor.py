@@ -162,14 +162,19 @@ class Supervisor:
         argv = [sys.executable, "-P", "-m", "llmos.drivers.host", driver.name, "--socket", self._endpoint]
         driver.beat = Beat(seq=0, steps=0, busy_with="start", may_take_s=driver.settings.start_s)
         driver.link = Link(driver.name, self._runner, lambda frames: self._to_host(driver, frames))
-        driver.child = Child(
-            argv,
-            self._environment(driver),
-            self._runner,
-            self._watcher,
-            lambda status: self._exited(driver, status),
-            lambda line: self._line(driver, line),
-        )
+        try:
+            driver.child = Child(
+                argv,
+                self._environment(driver),
+                self._runner,
+                self._watcher,
+                lambda status: self._exited(driver, status),
+                lambda line: self._line(driver, line),
+            )
+        except OSError as error:
+            driver.link, driver.cause = None, f"its process could not be started: {error}"
+            self._after_crash(driver, driver.cause)
+            return
         self._by_pid[driver.child.pid] = driver
         self._change(driver, DriverState.STARTING)
         self._expect(driver, driver.settings.start_s)
