@@ -52,7 +52,7 @@ def test_every_call_has_a_whole_page(spec: CallSpec) -> None:
     assert page.split("\n")[1] == f"# {spec.name}"
     for title in GENERATE.SECTIONS:
         assert section(page, title), f"docs/syscalls/{spec.name}.md: write its section {title}"
-    causes = re.findall(r"((?:`[A-Z]\w+`(?:, )?)+):", section(page, "Errors"))  # `Busy`: ...  `ReadOnly`, `NoSpace`: ...
+    causes = re.findall(r"((?:`[A-Z]\w+`(?:, )?)+):", section(page, "Errors"))  # `Busy`: why
     named = {name for names in causes for name in re.findall(r"`(\w+)`", names)}
     listed = {cls.__name__ for cls in spec.errors}
     assert listed <= named, f"{spec.name}.md: say when it answers {listed - named}"
