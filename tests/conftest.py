@@ -25,6 +25,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """The environment that tests and the processes they start see: nothing of the user's, no network, one thread."""
     os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.gettempdir()  # pytest's own folders stay where they are
     tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="lt-")
+    # Tests with a second user reach sockets below it; the folders of parallel test processes lie in one another.
+    Path(tempfile.tempdir).chmod(0o711)
     home = Path(tempfile.tempdir, "home")
     home.mkdir()
     if Path("/dev/shm").is_dir():

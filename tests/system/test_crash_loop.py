@@ -1,5 +1,6 @@
 """A driver that crashes again and again is declared failed: calls say so at once, `reset` tries again."""
 
+import pytest
 from __future__ import annotations
 
 from pathlib import Path
@@ -17,6 +18,7 @@ def reset(client: RawClient) -> None:
     client.await_driver("ready")
 
 
+@pytest.mark.slow
 def test_a_crash_loop_ends_in_failed_and_reset_works(folder: Path) -> None:
     write_model(folder / "home/models/null")
     with running(folder, FEW) as kernel, kernel.client() as client:
