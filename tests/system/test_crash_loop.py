@@ -1,9 +1,10 @@
 """A driver that crashes again and again is declared failed: calls say so at once, `reset` tries again."""
 
-import pytest
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
 
 from llmos.syscalls.errors import BadState, DriverFailed, PeerGone
 from system.kernel_process import running
@@ -19,6 +20,7 @@ def reset(client: RawClient) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_crash_loop_ends_in_failed_and_reset_works(folder: Path) -> None:
     write_model(folder / "home/models/null")
     with running(folder, FEW) as kernel, kernel.client() as client:
