@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -141,3 +142,16 @@ def test_output_that_was_not_read_before_the_end_is_not_lost(loop: Loop) -> None
     os.waitid(os.P_PID, started.child.pid, os.WEXITED | os.WNOWAIT)
     started.wait()
     assert started.lines == [f"line {number}" for number in range(2000)]
+
+
+def test_a_child_that_cannot_be_watched_is_not_left_running(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pid: int) -> int:
+        started.append(pid)
+        raise OSError(errno.EMFILE, "too many open files")
+
+    started: list[int] = []
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with pytest.raises(OSError, match="too many"):
+        Started(loop, "import time; time.sleep(600)")
+    with pytest.raises(ChildProcessError):
+        os.waitpid(started[0], 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -270,3 +271,14 @@ def test_what_waits_at_the_end_is_answered(kernel: Inside, program: Program) -> 
     number = program.send("watch_events", system=program.system)
     kernel.kernel.end_requests()
     assert isinstance(program.wait(number).error, Cancelled)
+
+
+def test_without_a_descriptor_for_its_process_no_session_is_opened(
+    kernel: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    error = hello_error(kernel)
+    assert isinstance(error, NoResources) and error.what == "descriptors"

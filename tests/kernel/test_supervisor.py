@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import textwrap
@@ -383,3 +384,16 @@ def test_an_observer_may_ignore_everything() -> None:
     observer = Observer()
     for told in (observer.driver_ready, observer.driver_lost, observer.driver_event, observer.driver_changed):
         assert told.__doc__ is None
+
+
+def test_a_host_that_cannot_be_started_is_tried_again(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = hosts.add()
+
+    def refuse(pid: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    hosts.supervisor.start(driver)
+    assert driver.child is None and "too many open files" in driver.cause
+    assert hosts.seen.states[-1] == "backoff"
+    hosts.supervisor.stop(driver)
