@@ -1,7 +1,7 @@
 """The one loop: two sockets, file descriptors of children and peers, timers. Everything else is called from here.
 
 Not asyncio, and epoll on the sockets' own descriptors instead of `zmq.Poller`: both add less to each message, see
-`docs/benchmarks/ipc.md`. One thread, so no locks.
+`docs/benchmarks/README.md`. One thread, so no locks.
 """
 
 from __future__ import annotations
