@@ -80,9 +80,10 @@ def test_kill_9_of_the_kernel_takes_its_hosts_with_it(folder: Path) -> None:
 def test_sigterm_lets_running_requests_end(folder: Path) -> None:
     write_model(folder / "home/models/null")
     with running(folder) as kernel, kernel.client() as client, kernel.connection() as late:
-        number = client.start(client.load("null"), "!slow 20; abcdefghij", "infer_stream")
+        number = client.start(client.load("null"), "!slow 150; abcdefghij", "infer_stream")
         client.first_chunk(number)
         kernel.signal(signal.SIGTERM)
+        client.await_driver("stopping")
         assert isinstance(late.error("hello", protocol=1, program="late"), NoResources)
         assert client.wait(number).value["choices"][0]["text"] == "abcdefghij"
         assert kernel.ended() == 0
