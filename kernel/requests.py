@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .session import Session
 
 
+_JOINED_TOKENS = 2048
+
+
 class Request:
     """The context a handler gets: who asks, with which checked handles, and how to answer."""
 
@@ -142,7 +145,11 @@ class Request:
 
     def _stalled_reader(self, seconds: float) -> None:
         self.stalled = None
-        self.kernel.interrupt(self, TimedOut(f"the reader of {self.spec.name} took nothing for {seconds:g} s"))
+        self.interrupt(TimedOut(f"the reader of {self.spec.name} took nothing for {seconds:g} s"))
+
+    def interrupt(self, error: LlmosError) -> None:
+        """End the request with an error while it runs."""
+        self.kernel.interrupt(self, error)
 
     def because(self, code: str, text: str, rule: str = "", **numbers: float | int | str) -> Reason:
         """Note a decision; it travels with the answer and is what `why` shows."""
@@ -152,9 +159,12 @@ class Request:
 
 
 def merge_chunks(backlog: list[Any], item: Chunk) -> None:
-    """Join a chunk to the waiting one of the same choice, so that a slow reader costs one chunk per choice."""
-    for position, waiting in enumerate(backlog):
+    """Join a chunk to the newest one of its choice, so that a slow reader costs few chunks, each of modest size."""
+    for position in range(len(backlog) - 1, -1, -1):
+        waiting = backlog[position]
         if waiting.index == item.index:
+            if len(waiting.tokens) + len(item.tokens) > _JOINED_TOKENS:
+                break
             logprobs = None if item.logprobs is None else [*(waiting.logprobs or []), *item.logprobs]
             backlog[position] = Chunk(
                 index=item.index,

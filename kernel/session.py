@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from llmos.syscalls.errors import TooLarge
 from llmos.syscalls.types import Handle, Limits
 from llmos.syscalls.wire import MessageKind, pack, pack_header
 
@@ -156,5 +157,19 @@ class Session:
         if self._chunks:
             items = msgspec.to_builtins(self._chunks, builtin_types=(bytes,))
             self._chunks = []
-            number = items[0][0] if len({n for n, _ in items}) == 1 else 0
-            self.send(pack(MessageKind.CHUNK, number, "", {"items": items}))
+            self._send_items(items)
+
+    def _send_items(self, items: list[Any]) -> None:
+        """One frame for all, or as few as the size of a message allows."""
+        number = items[0][0] if len({n for n, _ in items}) == 1 else 0
+        try:
+            frames = pack(MessageKind.CHUNK, number, "", {"items": items})
+        except TooLarge as error:
+            if len(items) > 1:
+                middle = len(items) // 2
+                self._send_items(items[:middle])
+                self._send_items(items[middle:])
+            elif number in self.requests:
+                self.requests[number].interrupt(error)
+            return
+        self.send(frames)

@@ -117,6 +117,17 @@ def test_waiting_chunks_of_one_choice_are_joined() -> None:
     assert backlog[0].logprobs == [first, first] and backlog[1].logprobs is None
 
 
+def test_joined_chunks_stay_of_modest_size_and_in_order() -> None:
+    backlog: list[Any] = []
+    for start in range(0, 6000, 1000):
+        for index in (0, 1):
+            merge_chunks(backlog, Chunk(index=index, text="", tokens=list(range(start, start + 1000))))
+    for index in (0, 1):
+        mine = [chunk.tokens for chunk in backlog if chunk.index == index]
+        assert [len(tokens) for tokens in mine] == [2000, 2000, 2000]
+        assert [token for tokens in mine for token in tokens] == list(range(6000))
+
+
 def test_of_waiting_events_the_newest_is_kept_and_the_others_counted() -> None:
     backlog: list[Any] = []
     for name in "abc":

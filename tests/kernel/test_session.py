@@ -11,8 +11,9 @@ import pytest
 from llmos.kernel import session as module
 from llmos.kernel.namespace import MountTable
 from llmos.kernel.session import Peer, Session, new_token
+from llmos.syscalls.errors import TooLarge
 from llmos.syscalls.types import Chunk, Limits
-from llmos.syscalls.wire import MessageKind, unpack
+from llmos.syscalls.wire import LIMITS, MessageKind, unpack
 
 
 class Sent:
@@ -79,6 +80,25 @@ def test_items_of_one_request_carry_its_number(sent: Sent) -> None:
     sent.session.chunk(7, Chunk(index=0, text="a", tokens=[1]))
     sent.session.flush()
     assert sent.messages()[0].request == 7
+
+
+def test_items_too_many_for_one_message_leave_in_several_and_in_order(sent: Sent) -> None:
+    for index in range(5):
+        sent.session.chunk(1, Chunk(index=index, text=str(index) * (LIMITS.message_bytes // 3)))
+    sent.session.flush()
+    assert len(sent.frames) > 1
+    assert [item["index"] for message in sent.messages() for _, item in message.body["items"]] == [0, 1, 2, 3, 4]
+
+
+def test_an_item_larger_than_a_message_ends_its_request_and_no_other(sent: Sent) -> None:
+    ended: list[Any] = []
+    sent.session.requests[1] = SimpleNamespace(interrupt=ended.append)  # type: ignore[assignment]
+    sent.session.chunk(1, Chunk(index=0, text="x" * LIMITS.message_bytes))
+    sent.session.chunk(2, Chunk(index=0, text="y" * LIMITS.message_bytes))  # a request that is gone
+    sent.session.chunk(3, Chunk(index=0, text="z"))
+    sent.session.flush()
+    assert [message.request for message in sent.messages()] == [3]
+    assert [type(error) for error in ended] == [TooLarge]
 
 
 def test_chunks_leave_before_the_end(sent: Sent) -> None:

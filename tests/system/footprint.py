@@ -6,6 +6,7 @@ Each detector maps an identity to a description, as in `leaks`; `left_since` com
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -68,8 +69,8 @@ class Footprint:
         return {f"{n}": f"{pid} {children[pid]}" for n, pid in enumerate(sorted(children), 1)}
 
     def buffers(self) -> Seen:
-        folder = self._kernel.buffers
-        return {str(path): f"{path.stat().st_size} bytes" for path in folder.rglob("*") if path.is_file()}
+        found = (Path(folder) / name for folder, _, names in os.walk(self._kernel.buffers) for name in names)
+        return {str(path): "file" for path in found}
 
     def runtime_files(self) -> Seen:
         return {path.name: "file" for path in self._kernel.runtime.iterdir()}

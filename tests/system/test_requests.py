@@ -241,3 +241,15 @@ def test_a_prompt_at_the_limit_of_a_message_frees_its_slot(client: RawClient, mo
         error = client.wait(client.start(model, "x" * size)).error
         assert isinstance(error, TooLarge)
     assert client.infer(model, "next")["choices"][0]["text"] == "next"
+
+
+@pytest.mark.slow
+def test_a_backlog_larger_than_a_message_arrives_whole(client: RawClient) -> None:
+    model = client.load("null", name="large", max_context=8000)
+    many = {"n": 64, "logprobs": 1, "ignore_eos": True, "max_tokens": 3500}
+    number = client.start(model, "x", "infer_stream", call_credit=1, **many)
+    answer = client.wait(number)
+    assert isinstance(answer.error, TooLarge)  # the whole result does not fit into the last message
+    for index in range(64):
+        assert sum(len(chunk["tokens"]) for chunk in answer.chunks if chunk["index"] == index) == 3500
+    client.call("unload_model", model=model)
