@@ -72,10 +72,15 @@ def descriptors() -> Seen:
     return found
 
 
+def below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, also while others make and remove some."""
+    return (Path(inside) / name for inside, _, names in os.walk(folder) for name in names)
+
+
 def files() -> Seen:
     """Entries of the temporary folder, sockets below it, and buffers of kernels; both folders are this run's own."""
     temporary = Path(tempfile.gettempdir())
-    found = [*temporary.iterdir(), *(p for p in temporary.rglob("*") if p.is_socket())]
+    found = [*temporary.iterdir(), *(path for path in below(temporary) if path.is_socket())]
     if buffers := os.environ.get("LLMOS_SHM_DIR"):
         found += Path(buffers).iterdir()
     return {str(path): "socket" if path.is_socket() else "file or folder" for path in found}

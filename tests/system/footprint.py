@@ -6,12 +6,12 @@ Each detector maps an identity to a description, as in `leaks`; `left_since` com
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from leaks import below
 from system.kernel_process import KernelProcess, eventually
 from system.raw_client import RawClient
 
@@ -69,8 +69,7 @@ class Footprint:
         return {f"{n}": f"{pid} {children[pid]}" for n, pid in enumerate(sorted(children), 1)}
 
     def buffers(self) -> Seen:
-        found = (Path(folder) / name for folder, _, names in os.walk(self._kernel.buffers) for name in names)
-        return {str(path): "file" for path in found}
+        return {str(path): "file" for path in below(self._kernel.buffers)}
 
     def runtime_files(self) -> Seen:
         return {path.name: "file" for path in self._kernel.runtime.iterdir()}

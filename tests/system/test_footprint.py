@@ -44,7 +44,7 @@ def lease_object(kernel: KernelProcess, client: RawClient) -> Iterator[str]:
 def buffer(kernel: KernelProcess, client: RawClient) -> Iterator[str]:
     with kernel.client("buffer") as other:
         buffer = other.call("alloc_buffer", system=other.system, bytes=100)
-        yield f"buffer {buffer['path']}: 4096 bytes"
+        yield f"buffer {buffer['path']}: file"
 
 
 @contextmanager
