@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -61,6 +61,7 @@ class AsyncClient:
         tenant: str = "",
         patience: float = PATIENCE,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        last_words: Callable[[], str] | None = None,
     ) -> AsyncClient:
         """Open a session.
 
@@ -68,7 +69,7 @@ class AsyncClient:
             NoKernel: nobody listens at the address.
             Denied: the kernel's policy does not let this user in.
         """
-        caller = Caller(program or program_name(), tenant, patience)
+        caller = Caller(program or program_name(), tenant, patience, last_words)
         self = cls(Link(address or kernel_address(), context), caller)
         try:
             self._core.renewed(await self._join(0.0))
@@ -219,7 +220,8 @@ class AsyncClient:
         try:
             welcome = await self._join(self._patience)
         except (NoKernel, LlmosError) as error:
-            give_up(self._core, error)
+            ask = self._caller.last_words
+            give_up(self._core, error, await asyncio.to_thread(ask) if ask is not None else "")
             return
         self._send(settle(self._core, welcome))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -46,6 +47,7 @@ class Client:
         tenant: a part of the caller's own share.
         patience: seconds to wait for a new kernel when the connection breaks.
         context: a zmq context to share; `inproc://` needs it.
+        last_words: says how the kernel ended, for the error of requests that it took with it.
 
     Raises:
         NoKernel: nobody listens at the address.
@@ -60,8 +62,9 @@ class Client:
         tenant: str = "",
         patience: float = PATIENCE,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        last_words: Callable[[], str] | None = None,
     ) -> None:
-        caller = Caller(program or program_name(), tenant, patience)
+        caller = Caller(program or program_name(), tenant, patience, last_words)
         self._pump = Pump(Link(address or kernel_address(), context), caller)
         self.held: Counter[Handle] = Counter()
         """How many objects of this program share each handle."""

@@ -51,7 +51,7 @@ def boot(
     """
     kernel = PrivateKernel(drivers, config, home)
     try:
-        system = System(Client(kernel.address, patience=0.0), kernel.stop)
+        system = System(Client(kernel.address, patience=0.0, last_words=kernel.last_words), kernel.stop)
     except BaseException:
         kernel.stop()
         raise
@@ -109,7 +109,8 @@ def aboot(
     async def opening() -> AsyncSystem:
         kernel = await asyncio.to_thread(PrivateKernel, drivers, config, home)
         try:
-            system = AsyncSystem(await AsyncClient.connect(kernel.address, patience=0.0), kernel.stop)
+            connecting = AsyncClient.connect(kernel.address, patience=0.0, last_words=kernel.last_words)
+            system = AsyncSystem(await connecting, kernel.stop)
         except BaseException:
             kernel.stop()
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from llmos.syscalls import wire
@@ -29,6 +29,8 @@ class Caller:
     program: str
     tenant: str = ""
     patience: float = PATIENCE
+    last_words: Callable[[], str] | None = None
+    """Asked for how the kernel ended when there will be no other; takes a while. None where nobody knows."""
 
 
 def join(link: Link, core: Protocol, caller: Caller, patience: float) -> Generator[float, None, Welcome]:
@@ -99,6 +101,7 @@ def settle(core: Protocol, welcome: Welcome) -> list[Frames]:
     return []
 
 
-def give_up(core: Protocol, error: NoKernel | LlmosError) -> None:
-    """The connection broke and no new one could be had."""
-    core.lost(f"the connection to the kernel broke, and there is no new one: {error}")
+def give_up(core: Protocol, error: NoKernel | LlmosError, last_words: str = "") -> None:
+    """The connection broke and no new one could be had; `last_words` say more than the error does."""
+    why = f": {last_words}" if last_words else f", and there is no new one: {error}"
+    core.lost(f"the connection to the kernel broke{why}")

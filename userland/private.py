@@ -28,6 +28,8 @@ STOP_S = 10.0
 """How long a kernel may take to stop before it is killed."""
 _PREFIX = "llmos-boot-"
 _LOG_TAIL = 2000
+_ENDING_S = 2.0
+"""How long a kernel that does not answer any more may take to say why."""
 _THEN_REMOVE = 'memory=$1; shift; "$@"; status=$?; rm -rf -- "$0" "$memory"; exit $status'
 
 
@@ -61,28 +63,29 @@ class PrivateKernel:
         for flag, value in (("--config", config), ("--home", home)):
             if value is not None:
                 arguments += [flag, str(Path(value).expanduser().absolute())]
-        with tempfile.TemporaryFile() as log:
-            try:
-                self._shell, ready = _spawn(folders, arguments, log)
-            except BaseException:
-                _remove(folders)
-                raise
-            try:
-                self.pid = _wait_ready(self._shell, ready, log)
-            except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(self._shell.pid, signal.SIGKILL)
-                self._shell.wait()
-                _remove(folders)
-                raise
-            finally:
-                os.close(ready)
-        self._finalizer = weakref.finalize(self, _end, self._shell, self.pid, folders, os.getpid())
+        with contextlib.ExitStack() as undo:
+            undo.callback(_remove, folders)
+            self._log = undo.enter_context(tempfile.TemporaryFile())
+            self._shell, ready = _spawn(folders, arguments, self._log)
+            undo.callback(_kill, self._shell)
+            undo.callback(os.close, ready)
+            self.pid = _wait_ready(self._shell, ready, self._log)
+            os.close(ready)
+            undo.pop_all()
+        self._finalizer = weakref.finalize(self, _end, self._shell, self.pid, folders, self._log, os.getpid())
 
     @property
     def address(self) -> str:
         """Where to connect."""
         return kernel_address(self.folder)
+
+    def last_words(self) -> str:
+        """How the kernel ended, and what it said last; for when the connection to it broke."""
+        if not self._finalizer.alive:
+            return "it was stopped"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._shell.wait(_ENDING_S)
+        return f"{_how(self._shell.returncode)}. It said:\n{_tail(self._log)}"
 
     def stop(self) -> None:
         """End the kernel and remove its folder. Does nothing the second time."""
@@ -124,13 +127,37 @@ def _wait_ready(shell: subprocess.Popen[bytes], ready: int, log: IO[bytes]) -> i
     if said is not None:
         return int(said[1])
     what = f"ended at once with status {shell.wait()}" if readable else f"was not ready after {START_S:g} s"
-    log.seek(max(0, log.seek(0, os.SEEK_END) - _LOG_TAIL))
-    text = re.sub(r"^<\d>", "", log.read().decode("utf-8", "replace"), flags=re.MULTILINE).strip()
-    raise BootFailed(f"the kernel {what}. It said:\n{text or 'nothing'}")
+    raise BootFailed(f"the kernel {what}. It said:\n{_tail(log)}")
 
 
-def _end(shell: subprocess.Popen[bytes], pid: int, folders: tuple[Path, Path], owner: int) -> None:
+def _how(status: int | None) -> str:
+    """The end of a kernel, from the status of its shell (128 and the number of a signal that ended it)."""
+    if status is None:
+        return "it still runs but does not answer"
+    ended_by = {128 + number: number.name for number in signal.Signals}
+    return f"it was ended by {ended_by[status]}" if status in ended_by else f"it ended with status {status}"
+
+
+def _tail(log: IO[bytes]) -> str:
+    """The last lines, without the priorities for a service manager. The kernel's own place in the file stays."""
+    size = os.fstat(log.fileno()).st_size
+    start = max(0, size - _LOG_TAIL)
+    text = os.pread(log.fileno(), _LOG_TAIL, start).decode("utf-8", "replace")
+    whole = text.partition("\n")[2] if start else text
+    return re.sub(r"^<\d>", "", whole, flags=re.MULTILINE).strip() or "nothing"
+
+
+def _kill(shell: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(shell.pid, signal.SIGKILL)
+    shell.wait()
+
+
+def _end(
+    shell: subprocess.Popen[bytes], pid: int, folders: tuple[Path, Path], log: IO[bytes], owner: int
+) -> None:
     """Stop, wait, then kill; in a forked child the kernel is not ours to end."""
+    log.close()
     if owner != os.getpid():
         return
     if shell.poll() is None:
@@ -139,8 +166,7 @@ def _end(shell: subprocess.Popen[bytes], pid: int, folders: tuple[Path, Path], o
         try:
             shell.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            os.killpg(shell.pid, signal.SIGKILL)
-            shell.wait()
+            _kill(shell)
     _remove(folders)
 
 

@@ -253,9 +253,10 @@ class Pump:
         try:
             welcome = self._drive(join(self.link, self.core, self._caller, self.patience))
         except (NoKernel, LlmosError) as error:
+            last_words = self._caller.last_words() if self._caller.last_words is not None else ""
             with self._lock:
                 self._outbox.clear()
-                give_up(self.core, error)
+                give_up(self.core, error, last_words)
             return
         with self._lock:
             self._outbox.clear()

@@ -69,11 +69,22 @@ def test_a_kernel_that_dies_is_an_error_and_not_a_hang(folder: Path) -> None:
     with boot(drivers=["null0"], home=folder) as system:
         pid = system.stat().fields["pid"]
         os.kill(pid, signal.SIGKILL)
-        with pytest.raises(LlmosError, match="connection to the kernel broke"):
+        with pytest.raises(LlmosError, match="connection to the kernel broke: it was ended by SIGKILL. It said:\n") as told:
             while True:
                 system.stat()
+        assert f"(pid {pid})" in str(told.value) and "<6>" not in str(told.value)
         with pytest.raises(NoKernel):
             system.stat()
+    assert left() == []
+
+
+async def test_a_kernel_that_dies_tells_the_async_twin_its_last_words_too(folder: Path) -> None:
+    async with aboot(drivers=["null0"], home=folder) as system:
+        pid = (await system.stat()).fields["pid"]
+        os.kill(pid, signal.SIGSEGV)
+        with pytest.raises(LlmosError, match=rf"(?s)it was ended by SIGSEGV. It said:.*pid {pid}"):
+            while True:
+                await system.stat()
     assert left() == []
 
 

@@ -85,3 +85,5 @@ def test_giving_up_says_why() -> None:
         from llmos.syscalls.calls import ListDir
 
         core.start(ListDir(path="/"))
+    give_up(core, NoKernel("ipc://x", "nobody"), "it was ended by SIGSEGV")
+    assert core.ended == "the connection to the kernel broke: it was ended by SIGSEGV"

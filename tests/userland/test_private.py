@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -52,6 +53,32 @@ def test_a_kernel_that_does_not_start_says_why(folder: Path) -> None:
     with pytest.raises(BootFailed, match=r"ended at once with status 1.*\n.*nonsense"):
         PrivateKernel(DRIVERS, config=folder / "bad.toml", home=folder)
     assert ours() == []
+
+
+def test_how_a_kernel_ended_and_what_it_said_last(folder: Path) -> None:
+    kernel = PrivateKernel(DRIVERS, home=folder)
+    os.write(kernel._log.fileno(), b"".join(b"<6>line %d\n" % number for number in range(1000)))
+    kernel_ends(kernel, signal.SIGTERM)
+    words = kernel.last_words()
+    assert words.startswith("it ended with status 0. It said:\n") and len(words) < 2100
+    assert "\nline 999\n" in words and "line 1\n" not in words and "<6>" not in words
+    assert re.fullmatch(r"line \d{3}", words.splitlines()[1]), "the first line is whole"
+    kernel.stop()
+    assert kernel.last_words() == "it was stopped"
+
+
+def test_a_kernel_that_lives_but_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmos.userland.private._ENDING_S", 0.0)
+    kernel = PrivateKernel(DRIVERS, home=folder)
+    assert kernel.last_words().startswith("it still runs but does not answer. It said:\n")
+    kernel.stop()
+
+
+def kernel_ends(kernel: PrivateKernel, number: int) -> None:
+    watch = os.pidfd_open(kernel.pid)
+    os.kill(kernel.pid, number)
+    assert select.select([watch], [], [], 30)[0]
+    os.close(watch)
 
 
 def test_a_killed_program_leaves_nothing(folder: Path) -> None:
