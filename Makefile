@@ -7,7 +7,7 @@ PY := $(BIN)/python
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 FOLDERS := syscalls kernel drivers userland
-COVERAGE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=99
+COVERAGE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
