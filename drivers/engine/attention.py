@@ -1,0 +1,157 @@
+"""The engine's attention: one function that transformers' own interface calls in every attention layer.
+
+`AttentionInterface.register` is the library's official way in; no mask function goes by the same name, so models build
+no mask at all. Rows of a step lie packed one after the other in `[1, T]`; the function writes the new keys and values
+into the layer's pages and attends to the pages of each row. What it does not know it refuses, and the model is then
+served by a lower rung.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+from .pages import LayerShape
+
+NAME = "llmos_paged"
+ATTRIBUTE = "_llmos_layer"
+
+IGNORED = frozenset(
+    ("dropout", "position_ids", "cache_position", "use_cache", "output_attentions", "output_hidden_states",
+     "return_dict", "logits_to_keep", "position_embeddings", "output_router_logits", "labels", "num_items_in_batch")
+)  # fmt: skip
+"""Arguments that change nothing here: positions are applied before, dropout is off while serving."""
+
+
+class Refused(Exception):
+    """A layer asks for something that this function does not do; the text says what."""
+
+
+@dataclass
+class StepTensors:
+    """What one step's attention reads, the same for all layers.
+
+    slots [T] int64: page * PAGE_TOKENS + offset of each new token; starts [rows + 1] int32: where each row begins;
+    lengths [rows] int32: tokens of each row with this step's; table [rows, pages] int32: the pages of each row.
+    """
+
+    slots: Tensor
+    starts: Tensor
+    lengths: Tensor
+    table: Tensor
+
+
+@dataclass
+class Step:
+    """The step under way; the layers of a model share one."""
+
+    tensors: StepTensors | None = None
+
+
+@dataclass
+class Layer:
+    """One attention layer's pages, and the ops that serve it."""
+
+    keys: Tensor
+    values: Tensor
+    step: Step
+    write: Callable[..., None]
+    attend: Callable[..., Tensor]
+
+    def run(
+        self, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float, sinks: Tensor | None
+    ) -> Tensor:
+        """q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, Dv] to [T, Hq, Dv]."""
+        now = self.step.tensors
+        assert now is not None
+        self.write(k, v, self.keys, self.values, now.slots)
+        return self.attend(
+            q, self.keys, self.values, now.table, now.starts, now.lengths,
+            scale=scale, window=window, softcap=softcap, sinks=sinks,
+        )  # fmt: skip
+
+
+@dataclass
+class Recorder:
+    """Stands for pages while the layers of a model are found; every module that attends is noted once, in order."""
+
+    modules: list[Any] = field(default_factory=list)
+    shapes: list[LayerShape] = field(default_factory=list)
+
+    def note(self, module: Any, k: Tensor, v: Tensor) -> None:
+        if any(module is known for known in self.modules):
+            raise Refused("one attention layer is used twice in a step")
+        self.modules.append(module)
+        self.shapes.append(LayerShape(k.shape[1], k.shape[3], v.shape[3]))
+
+
+def paged_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """What transformers calls: q [1, Hq, T, D], k and v [1, Hkv, T, D]; answers [1, T, Hq, Dv].
+
+    Raises Refused for an argument it does not know.
+    """
+    scale, window, softcap, sinks = _meaning(module, query, attention_mask, options)
+    layer = getattr(module, ATTRIBUTE, None)
+    if isinstance(layer, Recorder):
+        layer.note(module, key, value)
+        return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
+    if layer is None:
+        raise Refused("a layer that was not seen when the model was loaded takes part")
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return layer.run(q, k, v, scale, window, softcap, sinks)[None], None
+
+
+def _meaning(
+    module: Any, query: Tensor, mask: Tensor | None, options: Mapping[str, Any]
+) -> tuple[float, int, float, Tensor | None]:
+    """Scale, window (0 for none), soft cap (0 for none) and sinks. Raises Refused."""
+    rest = {name: value for name, value in options.items() if name not in IGNORED}
+    scale = rest.pop("scaling", None)
+    window = rest.pop("sliding_window", None) or 0
+    softcap = rest.pop("softcap", None) or 0.0
+    sinks = rest.pop("s_aux", None)
+    causal = rest.pop("is_causal", None)
+    if causal is None:
+        causal = getattr(module, "is_causal", True)
+    if not causal:
+        raise Refused("its attention is not causal")
+    if mask is not None:
+        raise Refused("it builds a mask of its own")
+    if query.shape[0] != 1:
+        raise Refused("it changes the batch dimension before attention")
+    for name, value in rest.items():
+        if value is not None and value is not False:
+            raise Refused(f"it calls attention with {name}, which is not known")
+    return float(query.shape[-1] ** -0.5 if scale is None else scale), int(window), float(softcap), sinks
+
+
+def attach(module: Any, layer: Layer | Recorder | None) -> None:
+    """Give one attention module its pages, or take them away."""
+    if layer is None:
+        module.__dict__.pop(ATTRIBUTE, None)
+    else:
+        module.__dict__[ATTRIBUTE] = layer
+
+
+def record(module: torch.nn.Module, forward: Callable[[], Any]) -> Recorder:
+    """The attention layers of a model, found by running `forward` once. Raises Refused."""
+    recorder = Recorder()
+    parts = list(module.modules())
+    for part in parts:
+        attach(part, recorder)
+    try:
+        forward()
+    finally:
+        for part in parts:
+            attach(part, None)
+    return recorder
+
+
+AttentionInterface.register(NAME, paged_attention)
