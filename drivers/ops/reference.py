@@ -6,6 +6,8 @@
 | `penalize_logits` | logits [V] float32, seen [V] bool, counts [V] float32, three penalties | logits [V] |
 | `top_logprobs` | logits [V] float32, token, count | log probability of the token, best ids, their log probabilities |
 | `pool_states` | states [B, T, D], mask [B, T], how: mean, cls or last | vectors [B, D] float32 |
+
+`reference_attention` and `reference_layers` hold those of the decoder layer.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import math
 import torch
 from torch import Tensor
 
+from .reference_attention import paged_attention, write_kv
+from .reference_layers import add_rms_norm, gelu_mul, gelu_tanh_mul, rms_norm, rope, rope_write, silu_mul
 from .table import OpTable, Spec
 
 NAME = "torch"
@@ -82,7 +86,10 @@ def pool_states(states: Tensor, mask: Tensor, how: str) -> Tensor:
 
 def register_reference(table: OpTable) -> None:
     """Put the reference of every op into a table; do it first, so that it is asked last."""
-    for call in (filter_logits, penalize_logits, top_logprobs, pool_states):
+    for call in (
+        filter_logits, penalize_logits, top_logprobs, pool_states, paged_attention, write_kv, rms_norm, add_rms_norm,
+        silu_mul, gelu_mul, gelu_tanh_mul, rope, rope_write,
+    ):  # fmt: skip
         table.register(call.__name__, NAME, call, _always)
 
 

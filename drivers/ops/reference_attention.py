@@ -1,0 +1,70 @@
+"""Attention over pages of keys and values in plain torch.
+
+| op | arguments | answer |
+|---|---|---|
+| `paged_attention` | q [T, Hq, D], pages, table, row starts, lengths, scale; window, softcap, sinks | [T, Hq, Dv] |
+| `write_kv` | k [T, Hkv, D], v [T, Hkv, Dv], pages, slots [T] | nothing; the pages are written |
+
+Pages are `[pages, Hkv, tokens per page, D]`, the last two dimensions dense, with any stride between pages: one layer's
+view of a block that holds several. Rows are packed: row r has the queries `cu_q[r]` to `cu_q[r + 1]`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def paged_attention(
+    q: Tensor, k_pages: Tensor, v_pages: Tensor, page_table: Tensor, cu_q: Tensor, lengths: Tensor, scale: float,
+    window: int = 0, softcap: float = 0.0, sinks: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Causal attention of packed rows, in float32 and rounded once.
+
+    `page_table` int32 [rows, max pages] names the pages of each row in order; `cu_q` int32 [rows + 1]; `lengths` int32
+    [rows] counts the tokens of a row with those of this step, which are its last ones and already written. A query at
+    i sees keys j <= i, with a `window` only those with i - j < window. `softcap` c makes a score c * tanh(score / c).
+    `sinks` [Hq] are scores that take part in the softmax and have no value. Query heads are grouped: Hq / Hkv
+    neighbours share a key head. The rules are those of `eager_attention_forward` in transformers (Llama, Gemma 2,
+    GPT-OSS).
+    """
+    heads, group = k_pages.shape[1], q.shape[1] // k_pages.shape[1]
+    out = q.new_empty(q.shape[0], q.shape[1], v_pages.shape[3])
+    starts = cu_q.tolist()
+    for row, length in enumerate(lengths.tolist()):
+        first, last = starts[row], starts[row + 1]
+        if first == last:
+            continue
+        pages = page_table[row, : -(-length // k_pages.shape[2])].long()
+        keys = k_pages[pages].transpose(0, 1).flatten(1, 2)[:, :length].float()
+        values = v_pages[pages].transpose(0, 1).flatten(1, 2)[:, :length].float()
+        queries = q[first:last].float().view(last - first, heads, group, -1).permute(1, 2, 0, 3)
+        scores = queries @ keys[:, None].transpose(2, 3) * scale
+        if softcap:
+            scores = torch.tanh(scores / softcap) * softcap
+        scores = scores.masked_fill(_hidden(last - first, length, window, q.device), -torch.inf)
+        weights = _softmax(scores, sinks)
+        out[first:last] = (weights @ values[:, None]).permute(2, 0, 1, 3).flatten(1, 2).to(q.dtype)
+    return out
+
+
+def write_kv(k: Tensor, v: Tensor, k_pages: Tensor, v_pages: Tensor, slots: Tensor) -> None:
+    """Put keys and values into their pages; `slots` int64 [T] is page * tokens per page + place in the page."""
+    page_tokens = k_pages.shape[2]
+    pages, places = slots // page_tokens, slots % page_tokens
+    k_pages[pages, :, places] = k
+    v_pages[pages, :, places] = v
+
+
+def _hidden(queries: int, length: int, window: int, device: torch.device) -> Tensor:
+    """What each of the last `queries` of `length` positions must not see, as [queries, length]."""
+    distance = torch.arange(length - queries, length, device=device)[:, None] - torch.arange(length, device=device)
+    return (distance < 0) | (distance >= window) if window else distance < 0
+
+
+def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Over the keys of [Hkv, group, queries, keys]; a sink of its head takes its share away."""
+    if sinks is None:
+        return torch.softmax(scores, dim=-1)
+    column = sinks.float().view(*scores.shape[:2], 1, 1).expand(*scores.shape[:3], 1)
+    return torch.softmax(torch.cat([scores, column], dim=-1), dim=-1)[..., :-1]
