@@ -64,7 +64,7 @@ def test_rope_is_that_of_transformers(dtype: torch.dtype, rotary: int) -> None:
 def test_rope_write_is_rope_and_then_write() -> None:
     q, k, v = torch.randn(3, 4, 8), torch.randn(3, 2, 8), torch.randn(3, 2, 8)
     angles, slots = torch.randn(3, 4).repeat(1, 2), torch.tensor([17, 3, 18])
-    pages = torch.zeros(4, 2, 2, 2, 16, 8)
+    pages = torch.zeros(4, 2, 2, 16, 8)
     untouched, wanted = k.clone(), turned(q, k, angles.cos(), angles.sin())
     rope_write(q, k, angles.cos(), angles.sin(), v, pages[0], pages[1], slots)
     write_kv(wanted[1], v, pages[2], pages[3], slots)
