@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ..handles import BytesHandle, ReadHandle, check_mode, check_version
 from ..locks import try_lock
 from ..paths import Parts, bad_path, file_errors, join, page, split
 from ..scratch import Scratch
+from .derive import CONFIG, WEIGHTS
 from .describe import Described, Describer, check
 from .hashes import HashCache
 from .maintenance import Maintenance
@@ -27,6 +29,8 @@ from .store import Layer, Model, Store, Target, Version
 SHOWN = ("architecture", "tasks", "parameters", "dtype", "quant", "context", "chat_template", "tokenizer", "languages",
          "licence", "origin", "parents", "created")  # fmt: skip
 """Manifest fields that `stat` shows."""
+SHOWN_MODELS = 8
+"""Models that are named to who asked for the folder of them."""
 
 
 class ModelsFileSystem(FileSystem):
@@ -152,13 +156,24 @@ class ModelsFileSystem(FileSystem):
 
     def _model(self, path: str) -> Target:
         target = self._store.resolve(split(path))
-        if target.model is None:
-            inside = ", ".join(join(child) for child in sorted(self._store.children(split(path)))[:8])
-            raise NotFound(f"{path} is a folder of models, not a model; in it: {inside or 'nothing'}")
-        return target
+        if target.model is not None:
+            return target
+        inside: list[str] = []
+        with suppress(OSError):  # what cannot be read is not named
+            inside.extend(model.path for model in islice(self._store.models(split(path)), SHOWN_MODELS))
+        if inside:
+            raise NotFound(f"{path} is a folder of models, not a model; in it: {', '.join(inside)}")
+        raise BadModel(
+            f"{path} is not a model: it has no {CONFIG}. Name the folder that holds {CONFIG}, the weights "
+            f"(*{WEIGHTS}) and the tokenizer, or copy the missing files into this one",
+            file=CONFIG,
+            why="is missing",
+        )
 
     def _in_model(self, path: str) -> tuple[Model, Version, Parts]:
-        target = self._model(path)
+        target = self._store.resolve(split(path))
+        if target.model is None:
+            raise bad_path(path, "is a folder; a file is expected")
         model, version = self._choose(target, "")
         return model, version, target.inner
 

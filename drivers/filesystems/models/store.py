@@ -177,18 +177,18 @@ class Store:
                     seen.add(entry.name)
                     yield (*parts, entry.name)
 
-    def models(self) -> Iterator[Model]:
-        """Every model, folders of models included."""
+    def models(self, below: Parts = ()) -> Iterator[Model]:
+        """Every model, or every one below a folder of models."""
         if self.single:
             found = self.model(())
             yield from () if found is None else (found,)
             return
-        for top in sorted(self.children(())):
-            model = self.model(top)
-            for parts in (top,) if model else sorted(self.children(top)):
-                found = model or self.model(parts)
-                if found is not None:
-                    yield found
+        for child in sorted(self.children(below)):
+            found = self.model(child)
+            if found is not None:
+                yield found
+            elif not below:
+                yield from self.models(child)
 
     def _is_folder(self, parts: Parts) -> bool:
         folders = [layer.root.joinpath(*parts) for layer in self.layers]

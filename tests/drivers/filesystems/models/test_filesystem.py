@@ -114,10 +114,20 @@ def test_what_is_not_there_is_said(models: Any, commit: Any) -> None:
     with pytest.raises(NotDirectory):
         system.list("/org/m/config.json")
     for path in ("/", "/org"):
-        with pytest.raises(NotFound, match="folder of models"):
+        with pytest.raises(NotFound, match=r"folder of models, not a model; in it: /org/m$"):
             system.locate(path)
-        with pytest.raises(NotFound):
+        with pytest.raises(BadArgument, match="is a folder; a file is expected"):
             system.open(path, "r")
+
+
+def test_a_folder_without_a_configuration_names_what_is_missing(models: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "weights"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").touch()
+    for system, path in ((models(), "/weights"), (open_source(str(folder), {}), "/")):
+        with pytest.raises(BadModel, match=rf"^{path} is not a model: it has no config\.json\.") as caught:
+            system.locate(path)
+        assert (caught.value.file, caught.value.why) == ("config.json", "is missing")
 
 
 def test_nothing_inside_a_model_is_changed_in_place(models: Any, commit: Any) -> None:
