@@ -207,9 +207,11 @@ ACTIONS: Mapping[Kind, Mapping[str, Action]] = {
         "alias": Action(
             "alias", _filesystem("alias"), Right.WRITE, {"name": str, "alias": str, "version": str}, ("name", "alias")
         ),
-        "rollback": Action("rollback", _filesystem("rollback"), Right.WRITE, {"name": str}, ("name",)),
-        "fsck": Action("fsck", _filesystem("fsck")),
-        "gc": Action("gc", _filesystem("gc"), options={"keep": Count}),
+        "rollback": Action(
+            "rollback", _filesystem("rollback"), Right.WRITE, {"name": str, "version": str}, ("name",)
+        ),
+        "fsck": Action("fsck", _filesystem("fsck"), options={"name": str}),
+        "gc": Action("gc", _filesystem("gc"), options={"name": str, "keep": Count}),
     },
     Kind.SESSION: {
         "limit": Action("limit", _session_limit, options=dict.fromkeys(Limits.__struct_fields__, Count)),

@@ -92,8 +92,12 @@ def test_a_file_system_is_told_what_was_asked(kernel: Inside, program: Program) 
     models = program.grants["/models"]
     program.control(models, "alias", name="tiny", alias="best", version="2")
     assert kernel.models.last("fs_control")["options"] == {"name": "tiny", "alias": "best", "version": "2"}
-    program.control(models, "rollback", name="tiny")
-    assert kernel.models.last("fs_control")["action"] == "rollback"
+    for action, options in (
+        ("rollback", {"name": "tiny", "version": "1"}), ("fsck", {"name": "tiny"}), ("gc", {"name": "tiny", "keep": 1}),
+    ):  # fmt: skip
+        program.control(models, action, **options)
+        told = kernel.models.last("fs_control")
+        assert (told["action"], told["options"]) == (action, options)
 
 
 def test_a_reader_of_a_mount_cannot_change_it(program: Program) -> None:

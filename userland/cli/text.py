@@ -27,6 +27,11 @@ def count(number: float) -> str:
     return f"{number:g}"
 
 
+def several(number: int, noun: str) -> str:
+    """A number and what it counts, as in `1 file`, `2 files`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """Seconds, as in `840 us`, `12 ms`, `3.2 s`, `4 m 10 s`, `2 h 5 m`, `3 d 4 h`."""
     if seconds < 1e-3:

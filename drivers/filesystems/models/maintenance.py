@@ -165,10 +165,12 @@ class Maintenance:
         check(described, self._hashes, progress)
 
     def _chosen(self, name: str) -> Iterator[Model]:
-        if name:
+        """The model of that name, or those of a folder of models; without a name, all."""
+        parts = split("/" + name.lstrip("/"))
+        if name and self._store.resolve(parts).model is not None:
             yield self._model(name)
         else:
-            yield from self._store.models()
+            yield from self._store.models(parts)
 
     def _model(self, name: str) -> Model:
         target = self._store.resolve(split("/" + name.lstrip("/")))

@@ -19,6 +19,10 @@ def test_sizes(count: int, said: str) -> None:
     assert text.size(count) == said
 
 
+def test_counted_things() -> None:
+    assert [text.several(number, "file") for number in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

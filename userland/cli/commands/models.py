@@ -192,28 +192,46 @@ def alias(cli: Cli, values: Namespace) -> int:
 def rollback(cli: Cli, values: Namespace) -> int:
     path = cli.stored(values.model)
     mount, inner = _mount_of(cli, path)
+    name, _, version = inner.partition("@")
     assert mount.handle is not None
-    after = cli.system.control(mount.handle, "rollback", name=inner)
+    after = cli.system.control(mount.handle, "rollback", name=name, **({"version": version} if version else {}))
     if not cli.out.result(after):
-        cli.out.line(f"{path} is version {cli.system.stat_path(path).version} again")
+        model = path.partition("@")[0]
+        cli.out.line(f"{model} is version {cli.system.stat_path(model).version} again")
     return 0
 
 
-def upkeep(action: str) -> Callable[[Cli, Namespace], int]:
-    """fsck and gc of the file system under a path."""
-
-    def command(cli: Cli, values: Namespace) -> int:
-        mount, _ = _mount_of(cli, values.path)
-        assert mount.handle is not None
-        after = cli.system.control(mount.handle, action)
-        if not cli.out.result(after):
-            cli.out.line(f"{action} of {values.path}: done")
-            for reason in after.reasons:
-                cli.out.line(f"  {reason.text}")
-        return 0
-
-    return command
+def _upkeep(cli: Cli, action: str, path: str) -> tuple[ObjectInfo, dict[str, Any], Callable[[str], str]]:
+    """Run an action on what lies at a path; also its report, and how its paths are called outside of the mount."""
+    mount, inner = _mount_of(cli, path)
+    assert mount.handle is not None
+    after = cli.system.control(mount.handle, action, **({"name": inner} if inner else {}))
+    top = mount.fields["path"].rstrip("/")
+    return after, after.fields.get("report", {}), lambda inside: f"{top}/{inside.strip('/')}".rstrip("/")
 
 
-fsck = upkeep("fsck")
-gc = upkeep("gc")
+def fsck(cli: Cli, values: Namespace) -> int:
+    """Exit status 1 when something is damaged."""
+    after, report, outside = _upkeep(cli, "fsck", values.path)
+    problems = report.get("problems", [])
+    if not cli.out.result(after):
+        units = [unit for unit in ("model", "version", "file") if f"{unit}s" in report]
+        counts = [text.several(report[f"{unit}s"], unit) for unit in units]
+        read = f"{', '.join(counts)}, {text.size(report.get('bytes', 0))} read: " if counts else ""
+        found = text.several(len(problems), "problem") if problems else "nothing is wrong"
+        cli.out.line(f"fsck of {values.path}: {read}{found}")
+        if problems:
+            rows = [(outside(p["path"]), p["version"], p["file"], p["why"]) for p in problems]
+            cli.out.table(("PATH", "VERSION", "FILE", "WHAT IS WRONG"), rows)
+    return 1 if problems else 0
+
+
+def gc(cli: Cli, values: Namespace) -> int:
+    after, report, outside = _upkeep(cli, "gc", values.path)
+    if not cli.out.result(after):
+        removed = report.get("removed", [])
+        gone = text.several(len(removed), "version")
+        cli.out.line(f"gc of {values.path}: {gone} removed, {text.size(report.get('bytes', 0))} freed")
+        for path in removed:
+            cli.out.line(f"  {outside(path)}")
+    return 0

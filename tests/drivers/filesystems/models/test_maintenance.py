@@ -234,6 +234,10 @@ def test_fsck_finds_every_kind_of_damage(system: ModelsFileSystem, make_model: A
         ("/plain", "local", "model.safetensors"), ("/refs", "", "refs.json"),
     }  # fmt: skip
     assert {found["path"] for found in system.control("fsck", {"name": "plain"})["problems"]} == {"/plain"}
+    make_model(tmp_path / "models" / "org" / "sound")
+    assert [system.control("fsck", {"name": name})["models"] for name in ("org", "/org/sound", "/")] == [1, 1, 4]
+    with pytest.raises(NotFound, match="no model /none"):
+        system.control("fsck", {"name": "none"})
 
 
 def test_gc_keeps_the_newest_and_what_is_needed(

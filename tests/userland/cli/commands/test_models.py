@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from system.model_folder import write_model
+from system.model_folder import write_model, write_versions
 
 from llmos.syscalls.wire import Progress
 from llmos.userland.cli.commands.models import amount
@@ -80,13 +81,37 @@ def test_versions_aliases_and_rollback(llmos: Any, system: Any) -> None:
     system.load_model("/models/two@v1", device="null0", name="two")
     assert llmos("swap two v2").status == 0
     assert llmos("stat two --json").json["fields"]["version"] == "v2"
+    assert llmos("rollback two@v2").out == "/models/two is version v2 again\n"
+    assert system.stat_path("/models/two").version == "v2"
 
 
-def test_upkeep(llmos: Any) -> None:
-    assert "fsck of /models: done" in llmos("fsck /models").out
-    assert llmos("gc /models").status == 0
+def test_fsck_tells_what_it_found(llmos: Any, system: Any) -> None:
+    home = Path(system.stat().fields["home"])
+    write_model(home / "models/org/bad")
+    (home / "models/org/bad/model.safetensors").write_bytes(b"")
+    try:
+        ran = llmos("fsck /models")
+        assert ran.status == 1 and ran.out.splitlines()[0].endswith("read: 1 problem")
+        assert ran.out.splitlines()[2].startswith("/models/org/bad  local    model.safetensors  ")
+        assert llmos("fsck /models/org").status == llmos("fsck /models/org/bad").status == 1
+        ran = llmos("fsck /models --json")
+        assert ran.status == 1 and ran.json["fields"]["report"]["problems"][0]["path"] == "/org/bad"
+        sound = llmos("fsck /models/two").out
+        assert sound == "fsck of /models/two: 1 model, 2 versions, 6 files, 346 B read: nothing is wrong\n"
+    finally:
+        shutil.rmtree(home / "models/org")
     ran = llmos("fsck /nowhere/at/all")
     assert ran.status == 1 and "nothing is mounted at" in ran.err
+
+
+def test_gc_tells_what_it_removed(llmos: Any, system: Any) -> None:
+    home = Path(system.stat().fields["home"])
+    write_versions(home / "models/old", *"12345")
+    assert llmos("gc /models/two").out == "gc of /models/two: 0 versions removed, 0 B freed\n"
+    ran = llmos("gc /models")
+    assert (ran.status, ran.out.splitlines()[1:]) == (0, ["  /models/old@1", "  /models/old@2"])
+    assert ran.out.startswith("gc of /models: 2 versions removed, ")
+    assert llmos("gc /models --json").json["fields"]["report"]["removed"] == []
 
 
 @pytest.mark.parametrize(
