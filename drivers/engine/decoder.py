@@ -82,7 +82,7 @@ class Decoder:
         )
         self._extends = plain
         """Whether several tokens may follow a cache at once. Recurrent layers start such a run from an empty state."""
-        self._splits = plain and not _rope_types(module.config) & set(LENGTH_DEPENDENT_ROPE)
+        self._splits = plain and not rope_types(module.config) & set(LENGTH_DEPENDENT_ROPE)
         """Whether a prompt may go in parts. Frequencies that depend on the length want to see all of it."""
 
     def new_state(self) -> SequenceState:
@@ -139,7 +139,7 @@ def _window_is_full(layer: Any) -> bool:
     return isinstance(layer, DynamicSlidingWindowLayer) and layer.get_seq_length() >= layer.sliding_window
 
 
-def _rope_types(config: Any) -> set[str]:
+def rope_types(config: Any) -> set[str]:
     """The kinds of rotary embedding that a configuration names, for all its layers."""
     found: set[str] = set()
     waiting = [getattr(config.get_text_config(decoder=True), "rope_parameters", None)]

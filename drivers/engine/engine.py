@@ -1,12 +1,10 @@
-"""The simple runner: loaded models, conversations and requests; one request of a model at a time, models in turn."""
+"""Loaded models, conversations and requests of one device; its models take turns, a step each."""
 
 from __future__ import annotations
 
-import copy
 import itertools
-import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
@@ -17,28 +15,26 @@ from llmos.syscalls.errors import (
 )  # fmt: skip
 
 from ..contract import (
-    ChoiceResult, DoneEvent, FailedEvent, LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink, Request,
-    Row, StepEvent,
+    ChoiceResult, DoneEvent, LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink, Request, Row,
+    StepEvent,
 )  # fmt: skip
 from ..ops.table import OpTable
 from . import adapters, causal, embedding, models, tokens
-from .causal import Generation
-from .decoder import SequenceState
-from .embedding import Embedding
-from .memory import live_bytes, out_of_memory
-from .models import Conversation, Entry, Resident, Work
+from .memory import live_bytes
+from .models import Entry, Resident
 from .plan import PREFILL_CHUNK
+from .runner import Conversation, Runner
 
 
 class Engine:
-    """Runs transformers models on the CPU. Every method but `cancel` is called on one thread."""
+    """Runs transformers models. Every method but `cancel` is called on one thread."""
 
     def __init__(self, ops: OpTable, prefill_tokens: int = PREFILL_CHUNK) -> None:
         self._ops = ops
         self._prefill_tokens = prefill_tokens
         self._entries: dict[str, Entry] = {}
         self._conversations: dict[str, Conversation] = {}
-        self._turns: deque[Entry] = deque()
+        self._turns: deque[Runner] = deque()
         self._ready: list[StepEvent] = []
         self._cancels: SimpleQueue[str] = SimpleQueue()
         self._adapter_names = (f"adapter{number}" for number in itertools.count())
@@ -68,7 +64,7 @@ class Engine:
             raise Busy(f"{id} is the base of {', '.join(user.id for user in users)}; unload those first")
         freed = self._rest(entry)
         for conversation in self._conversations_of(entry):
-            freed += self.drop_context(conversation.id)
+            del self._conversations[conversation.id]
         del self._entries[id]
         return freed
 
@@ -81,11 +77,11 @@ class Engine:
         entry = self._model(id)
         described = entry.describe()
         users = [user for user in self._adapters_of(entry) if user.resident is not None]
-        if entry.queue or any(user.queue for user in users):
+        if any(each.requests() for each in (entry, *users)):
             raise BadState(f"{id} has requests under way; wait for them or cancel them", state="running")
         for each in (*users, entry):
             self._rest(each)
-        return replace(described, rows=entry.rows(()))
+        return replace(described, rows=entry.rows())
 
     def wake(self, id: str, progress: ProgressSink) -> LoadedModel:
         """Load again from the files, with the adapters. Raises NotFound, BadState, and what `load` raises."""
@@ -108,24 +104,26 @@ class Engine:
             raise Exists(f"the conversation {id} exists already")
         entry = self._entry(model)
         resident = entry.awake()
-        if resident.decoder is None:
-            why = "an encoder keeps no conversation"
+        runner = _serving(resident, causal.TASK)
+        if runner is None:
+            why = "it generates no text, so it keeps no conversation"
             raise NotSupported(f"{model}: {why}", why=why)
         limit = resident.bundle.about.context
         if not 0 <= max_tokens <= limit:
             want = f"0 to {limit}"
             said = f"max_tokens is {max_tokens}, {model} takes {want}"
             raise BadArgument(said, name="max_tokens", got=str(max_tokens), want=want)
-        state = SequenceState()
+        opened = Conversation(id, model, max_tokens or limit)
         if parent:
-            state = copy.deepcopy(self._idle(parent, entry).state)
-        opened = Conversation(id, model, max_tokens or limit, state)
-        if state.length > opened.max_tokens:
-            want = f"at least {state.length}, the tokens of {parent}"
-            said = f"max_tokens is {max_tokens}, not {want}"
-            raise BadArgument(said, name="max_tokens", got=str(max_tokens), want=want)
+            source = self._idle(parent, entry)
+            opened.tokens = list(source.tokens)
+            if len(opened.tokens) > opened.max_tokens:
+                want = f"at least {len(opened.tokens)}, the tokens of {parent}"
+                said = f"max_tokens is {max_tokens}, not {want}"
+                raise BadArgument(said, name="max_tokens", got=str(max_tokens), want=want)
+            runner.fork(source, opened)
         self._conversations[id] = opened
-        return OpenedContext(state.length, opened.max_tokens, state.cache_bytes())
+        return OpenedContext(len(opened.tokens), opened.max_tokens, runner.conversation_bytes(opened))
 
     @torch.inference_mode()
     def drop_context(self, id: str) -> int:
@@ -133,21 +131,36 @@ class Engine:
         conversation = self._conversations.pop(id, None)
         if conversation is None:
             raise NotFound(f"there is no conversation {id}")
-        freed = conversation.state.cache_bytes()
         entry = self._entries[conversation.model]
-        self._end(entry, [work for work in entry.queue if _uses(work, conversation)])
-        return freed
+        self._end([request.id for request in entry.requests() if request.context == id])
+        runner = self._keeper(entry)
+        return 0 if runner is None else runner.forget(conversation)
 
     @torch.inference_mode()
     def submit(self, request: Request) -> None:
         """Accept a request. Raises NotFound, BadArgument, TooLarge, NotSupported, BadState."""
         entry = self._entry(request.model)
-        work = self._work(entry, request)
-        if work is None:
+        resident = entry.awake()
+        task = request.task
+        if task == "auto":
+            pooled = request.embed is not None or causal.TASK not in resident.tasks
+            task = embedding.TASK if pooled else causal.TASK
+        if request.context and task != causal.TASK:
+            said = f"the task {task} takes no conversation"
+            raise BadArgument(said, name="context", got=request.context, want="none")
+        if task in models.TOKEN_TASKS:
+            self._ready.append(_token_answer(resident, request, task))
             return
-        if not entry.queue:
-            self._turns.append(entry)
-        entry.queue.append(work)
+        runner = _serving(resident, task)
+        if runner is None:
+            offered = ", ".join(resident.tasks)
+            raise NotSupported(
+                f"{entry.id} does not do {task}; it offers {offered}", why=f"the model offers {offered}"
+            )
+        conversation = self._idle(request.context, entry) if request.context else None
+        runner.submit(replace(request, task=task), conversation, entry.adapter)
+        if runner not in self._turns:
+            self._turns.append(runner)
 
     def cancel(self, request: str) -> None:
         """End a request with the next step; unknown ones are ignored. Any thread."""
@@ -155,39 +168,38 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> Sequence[StepEvent]:
-        """Advance one request of the model whose turn it is."""
+        """A step of the model whose turn it is."""
         self._end_cancelled()
         events, self._ready = self._ready, []
         if not self._turns:
             return events
-        entry = self._turns.popleft()
-        work = entry.queue[0]
-        events.extend(self._advance(entry, work))
-        if work.finished:
-            entry.queue.popleft()
-        if entry.queue:
-            self._turns.append(entry)
+        runner = self._turns.popleft()
+        events.extend(runner.step())
+        if runner.busy:
+            self._turns.append(runner)
         return events
 
     def step_seconds(self) -> float:
         """How long the next step will take, as predicted."""
-        return self._turns[0].predict() if self._turns else 0.0
+        return self._turns[0].step_seconds() if self._turns else 0.0
 
     def memory(self) -> Sequence[Row]:
         """Rows of all models and conversations."""
-        conversations = list(self._conversations.values())
-        rows = [row for entry in self._entries.values() for row in entry.rows(conversations)]
-        for conversation in conversations:
+        rows = [row for entry in self._entries.values() for row in entry.rows()]
+        for conversation in self._conversations.values():
             entry = self._entries[conversation.model]
-            shape = (entry.base or entry).footprint.cache
-            held = conversation.state.cache_bytes()
-            rows.append(Row("kv", conversation.id, predicted=shape.bytes(conversation.max_tokens), allocator=held))
+            runner = self._keeper(entry)
+            held = 0 if runner is None else runner.conversation_bytes(conversation)
+            shape = (entry.base or entry).footprint.conversation
+            if shape is not None:
+                rows.append(Row("kv", conversation.id, predicted=shape.bytes(conversation.max_tokens), allocator=held))
         return rows
 
     def close(self) -> None:
         """Drop everything."""
         for entry in self._entries.values():
-            entry.queue.clear()
+            for runner in entry.resident.runners if entry.resident is not None else ():
+                runner.close()
             entry.resident = None
         self._entries.clear()
         self._conversations.clear()
@@ -208,91 +220,28 @@ class Engine:
 
     def _reside(self, entry: Entry, progress: ProgressSink) -> None:
         if entry.base is None:
-            entry.resident = models.reside(entry, self._prefill_tokens, progress)
+            entry.resident = models.reside(entry, self._ops, self._prefill_tokens, progress)
             entry.context = entry.resident.bundle.about.context
             return
         below = entry.base.awake()
         adapters.attach(below.bundle.module, entry.adapter, entry.source, progress)
-        below.active = ""
+        below.shared.changed()
         held = live_bytes(adapters.tensors(below.bundle.module, entry.adapter))
-        entry.resident = Resident(below.bundle, below.decoder, below.vocabulary, held)
+        entry.resident = replace(below, bytes=held)
 
     def _rest(self, entry: Entry) -> int:
         """End an entry's requests and drop what it holds in memory; returns the bytes."""
-        freed = entry.held_bytes() + entry.kv_bytes(list(self._conversations.values()))
-        self._end(entry, list(entry.queue))
-        for conversation in self._conversations_of(entry):
-            freed += conversation.state.cache_bytes()
-            conversation.state.forget(conversation.state.length)
+        freed = entry.held_bytes() + entry.kv_bytes()
+        self._end([request.id for request in entry.requests()])
+        runner = self._keeper(entry)
+        if runner is not None:
+            freed += sum(runner.forget(conversation) for conversation in self._conversations_of(entry))
         if entry.resident is not None and entry.base is not None:
             adapters.detach(entry.resident.bundle.module, entry.adapter)
-            entry.base.awake().active = ""
+            entry.resident.shared.changed()
         entry.resident = None
         models.collect()
         return freed
-
-    def _work(self, entry: Entry, request: Request) -> Work | None:
-        """The request as work for steps; None when it is answered already."""
-        resident = entry.awake()
-        task = request.task
-        if task == "auto":
-            pooled = request.embed is not None or resident.decoder is None
-            task = embedding.TASK if pooled else causal.TASK
-        if request.context and task != causal.TASK:
-            said = f"the task {task} takes no conversation"
-            raise BadArgument(said, name="context", got=request.context, want="none")
-        if task == causal.TASK and resident.decoder is not None:
-            return self._generation(entry, resident, request)
-        if task == embedding.TASK:
-            return Embedding(request, resident.bundle, self._ops)
-        if task in models.TOKEN_TASKS:
-            self._ready.append(_token_answer(resident, request, task))
-            return None
-        offered = ", ".join(entry.describe().tasks)
-        raise NotSupported(f"{entry.id} does not do {task}; it offers {offered}", why=f"the model offers {offered}")
-
-    def _generation(self, entry: Entry, resident: Resident, request: Request) -> Generation:
-        assert resident.decoder is not None
-        limit = resident.bundle.about.context
-        state, before = SequenceState(), []
-        if request.context:
-            conversation = self._idle(request.context, entry)
-            state, limit = conversation.state, conversation.max_tokens
-            before = state.tokens()
-        prompt = tokens.prepare(resident.bundle, request.prompt, continued=bool(before))
-        if request.prompt.messages is None:
-            prompt = before + prompt
-        return Generation(
-            request, resident.bundle, resident.decoder, resident.vocabulary, self._ops, prompt, state, limit
-        )
-
-    def _advance(self, entry: Entry, work: Work) -> list[StepEvent]:
-        """One step of one request; its own errors end it alone and leave its conversation as it was."""
-        count, started = work.next_tokens(), time.perf_counter()
-        try:
-            self._activate(entry)
-            events = work.advance()
-        except LlmosError as error:
-            return self._failed(work, error)
-        except (RuntimeError, MemoryError) as error:
-            full = out_of_memory(error)
-            if full is None:
-                raise
-            return self._failed(work, full)
-        entry.observe(count, time.perf_counter() - started)
-        return events
-
-    def _failed(self, work: Work, error: LlmosError) -> list[StepEvent]:
-        work.finished = True
-        work.undo()
-        return [FailedEvent(work.id, error)]
-
-    def _activate(self, entry: Entry) -> None:
-        """Let the entry's adapter take part, or none."""
-        resident = (entry.base or entry).awake()
-        if resident.active != entry.adapter:
-            adapters.activate(resident.bundle.module, entry.adapter)
-            resident.active = entry.adapter
 
     def _end_cancelled(self) -> None:
         asked = set()
@@ -301,16 +250,15 @@ class Engine:
                 asked.add(self._cancels.get_nowait())
             except Empty:
                 break
-        for entry in list(self._turns) if asked else ():
-            self._end(entry, [work for work in entry.queue if work.id in asked])
+        if asked:
+            self._end(asked)
 
-    def _end(self, entry: Entry, ended: Iterable[Work]) -> None:
-        """Finish work of an entry now; the next step reports it."""
-        for work in ended:
-            entry.queue.remove(work)
-            self._ready.extend(work.cancel())
-        if not entry.queue and entry in self._turns:
-            self._turns.remove(entry)
+    def _end(self, requests: Collection[str]) -> None:
+        """Finish requests now; the next step reports it."""
+        for runner in list(self._turns) if requests else ():
+            self._ready.extend(runner.cancel(requests))
+            if not runner.busy:
+                self._turns.remove(runner)
 
     def _entry(self, id: str) -> Entry:
         entry = self._entries.get(id)
@@ -332,6 +280,10 @@ class Engine:
     def _conversations_of(self, entry: Entry) -> list[Conversation]:
         return [conversation for conversation in self._conversations.values() if conversation.model == entry.id]
 
+    def _keeper(self, entry: Entry) -> Runner | None:
+        """The runner that keeps an entry's conversations; None while it sleeps."""
+        return None if entry.resident is None else _serving(entry.resident, causal.TASK)
+
     def _idle(self, id: str, entry: Entry) -> Conversation:
         """A conversation of this model that no request uses. Raises NotFound, BadState."""
         conversation = self._conversations.get(id)
@@ -339,13 +291,13 @@ class Engine:
             raise NotFound(f"there is no conversation {id}")
         if conversation.model != entry.id:
             raise BadState(f"the conversation {id} belongs to {conversation.model}, not {entry.id}", state="foreign")
-        if any(_uses(work, conversation) for work in entry.queue):
+        if any(request.context == id for request in entry.requests()):
             raise BadState(f"the conversation {id} has a request under way", state="busy")
         return conversation
 
 
-def _uses(work: Work, conversation: Conversation) -> bool:
-    return isinstance(work, Generation) and work.state is conversation.state
+def _serving(resident: Resident, task: str) -> Runner | None:
+    return next((runner for runner in resident.runners if task in runner.tasks), None)
 
 
 def _token_answer(resident: Resident, request: Request, task: str) -> DoneEvent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,7 +70,8 @@ class PagedModel:
             options["logits_to_keep"] = torch.tensor(kept, device=self._device)
         inputs = torch.tensor([ids], device=self._device)
         try:
-            answer = self._module(input_ids=inputs, position_ids=torch.tensor([positions], device=self._device), **options)
+            at = torch.tensor([positions], device=self._device)
+            answer = self._module(input_ids=inputs, position_ids=at, **options)
         finally:
             self._step.tensors = None
         logits: Tensor = answer.logits[0]
@@ -87,11 +89,8 @@ class PagedModel:
             lengths.append(end)
             used = pages[: (end + PAGE_TOKENS - 1) // PAGE_TOKENS]
             table.append(used + [0] * (widest - len(used)))
-        int32 = {"dtype": torch.int32, "device": self._device}
-        return StepTensors(
-            torch.tensor(slots, device=self._device), torch.tensor(starts, **int32), torch.tensor(lengths, **int32),
-            torch.tensor(table, **int32),
-        )  # fmt: skip
+        int32 = partial(torch.tensor, dtype=torch.int32, device=self._device)
+        return StepTensors(torch.tensor(slots, device=self._device), int32(starts), int32(lengths), int32(table))
 
 
 def _packed(rows: Sequence[RowStep]) -> tuple[list[int], list[int], list[int]]:
@@ -114,4 +113,5 @@ def _widths(shape: LayerShape) -> Mapping[str, int]:
 
 
 def _device(module: Any) -> torch.device:
-    return next(iter(module.parameters())).device
+    device: torch.device = next(iter(module.parameters())).device
+    return device

@@ -32,24 +32,34 @@ class CacheShape:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of weights, of the state of one sequence, and of what one step needs beside them."""
+    """Bytes of weights, of keys and values, and of what one step needs beside them.
+
+    Keys and values are `paged` bytes for all sequences together, or else `cache` for each.
+    """
 
     weights: int
     cache: CacheShape
     workspace: int
     parameters: int
+    paged: int | None = None
+
+    @property
+    def conversation(self) -> CacheShape | None:
+        """What a conversation takes of its own; None when all share the pages."""
+        return self.cache if self.paged is None else None
 
     def rows(self, owner: str, context: int, weights: int = 0, kv: int = 0) -> Sequence[Row]:
         """Ledger rows; `weights` and `kv` are bytes held now."""
+        predicted = self.cache.bytes(context) if self.paged is None else self.paged
         return (
             Row("weights", owner, predicted=self.weights, allocator=weights),
-            Row("kv", owner, predicted=self.cache.bytes(context), allocator=kv),
+            Row("kv", owner, predicted=predicted, allocator=kv),
             Row("workspace", owner, predicted=self.workspace),
         )
 
 
-def footprint(about: Description) -> Footprint:
-    """Plan a model. Raises what building it raises."""
+def footprint(about: Description, rung: str = "") -> Footprint:
+    """Plan a model for the rung it will be served on, or the one asked for. Raises what building it raises."""
     module = empty_module(about)
     unique = {id(tensor): tensor for tensor in tensors_of(module)}.values()
     weights = sum(tensor.nbytes for tensor in unique)

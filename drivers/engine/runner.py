@@ -1,30 +1,46 @@
 """What serves the requests of one loaded model: one runner for each rung of the ladder.
 
-Every method is called on the work thread. The engine gives each model with work one bounded step after the other.
+Every method is called on the work thread. The engine gives each runner with work one bounded step after the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from ..contract import OpenedContext, Request, StepEvent
+from ..contract import Request, StepEvent
+
+
+@dataclass(eq=False)
+class Conversation:
+    """A context: the tokens that requests with it continue, one request at a time.
+
+    `held` is what its runner keeps to not compute them again (pages, or a cache); without it they are computed again.
+    """
+
+    id: str
+    model: str
+    max_tokens: int
+    tokens: list[int] = field(default_factory=list)
+    held: Any = None
 
 
 class Runner(Protocol):
-    """Requests in, events out.
-
-    A request names the adapter it wants by the id of a model entry, which is the base's own id when it wants none.
-    """
+    """Requests in, events out."""
 
     rung: str
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """What it serves."""
 
     @property
     def busy(self) -> bool:
         """Whether `step` has anything to do."""
 
-    def submit(self, request: Request) -> None:
-        """Accept a request. Raises BadArgument, TooLarge, NotSupported, BadState."""
+    def submit(self, request: Request, conversation: Conversation | None = None, adapter: str = "") -> None:
+        """Accept a request, in a conversation that no other uses. Raises BadArgument, TooLarge, NotSupported."""
 
     def cancel(self, requests: Collection[str]) -> list[StepEvent]:
         """End those of these requests that run or wait here, with what they have."""
@@ -35,17 +51,20 @@ class Runner(Protocol):
     def step_seconds(self) -> float:
         """How long the next step will take, as predicted."""
 
-    def running(self) -> Sequence[str]:
-        """Ids of the requests that run or wait here."""
+    def requests(self) -> Sequence[Request]:
+        """What runs or waits here."""
 
     def kv_bytes(self) -> int:
-        """Bytes held for keys, values and other state of sequences, conversations included."""
+        """Bytes held for keys, values and other state, without what conversations hold of their own."""
 
-    def open_context(self, id: str, parent: str, max_tokens: int) -> OpenedContext:
-        """Start a conversation, empty or as a copy of another. Raises NotFound, BadState, BadArgument, NotSupported."""
+    def conversation_bytes(self, conversation: Conversation) -> int:
+        """Bytes that a conversation holds beside `kv_bytes`."""
 
-    def drop_context(self, id: str) -> int:
-        """Forget a conversation, whose request is ended by the caller; returns bytes freed."""
+    def fork(self, parent: Conversation, child: Conversation) -> None:
+        """Let `child`, which has the tokens of `parent`, share or copy what that holds."""
+
+    def forget(self, conversation: Conversation) -> int:
+        """Drop what a conversation holds, but not its tokens; returns bytes freed."""
 
     def close(self) -> None:
         """Drop everything."""

@@ -45,6 +45,12 @@ def prepare(bundle: Bundle, prompt: Prompt, continued: bool = False) -> list[int
     return ids
 
 
+def continuing(bundle: Bundle, prompt: Prompt, before: Sequence[int]) -> list[int]:
+    """The ids of a prompt after the tokens of a conversation. Messages stand for the whole of it, from its start."""
+    ids = prepare(bundle, prompt, continued=bool(before))
+    return ids if prompt.messages is not None else [*before, *ids]
+
+
 def truncated(bundle: Bundle, prompt: Prompt, most: int | None) -> tuple[list[int], bool]:
     """The ids of a prompt, cut to `most`, and whether that took something away. Text keeps its closing special tokens.
 

@@ -24,13 +24,13 @@ def answer(llama: Path) -> list[int]:
 
 
 def state_tokens(engine: Engine, context: str = "c") -> list[int]:
-    return engine._conversations[context].state.tokens()
+    return engine._conversations[context].tokens
 
 
 def damage(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the model answer with what is no number."""
-    decoder = engine._entries["m"].awake().decoder
-    run = decoder.run  # type: ignore[union-attr]
+    decoder = engine._entries["m"].awake().runners[-1]._decoder  # type: ignore[attr-defined]
+    run = decoder.run
     monkeypatch.setattr(decoder, "run", lambda *given: run(*given) * float("nan"))
 
 

@@ -85,7 +85,7 @@ def test_an_encoder_embeds_by_default_and_does_not_write(encoder: Engine) -> Non
     assert done(encoder, ask("the dog")).task == "feature-extraction"
     with pytest.raises(NotSupported, match="text-generation"):
         encoder.submit(ask("the dog", task="text-generation"))
-    with pytest.raises(NotSupported, match="encoder"):
+    with pytest.raises(NotSupported, match="no conversation"):
         encoder.open_context("c", "m", "", 0)
 
 

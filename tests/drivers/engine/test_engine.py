@@ -101,7 +101,7 @@ def test_a_copy_of_a_conversation_goes_its_own_way(engine: Engine) -> None:
     one = done(engine, ask([5, 6], context="c", max_tokens=6))
     two = done(engine, ask([7], context="d", max_tokens=6))
     assert one.cached_tokens == two.cached_tokens == len(PROMPT) + 1
-    before = engine._conversations["d"].state.tokens()[: opened.tokens]
+    before = engine._conversations["d"].tokens[: opened.tokens]
     assert two.choices == done(engine, ask([*before, 7], max_tokens=6)).choices
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +12,19 @@ from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine import models
 from llmos.drivers.engine.models import Entry
 from llmos.drivers.engine.plan import CacheShape, Footprint
+from llmos.drivers.ops.table import OpTable
 from llmos.syscalls.errors import BadArgument, BadModel, BadState, NoDeviceMemory, NotSupported
 
 
-class Waiting:
-    """Work whose next step takes a number of tokens."""
-
-    id, finished = "r", False
-
-    def __init__(self, tokens: int) -> None:
-        self._tokens = tokens
-
-    def next_tokens(self) -> int:
-        return self._tokens
-
-    def advance(self) -> list[Any]:
-        return []
-
-    def cancel(self) -> list[Any]:
-        return []
-
-    def undo(self) -> None:
-        pass
-
-
-def entry(llama: Path, *tokens: int, weights: int = 1000, **settings: Any) -> Entry:
+def entry(llama: Path, weights: int = 1000, **settings: Any) -> Entry:
     footprint = Footprint(weights, CacheShape(0, ((10, None),)), 7, 1_000_000)
-    queue = deque(Waiting(count) for count in tokens)
-    return Entry("m", source_of(llama), LoadSettings(**settings), footprint, 128, queue=queue)  # type: ignore[arg-type]
+    return Entry("m", source_of(llama), LoadSettings(**settings), footprint, 128)
 
 
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"quant": {"width": 4}}, NotSupported), ({"draft": "small"}, NotSupported), ({"rung": "P"}, NotSupported),
+        ({"quant": {"width": 4}}, NotSupported), ({"draft": "small"}, NotSupported),
         ({"kv_dtype": "float8"}, NotSupported), ({"rung": "Z"}, BadArgument),
     ],
 )  # fmt: skip
@@ -62,14 +40,14 @@ def test_settings_that_change_nothing_are_taken() -> None:
     models.check_settings(LoadSettings())
 
 
-def test_a_rung_that_does_not_serve_the_model_is_refused(llama: Path) -> None:
+def test_a_rung_that_does_not_serve_the_model_is_refused(llama: Path, ops: OpTable) -> None:
     with pytest.raises(NotSupported, match="rung F"):
-        models.reside(entry(llama, rung="F"), 512, silent)
+        models.reside(entry(llama, rung="F"), ops, 512, silent)
 
 
-def test_weights_that_cannot_fit_are_refused_before_they_are_read(llama: Path) -> None:
+def test_weights_that_cannot_fit_are_refused_before_they_are_read(llama: Path, ops: OpTable) -> None:
     with pytest.raises(NoDeviceMemory) as error:
-        models.reside(entry(llama, weights=1 << 60), 512, silent)
+        models.reside(entry(llama, weights=1 << 60), ops, 512, silent)
     assert error.value.needed == 1 << 60 > error.value.free > 0
 
 
@@ -90,18 +68,4 @@ def test_a_sleeping_model_says_so(llama: Path) -> None:
     with pytest.raises(BadState) as error:
         asleep.awake()
     assert error.value.state == "asleep"
-    assert [(row.predicted, row.allocator) for row in asleep.rows(())] == [(1000, 0), (1280, 0), (7, 0)]
-
-
-def test_predictions_grow_with_the_work_and_learn_from_it(llama: Path) -> None:
-    assert entry(llama).predict() == 0.0
-    guessed = entry(llama, 100)
-    assert guessed.predict() == pytest.approx(100 * 2.0 * 1_000_000 / models.FLOPS)
-    guessed.observe(1, 0.5)
-    assert guessed.predict() == pytest.approx(50.0)  # only single tokens are known
-    guessed.observe(200, 2.0)
-    assert guessed.predict() == pytest.approx(1.0)
-    guessed.observe(200, 4.0)
-    assert guessed.predict() == pytest.approx(100 * (0.8 * 0.01 + 0.2 * 0.02))
-    guessed.queue.appendleft(Waiting(1))
-    assert guessed.predict() == pytest.approx(0.5)
+    assert [(row.predicted, row.allocator) for row in asleep.rows()] == [(1000, 0), (1280, 0), (7, 0)]

@@ -1,0 +1,92 @@
+"""Which runner serves a model: the ladder of rungs, from the fastest to the one that always works.
+
+P: keys and values in pages, many requests in one step. H: pages and a state for each request. S: fixed slots with a
+static cache. G: the library's own cache, a request at a time. F: one forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+from llmos.syscalls.errors import NotSupported
+
+from ..ops.table import OpTable
+from . import paged
+from .attention import Recorder, Refused
+from .decoder import Decoder, rope_types
+from .detokenizer import Vocabulary
+from .loader import FAILURES, Bundle
+from .pace import Pace
+from .runner import Runner
+from .serial import SerialRunner
+from .shared import SharedModule
+
+PAGED, HYBRID, SLOTS, GENERATE, FORWARD = "P", "H", "S", "G", "F"
+ROWS = 64
+"""Requests of one model at a time on the rungs that batch."""
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung, why none above it serves the model, and the attention layers where those count."""
+
+    name: str
+    reasons: tuple[str, ...]
+    layers: Recorder | None = None
+
+
+def choose(bundle: Bundle, shared: SharedModule, wanted: str, path: str) -> Rung:
+    """The highest rung that serves a model, or the one that is `wanted`. Raises NotSupported with the reason."""
+    found = _highest(bundle, shared)
+    if wanted in ("", found.name):
+        return found
+    if wanted == GENERATE and found.name == PAGED:
+        return Rung(GENERATE, ("P: another rung was asked for",))
+    why = next((reason for reason in found.reasons if reason.startswith(wanted)), f"it runs on rung {found.name}")
+    why = f"{bundle.about.architecture} does not run on rung {wanted} ({why})"
+    raise NotSupported(f"{path}: {why}", why=why)
+
+
+def slots(rung: str) -> int:
+    """How many requests may be under way at a time."""
+    return ROWS if rung in (PAGED, HYBRID) else 1
+
+
+def runners(
+    rung: Rung, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary, ops: OpTable, prefill_tokens: int,
+    parameters: int,
+) -> Sequence[Runner]:  # fmt: skip
+    """The runners of a model on a rung; the first that offers a task serves it."""
+    decoder = Decoder(bundle.module, bundle.about.context, prefill_tokens) if bundle.about.causal else None
+    return [SerialRunner(bundle, shared, decoder, vocabulary, ops, Pace(parameters))]
+
+
+def paged_layers(module: Any) -> Recorder:
+    """The attention layers of a module set to the paged function. Raises Refused with why it cannot be paged."""
+    why = _not_pageable(module)
+    if why:
+        raise Refused(why)
+    try:
+        return paged.layers_of(module)
+    except FAILURES as error:
+        said = str(error).partition("\n")[0][:160]
+        raise Refused(f"it does not run without a cache of its own: {type(error).__name__}: {said}") from error
+
+
+def _highest(bundle: Bundle, shared: SharedModule) -> Rung:
+    if not bundle.about.causal:
+        return Rung(FORWARD, ("P, H, S, G: it does not generate",))
+    return Rung(GENERATE, ("P: this build has no paged attention",))
+
+
+def _not_pageable(module: Any) -> str:
+    """What a look at a model tells against pages; empty when nothing does."""
+    if module._is_stateful:
+        return "it keeps a recurrent state"
+    kinds = rope_types(module.config) & {"dynamic", "longrope"}
+    if kinds:
+        return f"its rotary frequencies follow the length ({', '.join(sorted(kinds))})"
+    return ""

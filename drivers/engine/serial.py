@@ -1,0 +1,156 @@
+"""The serial runner: one request at a time, through transformers' own cache (rungs G and F)."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+
+from llmos.syscalls.errors import LlmosError
+
+from ..contract import FailedEvent, Request, StepEvent
+from ..ops.table import OpTable
+from . import causal, embedding, tokens
+from .causal import Generation
+from .decoder import Decoder, SequenceState
+from .detokenizer import Vocabulary
+from .embedding import Embedding
+from .loader import Bundle
+from .memory import out_of_memory
+from .pace import Pace
+from .runner import Conversation
+from .shared import SharedModule
+
+
+class Work(Protocol):
+    """A request under way."""
+
+    id: str
+    finished: bool
+
+    def next_tokens(self) -> int: ...
+    def advance(self) -> list[StepEvent]: ...
+    def cancel(self) -> list[StepEvent]: ...
+    def undo(self) -> None: ...
+
+
+class Turn:
+    """A request with what it runs on."""
+
+    def __init__(self, request: Request, work: Work, conversation: Conversation | None, adapter: str) -> None:
+        self.request = request
+        self.work = work
+        self.conversation = conversation
+        self.adapter = adapter
+
+
+class SerialRunner:
+    """Generates with a `decoder`, if it is given one, and embeds."""
+
+    def __init__(
+        self, bundle: Bundle, shared: SharedModule, decoder: Decoder | None, vocabulary: Vocabulary, ops: OpTable,
+        pace: Pace,
+    ) -> None:  # fmt: skip
+        self.rung = "F" if decoder is None else "G"
+        self.tasks: Sequence[str] = (embedding.TASK,) if decoder is None else (causal.TASK, embedding.TASK)
+        self._bundle, self._shared, self._decoder = bundle, shared, decoder
+        self._vocabulary, self._ops, self._pace = vocabulary, ops, pace
+        self._queue: deque[Turn] = deque()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._queue)
+
+    def submit(self, request: Request, conversation: Conversation | None = None, adapter: str = "") -> None:
+        """Accept a request. Raises BadArgument, TooLarge, NotSupported."""
+        work: Work
+        if request.task == embedding.TASK:
+            work = Embedding(request, self._bundle, self._ops)
+        else:
+            work = self._generation(request, conversation)
+        self._queue.append(Turn(request, work, conversation, adapter))
+
+    def cancel(self, requests: Collection[str]) -> list[StepEvent]:
+        """End requests with what they have."""
+        events: list[StepEvent] = []
+        for turn in [turn for turn in self._queue if turn.request.id in requests]:
+            self._queue.remove(turn)
+            events.extend(turn.work.cancel())
+            _keep(turn)
+        return events
+
+    def step(self) -> list[StepEvent]:
+        """Advance the first request; its own errors end it alone and leave its conversation as it was."""
+        turn = self._queue[0]
+        count, started = turn.work.next_tokens(), time.perf_counter()
+        try:
+            self._shared.use(turn.adapter)
+            events = turn.work.advance()
+        except LlmosError as error:
+            events = _fail(turn, error)
+        except (RuntimeError, MemoryError) as error:
+            full = out_of_memory(error)
+            if full is None:
+                raise
+            events = _fail(turn, full)
+        else:
+            self._pace.observe(count, time.perf_counter() - started)
+        if turn.work.finished:
+            self._queue.popleft()
+            _keep(turn)
+        return events
+
+    def step_seconds(self) -> float:
+        return self._pace.seconds(self._queue[0].work.next_tokens()) if self._queue else 0.0
+
+    def requests(self) -> Sequence[Request]:
+        return [turn.request for turn in self._queue]
+
+    def kv_bytes(self) -> int:
+        works = (turn.work for turn in self._queue if turn.conversation is None)
+        return sum(work.state.cache_bytes() for work in works if isinstance(work, Generation))
+
+    def conversation_bytes(self, conversation: Conversation) -> int:
+        return 0 if conversation.held is None else int(conversation.held.cache_bytes())
+
+    def fork(self, parent: Conversation, child: Conversation) -> None:
+        if parent.held is not None and self._decoder is not None:
+            child.held = self._decoder.fork(parent.held)
+
+    def forget(self, conversation: Conversation) -> int:
+        freed, conversation.held = self.conversation_bytes(conversation), None
+        return freed
+
+    def close(self) -> None:
+        self._queue.clear()
+
+    def _generation(self, request: Request, conversation: Conversation | None) -> Generation:
+        assert self._decoder is not None
+        limit = self._bundle.about.context if conversation is None else conversation.max_tokens
+        state = SequenceState() if conversation is None else _state(conversation)
+        prompt = tokens.continuing(self._bundle, request.prompt, () if conversation is None else conversation.tokens)
+        return Generation(request, self._bundle, self._decoder, self._vocabulary, self._ops, prompt, state, limit)
+
+
+def _state(conversation: Conversation) -> SequenceState:
+    if conversation.held is None:
+        conversation.held = SequenceState()
+        conversation.held.append(conversation.tokens)
+    state: SequenceState = conversation.held
+    return state
+
+
+def _keep(turn: Turn) -> None:
+    """A conversation has the tokens of its state, which a request that failed has put back."""
+    if turn.conversation is not None:
+        turn.conversation.tokens = _state(turn.conversation).tokens()
+
+
+def _fail(turn: Turn, error: LlmosError) -> list[StepEvent]:
+    turn.work.finished = True
+    turn.work.undo()
+    return [FailedEvent(turn.request.id, error)]
+
+
