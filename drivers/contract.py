@@ -17,8 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from llmos.syscalls.errors import LlmosError, NotFound, NotSupported
+from llmos.syscalls.errors import NotFound, NotSupported
 
+from .requests import (
+    AnswerResult as AnswerResult, ChoiceResult as ChoiceResult, ChunkEvent as ChunkEvent, DoneEvent as DoneEvent,
+    EmbedSettings as EmbedSettings, FailedEvent as FailedEvent, LabelScore as LabelScore,
+    LabelsResult as LabelsResult, MediaPart as MediaPart, Part as Part, Prompt as Prompt, Request as Request,
+    SamplingParams as SamplingParams, ScoresResult as ScoresResult, SpanResult as SpanResult,
+    SpansResult as SpansResult, StepEvent as StepEvent, TablePart as TablePart, TaskResult as TaskResult,
+    TensorView as TensorView, TokenLogprob as TokenLogprob, TranscriptResult as TranscriptResult,
+)  # fmt: skip
 
 @dataclass(frozen=True)
 class Facts:
@@ -92,140 +100,6 @@ class LoadedModel:
     rung_reasons: Sequence[str] = ()
     chat: bool = False
     slots: int = 1
-
-
-@dataclass(frozen=True)
-class TensorView:
-    """A dense, C-contiguous, little-endian tensor: raw bytes, mapped from a shared buffer or taken from the message."""
-
-    dtype: str
-    shape: Sequence[int]
-    data: memoryview
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What goes into a model: exactly one of `text`, `ids`, `messages`, `tensors` is set.
-
-    `tensors` arrive only at a device whose facts have the feature `tensors`; they are valid until the request ends.
-    """
-
-    text: str | None = None
-    ids: Sequence[int] | None = None
-    messages: Sequence[Mapping[str, Any]] | None = None
-    tools: Sequence[Mapping[str, Any]] = ()
-    template_options: Mapping[str, Any] = field(default_factory=dict)
-    tensors: Mapping[str, TensorView] | None = None
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """The same fields and defaults as `llmos.syscalls.types.Sampling`; see there."""
-
-    max_tokens: int = 128
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    seed: int | None = None
-    stop: Sequence[str] = ()
-    stop_token_ids: Sequence[int] = ()
-    ignore_eos: bool = False
-    n: int = 1
-    best_of: int | None = None
-    beams: int = 1
-    logprobs: int | None = None
-    prompt_logprobs: int | None = None
-    grammar: Mapping[str, Any] | None = None
-    speculative: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class EmbedSettings:
-    """How token vectors become one vector: `pooling` is mean, cls or last; `max_tokens` truncates."""
-
-    pooling: str = "mean"
-    normalize: bool = True
-    max_tokens: int | None = None
-
-
-@dataclass(frozen=True)
-class Request:
-    """One inference. With `stream`, chunks are emitted as they come; else only the result."""
-
-    id: str
-    model: str
-    prompt: Prompt
-    task: str = "auto"
-    sampling: SamplingParams = SamplingParams()
-    embed: EmbedSettings | None = None
-    context: str = ""
-    stream: bool = False
-    tenant: str = ""
-
-
-@dataclass(frozen=True)
-class TokenLogprob:
-    token: int
-    text: str
-    logprob: float
-    top: Sequence[tuple[int, str, float]] = ()
-
-
-@dataclass(frozen=True)
-class ChunkEvent:
-    """A piece of a streamed result: whole characters only."""
-
-    request: str
-    text: str
-    tokens: Sequence[int]
-    index: int = 0
-    logprobs: Sequence[TokenLogprob] | None = None
-
-
-@dataclass(frozen=True)
-class ChoiceResult:
-    """`tokens` are the new ids with the end token; `text` is without special tokens and stop string.
-
-    `reason` is stop, length, cancelled or grammar.
-    """
-
-    index: int
-    text: str
-    tokens: Sequence[int]
-    reason: str
-    logprobs: Sequence[TokenLogprob] | None = None
-
-
-@dataclass(frozen=True)
-class DoneEvent:
-    """A request's result. `embeddings` are rows of float32; `device_ns` is time spent computing for it."""
-
-    request: str
-    task: str
-    choices: Sequence[ChoiceResult] = ()
-    embeddings: Sequence[Sequence[float]] | None = None
-    truncated: Sequence[bool] = ()
-    tensors: Mapping[str, TensorView] | None = None
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    new_tokens: int = 0
-    device_ns: int = 0
-
-
-@dataclass(frozen=True)
-class FailedEvent:
-    """A request's error."""
-
-    request: str
-    error: LlmosError
-
-
-StepEvent = ChunkEvent | DoneEvent | FailedEvent
 
 
 @dataclass(frozen=True)

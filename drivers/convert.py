@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
@@ -15,8 +15,9 @@ import msgspec
 from llmos.syscalls.driver import BufferFile, DeviceFacts, Loaded, LocalFile, Located, Work
 from llmos.syscalls.errors import BadArgument, NotSupported, TooLarge
 from llmos.syscalls.types import (
-    BufferRef, Bytes, Chat, Choice, Chunk, Embeddings, Entry, Hit, Inference, LedgerRow, LoadOptions, Reason, Sampling,
-    Tensor, TensorOut, Tensors, TensorsOut, Text, TokenLogprob, Tokens, Usage,
+    Answer, Audio, BufferRef, Bytes, Chat, Choice, Chunk, Embeddings, Entry, Hit, Image, Inference, Label, Labels,
+    LedgerRow, LoadOptions, Reason, Sampling, Scores, Span, Spans, Table, TaskResultValue, Tensor, TensorOut, Tensors,
+    TensorsOut, Text, TokenLogprob, Tokens, Transcript, Usage, Video,
 )  # fmt: skip
 from llmos.syscalls.wire import LIMITS
 
@@ -56,12 +57,14 @@ def to_sampling(sampling: Sampling) -> contract.SamplingParams:
     return contract.SamplingParams(**values)
 
 
-def to_request(work: Work, model: str, buffers: Buffers, *, tensors: bool) -> contract.Request:
-    """The request a device sees; `model` is the device's own id of it, `tensors` whether it takes tensors.
+def to_request(work: Work, model: str, buffers: Buffers, *, takes: Collection[str]) -> contract.Request:
+    """The request a device sees; `model` is the device's own id of it, `takes` names what it accepts beside text:
+    `tensors`, `parts`.
 
     Raises:
         NotSupported: an input of a kind the device does not take.
-        BadArgument: a tensor whose bytes are not those of its shape, or a buffer that is not there.
+        BadArgument: a tensor whose bytes are not those of its shape, a part without content, or a buffer that is not
+            there.
     """
     embed = None
     if work.embed is not None:
@@ -69,17 +72,18 @@ def to_request(work: Work, model: str, buffers: Buffers, *, tensors: bool) -> co
     return contract.Request(
         id=work.id,
         model=model,
-        prompt=_prompt(work, buffers, tensors),
+        prompt=_prompt(work, buffers, takes),
         task=work.task,
         sampling=to_sampling(work.sampling),
         embed=embed,
         context=work.context,
         stream=work.stream,
         tenant=work.tenant,
+        options=work.options,
     )
 
 
-def _prompt(work: Work, buffers: Buffers, tensors: bool) -> contract.Prompt:
+def _prompt(work: Work, buffers: Buffers, takes: Collection[str]) -> contract.Prompt:
     given = work.input
     if isinstance(given, Text):
         return contract.Prompt(text=given.text)
@@ -88,16 +92,37 @@ def _prompt(work: Work, buffers: Buffers, tensors: bool) -> contract.Prompt:
     if isinstance(given, Chat):
         return contract.Prompt(messages=given.messages, tools=given.tools, template_options=given.template_options)
     if isinstance(given, Tensors):
-        if not tensors:
+        if "tensors" not in takes:
             raise NotSupported(
                 "this device takes text, tokens or chat messages, not tensors", why="the driver has no tensor inputs"
             )
         views = {name: _tensor(name, tensor, work.buffers, buffers) for name, tensor in given.named.items()}
         return contract.Prompt(tensors=views)
-    raise NotSupported(
-        "images, audio, video and tables are not taken yet: send text, tokens or chat messages",
-        why="media inputs are not implemented",
-    )
+    if "parts" not in takes:
+        raise NotSupported(
+            "this device takes text, tokens or chat messages, not parts such as images and sounds",
+            why="the driver has no media inputs",
+        )
+    return contract.Prompt(parts=[_part(part, work, buffers) for part in given.parts])
+
+
+def _part(part: Text | Image | Audio | Video | Table, work: Work, buffers: Buffers) -> contract.Part:
+    if isinstance(part, Text):
+        return part.text
+    if isinstance(part, Table):
+        return contract.TablePart(part.columns, part.rows)
+    kind = type(part).__name__.lower()
+    if not part.path:
+        data = _bytes(f"the {kind} part", part.data, work.buffers, buffers)
+    elif part.data:
+        raise BadArgument(f"the {kind} part has bytes and a path; give one of them", name="path", got=part.path)
+    elif part.path not in work.files:
+        raise BadArgument(f"{part.path} did not come with the request", name="path", got=part.path)
+    else:
+        data = buffers.view(work.files[part.path]).slice(0, work.files[part.path].bytes)
+    if not len(data):
+        raise BadArgument(f"the {kind} part is empty; give its bytes or a path", name="data", want="encoded bytes")
+    return contract.MediaPart(kind, data)
 
 
 def _tensor(name: str, tensor: Tensor, files: Mapping[str, BufferFile], buffers: Buffers) -> contract.TensorView:
@@ -106,7 +131,7 @@ def _tensor(name: str, tensor: Tensor, files: Mapping[str, BufferFile], buffers:
         raise BadArgument(
             f"tensor {name}: dtype {tensor.dtype!r} is unknown; use {known}", name="dtype", got=tensor.dtype, want=known
         )
-    data = _bytes(name, tensor.data, files, buffers)
+    data = _bytes(f"tensor {name}", tensor.data, files, buffers)
     wanted = _DTYPE_BYTES[tensor.dtype] * math.prod(tensor.shape)
     if len(data) != wanted:
         raise BadArgument(
@@ -118,12 +143,12 @@ def _tensor(name: str, tensor: Tensor, files: Mapping[str, BufferFile], buffers:
     return contract.TensorView(tensor.dtype, tuple(tensor.shape), data)
 
 
-def _bytes(name: str, data: Bytes, files: Mapping[str, BufferFile], buffers: Buffers) -> memoryview:
+def _bytes(what: str, data: Bytes, files: Mapping[str, BufferFile], buffers: Buffers) -> memoryview:
     if not isinstance(data, BufferRef):
         return memoryview(data)
     file = files.get(str(data.buffer))
     if file is None:
-        raise BadArgument(f"tensor {name}: buffer {data.buffer} did not come with the request", name=name)
+        raise BadArgument(f"{what}: buffer {data.buffer} did not come with the request", name="buffer")
     return buffers.view(file).slice(data.offset, data.length)
 
 
@@ -181,11 +206,13 @@ def from_done(event: contract.DoneEvent, model_version: str) -> Inference:
     Raises:
         TooLarge: embeddings or tensors of more bytes than a message may carry.
     """
-    result: Embeddings | TensorsOut | None = None
+    result: TaskResultValue | None = None
     if event.embeddings is not None:
         result = Embeddings(tensor=_float_rows(event.embeddings), truncated=list(event.truncated))
     elif event.tensors is not None:
         result = TensorsOut(named={name: _from_tensor(name, view) for name, view in event.tensors.items()})
+    elif event.result is not None:
+        result = _from_result(event.result)
     choices = [
         Choice(index=c.index, text=c.text, tokens=list(c.tokens), reason=c.reason, logprobs=_logprobs(c.logprobs))
         for c in event.choices
@@ -199,6 +226,18 @@ def from_done(event: contract.DoneEvent, model_version: str) -> Inference:
     return Inference(
         id=event.request, task=event.task, model_version=model_version, choices=choices, result=result, usage=usage
     )
+
+
+def _from_result(result: contract.TaskResult) -> TaskResultValue:
+    if isinstance(result, contract.LabelsResult):
+        return Labels(labels=[Label(label=each.label, score=each.score) for each in result.labels])
+    if isinstance(result, contract.SpansResult):
+        return Spans(spans=[Span(**vars(each)) for each in result.spans])
+    if isinstance(result, contract.ScoresResult):
+        return Scores(scores=list(result.scores))
+    if isinstance(result, contract.AnswerResult):
+        return Answer(**vars(result))
+    return Transcript(text=result.text, segments=list(result.segments))
 
 
 def from_info(info: contract.FileInfo) -> Entry:

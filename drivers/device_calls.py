@@ -354,7 +354,8 @@ class DeviceCalls:
             raise Cancelled(f"request {work.id} was cancelled before it started")
         while len(self._cancelled) > _KEPT_CANCELS:
             self._cancelled.popitem(last=False)
-        request = convert.to_request(work, held.key, self._buffers, tensors=bool(self._facts.features.get("tensors")))
+        takes = [kind for kind in ("tensors", "parts") if self._facts.features.get(kind)]
+        request = convert.to_request(work, held.key, self._buffers, takes=takes)
         self._running[work.id] = Running(number, held, work.stream, call.work_class.value, work.tenant)
         try:
             self._device.submit(request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -51,6 +51,7 @@ class InferenceService:
         sampling: Sampling,
         embed: EmbedOptions | None = None,
         context: ContextObject | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Inference:
         """The whole life of one inference; chunks go to the request when its call streams."""
         kernel = self._kernel
@@ -66,6 +67,7 @@ class InferenceService:
             stream=request.spec.streams,
             tenant=request.session.owner,
             buffers=self._buffers(request, content),
+            options=dict(options or {}),
         )
         model.requests += 1
         kernel.residency.used(model.id, kernel.runner.clock())

@@ -56,7 +56,10 @@ class BufferFile(Argument):
 
 
 class Work(Argument):
-    """One inference for a device host; `buffers` are keyed by the handle as text."""
+    """One inference for a device host.
+
+    `buffers` are keyed by the handle as text, `files` by the path of the namespace: what media parts refer to.
+    """
 
     id: str
     model: str
@@ -68,6 +71,8 @@ class Work(Argument):
     stream: bool = False
     tenant: str = ""
     buffers: dict[str, BufferFile] = {}
+    files: dict[str, BufferFile] = {}
+    options: dict[str, Any] = {}
 
 
 class HostManifest(Argument):

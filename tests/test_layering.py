@@ -24,7 +24,7 @@ ROOMS = {
         "holdings recipes models inference files tasks sessions actions handlers core server __main__"
     ),
     "drivers": (
-        "contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing link "
+        "requests contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing link "
         "device_calls file_calls host conformance"
     ),
     "userland": (

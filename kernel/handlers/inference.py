@@ -17,10 +17,12 @@ async def _generate(request: Request, call: calls.Infer | calls.InferStream) -> 
     model = kernel.model_of(request.entries["model"])
     context = kernel.context_of(request.entries["context"]) if call.context is not None else None
     if context is None:
-        return await kernel.inference.run(request, model, call.input, call.task, call.sampling)
+        return await kernel.inference.run(request, model, call.input, call.task, call.sampling, options=call.options)
     _claim(context, model.id)
     try:
-        return await kernel.inference.run(request, model, call.input, call.task, call.sampling, None, context)
+        return await kernel.inference.run(
+            request, model, call.input, call.task, call.sampling, context=context, options=call.options
+        )
     finally:
         context.busy = False
 
@@ -51,7 +53,7 @@ async def embed(request: Request, call: calls.Embed) -> Inference:
     kernel = request.kernel
     model = kernel.model_of(request.entries["model"])
     return await kernel.inference.run(
-        request, model, call.input, "feature-extraction", kernel.no_sampling, call.options
+        request, model, call.input, "feature-extraction", kernel.no_sampling, embed=call.options
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -23,6 +23,7 @@ class Infer(Call[Inference], name="infer", errors=FAILURES):
     task: Annotated[str, "a Hugging Face pipeline id; auto is the model's own"] = "auto"
     sampling: Annotated[Sampling, "how tokens are chosen"] = Sampling()
     context: Annotated[Handle | None, Kind.CONTEXT, Right.WRITE, "a conversation to continue"] = None
+    options: Annotated[dict[str, Any], "what the task takes beside its input, such as candidate_labels or top_k"] = {}
 
 
 class InferStream(Call[Stream[Chunk, Inference]], name="infer_stream", errors=FAILURES):
@@ -33,6 +34,7 @@ class InferStream(Call[Stream[Chunk, Inference]], name="infer_stream", errors=FA
     task: Annotated[str, "a Hugging Face pipeline id; auto is the model's own"] = "auto"
     sampling: Annotated[Sampling, "how tokens are chosen"] = Sampling()
     context: Annotated[Handle | None, Kind.CONTEXT, Right.WRITE, "a conversation to continue"] = None
+    options: Annotated[dict[str, Any], "what the task takes beside its input, such as candidate_labels or top_k"] = {}
     credit: Annotated[int, Meta(ge=1, le=100_000), "chunks that may be under way before the reader grants more"] = 32
 
 

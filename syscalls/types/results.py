@@ -124,7 +124,9 @@ class Inference(Value):
 
     @property
     def text(self) -> str:
-        """The text of the first choice; empty when the task has no text."""
+        """The text of the first choice, or of an answer or transcript; empty when the task has no text."""
+        if not self.choices and isinstance(self.result, Answer | Transcript):
+            return self.result.text
         return self.choices[0].text if self.choices else ""
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ from llmos.drivers.buffers import Buffers
 from llmos.syscalls.driver import BufferFile, LocalFile, Located, Work
 from llmos.syscalls.errors import BadArgument, NotSupported, TooLarge
 from llmos.syscalls.types import (
-    BufferRef, Chat, EmbedOptions, Embeddings, Grammar, Handle, LoadOptions, Parts, Quant, Sampling, Speculative,
-    Tensor, Tensors, TensorsOut, Text, Tokens,
+    Answer, Audio, BufferRef, Chat, EmbedOptions, Embeddings, Grammar, Handle, Image, Inference, Label, Labels,
+    LoadOptions, Parts, Quant, Sampling, Scores, Span, Spans, Speculative, Table, TaskResultValue, Tensor, Tensors,
+    TensorsOut, Text, Tokens, Transcript, Video,
 )  # fmt: skip
 from llmos.syscalls.wire import LIMITS, MessageKind, Reply, pack, unpack
 
 
-def request(work: Work, *, tensors: bool = True) -> contract.Request:
-    return convert.to_request(work, "key", Buffers(), tensors=tensors)
+def request(work: Work, *, takes: Sequence[str] = ("tensors", "parts")) -> contract.Request:
+    return convert.to_request(work, "key", Buffers(), takes=takes)
 
 
 def test_sampling_has_the_same_fields_and_defaults_on_both_sides() -> None:
@@ -80,8 +82,66 @@ def test_each_kind_of_input_fills_its_own_field() -> None:
     chat = Chat(messages=[{"role": "user"}], tools=[{"t": 1}], template_options={"o": 1})
     prompt = request(Work(id="r", model="m", input=chat)).prompt
     assert (prompt.messages, prompt.tools, prompt.template_options) == ([{"role": "user"}], [{"t": 1}], {"o": 1})
-    with pytest.raises(NotSupported):
-        request(Work(id="r", model="m", input=Parts(parts=[])))
+
+
+PICTURE = b"\x89PNG"
+
+
+def test_parts_arrive_in_order(folder: Path) -> None:
+    sound = folder / "sound"
+    sound.write_bytes(b"RIFF....rest")
+    parts = Parts(
+        parts=[
+            Text(text="look"), Image(data=PICTURE), Audio(path="/files/a.wav"), Table(columns=["a"], rows=[[1]]),
+            Video(data=BufferRef(buffer=Handle(3), offset=4, length=2)),
+        ]
+    )  # fmt: skip
+    work = Work(
+        id="r", model="m", input=parts, files={"/files/a.wav": BufferFile(path=str(sound), bytes=8)},
+        buffers={"3": BufferFile(path=str(sound), bytes=12)}, options={"top_k": 2},
+    )  # fmt: skip
+    out = request(work)
+    assert out.options == {"top_k": 2} and out.prompt.parts is not None
+    text, image, audio, table, video = out.prompt.parts
+    assert (text, table) == ("look", contract.TablePart(["a"], [[1]]))
+    kinds = [(part.kind, bytes(part.data)) for part in (image, audio, video) if isinstance(part, contract.MediaPart)]
+    assert kinds == [("image", PICTURE), ("audio", b"RIFF...."), ("video", b"..")]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        (Image(), "empty"), (Image(data=PICTURE, path="/files/x.png"), "one of them"),
+        (Audio(path="/files/x.wav"), "did not come"), (Image(data=BufferRef(buffer=Handle(9), length=1)), "buffer 9"),
+    ],
+)  # fmt: skip
+def test_a_part_without_its_content_is_refused(part: Image | Audio, said: str) -> None:
+    with pytest.raises(BadArgument, match=said):
+        request(Work(id="r", model="m", input=Parts(parts=[part])))
+
+
+def test_parts_only_for_devices_that_take_them() -> None:
+    with pytest.raises(NotSupported, match="not parts"):
+        request(Work(id="r", model="m", input=Parts(parts=[Text(text="x")])), takes=["tensors"])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (contract.LabelsResult([contract.LabelScore("a", 0.5)]), Labels(labels=[Label(label="a", score=0.5)])),
+        (
+            contract.SpansResult([contract.SpanResult("PER", 0.5, 1, 4, "Bob")]),
+            Spans(spans=[Span(label="PER", score=0.5, start=1, end=4, text="Bob")]),
+        ),
+        (contract.ScoresResult((0.5, 0.25)), Scores(scores=[0.5, 0.25])),
+        (contract.AnswerResult("x", 0.5, 1, 2), Answer(text="x", score=0.5, start=1, end=2)),
+        (contract.TranscriptResult("hi", ((0.0, 1.0, "hi"),)), Transcript(text="hi", segments=[(0.0, 1.0, "hi")])),
+    ],
+)
+def test_each_kind_of_result_keeps_its_fields(ours: contract.TaskResult, theirs: TaskResultValue) -> None:
+    sent = convert.from_done(contract.DoneEvent("r", "t", result=ours), "v")
+    body = unpack(pack(MessageKind.END, 1, "submit", Reply(value=sent))).body
+    assert msgspec.convert(body["value"], Inference).result == theirs
 
 
 def test_the_rest_of_a_request() -> None:
@@ -111,7 +171,7 @@ def test_tensors_keep_dtype_shape_and_bytes(dtype: str, size: int) -> None:
 def test_tensors_only_for_devices_that_take_them() -> None:
     work = Work(id="r", model="m", input=Tensors(named={}))
     with pytest.raises(NotSupported):
-        request(work, tensors=False)
+        request(work, takes=())
 
 
 def test_a_place_in_a_buffer_outside_of_it_is_refused(folder: Path) -> None:

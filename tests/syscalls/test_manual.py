@@ -70,9 +70,9 @@ def test_a_default_that_differs_is_shown_whole() -> None:
 def test_the_head_of_infer() -> None:
     page = manual(SYSCALLS["infer"])
     assert page.synopsis == (
-        'infer(model, input, task="auto", sampling=Sampling(), context=None) -> Inference'
+        'infer(model, input, task="auto", sampling=Sampling(), context=None, options={}) -> Inference'
     )
-    model, given_input, _, _, context = page.arguments
+    model, given_input, _, _, context, _ = page.arguments
     assert (model.needs, model.admits, model.type, model.default) == ("model, RUN", "a handle", "Handle", "")
     assert given_input.admits == "an object of type text, tokens, chat, parts or tensors"
     assert (context.admits, context.default) == ("a handle or nothing (None)", "None")

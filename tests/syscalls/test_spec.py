@@ -116,7 +116,7 @@ MISTAKES: list[tuple[str, dict[Any, Any], str, str, str]] = [
     ("infer", {"model": 1, "input": {"type": "parts", "parts": [TEXT, {"type": "img"}]}},
      "input.parts[1].type", "'img'", "one of text, image, audio, video, table"),
     ("infer", {"model": 1, "input": TEXT, "promt": 3}, "promt", "3",
-     "model, input, task, sampling, context, deadline, priority, work_class, key"),
+     "model, input, task, sampling, context, options, deadline, priority, work_class, key"),
     ("infer", {"model": 1, "input": TEXT, "sampling": {"max_tokens": -1}}, "sampling.max_tokens", "-1",
      "an integer of at least 0"),
     ("infer", {"model": 1, "input": TEXT, "sampling": {"top_p": 0}}, "sampling.top_p", "0",

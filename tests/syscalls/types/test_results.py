@@ -22,6 +22,11 @@ def test_without_choices_they_are_empty() -> None:
     assert (inference.text, inference.tokens) == ("", [])
 
 
+def test_the_text_of_an_answer_or_transcript_without_choices() -> None:
+    for result in (Answer(text="42", score=0.5, start=0, end=2), Transcript(text="42")):
+        assert Inference(id="r1", task="t", model_version="v1", result=result).text == "42"
+
+
 ROW = TensorOut(dtype="float32", shape=[1, 1], data=b"\0\0\0\0")
 RESULTS: list[Any] = [
     Labels(labels=[Label(label="good", score=0.9)]),
