@@ -109,7 +109,9 @@ class FileService:
         if action != "fsck" and point.mode != "rw":
             raise ReadOnly(f"{action}: {point.path} is mounted ro")
         _, link = await self._link(point, point.path)
-        return (await link.call(HostFsControl(source=point.source, action=action, options=options))).fields
+        inner = "/" + str(options.get("name", "")).strip("/")
+        with told_from_outside(inner, (point.path.rstrip("/") + inner).removesuffix("/") or "/"):
+            return (await link.call(HostFsControl(source=point.source, action=action, options=options))).fields
 
     async def check_source(self, point: MountPoint) -> None:
         """A source that cannot be opened is refused when it is mounted, not when it is first used."""
@@ -136,7 +138,7 @@ class FileService:
                 opened = await self._kernel.runner.kept(
                     link.call(call), lambda late: link.call(HostClose(token=late.token, discard=mode != "r"))
                 )
-            found.driver, found.link, found.token = driver, link, opened.token
+            found.driver, found.link, found.token, found.inner = driver, link, opened.token, inner
             found.bytes, found.version = opened.bytes, opened.version
         rights = ALL_RIGHTS - ({Right.WRITE} if mode == "r" else set())
         handle = self._kernel.add_object(found, session, rights)
@@ -151,12 +153,14 @@ class FileService:
         link = self._link_of(found)
         wanted = min(count, max(0, found.bytes - offset)) if found.mode == "r" else count
         if wanted <= LIMITS.inline_bytes:
-            return await link.call(HostRead(token=found.token, offset=offset, count=wanted))
+            with told_from_outside(found.inner, found.path):
+                return await link.call(HostRead(token=found.token, offset=offset, count=wanted))
         buffer = self._kernel.holdings.make_buffer(request.session, wanted)
         into = BufferFile(path=str(buffer.file.path), bytes=buffer.file.size)
         reading = link.call(HostRead(token=found.token, offset=offset, count=wanted, into=into))
         try:
-            answer = await reading
+            with told_from_outside(found.inner, found.path):
+                answer = await reading
         except LlmosError:
             self._kernel.runner.spawn(self._drop_after(reading, buffer), lambda _value, _error: None)
             raise
@@ -180,26 +184,27 @@ class FileService:
                     limit=LIMITS.inline_bytes,
                     got=len(data),
                 )
-            written = await link.call(HostWrite(token=found.token, offset=offset, data=data))
+            call = HostWrite(token=found.token, offset=offset, data=data)
         else:
             buffer = self._kernel.inference.buffer(request, data.buffer, Right.READ)
             _check_range(data, buffer)
-            written = await link.call(
-                HostWrite(
-                    token=found.token,
-                    offset=offset,
-                    source=BufferFile(path=str(buffer.file.path), bytes=buffer.bytes),
-                    source_offset=data.offset,
-                    source_length=data.length,
-                )
+            call = HostWrite(
+                token=found.token,
+                offset=offset,
+                source=BufferFile(path=str(buffer.file.path), bytes=buffer.bytes),
+                source_offset=data.offset,
+                source_length=data.length,
             )
+        with told_from_outside(found.inner, found.path):
+            written = await link.call(call)
         found.bytes = max(found.bytes, offset + written.count)
         return written
 
     async def close(self, found: FileObject) -> Done:
         """Publish what was written; the caller has given up the last handle."""
         assert found.link is not None  # what the kernel makes is never open for writing
-        await found.link.call(HostClose(token=found.token))
+        with told_from_outside(found.inner, found.path):
+            await found.link.call(HostClose(token=found.token))
         return Done()
 
     def abandon(self, found: FileObject) -> None:

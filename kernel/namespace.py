@@ -15,6 +15,8 @@ from llmos.syscalls.errors import BadArgument, Exists, LlmosError, NotFound, Rea
 
 MAX_PATH = 4096
 MODES = ("ro", "rw")
+_END = r"[\s'\":;,)@]|$"
+"""What may follow a path in an error text."""
 
 
 def normalize(path: str) -> str:
@@ -43,13 +45,32 @@ def _bad(path: str, problem: str, want: str) -> BadArgument:
 
 @contextmanager
 def told_from_outside(inner: str, path: str) -> Iterator[None]:
-    """A file system knows its own paths only: where its errors name `inner`, they are to name the program's `path`."""
+    """A file system knows its own paths only: where its errors name `inner`, or a folder or model that it lies in, they
+    are to name the path that the program uses, which is `path` for `inner`."""
     try:
         yield
     except LlmosError as error:
-        named = rf"(?<![^\s'\"(]){re.escape(inner)}(?=[\s'\":;,)@]|$)"
-        error.text = re.sub(named, lambda _: path, error.text)
+        names = _outside_names(inner, path)
+        # A slash alone is more often a slash than the top folder.
+        longest_first = sorted(names, key=len, reverse=True)
+        wanted = "|".join(f"{re.escape(n)}(?={'@' if n == '/' != inner else _END})" for n in longest_first)
+        error.text = re.sub(rf"(?<![^\s'\"(])(?:{wanted})", lambda found: names[found[0]], error.text)
+        if isinstance(error, BadArgument):
+            error.got = names.get(error.got, error.got)
         raise
+
+
+def _outside_names(inner: str, path: str) -> dict[str, str]:
+    """For `inner` and each folder that it lies in, with and without a version, what the program calls it."""
+    names: dict[str, str] = {}
+    while True:
+        names[inner] = path
+        names.setdefault(inner.partition("@")[0], path.partition("@")[0])
+        inner, _, last = inner.rpartition("/")
+        path, _, same = path.rpartition("/")
+        if not last or last != same or not path:
+            return names
+        inner = inner or "/"
 
 
 def check_mode(mode: str) -> str:

@@ -241,6 +241,8 @@ class FileObject(KernelObject):
 
     path: str
     mode: str
+    inner: str = ""
+    """The path inside of the file system that keeps it."""
     version: str = ""
     content: Content | None = None
     bytes: int = 0

@@ -8,7 +8,7 @@ import pytest
 from scripted import Inside, Program
 
 from llmos.syscalls.errors import (
-    BadArgument, BadHandle, NotFound, NotSupported, OverQuota, PeerGone, ReadOnly, TooLarge, WrongKind,
+    BadArgument, BadHandle, NoSpace, NotFound, NotSupported, OverQuota, PeerGone, ReadOnly, TooLarge, WrongKind,
 )  # fmt: skip
 from llmos.syscalls.types import BufferRef, Data
 
@@ -51,6 +51,28 @@ def test_errors_of_a_file_system_name_the_path_of_the_program(kernel: Inside, pr
             told = str(program.error(call, path=path, **more))
             wanted = {"/x": "no '/home/x': /x/y, /home/x@2; or/x", "/": "/home/deep is not; /home/deep@2 (/home/deep)"}
             assert told == wanted[inner]
+
+
+def test_so_do_errors_of_open_files(kernel: Inside, program: Program) -> None:
+    file = program.call("open_file", path="/home/deep/x", mode="w")["handle"]
+    said, told = "no space is left for /deep/x in /deep", "no space is left for /home/deep/x in /home/deep"
+    kernel.files.answers.update(read=NoSpace(said), write=NoSpace(said), close=NoSpace(said))
+    buffer = program.call("alloc_buffer", system=program.system, bytes=KIB64 * 2)["handle"]
+    part = {"buffer": buffer, "offset": 0, "length": KIB64 * 2}
+    assert str(program.error("write_file", file=file, offset=0, data=b"x")) == told
+    assert str(program.error("write_file", file=file, offset=0, data=part)) == told
+    assert str(program.error("read_file", file=file, offset=0, count=1)) == told
+    assert str(program.error("read_file", file=file, offset=0, count=KIB64 + 1)) == told
+    assert str(program.error("close_handle", handle=file)) == told
+
+
+@pytest.mark.parametrize("name", ["org/m", "/org/m"])
+def test_so_do_errors_of_upkeep(kernel: Inside, program: Program, name: str) -> None:
+    kernel.models.answers["fs_control"] = NotFound("/org/m has no version 'v9'; /org/m@v1 and /org are there")
+    error = program.control_error(program.grants["/models"], "rollback", name=name)
+    assert str(error) == "/models/org/m has no version 'v9'; /models/org/m@v1 and /models/org are there"
+    kernel.models.answers["fs_control"] = ReadOnly("/ cannot be changed")
+    assert str(program.control_error(program.grants["/models"], "gc")) == "/models cannot be changed"
 
 
 def test_long_folders_come_in_pages(kernel: Inside, program: Program) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmos.kernel.namespace import MAX_PATH, MountPoint, MountTable, check_mode, normalize
+from llmos.kernel.namespace import MAX_PATH, MountPoint, MountTable, check_mode, normalize, told_from_outside
 from llmos.syscalls.errors import BadArgument, Exists, NotFound, ReadOnly
 
 
@@ -31,6 +31,31 @@ def test_other_paths_are_refused_by_name(path: str) -> None:
     with pytest.raises(BadArgument) as error:
         normalize(path)
     assert error.value.got == path and error.value.name == "path" and repr(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("inner", "path", "said", "told"),
+    [
+        ("/m", "/models/m", "there is no /m", "there is no /models/m"),
+        ("/m@v1/x", "/models/m@v1/x", "'/m@v1', (/m) /m/x /m:", "'/models/m@v1', (/models/m) /m/x /models/m:"),
+        ("/o/m", "/a/o/m", "/o has /o/m@2", "/a/o has /a/o/m@2"),
+        ("/", "/mnt/m", "/@local is at /", "/mnt/m@local is at /mnt/m"),
+        ("/x", "/mnt/m/x", "no /x in /@local; write / only once", "no /mnt/m/x in /mnt/m@local; write / only once"),
+        ("/team/one/x", "/mine/x", "/team/one/x is in /team/one in /team", "/mine/x is in /mine in /team"),
+        ("/x", "/x", "/x lies in /", "/x lies in /"),
+    ],
+)  # fmt: skip
+def test_errors_of_a_file_system_name_the_paths_of_the_program(inner: str, path: str, said: str, told: str) -> None:
+    with pytest.raises(NotFound) as error, told_from_outside(inner, path):
+        raise NotFound(said)
+    assert str(error.value) == told
+
+
+def test_the_path_that_an_argument_had_is_the_programs_too() -> None:
+    for got, told in (("/x", "/home/x"), ("3", "3")):
+        with pytest.raises(BadArgument) as error, told_from_outside("/x", "/home/x"):
+            raise BadArgument("bad", name="path", got=got)
+        assert error.value.got == told
 
 
 def test_the_longest_path() -> None:

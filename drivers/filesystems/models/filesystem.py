@@ -160,7 +160,7 @@ class ModelsFileSystem(FileSystem):
             return target
         inside: list[str] = []
         with suppress(OSError):  # what cannot be read is not named
-            inside.extend(model.path for model in islice(self._store.models(split(path)), SHOWN_MODELS))
+            inside.extend(model.path.lstrip("/") for model in islice(self._store.models(split(path)), SHOWN_MODELS))
         if inside:
             raise NotFound(f"{path} is a folder of models, not a model; in it: {', '.join(inside)}")
         raise BadModel(
