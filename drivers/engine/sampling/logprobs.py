@@ -1,0 +1,60 @@
+"""Log probabilities: natural log-softmax of the model's own logits in float32, before any setting changes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...contract import TokenLogprob
+from ..detokenizer import Vocabulary
+
+TILE = 1 << 20
+"""Scores looked at together: few enough to stay in a cache; there is never a float32 copy of a step's logits."""
+
+
+class Scored:
+    """The log-softmax of rows of float32 scores `[N, W]`, as far as it is asked for; the scores may change later."""
+
+    def __init__(self, scores: Tensor, count: int) -> None:
+        normal = scores.logsumexp(dim=-1)
+        best = torch.topk(scores, min(count, scores.shape[-1]), dim=-1)
+        self._normal: list[float] = normal.tolist()
+        self._tokens: list[list[int]] = best.indices.tolist()
+        self._values: list[list[float]] = (best.values - normal.unsqueeze(-1)).tolist()
+
+    def of(self, row: int, logit: float) -> float:
+        """The log probability of a token of this logit."""
+        return logit - self._normal[row]
+
+    def top(self, row: int, count: int) -> list[tuple[int, float]]:
+        """The `count` best tokens with their log probabilities; best first, equal ones in order of their ids."""
+        pairs = zip(self._tokens[row], self._values[row], strict=True)
+        ranked = sorted((pair for pair in pairs if pair[1] > -math.inf), key=lambda pair: (-pair[1], pair[0]))
+        return ranked[:count]
+
+
+def prompt_logprobs(logits: Tensor, following: Sequence[int], count: int, vocabulary: Vocabulary) -> list[TokenLogprob]:
+    """Log probabilities of given tokens.
+
+    `logits` `[N, V]` are of N positions and `following` their N next tokens: for a whole prompt the logits of all but
+    the last token and the prompt without its first, which has no log probability. A part of a prompt gives that part.
+    """
+    found: list[TokenLogprob] = []
+    rows = max(1, TILE // logits.shape[-1])
+    for start in range(0, len(following), rows):
+        part = logits[start : start + rows].float()
+        tokens = following[start : start + rows]
+        scored = Scored(part, count)
+        own = part.gather(-1, torch.tensor(tokens, device=part.device).unsqueeze(-1)).squeeze(-1).tolist()
+        for row, (token, logit) in enumerate(zip(tokens, own, strict=True)):
+            found.append(to_logprob(token, scored.of(row, logit), scored.top(row, count), vocabulary))
+    return found
+
+
+def to_logprob(token: int, logprob: float, top: Sequence[tuple[int, float]], vocabulary: Vocabulary) -> TokenLogprob:
+    """With texts for people to read."""
+    text = vocabulary.text_of
+    return TokenLogprob(token, text(token), logprob, tuple((id, text(id), value) for id, value in top))

@@ -1,0 +1,42 @@
+"""Log probabilities against log_softmax."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from llmos.drivers.engine.detokenizer import Vocabulary
+from llmos.drivers.engine.sampling import logprobs
+from llmos.drivers.engine.sampling.logprobs import Scored, prompt_logprobs
+
+SIZE = 40
+
+
+@pytest.mark.parametrize("tile", [1, 3 * SIZE, 1 << 20])
+def test_those_of_a_prompt_are_the_log_softmax_at_its_tokens(
+    vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch, tile: int
+) -> None:
+    monkeypatch.setattr(logprobs, "TILE", tile)
+    logits = torch.randn(7, SIZE, generator=torch.Generator().manual_seed(0)).bfloat16()
+    following = [3, 0, 39, 5, 5, 11, 2]
+    expected = torch.log_softmax(logits.float(), dim=-1)
+    found = prompt_logprobs(logits, following, 3, vocabulary)
+    assert [each.token for each in found] == following
+    for at, each in enumerate(found):
+        assert each.logprob == pytest.approx(float(expected[at, following[at]]), abs=1e-5)
+        assert each.text == vocabulary.text_of(following[at])
+        best = expected[at].topk(3)
+        assert [value for _, _, value in each.top] == pytest.approx(best.values.tolist(), abs=1e-5)
+        assert all(text == vocabulary.text_of(token) for token, text, _ in each.top)
+    assert prompt_logprobs(logits[:2], following[:2], 3, vocabulary) == found[:2]
+
+
+def test_no_alternatives_when_none_are_wanted(vocabulary: Vocabulary) -> None:
+    (only,) = prompt_logprobs(torch.zeros(1, 4), [2], 0, vocabulary)
+    assert only.top == () and only.logprob == pytest.approx(-1.3862944)
+
+
+def test_equal_ones_come_in_order_of_their_ids_and_excluded_ones_not_at_all() -> None:
+    scored = Scored(torch.tensor([[1.0, 2.0, 2.0, -torch.inf]]), 4)
+    assert [token for token, _ in scored.top(0, 4)] == [1, 2, 0]
+    assert [token for token, _ in scored.top(0, 1)] == [1]

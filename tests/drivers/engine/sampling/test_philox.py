@@ -1,0 +1,49 @@
+"""Random numbers: the published vectors, and independence of everything that names them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+
+from llmos.drivers.engine.sampling.philox import MASK, Stream, philox, uniform
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "words"),
+    [
+        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((MASK, MASK, MASK, MASK), (MASK, MASK), (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ],
+)  # fmt: skip
+def test_the_vectors_of_random123(
+    counter: tuple[int, int, int, int], key: tuple[int, int], words: tuple[int, int, int, int]
+) -> None:
+    assert philox(counter, key) == words
+
+
+def test_each_of_the_names_matters() -> None:
+    seeds = (0, 1, 2**32, 2**63 - 1)
+    names = list(itertools.product(seeds, range(4), range(8), Stream))
+    drawn = [uniform(*each) for each in names]
+    assert len(set(drawn)) == len(names)
+    assert drawn == [uniform(*each) for each in names]
+
+
+def test_numbers_are_spread_evenly_and_follow_no_neighbour() -> None:
+    count = 20_000
+    drawn = [uniform(7, 0, position) for position in range(count)]
+    assert all(0.0 <= number < 1.0 for number in drawn)
+    mean = sum(drawn) / count
+    assert abs(mean - 0.5) < 4 / math.sqrt(12 * count)
+    together = sum((one - 0.5) * (other - 0.5) for one, other in itertools.pairwise(drawn)) / count
+    assert abs(together) < 4 / (12 * math.sqrt(count))
+    bins = [0] * 64
+    for number in drawn:
+        bins[int(number * 64)] += 1
+    assert sum((seen - count / 64) ** 2 for seen in bins) / (count / 64) < 63 + 4 * math.sqrt(2 * 63)
