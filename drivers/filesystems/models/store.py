@@ -195,7 +195,8 @@ class Store:
         return not parts or any(folder.is_dir() and _shown(folder) for folder in folders)
 
     def _suggest(self, parts: Parts) -> str:
-        known = [join(child).lstrip("/") for child in self.children(())]
+        folder = parts[:1] if len(parts) == 2 and self._is_folder(parts[:1]) else ()
+        known = [join(child).lstrip("/") for child in self.children(folder)]
         close = get_close_matches(join(parts).lstrip("/"), known, n=1)
         if close:
             return f"; did you mean {close[0]}?"

@@ -140,8 +140,11 @@ def test_names_are_resolved(store: Store, tmp_path: Path, make_model: Any) -> No
     for parts in [("tin",), ("org", "other"), ("org@1",), ("org@1", "big model"), (".llmos",), ("org", "x", "y")]:
         with pytest.raises(NotFound):
             store.resolve(parts)
-    with pytest.raises(NotFound, match="did you mean tiny"):
-        store.resolve(("tinny",))
+    for parts, hint in ((("tinny",), "did you mean tiny"), (("org", "other"), "; there is org/big model$")):
+        with pytest.raises(NotFound, match=hint):
+            store.resolve(parts)
+    with pytest.raises(NotFound, match="did you mean org/big model"):
+        store.resolve(("org", "bigmodel"))
     assert [model.path for model in store.models()] == ["/org/big model", "/tiny"]
 
 
