@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, ClassVar, Protocol
 
+from llmos.syscalls.describe import suggest
 from llmos.syscalls.driver import (
     HOST_CALLS, Fault, HostDrain, HostManifest, HostStart, HostStop, HostSubmit, Memory, MetricEvent, Ready, Stats,
 )  # fmt: skip
@@ -277,10 +278,9 @@ class Host:
         device = plugin.devices[self._name]()
         unknown = sorted(set(config) - set(device.config_keys))
         if unknown:
-            known = ", ".join(sorted([*device.config_keys, *SETTINGS]))
-            raise BadArgument(
-                f"driver {self._name} has no setting {unknown[0]!r}; it has {known}", name=unknown[0], want=known
-            )
+            known = [*device.config_keys, *SETTINGS]
+            text = f"driver {self._name} has no setting {unknown[0]!r}; {suggest(unknown[0], known)}"
+            raise BadArgument(text, name=unknown[0], want=", ".join(sorted(known)))
         device.start(self._name, manifest.threads, config)
         self._link.transmit = (
             plugin.manager.hook.wrap_send(device=device, send=self._link.transmit) or self._link.transmit

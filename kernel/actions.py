@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from llmos.syscalls.describe import suggest
 from llmos.syscalls.errors import BadArgument, BadState, NotSupported
 from llmos.syscalls.types import Kind, Limits, Right
 
@@ -39,7 +40,8 @@ class Action:
         for name in given:
             if name not in known:
                 takes = ", ".join(known) or "none"
-                raise BadArgument(f"{self.name}: unknown option {name!r}; it takes {takes}", name=name, want=takes)
+                hint = suggest(name, known) if known else "it takes none"
+                raise BadArgument(f"{self.name}: unknown option {name!r}; {hint}", name=name, want=takes)
         for name in self.required:
             if name not in given:
                 raise BadArgument(f"{self.name}: the option {name!r} is missing", name=name, want="a value")
@@ -61,7 +63,8 @@ def find_action(kind: Kind, name: str) -> Action:
     action = table.get(name)
     if action is None:
         known = ", ".join(sorted(table)) or "none"
-        raise NotSupported(f"a {kind.value} has no action {name!r}; it has {known}", why=f"actions: {known}")
+        hint = suggest(name, table) if table else "it has none"
+        raise NotSupported(f"a {kind.value} has no action {name!r}; {hint}", why=f"actions: {known}")
     return action
 
 

@@ -14,9 +14,11 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
+from llmos.syscalls.describe import suggest
+
 from .policy import Policies, Policy
 from .restart import RestartRules
-from .settings import ConfigError, Section, convert, suggest
+from .settings import ConfigError, Section, convert
 
 TABLES = ("listen", "paths", "limits", "drivers", "policy", "journal")
 SOCKET_PATH_BYTES = 107
@@ -265,7 +267,7 @@ def _tables(data: Mapping[str, Any], given: Mapping[str, Any], environ: Mapping[
     tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
     for name, table in data.items():
         if name not in tables:
-            raise ConfigError(f"unknown key {name}; {suggest(name, list(TABLES))}")
+            raise ConfigError(f"unknown key {name}; {suggest(name, TABLES)}")
         if not isinstance(table, dict):
             raise ConfigError(f"{name}: expected a table, got {table!r}")
         tables[name] = dict(table)
@@ -278,7 +280,7 @@ def _tables(data: Mapping[str, Any], given: Mapping[str, Any], environ: Mapping[
     for key, value in {**layers, **given}.items():
         section, _, name = key.partition(".")
         if section not in tables or not name:
-            raise ConfigError(f"unknown setting {key!r}; write it as section.setting, with one of {', '.join(TABLES)}")
+            raise ConfigError(f"unknown setting {key!r}; write it as section.setting: {suggest(section, TABLES)}")
         tables[section][name] = str(value) if isinstance(value, Path) else value
     return tables
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from llmos.syscalls.describe import suggest
 from llmos.syscalls.errors import Cancelled, LlmosError, NotFound, OverQuota, TimedOut
 from llmos.syscalls.events import HostEvent, Memory, MetricEvent, Spent
 from llmos.syscalls.types import Event, Handle, Kind, ObjectInfo, Reason, Rights, Sampling
@@ -108,7 +109,9 @@ class Kernel(Observer):
         """Announce the drivers; hosts start when `start_drivers` says so, devices can be named at once."""
         found, unknown = discover(self.config.drivers.load)
         for name in unknown:
-            self.log("supervisor", f"no package announces a driver {name!r}; it is left out", name, level="warning")
+            hint = suggest(name, [known for known, _group in discover(None)[0]])
+            text = f"no package announces a driver {name!r}; it is left out ({hint})"
+            self.log("supervisor", text, name, level="warning")
         drivers = self.config.drivers
         devices = {name: drivers.of(name).threads for name, group in found if group == DEVICES}
         threads = thread_budget(devices, len(os.sched_getaffinity(0)))
@@ -208,7 +211,9 @@ class Kernel(Observer):
     def filesystem(self, name: str, path: str) -> Driver:
         driver = self.supervisor.drivers.get(name)
         if driver is None or driver.group != FILESYSTEMS:
-            raise NotFound(f"{path}: there is no filesystem driver {name!r}; list_objects with kind driver shows all")
+            known = [driver.name for driver in self.supervisor.drivers.values() if driver.group == FILESYSTEMS]
+            hint = suggest(name, known) if known else "none is loaded"
+            raise NotFound(f"{path}: there is no filesystem driver {name!r}; {hint}")
         return driver
 
     def model_of(self, entry: Entry) -> ModelObject:

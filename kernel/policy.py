@@ -14,11 +14,12 @@ from typing import Literal
 
 import msgspec
 
+from llmos.syscalls.describe import suggest
 from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.types import ALL_RIGHTS, Kind, Limits, Right, Rights
 
 from .namespace import normalize
-from .settings import ConfigError, Section, convert, suggest
+from .settings import ConfigError, Section, convert
 
 KERNEL_FILESYSTEM = "kernel"
 """The file system of /dev, /proc and /sys, served by the kernel from its own tables."""

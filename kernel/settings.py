@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from llmos.syscalls.describe import suggest
 from llmos.syscalls.types import Argument
 
 
@@ -54,14 +55,6 @@ def _look_up(table: Any, path: str) -> Any:
             return table
         table = table[part]
     return table
-
-
-def suggest(key: str, known: list[str]) -> str:
-    """The known key that is nearest to `key`, or all of them."""
-    import difflib  # only for the text of an error: it costs start-up time
-
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
 
 
 def _keys(cls: Any) -> list[str]:

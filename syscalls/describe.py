@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import inspect as mi
@@ -132,6 +133,13 @@ def field_names(node: mi.Type, value: Any) -> list[str]:
         named = [t for t in objects if isinstance(value, Mapping) and value.get(t.tag_field) == t.tag]
         return [name for t in named or objects for name in field_names(t, value)]
     return [f.encode_name for f in node.fields] if isinstance(node, mi.StructType) else []
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """For a name that is none of the known ones: the one that is nearest to it, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name[:80], names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
 
 
 def key_words(node: mi.Type) -> str:

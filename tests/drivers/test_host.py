@@ -99,6 +99,12 @@ def test_the_settings_of_a_host_and_of_its_driver_are_told_apart() -> None:
     assert settings == {"step_limit_s": 1, **{k: v for k, (v, _) in SETTINGS.items() if k != "step_limit_s"}}
 
 
+def test_a_setting_that_the_driver_has_not_is_answered_with_what_is_near(kernel: Any) -> None:
+    kernel.until(MessageKind.BEAT)
+    error = kernel.call("start", {"manifest": {"driver": "null0", "config": {"step_limt_s": 1}}})
+    assert error["name"] == "BadArgument" and "did you mean 'step_limit_s'?" in error["message"]
+
+
 # ---- errors that answer a call
 
 

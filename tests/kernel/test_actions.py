@@ -33,6 +33,17 @@ def test_kinds_without_actions_say_so(kind: Kind) -> None:
         find_action(kind, "stop")
 
 
+def test_what_is_misspelt_is_answered_with_what_is_near() -> None:
+    with pytest.raises(NotSupported, match=r"no action 'slep'; did you mean 'sleep'\?"):
+        find_action(Kind.MODEL, "slep")
+    with pytest.raises(NotSupported, match="no action 'xyz'; known are reset, restart, start, stop"):
+        find_action(Kind.DRIVER, "xyz")
+    with pytest.raises(BadArgument, match=r"keep_alive: unknown option 'second'; did you mean 'seconds'\?"):
+        find_action(Kind.MODEL, "keep_alive").check({"second": 1})
+    with pytest.raises(BadArgument, match="sleep: unknown option 'deep'; it takes none"):
+        find_action(Kind.MODEL, "sleep").check({"deep": 1})
+
+
 def test_options_are_converted_and_what_does_not_fit_is_named() -> None:
     async def nothing(*_arguments: object) -> None: ...
 

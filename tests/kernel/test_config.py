@@ -158,6 +158,11 @@ def test_mistakes_are_named(folder: Path, environ: dict[str, str], text: str, er
     assert error in str(raised.value)
 
 
+def test_a_misspelt_override_is_answered_with_what_is_near(environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"unknown setting 'limit.drain_s'.*: did you mean 'limits'\?"):
+        load({"limit.drain_s": 5}, environ)
+
+
 @pytest.mark.parametrize("key", ["speed", "speed.limit", "limits"])
 def test_an_override_must_name_a_setting(environ: dict[str, str], key: str) -> None:
     with pytest.raises(ConfigError, match=f"unknown setting '{key}'; write it as section.setting"):

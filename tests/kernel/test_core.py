@@ -17,9 +17,10 @@ from watching import Loop
 
 
 def test_a_driver_nobody_announces_is_left_out_and_told(folder: Path) -> None:
-    with inside(folder, drivers="null0,nonsense") as kernel:
+    with inside(folder, drivers="null0,nonsense,model") as kernel:
         assert list(kernel.kernel.supervisor.drivers) == ["null0"]
         assert "'nonsense'" in kernel.kernel.journal.read(about="nonsense")[0].text
+        assert "(did you mean 'models'?)" in kernel.kernel.journal.read(about="model")[0].text
 
 
 def test_ids_are_new_in_every_kernel(folder: Path) -> None:
@@ -64,8 +65,10 @@ def test_a_lost_file_system_touches_no_model(kernel: Inside, program: Program) -
 def test_only_file_systems_serve_mounts(kernel: Inside) -> None:
     assert kernel.kernel.filesystem("files", "/x").name == "files"
     for name in ("null0", "nothing"):
-        with pytest.raises(NotFound, match="no filesystem driver"):
+        with pytest.raises(NotFound, match=r"no filesystem driver .*; known are files, models"):
             kernel.kernel.filesystem(name, "/x")
+    with pytest.raises(NotFound, match=r"did you mean 'models'\?"):
+        kernel.kernel.filesystem("model", "/x")
 
 
 def test_driver_objects_are_found_by_name(kernel: Inside) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import pytest
 from msgspec import Meta, field
 
-from llmos.kernel.settings import ConfigError, Section, convert, suggest
+from llmos.kernel.settings import ConfigError, Section, convert
 
 
 class Inner(Section):
@@ -59,8 +59,3 @@ def test_errors_name_the_key(table: object, text: str) -> None:
     with pytest.raises(ConfigError) as error:
         convert(table, Outer, "outer")
     assert str(error.value) == text
-
-
-def test_suggestions() -> None:
-    assert suggest("listne", ["listen", "paths"]) == "did you mean 'listen'?"
-    assert suggest("x", ["listen", "paths"]) == "known are listen, paths"

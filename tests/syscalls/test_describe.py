@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import pytest
-from llmos.syscalls.describe import field_names, find, key_words, node_of, words
+from llmos.syscalls.describe import field_names, find, key_words, node_of, suggest, words
 from llmos.syscalls.driver import HOST_CALLS
 from llmos.syscalls.spec import SYSCALLS
 from llmos.syscalls.types import Bytes, Image, Input, Kind, Quant, Sampling, Text
@@ -94,3 +94,9 @@ def test_fields_of_an_object() -> None:
 def test_keys_of_a_map() -> None:
     assert key_words(node_of(dict[int, str])) == "an integer"
     assert key_words(node_of(Sampling)) == "text"
+
+
+def test_suggestions() -> None:
+    assert suggest("listne", ["paths", "listen"]) == "did you mean 'listen'?"
+    assert suggest("x", {"paths": 1, "listen": 2}) == "known are listen, paths"
+    assert suggest("listne" + "e" * 10**6, ["listen"]) == "known are listen"

@@ -94,7 +94,9 @@ class _Parser(argparse.ArgumentParser):
         self.command = command
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.command.name}: {message}. Usage: {usage(self.command)}", self.command)
+        unknown = re.fullmatch(r"unrecognized arguments: (?:.* )?(--[^\s=]+).*", message, re.DOTALL)
+        what = _no_option(self.command, unknown[1]) if unknown else f"{message}."
+        raise UsageError(f"{self.command.name}: {what} Usage: {usage(self.command)}", self.command)
 
 
 class _Help(argparse.Action):
@@ -185,6 +187,13 @@ _READERS: dict[Kind, Callable[[str], object]] = {
     Kind.INTEGER: _integer, Kind.COUNT: _count, Kind.DECIMAL: _decimal, Kind.SECONDS: _seconds,
     Kind.DURATION: _duration, Kind.ADDRESS: _address,
 }
+
+
+def _no_option(command: Command, flag: str) -> str:
+    known = [name for option in (*command.options, *COMMON) for name in option.flags if name.startswith("--")]
+    near = difflib.get_close_matches(flag, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
+    return f"there is no option {flag}; {hint}"
 
 
 def _unknown(name: str) -> str:

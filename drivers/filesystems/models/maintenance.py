@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llmos.drivers.contract import ProgressSink
+from llmos.syscalls.describe import suggest
 from llmos.syscalls.errors import BadArgument, BadModel, Busy, Exists, NotFound, NotSupported, ReadOnly
 
 from ..locks import tree_lock, try_lock
@@ -45,7 +46,8 @@ class Maintenance:
         for option in options:
             if option not in ACTIONS[action]:
                 want = ", ".join(sorted(ACTIONS[action]))
-                raise BadArgument(f"{action} has no option {option!r}; it has {want}", name=option, want=want)
+                text = f"{action} has no option {option!r}; {suggest(option, ACTIONS[action])}"
+                raise BadArgument(text, name=option, want=want)
         name = _text(options, "name", "" if action in ("fsck", "gc") else None)
         match action:
             case "alias":

@@ -13,6 +13,7 @@ from typing import Any
 
 from llmos.drivers.contract import FileSystem, FileSystemFactory
 from llmos.drivers.hookspecs import hookimpl
+from llmos.syscalls.describe import suggest
 from llmos.syscalls.errors import BadArgument, NotFound
 
 from .filesystem import ModelsFileSystem
@@ -53,8 +54,8 @@ def open_source(source: str, config: Mapping[str, Any]) -> FileSystem:
     """Build the file system of one source. Raises BadArgument, NotFound."""
     for key in config:
         if key not in CONFIG_KEYS:
-            known = ", ".join(CONFIG_KEYS)
-            raise BadArgument(f"the models driver has no setting {key!r}; it has {known}", name=key, want=known)
+            text = f"the models driver has no setting {key!r}; {suggest(key, CONFIG_KEYS)}"
+            raise BadArgument(text, name=key, want=", ".join(CONFIG_KEYS))
     cache = config.get("cache") or Path(os.environ.get("LLMOS_HOME") or Path.home() / ".llmos") / "cache" / "models"
     return ModelsFileSystem(layers_of(source), Path(cache))
 

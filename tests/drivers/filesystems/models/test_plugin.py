@@ -34,8 +34,10 @@ def test_sources_that_cannot_be_served(source: str, kind: Any) -> None:
 
 
 def test_settings(tmp_path: Path, make_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadArgument, match="colour"):
+    with pytest.raises(BadArgument, match=r"no setting 'colour'; known are cache$"):
         open_source(str(tmp_path), {"colour": 1})
+    with pytest.raises(BadArgument, match=r"no setting 'cahce'; did you mean 'cache'\?"):
+        open_source(str(tmp_path), {"cahce": 1})
     make_model(tmp_path / "models" / "m")
     monkeypatch.setenv("LLMOS_HOME", str(tmp_path / "home"))
     open_source(str(tmp_path / "models"), {}).control("fsck", {})
