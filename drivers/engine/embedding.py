@@ -67,10 +67,8 @@ class Embedding:
         """States [1, T, D] and the mask [1, T] of tokens that count; an encoder's padding does not."""
         ids = torch.tensor([self._ids], dtype=torch.long)
         mask = torch.ones_like(ids)
-        module, options = self._bundle.module, dict[str, Any]()
-        if self._bundle.about.causal:
-            module = module.base_model
-        elif self._bundle.tokenizer.pad_token_id is not None:
+        module, options = self._bundle.module.base_model, dict[str, Any]()
+        if not self._bundle.about.causal and self._bundle.tokenizer.pad_token_id is not None:
             options["attention_mask"] = mask = ids.ne(self._bundle.tokenizer.pad_token_id).long()
         if "use_cache" in inspect.signature(module.forward).parameters:
             options["use_cache"] = False

@@ -17,13 +17,13 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
-from transformers.models.auto import modeling_auto as auto
 
 from llmos.syscalls.errors import BadArgument, BadModel, LlmosError, NotSupported
 
 from ..contract import LoadSettings, ModelSource, ProgressSink
-from . import checkpoint
+from . import checkpoint, fronts, kinds
 from .checkpoint import CONFIG, Weights
+from .kinds import Kind
 from .memory import out_of_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -55,24 +55,32 @@ class Description:
 
     config: Any
     architecture: str
-    causal: bool
+    kind: Kind
     dtype: torch.dtype
     context: int
+
+    @property
+    def causal(self) -> bool:
+        return self.kind is kinds.CAUSAL
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded model: `module` answers with logits when `causal`, with hidden states otherwise."""
+    """A loaded model: its module, and what turns inputs into tensors.
+
+    A model has a `tokenizer`, a `processor` of pictures or sounds, or both, as its kind needs them; None otherwise.
+    """
 
     module: Any
     tokenizer: Any
     about: Description
     eos: frozenset[int]
     vocabulary: int
+    processor: Any = None
 
     @property
     def chat(self) -> bool:
-        return bool(getattr(self.tokenizer, "chat_template", None))
+        return any(getattr(front, "chat_template", None) for front in (self.tokenizer, self.processor))
 
 
 def describe(source: ModelSource, settings: LoadSettings, folder: Path, weights: Weights) -> Description:
@@ -88,33 +96,37 @@ def describe(source: ModelSource, settings: LoadSettings, folder: Path, weights:
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
         text = config.get_text_config(decoder=True)
-        causal, architecture = _architecture(source, config)
+        kind, architecture = _kind(source, config)
         context = _context(text, settings)
     except FAILURES as error:
         raise bad_model(source, error, CONFIG) from error
-    return Description(config, architecture, causal, _dtype(raw, weights, settings), context)
+    fronts.check(source, kind)
+    return Description(config, architecture, kind, _dtype(raw, weights, settings), context)
 
 
 def load(source: ModelSource, settings: LoadSettings, progress: ProgressSink) -> Bundle:
     """Load weights and tokenizer. Raises BadModel naming the file, BadArgument, NotSupported."""
     weights = checkpoint.check_weights(source)
-    checkpoint.check_tokenizer(source)
     with checkpoint.folder_of(source) as folder:
         about = describe(source, settings, folder, weights)
         check_finite(folder, weights, progress)
-        tokenizer = _tokenizer(source, folder)
+        tokenizer = _tokenizer(source, folder) if about.kind.text else None
+        processor = _processor(source, folder, about.kind)
         progress(weights.bytes, weights.bytes, "bytes", "build")
         module = _module(source, folder, about, weights)
     vocabulary = _try(source, module, about)
     about = replace(about, context=_usable_context(module, tokenizer, about))
-    return Bundle(module, tokenizer, about, _eos(module), vocabulary)
+    return Bundle(module, tokenizer, about, _eos(module), vocabulary, processor)
 
 
 def empty_module(about: Description) -> Any:
     """The model on the meta device: shapes without bytes. Experts are batched, which is what runs there."""
     config = copy.deepcopy(about.config)
+    auto = _auto_class(about)
     with torch.device("meta"):
-        return _auto_class(about).from_config(
+        if not about.kind.auto:
+            return auto(config).to(about.dtype)
+        return auto.from_config(
             config, dtype=about.dtype, trust_remote_code=False, experts_implementation="batched_mm"
         )
 
@@ -162,7 +174,7 @@ def _check_tensors(
     own = {name for part in (module, module.base_model) for name, _ in part.named_children()}
     extra = [key for key in info["unexpected_keys"] if key.split(".")[0] in own and not DERIVED.search(key)]
     wrong = {
-        "needs": sorted(key for key in info["missing_keys"] if about.causal or "pooler" not in key),
+        "needs": sorted(key for key in info["missing_keys"] if about.kind is not kinds.ENCODER or "pooler" not in key),
         "needs another shape of": sorted(key for key, *_ in info["mismatched_keys"]),
         "has no place for": sorted(extra),
     }
@@ -174,18 +186,25 @@ def _check_tensors(
 
 
 def _try(source: ModelSource, module: Any, about: Description) -> int:
-    """Run a few tokens, so that a model that cannot is refused now; answers how many tokens it knows."""
+    """Run a few tokens, so that a model that cannot is refused now; answers how many tokens it knows.
+
+    What reads more than token ids is tried by its runner.
+    """
+    if about.kind.reads != kinds.TEXT:
+        return fronts.vocabulary(module)
     try:
         vocabulary = int(module.get_input_embeddings().num_embeddings)
+        ids = torch.arange(min(TRIAL_TOKENS, vocabulary))[None]
+        more = {"decoder_input_ids": ids} if about.kind is kinds.SEQ2SEQ else {}
         with torch.inference_mode():
-            answer = module(input_ids=torch.arange(min(TRIAL_TOKENS, vocabulary))[None])[0]
+            answer = module(input_ids=ids, **more)[0]
     except FAILURES as error:
         why = f"{about.architecture} does not run on token ids alone: {str(error).partition(chr(10))[0][:200]}"
         raise out_of_memory(error) or NotSupported(f"{source.path}: {why}", why=why) from error
     if not _finite(answer):
         why = f"{about.architecture} answers with values that are not finite"
         raise BadModel(f"{CONFIG} of {source.path}: {why}", file=CONFIG, why=why)
-    if about.causal and not module.can_generate():
+    if about.kind.writes and not module.can_generate():
         why = f"{about.architecture} cannot generate"
         raise NotSupported(f"{source.path}: {why}", why=why)
     return vocabulary
@@ -196,6 +215,15 @@ def _tokenizer(source: ModelSource, folder: Path) -> Any:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
         tokenizer.decode(tokenizer(TRIAL_TEXT)["input_ids"])
     return tokenizer
+
+
+def _processor(source: ModelSource, folder: Path, kind: Kind) -> Any:
+    if not kind.processor:
+        return None
+    try:
+        return fronts.load_processor(folder, kind)
+    except FAILURES as error:
+        raise bad_model(source, error, fronts.processor_file(source)) from error
 
 
 class _TokenizerFailures(contextlib.AbstractContextManager[None]):
@@ -211,24 +239,16 @@ class _TokenizerFailures(contextlib.AbstractContextManager[None]):
 
 
 def _auto_class(about: Description) -> Any:
-    return transformers.AutoModelForCausalLM if about.causal else transformers.AutoModel
+    return getattr(transformers, about.kind.auto or about.architecture)
 
 
-def _architecture(source: ModelSource, config: Any) -> tuple[bool, str]:
-    """Whether the model is a causal LM, and its class name."""
-    kind = config.model_type
-    causal_name = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
-    masked_name = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(kind)
-    base_name = auto.MODEL_MAPPING_NAMES.get(kind)
-    default = causal_name if masked_name is None or getattr(config, "is_decoder", False) else base_name
-    name = (config.architectures or [default])[0]
-    if not getattr(config, "is_encoder_decoder", False):
-        if name is not None and name == causal_name:
-            return True, name
-        if name is not None and name in (base_name, masked_name):
-            return False, name
-    why = f"{name} is neither a causal language model nor an encoder"
-    raise NotSupported(f"{source.path}: {why}; this device serves those two kinds", why=why)
+def _kind(source: ModelSource, config: Any) -> tuple[Kind, str]:
+    """What the model is for, and its class name. Raises NotSupported."""
+    kind, name = kinds.kind_of(config, [file.name for file in source.files])
+    if kind is None:
+        why = f"{name} is of no kind that this device serves"
+        raise NotSupported(f"{source.path}: {why}", why=why)
+    return kind, name
 
 
 def _context(text: Any, settings: LoadSettings) -> int:
@@ -246,7 +266,7 @@ def _context(text: Any, settings: LoadSettings) -> int:
 
 def _usable_context(module: Any, tokenizer: Any, about: Description) -> int:
     """Encoders of the RoBERTa family count positions from behind the padding index, and their tokenizer knows."""
-    if about.causal:
+    if about.causal or tokenizer is None:
         return about.context
     sizes = [about.context, int(tokenizer.model_max_length)]
     for name, table in module.named_modules():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import PROMPT, build, config_of, greedy, silent, source_of, word_piece
 
 from llmos.drivers.contract import LoadSettings
-from llmos.drivers.engine import loader
+from llmos.drivers.engine import kinds, loader
 from llmos.drivers.engine.loader import Bundle
 from llmos.syscalls.errors import BadArgument, BadModel, NoDeviceMemory, NotSupported
 
@@ -240,7 +240,7 @@ def test_code_in_the_folder_is_never_run(copied: Copy) -> None:
     "changes",
     [
         {"quantization_config": {"quant_method": "gptq", "bits": 4}},
-        {"architectures": ["LlamaForSequenceClassification"]},
+        {"architectures": ["LlamaForMultipleChoice"]},
     ],
 )
 def test_what_is_known_but_not_served_says_why(copied: Copy, changes: dict[str, Any]) -> None:
@@ -251,14 +251,21 @@ def test_what_is_known_but_not_served_says_why(copied: Copy, changes: dict[str, 
     assert error.value.why
 
 
-def test_encoder_decoders_are_not_served(copied: Copy) -> None:
+def test_an_encoder_decoder_without_its_head_is_not_served(copied: Copy) -> None:
     folder = copied()
     (folder / "config.json").write_text(transformers.T5Config(vocab_size=320, d_model=32).to_json_string())
-    with pytest.raises(NotSupported, match="neither"):
+    with pytest.raises(NotSupported, match="T5Model is of no kind"):
         load(folder)
 
 
-def test_a_model_that_needs_more_than_tokens_is_refused_when_it_is_loaded(tmp_path: Path) -> None:
+def test_a_classifier_without_its_head_is_refused(copied: Copy) -> None:
+    folder = copied()
+    edit(folder / "config.json", architectures=["LlamaForSequenceClassification"])
+    with pytest.raises(BadModel, match=r"needs score\.weight"):
+        load(folder)
+
+
+def test_a_model_that_reads_pictures_needs_their_processor(tmp_path: Path) -> None:
     size = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.CLIPConfig(
         text_config={**size, "vocab_size": 320}, vision_config={**size, "image_size": 8, "patch_size": 4}
@@ -266,8 +273,11 @@ def test_a_model_that_needs_more_than_tokens_is_refused_when_it_is_loaded(tmp_pa
     folder = tmp_path / "clip"
     transformers.CLIPModel(config).save_pretrained(folder)
     word_piece().save_pretrained(folder)
-    with pytest.raises(NotSupported, match="token ids alone"):
+    with pytest.raises(BadModel, match="preprocessor_config"):
         load(folder)
+    transformers.CLIPImageProcessorPil(crop_size=8, size=8).save_pretrained(folder)
+    bundle = load(folder)
+    assert (bundle.about.kind, type(bundle.processor).__name__) == (kinds.DUAL, "CLIPImageProcessorPil")
 
 
 def test_an_encoder_is_loaded_for_its_states(bert: Path) -> None:
@@ -276,7 +286,7 @@ def test_an_encoder_is_loaded_for_its_states(bert: Path) -> None:
     assert bundle.about.context == 64  # what the tokenizer says
 
 
-def test_a_masked_language_model_is_an_encoder_without_its_head(tmp_path: Path) -> None:
+def test_a_masked_language_model_keeps_its_head(tmp_path: Path) -> None:
     config = transformers.RobertaConfig(
         vocab_size=320, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=42, pad_token_id=1,
@@ -285,7 +295,7 @@ def test_a_masked_language_model_is_an_encoder_without_its_head(tmp_path: Path) 
     transformers.RobertaForMaskedLM(config).save_pretrained(folder)
     word_piece().save_pretrained(folder)
     bundle = load(folder)
-    assert not bundle.about.causal
+    assert bundle.about.kind is kinds.MASKED and hasattr(bundle.module, "lm_head")
     assert bundle.about.context == 40  # positions start behind the padding index
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import ARCHITECTURES, CONTEXT, config_of, random_module
 
-from llmos.drivers.engine import plan
+from llmos.drivers.engine import kinds, plan
 from llmos.drivers.engine.loader import Description
 from llmos.drivers.engine.memory import live_bytes, tensors_in, tensors_of
 
@@ -15,7 +15,7 @@ TOKENS = 12
 
 
 def described(name: str) -> Description:
-    return Description(config_of(name), name, True, torch.float32, CONTEXT)
+    return Description(config_of(name), name, kinds.CAUSAL, torch.float32, CONTEXT)
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
