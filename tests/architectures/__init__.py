@@ -1,0 +1,1 @@
+"""A tiny model of every causal architecture that the transformers library knows."""
