@@ -35,7 +35,7 @@ from .journal import Journal
 from .ledger import Ledger
 from .models import ModelService
 from .holdings import Holdings
-from .objects import ContextObject, DeviceObject, DriverObject, KernelObject, ModelObject, SystemObject
+from .objects import ContextObject, DeviceObject, DriverObject, EventKind, KernelObject, ModelObject, SystemObject
 from .pending import Runner
 from .quota import TokenBucket
 from .requests import Request
@@ -155,7 +155,7 @@ class Kernel(Observer):
         """A decision of a pure policy, which knows no wall clock, with the time it was taken."""
         return msgspec.structs.replace(reason, at=self.wall())
 
-    def emit(self, kind: str, about: str, **fields: object) -> None:
+    def emit(self, kind: EventKind, about: str, **fields: object) -> None:
         """Tell everybody who watches."""
         if self.watchers:
             event = Event(kind=kind, about=about, at=self.wall(), fields=fields)
@@ -311,7 +311,7 @@ class Kernel(Observer):
 
     def driver_changed(self, driver: Driver, reasons: Sequence[Reason]) -> None:
         self.instruments.restarts.labels(driver.name).set(driver.policy.restarts)
-        kind = "device" if driver.is_device else "driver"
+        kind: EventKind = "device" if driver.is_device else "driver"
         self.emit(kind, driver.name, state=driver.state.value, reason=reasons[0].text if reasons else "")
 
     def driver_ready(self, driver: Driver) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from llmos.syscalls.driver import ContextOpened, Loaded, Located
 from llmos.syscalls.types import Kind, LoadOptions, ObjectInfo, Reason, TaskResult
@@ -19,6 +19,9 @@ from .supervisor import Driver
 
 Content = bytes
 """The text of a file that the kernel made (its own name, since a field is called `bytes`)."""
+
+EventKind = Literal["device", "driver", "handle", "lease", "model", "session", "task"]
+"""What events are about."""
 
 SHARED_KINDS = frozenset({Kind.SYSTEM, Kind.DEVICE, Kind.DRIVER, Kind.MODEL})
 """Kinds that policy may open to users who do not own the object."""

@@ -203,7 +203,8 @@ def why(self: Self, about: str) -> Flow[list[Reason]]:
                 ids += [info.id] if info.id not in ids else []
     for name in ids:
         for record in (yield from journal(self, about=name, level="debug", limit=1000)):
-            found += record.reasons or [Reason(code=record.unit, text=record.text, at=record.at)]
+            reasons = record.reasons or [Reason(code=record.unit, text=record.text)]
+            found += [msgspec.structs.replace(reason, at=reason.at or record.at) for reason in reasons]
     return list({(reason.code, reason.text, reason.at): reason for reason in found}.values())
 
 

@@ -31,6 +31,6 @@ class WatchEvents(Call[Stream[Event, Done]], name="watch_events"):
     """Receive events as they happen, until the stream is cancelled."""
 
     system: Annotated[Handle, Kind.SYSTEM, Right.LIST, "the system"]
-    kinds: Annotated[list[str], "kinds of events, such as model, device, task, request; empty for all"] = []
+    kinds: Annotated[list[str], "kinds: device, driver, handle, lease, model, session, task; empty for all"] = []
     about: Annotated[str, "only events about this stable id"] = ""
     credit: Annotated[int, Meta(ge=1, le=100_000), "events that may be under way before the reader grants more"] = 64

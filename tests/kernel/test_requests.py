@@ -15,7 +15,7 @@ from llmos.syscalls.types import Chunk, Event, TokenLogprob
 @pytest.fixture
 def request_(kernel: Inside, program: Program) -> Request:
     """A stream of events in flight; its reader has credit for one."""
-    number = program.send("watch_events", system=program.system, kinds=["none"], credit=1)
+    number = program.send("watch_events", system=program.system, kinds=["lease"], credit=1)
     return kernel.session(program).requests[number]
 
 

@@ -51,8 +51,9 @@ def run(words: list[str]) -> int:
         return USAGE
     except HelpRequested as requested:
         from .help import page
+        from .out import Out
 
-        print(page(requested.command.name))
+        Out().page(page(requested.command.name))
         return 0
     return execute(command, values)
 

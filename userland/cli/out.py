@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -66,6 +67,12 @@ class Out:
         """One line of text, as it is."""
         self.target.write(text + "\n")
 
+    def page(self, text: str) -> None:
+        """Lines of text, wrapped between words where a person watches; what is wrapped stays below its beginning."""
+        width = self.console.width if self.terminal else 0
+        for line in text.splitlines():
+            self.line("\n".join(_wrapped(line, width)) if len(line) > width > 0 else line)
+
     def write(self, text: str) -> None:
         """A piece of text, shown at once."""
         self.target.write(text)
@@ -117,6 +124,17 @@ class Out:
         width = max((len(name) for name, _ in shown), default=0)
         for name, value in shown:
             self.line(f"{name:<{width}}  {safe(str(value))}")
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    column = re.match(r" *(?:\S+ )*\S+ {2,}", line)
+    text = line.lstrip()
+    before = len(line) - len(text)
+    after = column.end() if column and column.end() < width // 2 else before + 4
+    return textwrap.wrap(
+        text, width, initial_indent=" " * before, subsequent_indent=" " * after, break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
 
 
 def _cell(value: object) -> str:

@@ -108,7 +108,7 @@ class Shell:
             sys.stderr.write(f"llmos: {error.text}{hint}\n")
             return USAGE
         except HelpRequested as requested:
-            self.cli.out.line(page(requested.command.name))
+            self.cli.out.page(page(requested.command.name))
             return 0
         except KeyboardInterrupt:
             sys.stderr.write("\n(interrupted)\n")

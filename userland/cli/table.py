@@ -333,8 +333,8 @@ _REASONS = (
     ),
     Command(
         name="events", group="monitor", help="watch what happens, as it happens",
-        arguments=_one(Kind.OBJECT, "only what is about this object", name="about", required=False),
-        examples=("events", "events tiny"),
+        arguments=_one(Kind.OBJECT, "only what is about this object, or of this kind", name="about", required=False),
+        examples=("events", "events tiny", "events model"),
     ),
     Command(
         name="driver", group="monitor", help="check a driver's conformance, or start, stop, restart or reset it",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scripted import Inside, Program
 
-from llmos.syscalls.errors import TimedOut
+from llmos.syscalls.errors import BadArgument, TimedOut
 
 
 def test_metrics_are_up_to_date(program: Program) -> None:
@@ -38,6 +38,12 @@ def test_events_can_be_about_one_thing(kernel: Inside, program: Program) -> None
         kernel.program()
         program.quiet()
     assert events.chunks == []
+
+
+def test_events_of_a_kind_that_there_is_not_are_no_silence(program: Program) -> None:
+    error = program.error("watch_events", system=program.system, kinds=["model", "modle"])
+    assert isinstance(error, BadArgument) and (error.name, error.got) == ("kinds", "modle")
+    assert "did you mean 'model'?" in str(error) and error.want.startswith("device, driver, ")
 
 
 def test_without_credit_events_are_counted_and_the_newest_comes(kernel: Inside, program: Program) -> None:

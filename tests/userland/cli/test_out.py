@@ -43,6 +43,25 @@ def test_tables_are_aligned_and_plain_away_from_a_terminal() -> None:
     assert "there is none" in target.getvalue()
 
 
+def test_a_page_is_wrapped_between_words_where_a_person_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    page = "\n".join(
+        (
+            "short", "", "    infer(model, input, task='auto', sampling=Sampling())",
+            "  -t, --top N  words that go on for longer than the line", f"  {'x' * 60}",
+        )
+    )  # fmt: skip
+    o, target = out(terminal=True)
+    o.page(page)
+    assert target.getvalue().splitlines() == [
+        "short", "", "    infer(model, input, task='auto',", "        sampling=Sampling())",
+        "  -t, --top N  words that go on for", "               longer than the line", f"  {'x' * 60}",
+    ]  # fmt: skip
+    o, target = out()
+    o.page(page)
+    assert target.getvalue() == f"{page}\n"
+
+
 def test_states_are_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.delenv("NO_COLOR", raising=False)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 from llmos.syscalls import calls
-from llmos.syscalls.errors import NotFound
-from llmos.syscalls.types import Event, Kind, ObjectInfo, Record
+from llmos.syscalls.errors import BadArgument, NotFound
+from llmos.syscalls.types import Event, Kind, ObjectInfo, Reason, Record
 
 from .. import text
 from ..cli import Cli
@@ -113,19 +113,49 @@ def stat(cli: Cli, values: Namespace) -> int:
         entry = cli.system.stat_path(name)
         if not cli.out.result(entry):
             about = [("path", entry.path), ("kind", entry.kind), ("size", text.size(entry.bytes))]
-            cli.out.pairs([*about, ("version", entry.version), *entry.fields.items()])
+            fields = [(name, _plain(name, value)) for name, value in entry.fields.items()]
+            cli.out.pairs([*about, ("version", entry.version), *fields])
         return 0
     if info is None and name == "system":
         info = cli.system.stat()
     if info is None:
         raise NotFound(f"nothing is called {name!r}: see ps, devices, drivers, tasks, sessions, or give a path")
     if not cli.out.result(info):
-        about = [("id", info.id), ("kind", info.kind), ("name", info.name), ("state", info.state)]
-        more = [("health", info.health), ("bytes", text.size(info.bytes) if info.bytes else ""), ("owner", info.owner)]
-        cli.out.pairs([*about, *more, ("since", text.clock(info.since)), *info.fields.items()])
+        cli.out.pairs(_facts(info))
         for reason in info.reasons:
             cli.out.line(f"  because {reason.text}")
     return 0
+
+
+def _facts(info: ObjectInfo) -> list[tuple[str, object]]:
+    """What is known of an object, each thing under a name of its own and as people read it."""
+    about: dict[str, object] = {
+        "id": info.id, "kind": info.kind, "name": info.name, "state": info.state, "health": info.health,
+        "bytes": text.size(info.bytes) if info.bytes else "", "owner": info.owner, "since": text.clock(info.since),
+    }  # fmt: skip
+    for name, value in info.fields.items():
+        if name == "memory_bytes" and value == info.bytes:
+            continue
+        about[f"{info.kind} {name}" if name in about else name] = _plain(name, value)
+    return [*about.items()]
+
+
+def _plain(name: str, value: Any) -> object:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict):
+        return text.fields(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and name in _FIGURES:
+        return _FIGURES[name](value)
+    return value
+
+
+_FIGURES: Mapping[str, Callable[[float], str]] = {
+    "free": text.size, "memory_bytes": text.size, "parameters": text.count, "expires": text.clock,
+    "used": lambda at: text.ago(at) or "never",
+    "keep_alive": lambda seconds: "forever" if seconds < 0 else text.duration(seconds),
+}  # fmt: skip
+"""How figures are shown, by the name of the field."""
 
 
 def why(cli: Cli, values: Namespace) -> int:
@@ -134,10 +164,28 @@ def why(cli: Cli, values: Namespace) -> int:
         return 0
     if not reasons:
         raise NotFound(f"nothing is known about {values.object!r}: see ps, tasks, devices, drivers for names and ids")
-    for reason in sorted(reasons, key=lambda reason: reason.at or math.inf):
+    for reason, times in once_each(reasons):
         rule = f"  (rule: {reason.rule})" if reason.rule else ""
-        cli.out.line(f"{text.clock(reason.at) if reason.at else 'now':19}  {reason.text}{rule}")
+        often = f"  ({times} times)" if times > 1 else ""
+        cli.out.line(f"{text.clock(reason.at) if reason.at else 'now':19}  {reason.text}{rule}{often}")
     return 0
+
+
+_OUTPUT = ("driver", "program")
+"""Codes of what processes printed: each line stands for itself, however often it comes."""
+
+
+def once_each(reasons: Sequence[Reason]) -> list[tuple[Reason, int]]:
+    """Reasons in the order of time; one that came several times stands where it came last, with how often it came."""
+    newest: dict[object, tuple[Reason, int]] = {}
+    for position, reason in enumerate(sorted(reasons, key=_when)):
+        key = position if reason.code in _OUTPUT else reason.text
+        newest[key] = reason, newest.get(key, (reason, 0))[1] + 1
+    return sorted(newest.values(), key=lambda found: _when(found[0]))
+
+
+def _when(reason: Reason) -> float:
+    return reason.at or math.inf
 
 
 def _record_line(record: Record) -> str:
@@ -145,13 +193,26 @@ def _record_line(record: Record) -> str:
     return f"{text.clock(record.at)} {record.level:7} {record.unit}: {record.text}{about}"
 
 
+def _about(cli: Cli, name: str) -> str:
+    """What events and records call an object, by its name, id or path; empty when there is none."""
+    info = find_any(cli, name) if name else None
+    if info is None:
+        return ""
+    return info.name if info.kind in (Kind.DEVICE, Kind.DRIVER) else info.id
+
+
 def logs(cli: Cli, values: Namespace) -> int:
-    about = values.about or ""
+    known = _about(cli, values.about)
+    about = known or values.about or ""
     level: Literal["debug", "info", "warning", "error"] = values.level or "info"
     call = calls.ReadJournal(
         system=cli.system.handle, after=-1, about=about, level=level, limit=values.lines or 50
     )
     records = cli.system.client.call(call)
+    if values.about and not records and not known:
+        raise NotFound(f"the journal has no records about {about!r}: {_NAMES}, or the id of one that has ended")
+    if values.about and not records:
+        cli.out.note(f"the journal has no records about {values.about} of the level {level} or above")
     _print_records(cli, records)
     while values.follow:
         with cli.system.watch([], about=about) as events:
@@ -164,6 +225,9 @@ def logs(cli: Cli, values: Namespace) -> int:
                 _print_records(cli, new)
                 records = new or records
     return 0
+
+
+_NAMES = "give the name, id or path of a model, device, driver, task, session, lease or mount"
 
 
 def _print_records(cli: Cli, records: Sequence[Record]) -> None:
@@ -181,10 +245,15 @@ def metrics(cli: Cli, values: Namespace) -> int:
 
 
 def events(cli: Cli, values: Namespace) -> int:
-    with cli.system.watch([], about=values.about or "") as stream:
-        for event in stream:
-            if not cli.out.result(event):
-                cli.out.write(_event_line(event) + "\n")
+    name = values.about or ""
+    about = _about(cli, name)
+    try:
+        with cli.system.watch([name] if name and not about else [], about=about) as stream:
+            for event in stream:
+                if not cli.out.result(event):
+                    cli.out.write(_event_line(event) + "\n")
+    except BadArgument as error:
+        raise NotFound(f"nothing is called {name!r}: {_NAMES}, or a kind of events ({error.want})") from None
     return 0
 
 

@@ -146,5 +146,5 @@ def bench(cli: Cli, values: Namespace) -> int:
 
 
 def help(cli: Cli, values: Namespace) -> int:
-    cli.out.line(page(values.command) if values.command else overview())
+    cli.out.page(page(values.command) if values.command else overview())
     return 0

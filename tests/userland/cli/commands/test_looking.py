@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from llmos.userland.cli.commands.looking import device_row, model_row
-from llmos.syscalls.types import ObjectInfo
+from llmos.userland.cli.commands.looking import device_row, model_row, once_each
+from llmos.syscalls.types import ObjectInfo, Reason
 
 
 @pytest.fixture
@@ -49,6 +49,44 @@ def test_stat_finds_anything(llmos: Any, loaded: Any, name: str) -> None:
     assert isinstance(llmos(f"stat {name} --json").json, dict)
 
 
+def test_stat_shows_figures_as_people_read_them_and_each_name_once(llmos: Any, loaded: Any) -> None:
+    lines = llmos("stat null0").out.splitlines()
+    shown = {line[:13].strip(): line[13:] for line in lines}
+    assert len(shown) == len(lines) and shown["kind"] == "device" and shown["device kind"] == "null"
+    assert shown["bytes"] == "1.0 GiB" and shown["free"].endswith("iB") and "memory_bytes" not in shown
+    assert "tensors=1" in shown["features"]
+    shown = {line[:14].strip(): line[14:] for line in llmos("stat fox").out.splitlines()}
+    assert (shown["keep_alive"], shown["used"], shown["pinned"]) == ("forever", "never", "False")
+    assert shown["tasks"].startswith("text-generation, ")
+
+
+def test_logs_and_events_of_nothing_say_what_there_is(llmos: Any, loaded: Any) -> None:
+    ran = llmos("logs nobody")
+    assert ran.status == 1 and "no records about 'nobody': give the name, id or path of a model, device" in ran.err
+    ran = llmos("events nobody")
+    assert ran.status == 1 and "nothing is called 'nobody': give the name" in ran.err
+    assert "or a kind of events (device, driver, handle, lease, model, session, task)" in ran.err
+    assert "'nobody'" in llmos("logs nobody --follow").err
+    ran = llmos("logs fox --level error")
+    assert (ran.status, ran.out) == (0, "") and "no records about fox of the level error or above" in ran.err
+
+
+@pytest.mark.parametrize("name", ["fox", "null0", "/models/null"])
+def test_logs_take_names_ids_and_paths(llmos: Any, loaded: Any, name: str) -> None:
+    assert "null0" in llmos(f"logs {name}").out
+
+
+def test_a_reason_that_came_several_times_is_shown_once() -> None:
+    def reason(text: str, at: float, code: str = "x") -> Reason:
+        return Reason(code=code, text=text, at=at)
+
+    line = reason("^^^", 1, "driver")
+    shown = once_each([reason("now", 0), reason("a", 3), reason("b", 2), reason("a", 1), line, line])
+    assert [(found.text, found.at, times) for found, times in shown] == [
+        ("^^^", 1, 1), ("^^^", 1, 1), ("b", 2, 1), ("a", 3, 2), ("now", 0, 1)
+    ]  # fmt: skip
+
+
 def test_stat_and_why_of_nothing(llmos: Any) -> None:
     for command in ("stat", "why"):
         ran = llmos(f"{command} nobody")
@@ -56,7 +94,10 @@ def test_stat_and_why_of_nothing(llmos: Any) -> None:
 
 
 def test_why_gives_the_decisions(llmos: Any, loaded: Any) -> None:
-    assert "null0" in llmos("why fox").out
+    llmos("sleep fox")
+    llmos("wake fox")
+    lines = llmos("why fox").out.splitlines()
+    assert len(lines) == 1 and "null0" in lines[0] and lines[0].endswith("  (2 times)")
     assert llmos("why fox --json").json[0]["text"]
 
 
@@ -70,7 +111,7 @@ def test_logs_and_metrics(llmos: Any, loaded: Any) -> None:
     assert "no such metric" in llmos("metrics nothing").out
 
 
-@pytest.mark.parametrize("command", ["events", "logs --follow"])
+@pytest.mark.parametrize("command", ["events", "events model", "logs --follow"])
 def test_following_goes_on_until_it_is_interrupted(llmos: Any, system: Any, kernel: Any, command: str) -> None:
     env = {**os.environ, "LLMOS_RUNTIME_DIR": str(kernel.folder)}
     argv = [sys.executable, "-m", "llmos.userland.cli", *command.split()]
