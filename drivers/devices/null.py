@@ -9,6 +9,7 @@ measures the way there, and `touch` reads one byte of each page in place. Faults
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from .null_model import (
 MEMORY_BYTES = 1 << 30
 MODEL_BYTES = 1 << 20
 CONTEXT_TOKENS = 4096
+"""Room of a conversation that asks for none with a model that states no limit."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 KV_BYTES = 1024
 """Bytes a token of a conversation is said to take."""
@@ -42,6 +44,7 @@ KV_BYTES = 1024
 class _Model:
     bytes: int
     context: int
+    """Tokens that a prompt and its answer may have; 0 where the model states no limit."""
     slots: int
     faults: Sequence[Fault]
     base: str = ""
@@ -150,7 +153,7 @@ class NullDevice(Device):
         self._happen([*self._configured("load"), *null_faults.at(faults, "load")])
         for quarter in range(1, 5):
             progress(size * quarter // 4, size, "bytes", "weights")
-        context = settings.max_context or int(source.manifest.get("context", CONTEXT_TOKENS))
+        context = settings.max_context or int(source.manifest.get("context") or 0)
         slots = int(self._config.get("slots", 8))
         self._models[model] = _Model(size, context, slots, faults, base)
         return self._loaded(model)
@@ -192,7 +195,7 @@ class NullDevice(Device):
             if source.model != model:
                 raise BadState(f"context {parent} belongs to model {source.model}, not {model}", state="foreign")
             ids = list(source.ids)
-        size = min(max_tokens or held.context, held.context)
+        size = min(max_tokens or held.context or CONTEXT_TOKENS, held.context or sys.maxsize)
         if len(ids) > size:
             raise BadState(f"context {parent} has {len(ids)} tokens, more than {size}", state="full")
         self._make_room(size * KV_BYTES)
@@ -223,7 +226,7 @@ class NullDevice(Device):
             return _Job(request, task, list(model.faults), [], 0, None, time.monotonic())
         faults, text = null_faults.split_prompt(prompt_text(request.prompt))
         ids = prompt_ids(request.prompt, text)
-        limit = model.context
+        limit = model.context or sys.maxsize
         cached = 0
         if request.context:
             context = self._context(request.context)

@@ -13,7 +13,7 @@ from llmos.drivers.contract import (
     ChunkEvent, DoneEvent, EmbedSettings, FailedEvent, LoadSettings, ModelSource, Prompt, Request, SamplingParams,
     SourceFile, StepEvent, TensorView,
 )  # fmt: skip
-from llmos.drivers.devices.null import KV_BYTES, MODEL_BYTES, NullDevice
+from llmos.drivers.devices.null import CONTEXT_TOKENS, KV_BYTES, MODEL_BYTES, NullDevice
 from llmos.syscalls.errors import (
     BadArgument, BadState, DeviceFault, Exists, NoDeviceMemory, NotFound, NotSupported, TooLarge,
 )  # fmt: skip
@@ -212,6 +212,18 @@ def test_an_answer_ends_where_the_context_does() -> None:
     with pytest.raises(TooLarge) as caught:
         device.submit(Request("r", "m", Prompt(text="123456789")))
     assert (caught.value.limit, caught.value.got) == (8, 9)
+
+
+@pytest.mark.parametrize("manifest", [{}, {"context": 0}, {"context": None}])
+def test_a_model_that_states_no_limit_has_none(manifest: dict[str, Any]) -> None:
+    device = loaded(**manifest)
+    assert device.load("n", source(**manifest), LoadSettings(), quiet).context == 0
+    long = "x" * 5_000
+    assert done(device, long, sampling=SamplingParams(max_tokens=9_000)).choices[0].text == long
+    assert device.open_context("c", "m", "", 0).max_tokens == CONTEXT_TOKENS
+    assert device.open_context("d", "m", "", 5000).max_tokens == 5000
+    limited = device.load("l", source(**manifest), LoadSettings(max_context=8), quiet)
+    assert limited.context == 8 and device.open_context("e", "l", "", 5000).max_tokens == 8
 
 
 def test_choices_are_equal_and_log_probabilities_certain() -> None:

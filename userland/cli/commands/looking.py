@@ -33,7 +33,7 @@ def model_row(info: ObjectInfo) -> Row:
     f = info.fields
     keep = "forever" if f.get("pinned") or f.get("keep_alive", -1) < 0 else text.duration(f["keep_alive"])
     return (
-        info.name, info.id, info.state, f.get("device", ""), text.size(info.bytes), f.get("context", ""),
+        info.name, info.id, info.state, f.get("device", ""), text.size(info.bytes), f.get("context") or "",
         f.get("running", 0), f.get("waiting", 0), "pinned" if f.get("pinned") else keep, text.ago(f.get("used", 0)),
     )  # fmt: skip
 
