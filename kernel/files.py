@@ -235,7 +235,7 @@ def _folder(path: str) -> Entry:
 
 def _outside(inner_path: str, inner: str, path: str) -> str:
     """A path of a file system under the path that the program uses."""
-    return path.rstrip("/") + inner_path.removeprefix(inner.rstrip("/")) or "/"
+    return (path.rstrip("/") + inner_path.removeprefix(inner.rstrip("/"))).removesuffix("/") or "/"
 
 
 def _outer(entry: Entry, inner: str, path: str) -> Entry:

@@ -38,6 +38,11 @@ def test_a_mount_below_another_shows_in_its_list(kernel: Inside, program: Progra
     assert program.call("stat_path", path="/home/deep")["path"] == "/home/deep"
 
 
+def test_a_mounted_folder_is_called_as_the_program_does(kernel: Inside, program: Program) -> None:
+    assert program.call("stat_path", path="/models")["path"] == "/models"
+    assert program.call("stat_path", path="/models/x/")["path"] == "/models/x"
+
+
 def test_errors_of_a_file_system_name_the_path_of_the_program(kernel: Inside, program: Program) -> None:
     program.call("mount_fs", system=program.system, path="/home/deep", filesystem="files", source="/", mode="rw")
     for call, more in {
