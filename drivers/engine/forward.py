@@ -1,0 +1,189 @@
+"""The forward runner (rung F): encoders, classifiers and all that answers in one pass, in batches of like length."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from llmos.syscalls.errors import BadArgument, LlmosError
+
+from ..contract import ChoiceResult, DoneEvent, FailedEvent, Request, StepEvent
+from .batching import LIMITS, BatchLimits, choose
+from .memory import out_of_memory
+from .pace import Pace
+from .runner import Conversation
+from .shared import SharedModule
+from .tasks.base import ForwardTask, Job, Line
+
+STEP_SECONDS = 0.2
+"""How long a batch should take at most; others wait for their turn as long."""
+
+
+@dataclass(eq=False)
+class Pending:
+    """A request with the outputs of its lines so far."""
+
+    request: Request
+    task: ForwardTask
+    job: Job
+    adapter: str
+    outputs: list[Any]
+    left: int
+    device_ns: int = 0
+
+
+@dataclass(eq=False)
+class Slot:
+    """One line that waits. `alone`: it was in a batch that failed, and is tried by itself."""
+
+    pending: Pending
+    index: int
+    line: Line
+    group: Hashable
+    length: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.length = self.line.length
+
+    def isolate(self) -> None:
+        """Share no batch from now on."""
+        self.group = object()
+
+
+class ForwardRunner:
+    """Serves the tasks it is given on one module. Lines of different requests share batches; errors do not."""
+
+    def __init__(
+        self, shared: SharedModule, tasks: Sequence[ForwardTask], pace: Pace, limits: BatchLimits = LIMITS
+    ) -> None:
+        self.rung = "F"
+        self._tasks = {task.name: task for task in tasks}
+        self.tasks: Sequence[str] = tuple(self._tasks)
+        self._shared, self._pace, self._limits = shared, pace, limits
+        self._pending: list[Pending] = []
+        self._waiting: list[Slot] = []
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._pending)
+
+    def submit(self, request: Request, conversation: Conversation | None = None, adapter: str = "") -> None:
+        """Accept a request. Raises BadArgument, TooLarge, NotSupported."""
+        if conversation is not None:
+            said = f"the task {request.task} takes no conversation"
+            raise BadArgument(said, name="context", got=conversation.id, want="none")
+        task = self._tasks[request.task]
+        job = task.prepare(request)
+        pending = Pending(request, task, job, adapter, [None] * len(job.lines), len(job.lines))
+        self._pending.append(pending)
+        for index, line in enumerate(job.lines):
+            self._waiting.append(Slot(pending, index, line, (task.name, adapter, line.shape)))
+
+    def cancel(self, requests: Collection[str]) -> list[StepEvent]:
+        """End requests, without an answer; an empty choice says why."""
+        ended = [pending for pending in self._pending if pending.request.id in requests]
+        self._drop(ended)
+        choice = (ChoiceResult(0, "", (), "cancelled"),)
+        return [DoneEvent(each.request.id, each.request.task, choice, prompt_tokens=each.job.tokens) for each in ended]
+
+    def step(self) -> list[StepEvent]:
+        """Run one batch. When it fails, its lines are tried one by one; the error of one ends its request alone."""
+        slots = self._next()
+        pending, started = slots[0].pending, time.perf_counter()
+        try:
+            outputs = pending.task.run(self._shared.use(pending.adapter), [slot.line for slot in slots])
+        except (LlmosError, ValueError, RuntimeError, MemoryError) as error:
+            return self._failed(slots, _explained(error, pending.request.task))
+        seconds = time.perf_counter() - started
+        self._pace.observe(_tokens(slots), seconds)
+        return self._took(slots, outputs, seconds)
+
+    def step_seconds(self) -> float:
+        slots = self._next()
+        return self._pace.seconds(_tokens(slots)) if slots else 0.0
+
+    def requests(self) -> Sequence[Request]:
+        return [pending.request for pending in self._pending]
+
+    def kv_bytes(self) -> int:
+        return 0
+
+    def conversation_bytes(self, conversation: Conversation) -> int:
+        return 0
+
+    def fork(self, parent: Conversation, child: Conversation) -> None:
+        """Nothing is kept."""
+
+    def forget(self, conversation: Conversation) -> int:
+        return 0
+
+    def close(self) -> None:
+        self._pending.clear()
+        self._waiting.clear()
+
+    def _next(self) -> list[Slot]:
+        """The next batch: not more tokens than the task allows, nor than go through in a step's time."""
+        if not self._waiting:
+            return []
+        tokens = int(STEP_SECONDS / max(self._pace.seconds(2) / 2, 1e-9))
+        most = min(tokens, self._limits.tokens, self._waiting[0].pending.task.batch_tokens)
+        return [self._waiting[index] for index in choose(self._waiting, replace(self._limits, tokens=most))]
+
+    def _took(self, slots: Sequence[Slot], outputs: Sequence[Any], seconds: float) -> list[StepEvent]:
+        done = set(map(id, slots))
+        self._waiting = [slot for slot in self._waiting if id(slot) not in done]
+        total = sum(slot.length for slot in slots)
+        ready = []
+        for slot, output in zip(slots, outputs, strict=True):
+            pending = slot.pending
+            pending.outputs[slot.index] = output
+            pending.device_ns += int(1e9 * seconds * slot.length / max(total, 1))
+            pending.left -= 1
+            if not pending.left:
+                ready.append(pending)
+        self._drop(ready)
+        return [_answered(pending) for pending in ready]
+
+    def _failed(self, slots: Sequence[Slot], error: LlmosError) -> list[StepEvent]:
+        if len(slots) > 1:
+            for slot in slots:
+                slot.isolate()
+            return []
+        self._drop([slots[0].pending])
+        return [FailedEvent(slots[0].pending.request.id, error)]
+
+    def _drop(self, ended: Sequence[Pending]) -> None:
+        self._pending = [pending for pending in self._pending if pending not in ended]
+        self._waiting = [slot for slot in self._waiting if slot.pending not in ended]
+
+
+def _tokens(slots: Sequence[Slot]) -> int:
+    """Tokens of a batch with its padding."""
+    return len(slots) * max(slot.length for slot in slots)
+
+
+def _answered(pending: Pending) -> StepEvent:
+    request = pending.request
+    try:
+        outcome = pending.job.answer(pending.outputs)
+    except LlmosError as error:
+        return FailedEvent(request.id, error)
+    return DoneEvent(
+        request.id, request.task, result=outcome.result, embeddings=outcome.embeddings, tensors=outcome.tensors,
+        truncated=outcome.truncated, prompt_tokens=pending.job.tokens, device_ns=pending.device_ns,
+    )  # fmt: skip
+
+
+def _explained(error: Exception, task: str) -> LlmosError:
+    """What to answer for an error of a batch. One that no input explains is raised again: the device is at fault."""
+    full = out_of_memory(error)
+    if full is not None:
+        return full
+    if isinstance(error, LlmosError):
+        return error
+    if isinstance(error, ValueError):
+        said = str(error).partition("\n")[0][:300]
+        return BadArgument(f"the model refuses this input of {task}: {said}", name="input", got=said)
+    raise error

@@ -1,0 +1,1 @@
+"""What models do in one forward pass, a file for each family of tasks."""

@@ -1,0 +1,34 @@
+"""Which tasks of one forward pass a model serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...ops.table import OpTable
+from .. import kinds
+from ..loader import Bundle
+from .base import ForwardTask
+from .embeddings import Embeddings
+from .masks import FillMask
+from .sequences import Reranking, TextClassification, ZeroShotClassification
+from .spans import QuestionAnswering, TokenClassification
+from .text import TextFront
+
+
+def offered(bundle: Bundle, ops: OpTable) -> Sequence[ForwardTask]:
+    """The tasks of a model, its own one first. Raises what the model raises when it is tried."""
+    kind, config = bundle.about.kind, bundle.module.config
+    front = TextFront(bundle)
+    front.settle(bundle.module)
+    if kind is kinds.SEQUENCE:
+        found: list[ForwardTask] = [TextClassification(front)]
+        if ZeroShotClassification.entailment(config) is not None:
+            found.append(ZeroShotClassification(front))
+        return [*found, Reranking(front)] if config.num_labels == 1 else found
+    if kind is kinds.TOKEN:
+        return [TokenClassification(front)]
+    if kind is kinds.QUESTION:
+        return [QuestionAnswering(front)]
+    if kind is kinds.MASKED and front.tokenizer.mask_token_id is not None:
+        return [FillMask(front), Embeddings(front, ops)]
+    return [Embeddings(front, ops)]
