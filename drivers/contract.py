@@ -170,7 +170,7 @@ class Device(ABC):
         """Free a model's device bytes and keep what makes `wake` fast."""
         raise NotSupported(f"this device cannot put {model} to sleep", why="sleep is not implemented by the driver")
 
-    def wake(self, model: str) -> LoadedModel:
+    def wake(self, model: str, progress: ProgressSink) -> LoadedModel:
         """Undo `sleep`."""
         raise NotSupported(f"this device cannot wake {model}", why="sleep is not implemented by the driver")
 

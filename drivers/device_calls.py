@@ -114,8 +114,8 @@ class DeviceCalls:
             HostPlan: self._plan,
             HostLoad: self._load,
             HostUnload: self._unload,
-            HostSleep: lambda _number, call: self._again(call.id, self._device.sleep),
-            HostWake: lambda _number, call: self._again(call.id, self._device.wake),
+            HostSleep: self._sleep,
+            HostWake: self._wake,
             HostSwap: self._swap,
             HostAdapter: self._adapter,
             HostSubmit: self._submit,
@@ -309,9 +309,17 @@ class DeviceCalls:
         del self._models[call.id]
         return Freed(bytes=freed)
 
-    def _again(self, model: str, change: Callable[[str], contract.LoadedModel]) -> Loaded:
-        held = self._model(model)
-        held.loaded = change(held.key)
+    def _sleep(self, _number: int, call: HostSleep) -> Loaded:
+        held = self._model(call.id)
+        held.loaded = self._device.sleep(held.key)
+        return self._loaded(held)
+
+    def _wake(self, number: int, call: HostWake) -> Loaded:
+        held = self._model(call.id)
+        try:
+            held.loaded = self._device.wake(held.key, self._sink(number, call.id))
+        finally:
+            self._cancelled.pop(call.id, None)
         return self._loaded(held)
 
     def _swap(self, number: int, call: HostSwap) -> Loaded:

@@ -105,7 +105,7 @@ async def _sleep(request: Request, found: ModelObject, options: Mapping[str, Any
 
 async def _wake(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
     await request.kernel.supervisor.wait_ready(found.driver)
-    await request.kernel.models.wake(found)
+    await request.kernel.models.wake(found, request)
 
 
 async def _pin(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:

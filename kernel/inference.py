@@ -74,14 +74,14 @@ class InferenceService:
         self._submit(request, model)
         if not kernel.models.ready_to_run(model):
             request.because("model.waking", f"{model.name} is {model.status}; it is made ready first")
-            kernel.runner.spawn(self._wake(model), lambda _value, error: self._not_ready(model, error))
+            kernel.runner.spawn(self._wake(model, request), lambda _value, error: self._not_ready(model, error))
         attempt = Attempt()
         inference = await self._twice(request, model, work, context, attempt)
         return self._account(request, model, context, inference, attempt)
 
-    async def _wake(self, model: ModelObject) -> None:
+    async def _wake(self, model: ModelObject, request: Request) -> None:
         await self._kernel.supervisor.wait_ready(model.driver)
-        await self._kernel.models.wake(model)
+        await self._kernel.models.wake(model, request)
 
     def _not_ready(self, model: ModelObject, error: LlmosError | None) -> None:
         """What waits for a model that cannot be made ready ends; after a crash it waits for the next start instead."""

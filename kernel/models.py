@@ -18,7 +18,7 @@ from llmos.syscalls.types import Kind, LoadOptions, Plan
 from .eviction import make_room
 from .namespace import told_from_outside
 from .objects import ModelObject
-from .recipes import held, owned, predicted, recipe, short_name, tell
+from .recipes import held, owned, predicted, recipe, short_name, tell, watch
 from .residency import Event, Sleep, State
 from .supervisor import UP, Driver
 
@@ -77,7 +77,7 @@ class ModelService:
             self.release(files, located)
             if known.loading is not None:
                 request.because("load.shared", f"{known.name} is being loaded already; waiting for it")
-                known.watchers.append(request)
+                watch(known, request)
                 await known.loading
             return known
         name = options.name or short_name(path)
@@ -93,7 +93,7 @@ class ModelService:
             )
         model = self._create(request, driver, files, located, options, base, name, path)
         model.loading = self._kernel.runner.future()
-        model.watchers.append(request)
+        watch(model, request)
         self._kernel.runner.spawn(self._bring_up(model), lambda _value, error: self._came_up(model, error, holder))
         await model.loading
         return model
@@ -111,19 +111,9 @@ class ModelService:
     ) -> ModelObject:
         kernel = self._kernel
         model = ModelObject(
-            id=kernel.new_id("m"),
-            kind=Kind.MODEL,
-            name=name,
-            owner=request.session.owner,
-            since=kernel.wall(),
-            path=path,
-            version=located.version,
-            driver=driver,
-            files=files,
-            located=located,
-            options=options,
-            base=base,
-        )
+            id=kernel.new_id("m"), kind=Kind.MODEL, name=name, owner=request.session.owner, since=kernel.wall(),
+            path=path, version=located.version, driver=driver, files=files, located=located, options=options, base=base,
+        )  # fmt: skip
         model.host_id = kernel.new_id("w")
         self.by_id[model.id] = model
         kernel.objects[model.id] = model
@@ -252,10 +242,11 @@ class ModelService:
         kernel.holdings.contexts_lost(model, "its model was put to sleep")
         self._event(model, Event.SLEPT)
 
-    async def wake(self, model: ModelObject) -> None:
+    async def wake(self, model: ModelObject, request: Request | None = None) -> None:
         """Make a model that is asleep, lost or failed ready again; callers at the same time share one wake."""
         kernel = self._kernel
         while model.loading is not None:
+            watch(model, request)
             await model.loading
         self.check(model)
         state = kernel.residency.state(model.id)
@@ -263,6 +254,7 @@ class ModelService:
             return
         steps = self._wake_weights(model) if state is State.ASLEEP else self._bring_up(model)
         model.loading = kernel.runner.future()
+        watch(model, request)
         kernel.runner.spawn(steps, lambda _value, error: self._woke(model, error))
         await model.loading
 
@@ -272,12 +264,13 @@ class ModelService:
         model.why = [await make_room(kernel, model.driver.name, model.host_id, predicted(plan.rows))]
         self._event(model, Event.WAKE)
         assert model.driver.link is not None
-        model.loaded = await model.driver.link.call(HostWake(id=model.host_id))
+        model.loaded = await model.driver.link.call(HostWake(id=model.host_id), lambda progress: tell(model, progress))
         self._event(model, Event.LOADED)
         self._open(model)
 
     def _woke(self, model: ModelObject, error: LlmosError | None) -> None:
         waiting, model.loading = model.loading, None
+        model.watchers.clear()
         assert waiting is not None
         if error is None:
             waiting.set(model)
@@ -309,7 +302,10 @@ class ModelService:
             plan = await self.plan(model.driver, located, model.options, host_id)
             await make_room(kernel, model.driver.name, host_id, predicted(plan.rows))
             assert model.driver.link is not None
-            loaded = await model.driver.link.call(HostLoad(id=host_id, model=located, options=model.options))
+            call = HostLoad(id=host_id, model=located, options=model.options)
+            loaded = await model.driver.link.call(
+                call, lambda told: request.progress(told.done, told.total, told.unit, told.stage)
+            )
         except LlmosError:
             kernel.ledger.release(host_id)
             self.release(files, located)

@@ -8,6 +8,13 @@ from llmos.syscalls.types import LedgerRow, LoadOptions
 from llmos.syscalls.wire import Progress
 
 from .objects import ModelObject
+from .requests import Request
+
+
+def watch(model: ModelObject, request: Request | None) -> None:
+    """From now on a request is told how far the model has come."""
+    if request is not None and request not in model.watchers:
+        model.watchers.append(request)
 
 
 def tell(model: ModelObject, progress: Progress) -> None:

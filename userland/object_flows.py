@@ -16,7 +16,7 @@ from llmos.syscalls.types import (
     TuneRecipe,
 )  # fmt: skip
 
-from .flow import Flow, ask
+from .flow import Flow, OnProgress, ask
 from .held import Opened
 from .options import (
     DEFAULT_SAMPLING, CallOptions, InferOptions, InputLike, SamplingLike, deadline_in, fill, sampling_of_model, split,
@@ -51,8 +51,10 @@ def close(self: AnyObject) -> Flow[None]:
             return
 
 
-def _control(self: AnyObject, action: str, **options: Any) -> Flow[ObjectInfo]:
-    return (yield from ask(calls.ControlObject(handle=self.handle, action=action, options=options)))
+def _control(
+    self: AnyObject, action: str, on_progress: OnProgress | None = None, /, **options: Any
+) -> Flow[ObjectInfo]:
+    return (yield from ask(calls.ControlObject(handle=self.handle, action=action, options=options), on_progress))
 
 
 # ---- models
@@ -178,9 +180,9 @@ def sleep(self: OfModel) -> Flow[ObjectInfo]:
     return (yield from _control(self, "sleep"))
 
 
-def wake(self: OfModel) -> Flow[ObjectInfo]:
-    """Bring a sleeping model back."""
-    return (yield from _control(self, "wake"))
+def wake(self: OfModel, *, on_progress: OnProgress | None = None) -> Flow[ObjectInfo]:
+    """Bring a sleeping model back; `on_progress` is called with each `Progress`."""
+    return (yield from _control(self, "wake", on_progress))
 
 
 def pin(self: OfModel) -> Flow[ObjectInfo]:
@@ -198,9 +200,9 @@ def keep_alive(self: OfModel, seconds: float) -> Flow[ObjectInfo]:
     return (yield from _control(self, "keep_alive", seconds=float(seconds)))
 
 
-def swap(self: OfModel, to: str) -> Flow[ObjectInfo]:
-    """Exchange the model for another of its versions while it serves."""
-    return (yield from _control(self, "swap", to=to))
+def swap(self: OfModel, to: str, *, on_progress: OnProgress | None = None) -> Flow[ObjectInfo]:
+    """Exchange the model for another of its versions while it serves; `on_progress` is called with each `Progress`."""
+    return (yield from _control(self, "swap", on_progress, to=to))
 
 
 def drop_adapter(self: OfModel, name: str) -> Flow[ObjectInfo]:

@@ -181,9 +181,11 @@ def stat(self: Self, handle: Handle | None = None) -> Flow[ObjectInfo]:
     return (yield from ask(calls.StatObject(handle=self.handle if handle is None else handle)))
 
 
-def control(self: Self, /, handle: Handle, action: str, **options: Any) -> Flow[ObjectInfo]:
-    """Act on an object, as in `control(driver.handle, "restart")`."""
-    return (yield from ask(calls.ControlObject(handle=handle, action=action, options=options)))
+def control(
+    self: Self, handle: Handle, action: str, on_progress: OnProgress | None = None, /, **options: Any
+) -> Flow[ObjectInfo]:
+    """Act on an object, as in `control(driver.handle, "restart")`; `on_progress` is called with each `Progress`."""
+    return (yield from ask(calls.ControlObject(handle=handle, action=action, options=options), on_progress))
 
 
 def cancel(self: Self, request: str) -> Flow[TaskState]:

@@ -156,7 +156,7 @@ def sleeping(bench: DeviceBench) -> None:
         bench.device.sleep(MODEL)
     expect(bench.held(MODEL) < before, f"asleep it still holds {bench.held(MODEL)} of {before} bytes")
     expect_error("submit to a sleeping model", lambda: bench.device.submit(bench.request()), BadState)
-    bench.device.wake(MODEL)
+    bench.device.wake(MODEL, lambda *_given, **_named: None)
     again = bench.one(replace(request, id=bench.new_id())).choice.tokens
     expect(list(again) == list(awake), "after wake a greedy answer is another one")
 

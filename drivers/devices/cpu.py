@@ -130,9 +130,9 @@ class CpuDevice(Device):
         self._sampled_at = float("-inf")
         return self._running().sleep(model)
 
-    def wake(self, model: str) -> LoadedModel:
+    def wake(self, model: str, progress: ProgressSink) -> LoadedModel:
         self._sampled_at = float("-inf")
-        return self._running().wake(model, _silent)
+        return self._running().wake(model, progress)
 
     def open_context(self, context: str, model: str, parent: str, max_tokens: int) -> OpenedContext:
         return self._running().open_context(context, model, parent, max_tokens)
@@ -176,10 +176,6 @@ def _no_compiler_cache() -> Iterator[None]:
     os.environ[CACHE_VARIABLE] = tempfile.gettempdir()
     yield
     del os.environ[CACHE_VARIABLE]
-
-
-def _silent(done: int, total: int, unit: str = "bytes", stage: str = "") -> None:
-    """Nobody listens."""
 
 
 def _processor() -> str:

@@ -175,11 +175,12 @@ class NullDevice(Device):
         held.awake = False
         return self._loaded(model)
 
-    def wake(self, model: str) -> LoadedModel:
+    def wake(self, model: str, progress: ProgressSink) -> LoadedModel:
         held = self._model(model)
         if held.awake:
             raise BadState(f"model {model} is awake", state="awake")
         self._make_room(held.bytes)
+        progress(held.bytes, held.bytes, "bytes", "weights")
         held.awake = True
         return self._loaded(model)
 

@@ -66,7 +66,7 @@ async def open_context(request: Request, call: calls.OpenContext) -> Context:
         _claim(parent, model.id)
     try:
         await kernel.supervisor.wait_ready(model.driver)
-        await kernel.models.wake(model)
+        await kernel.models.wake(model, request)
         kernel.models.check(model)
         context_id = kernel.new_id("c")
         link = model.driver.link

@@ -23,10 +23,10 @@ async def load_model(request: Request, call: calls.LoadModel) -> ModelInfo:
         return await _dry_run(request, call, driver)
     await kernel.supervisor.wait_ready(driver)
     if base is not None:
-        await kernel.models.wake(base)
+        await kernel.models.wake(base, request)
     model = await kernel.models.load(request, driver, options, base, call.path)
     if not kernel.models.ready_to_run(model):
-        await kernel.models.wake(model)
+        await kernel.models.wake(model, request)
     if call.device is None and base is None:
         request.because("device.placed", f"{driver.name} was chosen", "accelerators before the CPU")
     return model_info(request, model)

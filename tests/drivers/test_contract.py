@@ -25,7 +25,9 @@ def test_what_a_driver_must_write() -> None:
     assert OpenHandle.__abstractmethods__ == {"read", "close"}
 
 
-@pytest.mark.parametrize(("method", "given"), [("sleep", ["m"]), ("wake", ["m"]), ("open_context", ["c", "m", "", 1])])
+@pytest.mark.parametrize(
+    ("method", "given"), [("sleep", ["m"]), ("wake", ["m", print]), ("open_context", ["c", "m", "", 1])]
+)
 def test_what_a_device_leaves_out_is_not_supported(method: str, given: list[Any]) -> None:
     with pytest.raises(NotSupported) as caught:
         getattr(made(Device), method)(*given)

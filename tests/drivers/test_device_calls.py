@@ -61,8 +61,10 @@ def test_sleeping_frees_the_bytes_and_waking_takes_them_again(null: Any) -> None
     assert null.until(MessageKind.EVENT, name="memory").body["rows"] == []
     assert null.answer(null.submit("x")).body["name"] == "BadState"
     assert null.call("sleep", {"id": "m"})["name"] == "BadState"
-    rows = null.call("wake", {"id": "m"})["rows"]
-    assert weights(rows) == {"m": 1 << 20}
+    number = null.send("wake", {"id": "m"})
+    told = null.until(MessageKind.PROGRESS)
+    assert (told.request, told.body["done"], told.body["unit"]) == (number, 1 << 20, "bytes")
+    assert weights(null.answer(number).body["value"]["rows"]) == {"m": 1 << 20}
     assert null.answer(null.submit("x", "r2")).kind is MessageKind.END
 
 

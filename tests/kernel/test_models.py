@@ -97,6 +97,29 @@ def test_wakes_at_the_same_time_are_one(kernel: Inside, program: Program, model:
     assert kernel.null.names().count("wake") == 1
 
 
+def test_a_wake_tells_all_who_wait_how_far_it_has_come(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "sleep")
+    kernel.null.holds.add("wake")
+    numbers = [control(program, model, "wake"), control(program, model, "wake"), program.start(model, "x")]
+    kernel.null.progress("wake", 3)
+    kernel.null.release("wake")
+    kernel.null.release("submit")
+    assert [[told["done"] for told in program.wait(number).progress] for number in numbers] == [[3], [3], [3]]
+    program.control(model, "sleep")
+    number = control(program, model, "wake")
+    kernel.null.progress("wake", 4)
+    kernel.null.release("wake")
+    assert [told["done"] for told in program.wait(number).progress] == [4]
+
+
+def test_a_swap_tells_how_far_it_has_come(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.holds.add("load")
+    number = control(program, model, "swap", to="v2")
+    kernel.null.progress("load", 3)
+    kernel.null.release("load")
+    assert [told["done"] for told in program.wait(number).progress] == [3]
+
+
 def test_a_request_waits_for_the_end_of_a_sleep(kernel: Inside, program: Program, model: int) -> None:
     kernel.null.holds.add("sleep")
     sleeping = control(program, model, "sleep")

@@ -82,7 +82,9 @@ def test_objects_that_share_a_handle_close_it_with_the_last_of_them(face: Any) -
 def test_states_of_a_model(face: Any) -> None:
     model = face.load_model("/models/null", device="null0")
     assert model.sleep().state == "asleep"
-    assert model.wake().state == "awake"
+    told: list[Any] = []
+    assert model.wake(on_progress=told.append).state == "awake"
+    assert [(progress.done == progress.total, progress.unit) for progress in told] == [(True, "bytes")]
     assert model.pin().fields["pinned"] is True
     assert model.unpin().fields["pinned"] is False
     assert model.keep_alive(30).fields["keep_alive"] == 30

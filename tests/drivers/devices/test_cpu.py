@@ -209,9 +209,9 @@ def test_sleep_frees_the_weights_and_wake_answers_as_before(llama: CpuDevice) ->
         llama.submit(ask(PROMPT))
     with pytest.raises(BadState):
         llama.sleep("m")
-    assert llama.wake("m").rows[0].allocator > 0
+    assert llama.wake("m", silent).rows[0].allocator > 0
     with pytest.raises(BadState):
-        llama.wake("m")
+        llama.wake("m", silent)
     assert choice(llama, ask(PROMPT, max_tokens=8)).tokens == before
 
 

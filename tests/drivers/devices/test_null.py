@@ -137,17 +137,17 @@ def test_a_sleeping_model_takes_no_room_and_no_requests() -> None:
         device.submit(Request("r", "a", Prompt(text="x")))
     device.load("b", source(null={"bytes": 900}), LoadSettings(), quiet)
     with pytest.raises(NoDeviceMemory):
-        device.wake("a")
+        device.wake("a", quiet)
     device.unload("b")
-    device.wake("a")
+    device.wake("a", quiet)
     with pytest.raises(BadState):
-        device.wake("a")
+        device.wake("a", quiet)
     assert device.unload("a") == 900
 
 
 def test_unknown_names() -> None:
     device = loaded()
-    for action in (device.unload, device.sleep, device.wake, device.drop_context):
+    for action in (device.unload, device.sleep, lambda name: device.wake(name, quiet), device.drop_context):
         with pytest.raises(NotFound):
             action("nobody")
     with pytest.raises(Exists):

@@ -136,7 +136,8 @@ def _acting(action: str, sentence: str) -> Callable[[Cli, Namespace], int]:
 
 def _control(cli: Cli, info: ObjectInfo, action: str, sentence: str, **options: Any) -> int:
     assert info.handle is not None
-    after = cli.system.control(info.handle, action, **options)
+    with progress_bar(cli, f"{action} {info.name}") as show:
+        after = cli.system.control(info.handle, action, show, **options)
     if not cli.out.result(after):
         cli.out.line(sentence.format(name=info.name or info.id, **options))
     return 0
