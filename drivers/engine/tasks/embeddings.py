@@ -45,7 +45,7 @@ class Embeddings:
             rows = torch.cat([self._pool(states, mask, settings.pooling) for states, mask in outputs])
             if settings.normalize:
                 rows = torch.nn.functional.normalize(rows, dim=-1)
-            return Outcome(embeddings=rows.tolist(), truncated=[each.truncated for each in made])
+            return Outcome(embeddings=rows.tolist(), truncated=tuple(each.truncated for each in made))
 
         return Job([each.line for each in made], sum(len(each.ids) for each in made), answer)
 

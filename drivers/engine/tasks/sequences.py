@@ -116,7 +116,7 @@ class Reranking(_Sequences):
 
         def answer(outputs: Sequence[Tensor]) -> Outcome:
             scores = scored(torch.stack(list(outputs))[:, 0], function).tolist()
-            return Outcome(ScoresResult(scores), truncated=[each.truncated for each in made])
+            return Outcome(ScoresResult(scores), truncated=tuple(each.truncated for each in made))
 
         return Job([each.line for each in made], sum(len(each.ids) for each in made), answer)
 

@@ -182,7 +182,7 @@ def test_long_documents_are_cut_and_it_is_said(ranker: Path) -> None:
     with pytest.raises(TooLarge, match="max_tokens"):
         runner_of(ranker).submit(ask(["fox", long], "rerank"))
     event = answer(runner_of(ranker), ["fox", "dog", long], "rerank", max_tokens=32)
-    assert event.truncated == [False, True] and event.prompt_tokens < 32 + 12
+    assert event.truncated == (False, True) and event.prompt_tokens < 32 + 12
 
 
 def test_long_text_is_refused_with_numbers_or_cut(emotions: Path) -> None:
