@@ -221,10 +221,12 @@ def from_done(event: contract.DoneEvent, model_version: str) -> Inference:
         prompt_tokens=event.prompt_tokens,
         cached_tokens=event.cached_tokens,
         new_tokens=event.new_tokens,
+        accepted_tokens=event.accepted_tokens,
         device_ns=event.device_ns,
     )
     return Inference(
-        id=event.request, task=event.task, model_version=model_version, choices=choices, result=result, usage=usage
+        id=event.request, task=event.task, model_version=model_version, choices=choices, result=result, usage=usage,
+        prompt_logprobs=_logprobs(event.prompt_logprobs),
     )
 
 

@@ -205,7 +205,7 @@ TaskResult = LabelsResult | SpansResult | ScoresResult | AnswerResult | Transcri
 class DoneEvent:
     """A request's result. `embeddings` are rows of float32; `device_ns` is time spent computing for it.
 
-    At most one of `embeddings`, `tensors`, `result` is set.
+    At most one of `embeddings`, `tensors`, `result` is set. `accepted_tokens` counts guessed tokens that were right.
     """
 
     request: str
@@ -218,7 +218,9 @@ class DoneEvent:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     new_tokens: int = 0
+    accepted_tokens: int = 0
     device_ns: int = 0
+    prompt_logprobs: Sequence[TokenLogprob] | None = None
 
 
 @dataclass(frozen=True)

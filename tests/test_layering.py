@@ -37,7 +37,7 @@ THIRD_PARTY = {
     "syscalls": {"msgpack", "msgspec"},
     "kernel": {"msgpack", "msgspec", "psutil", "zmq"},
     "drivers": {
-        "huggingface_hub", "jinja2", "llguidance", "msgpack", "msgspec", "numpy", "peft", "pluggy", "psutil", "pynvml",
+        "huggingface_hub", "jinja2", "msgpack", "msgspec", "numpy", "peft", "pluggy", "psutil", "pynvml",
         "safetensors", "tokenizers", "torch", "transformers", "triton", "zmq",
     },
     "userland": {"msgpack", "msgspec", "prompt_toolkit", "psutil", "rich", "zmq"},

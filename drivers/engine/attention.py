@@ -8,7 +8,7 @@ served by a lower rung.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,9 +48,20 @@ class StepTensors:
 
 @dataclass
 class Step:
-    """The step under way; the layers of a model share one."""
+    """The step under way; the layers of a model share one. `number` counts steps."""
 
     tensors: StepTensors | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """How a layer attends: the scale of its scores, its window and soft cap (0 for none), its sinks [Hq]."""
+
+    scale: float
+    window: int
+    softcap: float
+    sinks: Tensor | None
 
 
 @dataclass
@@ -63,30 +74,49 @@ class Layer:
     write: Callable[..., None]
     attend: Callable[..., Tensor]
 
-    def run(
-        self, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float, sinks: Tensor | None
-    ) -> Tensor:
+    def run(self, q: Tensor, k: Tensor, v: Tensor, meaning: Meaning) -> Tensor:
         """q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, Dv] to [T, Hq, Dv]."""
         now = self.step.tensors
         assert now is not None
         self.write(k, v, self.keys, self.values, now.slots)
+        return self.attend_to(q, meaning)
+
+    def attend_to(self, q: Tensor, meaning: Meaning) -> Tensor:
+        """The same when keys and values are written already."""
+        now = self.step.tensors
+        assert now is not None
         return self.attend(
-            q, self.keys, self.values, now.table, now.starts, now.lengths,
-            scale=scale, window=window, softcap=softcap, sinks=sinks,
+            q, self.keys, self.values, now.table, now.starts, now.lengths, scale=meaning.scale, window=meaning.window,
+            softcap=meaning.softcap, sinks=meaning.sinks,
         )  # fmt: skip
+
+
+class Repeated:
+    """A module that attends several times in a step, each time to pages of its own."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = layers
+        self._number = self._calls = 0
+
+    def run(self, *given: Any) -> Tensor:
+        """As `Layer.run`, for the next of the calls of the step."""
+        step = self._layers[0].step
+        self._calls = self._calls + 1 if step.number == self._number else 0
+        self._number = step.number
+        return self._layers[self._calls].run(*given)
 
 
 @dataclass
 class Recorder:
-    """Stands for pages while the layers of a model are found; every module that attends is noted once, in order."""
+    """Stands for pages while the layers of a model are found; notes every call of attention in order."""
 
     modules: list[Any] = field(default_factory=list)
     shapes: list[LayerShape] = field(default_factory=list)
+    meanings: list[Meaning] = field(default_factory=list)
 
-    def note(self, module: Any, k: Tensor, v: Tensor) -> None:
-        if any(module is known for known in self.modules):
-            raise Refused("one attention layer is used twice in a step")
+    def note(self, module: Any, k: Tensor, v: Tensor, meaning: Meaning) -> None:
         self.modules.append(module)
+        self.meanings.append(meaning)
         self.shapes.append(LayerShape(k.shape[1], k.shape[3], v.shape[3]))
 
 
@@ -97,21 +127,19 @@ def paged_attention(
 
     Raises Refused for an argument it does not know.
     """
-    scale, window, softcap, sinks = _meaning(module, query, attention_mask, options)
+    meaning = _meaning(module, query, attention_mask, options)
     layer = getattr(module, ATTRIBUTE, None)
     if isinstance(layer, Recorder):
-        layer.note(module, key, value)
+        layer.note(module, key, value, meaning)
         return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
     if layer is None:
         raise Refused("a layer that was not seen when the model was loaded takes part")
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    return layer.run(q, k, v, scale, window, softcap, sinks)[None], None
+    return layer.run(q, k, v, meaning)[None], None
 
 
-def _meaning(
-    module: Any, query: Tensor, mask: Tensor | None, options: Mapping[str, Any]
-) -> tuple[float, int, float, Tensor | None]:
-    """Scale, window (0 for none), soft cap (0 for none) and sinks. Raises Refused."""
+def _meaning(module: Any, query: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> Meaning:
+    """Raises Refused for what this function does not do."""
     rest = {name: value for name, value in options.items() if name not in IGNORED}
     scale = rest.pop("scaling", None)
     window = rest.pop("sliding_window", None) or 0
@@ -129,10 +157,21 @@ def _meaning(
     for name, value in rest.items():
         if value is not None and value is not False:
             raise Refused(f"it calls attention with {name}, which is not known")
-    return float(query.shape[-1] ** -0.5 if scale is None else scale), int(window), float(softcap), sinks
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    return Meaning(float(scale), int(window), float(softcap), sinks)
 
 
-def attach(module: Any, layer: Layer | Recorder | None) -> None:
+def attach_all(modules: Sequence[Any], layers: Sequence[Layer]) -> None:
+    """Give each call of attention its pages; a module that was noted several times has several."""
+    by_module: dict[int, list[Layer]] = {}
+    for module, layer in zip(modules, layers, strict=True):
+        by_module.setdefault(id(module), []).append(layer)
+    for module in modules:
+        mine = by_module[id(module)]
+        attach(module, mine[0] if len(mine) == 1 else Repeated(mine))
+
+
+def attach(module: Any, layer: Layer | Repeated | Recorder | None) -> None:
     """Give one attention module its pages, or take them away."""
     if layer is None:
         module.__dict__.pop(ATTRIBUTE, None)

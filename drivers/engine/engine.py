@@ -19,7 +19,7 @@ from ..contract import (
     StepEvent,
 )  # fmt: skip
 from ..ops.table import OpTable
-from . import adapters, causal, embedding, models, tokens
+from . import adapters, causal, models, others, tokens
 from .memory import live_bytes
 from .models import Entry, Resident
 from .plan import PREFILL_CHUNK
@@ -104,7 +104,7 @@ class Engine:
             raise Exists(f"the conversation {id} exists already")
         entry = self._entry(model)
         resident = entry.awake()
-        runner = _serving(resident, causal.TASK)
+        runner = self._keeper(entry)
         if runner is None:
             why = "it generates no text, so it keeps no conversation"
             raise NotSupported(f"{model}: {why}", why=why)
@@ -141,17 +141,16 @@ class Engine:
         """Accept a request. Raises NotFound, BadArgument, TooLarge, NotSupported, BadState."""
         entry = self._entry(request.model)
         resident = entry.awake()
-        task = request.task
+        task = others.ALIASES.get(request.task, request.task)
         if task == "auto":
-            pooled = request.embed is not None or causal.TASK not in resident.tasks
-            task = embedding.TASK if pooled else causal.TASK
+            task = others.EMBEDDING if request.embed is not None else resident.tasks[0]
         if request.context and task != causal.TASK:
             said = f"the task {task} takes no conversation"
             raise BadArgument(said, name="context", got=request.context, want="none")
-        if task in models.TOKEN_TASKS:
+        if task in models.TOKEN_TASKS and task in resident.tasks:
             self._ready.append(_token_answer(resident, request, task))
             return
-        runner = _serving(resident, task)
+        runner = _serving(resident, task, alone=request.sampling.beams > 1 or bool(entry.adapter))
         if runner is None:
             offered = ", ".join(resident.tasks)
             raise NotSupported(
@@ -282,7 +281,7 @@ class Engine:
 
     def _keeper(self, entry: Entry) -> Runner | None:
         """The runner that keeps an entry's conversations; None while it sleeps."""
-        return None if entry.resident is None else _serving(entry.resident, causal.TASK)
+        return None if entry.resident is None else _serving(entry.resident, causal.TASK, alone=bool(entry.adapter))
 
     def _idle(self, id: str, entry: Entry) -> Conversation:
         """A conversation of this model that no request uses. Raises NotFound, BadState."""
@@ -296,8 +295,10 @@ class Engine:
         return conversation
 
 
-def _serving(resident: Resident, task: str) -> Runner | None:
-    return next((runner for runner in resident.runners if task in runner.tasks), None)
+def _serving(resident: Resident, task: str, alone: bool = False) -> Runner | None:
+    """The runner of a task; `alone` asks for the lowest rung, which does what does not go together with others."""
+    able = [runner for runner in resident.runners if task in runner.tasks]
+    return able[-1 if alone else 0] if able else None
 
 
 def _token_answer(resident: Resident, request: Request, task: str) -> DoneEvent:

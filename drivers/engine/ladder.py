@@ -14,15 +14,22 @@ from typing import Any
 from llmos.syscalls.errors import NotSupported
 
 from ..ops.table import OpTable
-from . import paged
+from . import attention, others, paged
 from .attention import Recorder, Refused
+from .blocks import BlockManager
 from .decoder import Decoder, rope_types
 from .detokenizer import Vocabulary
+from .kinds import Kind
 from .loader import FAILURES, Bundle
 from .pace import Pace
+from .paged import PagedModel
+from .paged_runner import PagedRunner
+from .pages import PagePool, pool_pages
 from .runner import Runner
+from .scheduler import StepScheduler
 from .serial import SerialRunner
 from .shared import SharedModule
+from .verify import Trial
 
 PAGED, HYBRID, SLOTS, GENERATE, FORWARD = "P", "H", "S", "G", "F"
 ROWS = 64
@@ -38,9 +45,12 @@ class Rung:
     layers: Recorder | None = None
 
 
-def choose(bundle: Bundle, shared: SharedModule, wanted: str, path: str) -> Rung:
-    """The highest rung that serves a model, or the one that is `wanted`. Raises NotSupported with the reason."""
-    found = _highest(bundle, shared)
+def choose(bundle: Bundle, shared: SharedModule, trial: Trial | None, ops: OpTable, wanted: str, path: str) -> Rung:
+    """The highest rung that serves a model, or the one that is `wanted`; only what generates has a `trial`.
+
+    Raises NotSupported with the reason.
+    """
+    found = _highest(shared, trial, ops, bundle.about.kind)
     if wanted in ("", found.name):
         return found
     if wanted == GENERATE and found.name == PAGED:
@@ -50,18 +60,35 @@ def choose(bundle: Bundle, shared: SharedModule, wanted: str, path: str) -> Rung
     raise NotSupported(f"{path}: {why}", why=why)
 
 
-def slots(rung: str) -> int:
+def slots(rung: str, causal: bool) -> int:
     """How many requests may be under way at a time."""
-    return ROWS if rung in (PAGED, HYBRID) else 1
+    return 1 if causal and rung not in (PAGED, HYBRID) else ROWS
 
 
 def runners(
-    rung: Rung, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary, ops: OpTable, prefill_tokens: int,
+    rung: Rung, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary | None, ops: OpTable, prefill_tokens: int,
     parameters: int,
 ) -> Sequence[Runner]:  # fmt: skip
     """The runners of a model on a rung; the first that offers a task serves it."""
-    decoder = Decoder(bundle.module, bundle.about.context, prefill_tokens) if bundle.about.causal else None
-    return [SerialRunner(bundle, shared, decoder, vocabulary, ops, Pace(parameters))]
+    if not bundle.about.causal:
+        return others.runners(bundle, shared, vocabulary, ops, Pace(parameters))
+    assert vocabulary is not None
+    decoder = Decoder(bundle.module, bundle.about.context, prefill_tokens)
+    serial = SerialRunner(bundle, shared, decoder, vocabulary, ops, Pace(parameters))
+    if rung.layers is None:
+        return [serial]
+    return [_paged_runner(rung.layers, bundle, shared, vocabulary, ops, prefill_tokens, parameters), serial]
+
+
+def _paged_runner(
+    layers: Recorder, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary, ops: OpTable, prefill_tokens: int,
+    parameters: int,
+) -> PagedRunner:  # fmt: skip
+    pool = PagePool(layers.shapes, pool_pages(bundle.about.context), bundle.about.dtype)
+    model = PagedModel(shared.use(attention=attention.NAME), layers, pool, ops)
+    blocks = BlockManager(pool.pages, pool.host_pages)
+    scheduler = StepScheduler(blocks, prefill_tokens, Pace(parameters))
+    return PagedRunner(bundle, shared, model, blocks, scheduler, vocabulary)
 
 
 def paged_layers(module: Any) -> Recorder:
@@ -76,10 +103,17 @@ def paged_layers(module: Any) -> Recorder:
         raise Refused(f"it does not run without a cache of its own: {type(error).__name__}: {said}") from error
 
 
-def _highest(bundle: Bundle, shared: SharedModule) -> Rung:
-    if not bundle.about.causal:
-        return Rung(FORWARD, ("P, H, S, G: it does not generate",))
-    return Rung(GENERATE, ("P: this build has no paged attention",))
+def _highest(shared: SharedModule, trial: Trial | None, ops: OpTable, kind: Kind) -> Rung:
+    if trial is None:
+        return Rung(*others.rung(kind))
+    try:
+        layers = paged_layers(shared.use(attention=attention.NAME))
+        trial.fit_pages(layers, ops)
+    except Refused as error:
+        why = str(error)
+    else:
+        return Rung(PAGED, (), layers)
+    return Rung(GENERATE, (f"P: {why}", "H: this build has no hybrid runner", "S: this build has no slots"))
 
 
 def _not_pageable(module: Any) -> str:

@@ -16,6 +16,7 @@ from .loader import Bundle
 from .memory import free_bytes, live_bytes, tensors_of
 from .runner import Runner
 from .shared import SharedModule
+from .verify import Trial
 
 TOKEN_TASKS = ("tokenize", "detokenize")
 RUNGS = ("P", "H", "S", "G", "F")
@@ -27,7 +28,7 @@ class Resident:
 
     bundle: Bundle
     shared: SharedModule
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | None
     runners: Sequence[Runner]
     rung: str
     reasons: Sequence[str]
@@ -36,7 +37,8 @@ class Resident:
     @property
     def tasks(self) -> list[str]:
         """What it offers, best first."""
-        return [*dict.fromkeys(task for runner in self.runners for task in runner.tasks), *TOKEN_TASKS]
+        tokens = () if self.vocabulary is None else TOKEN_TASKS
+        return [*dict.fromkeys(task for runner in self.runners for task in runner.tasks), *tokens]
 
 
 @dataclass(eq=False)
@@ -85,7 +87,7 @@ class Entry:
         return LoadedModel(
             architecture=about.architecture, tasks=resident.tasks, context=about.context,
             parameters=self.footprint.parameters, rows=self.rows(), rung=resident.rung, rung_reasons=resident.reasons,
-            chat=resident.bundle.chat, slots=ladder.slots(resident.rung),
+            chat=resident.bundle.chat, slots=ladder.slots(resident.rung, about.causal),
         )  # fmt: skip
 
     def rows(self) -> Sequence[Row]:
@@ -114,7 +116,6 @@ def plan_model(source: ModelSource, settings: LoadSettings) -> tuple[plan.Footpr
     if adapters.is_adapter(source):
         return adapter_footprint(source), 0
     weights = checkpoint.check_weights(source)
-    checkpoint.check_tokenizer(source)
     with checkpoint.folder_of(source) as folder:
         about = loader.describe(source, settings, folder, weights)
     try:
@@ -136,9 +137,11 @@ def reside(entry: Entry, ops: OpTable, prefill_tokens: int, progress: ProgressSi
         said = f"{entry.source.path} needs {needed} bytes for its weights, {free} are free; unload or close something"
         raise NoDeviceMemory(said, needed=needed, free=free)
     bundle = loader.load(entry.source, entry.settings, progress)
-    shared, vocabulary = SharedModule(bundle.module), Vocabulary(bundle.tokenizer)
+    shared = SharedModule(bundle.module)
+    vocabulary = None if bundle.tokenizer is None else Vocabulary(bundle.tokenizer)
+    trial = Trial(bundle, shared) if bundle.about.causal else None
     held = live_bytes(tensors_of(bundle.module))
-    rung = ladder.choose(bundle, shared, entry.settings.rung, entry.source.path)
+    rung = ladder.choose(bundle, shared, trial, ops, entry.settings.rung, entry.source.path)
     runners = ladder.runners(rung, bundle, shared, vocabulary, ops, prefill_tokens, entry.footprint.parameters)
     return Resident(bundle, shared, vocabulary, runners, rung.name, rung.reasons, held)
 

@@ -51,13 +51,21 @@ class PagedModel:
         self._device = _device(module)
         self._step = Step()
         self._options = forward_options(module)
+        self._parts = tuple(layers.modules)
         self._keeps = "logits_to_keep" in inspect.signature(module.forward).parameters
         dtype = str(module.dtype).removeprefix("torch.")
-        for part, shape, (keys, values) in zip(layers.modules, layers.shapes, pool.views(), strict=True):
+        made = []
+        for shape, (keys, values) in zip(layers.shapes, pool.views(), strict=True):
             spec = {"device": self._device.type, "dtype": dtype, **_widths(shape)}
             write = ops.choose("write_kv", spec).implementation.call
             attend = ops.choose("paged_attention", spec).implementation.call
-            attention.attach(part, Layer(keys, values, self._step, write, attend))
+            made.append(Layer(keys, values, self._step, write, attend))
+        attention.attach_all(self._parts, made)
+
+    def release(self) -> None:
+        """Take the pages away from the module."""
+        for part in self._parts:
+            attention.attach(part, None)
 
     @torch.inference_mode()
     def run(self, plan: StepPlan) -> Tensor:
@@ -65,9 +73,10 @@ class PagedModel:
         self.pool.move(plan)
         ids, positions, kept = _packed(plan.rows)
         self._step.tensors = self._tensors(plan.rows)
+        self._step.number += 1
         options = dict(self._options)
         if self._keeps:
-            options["logits_to_keep"] = torch.tensor(kept, device=self._device)
+            options["logits_to_keep"] = torch.tensor(kept, dtype=torch.long, device=self._device)
         inputs = torch.tensor([ids], device=self._device)
         try:
             at = torch.tensor([positions], device=self._device)

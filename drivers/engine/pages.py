@@ -15,6 +15,10 @@ from torch import Tensor
 from .steps import PAGE_TOKENS, StepPlan
 
 
+SHARED_CONTEXTS = 8
+SHARED_TOKENS = 16_384
+
+
 @dataclass(frozen=True)
 class LayerShape:
     """What one layer keeps of a token: `heads` keys of `key_width` and as many values of `value_width` elements."""
@@ -27,6 +31,12 @@ class LayerShape:
     def elements(self) -> int:
         """Elements of one token."""
         return self.heads * (self.key_width + self.value_width)
+
+
+def pool_pages(context: int) -> int:
+    """How many pages a model gets: for its whole context once, and for several requests of common length."""
+    tokens = max(context, min(SHARED_CONTEXTS * context, SHARED_TOKENS))
+    return -(-tokens // PAGE_TOKENS) + 1
 
 
 def page_bytes(layers: Sequence[LayerShape], dtype: torch.dtype) -> int:
@@ -46,7 +56,7 @@ class PagePool:
         self._host = torch.empty(host_pages, width, dtype=dtype)
         self.pages = pages
         self.host_pages = host_pages
-        self.page_bytes = width * dtype.itemsize
+        self.bytes = (pages + host_pages) * width * dtype.itemsize
 
     def views(self) -> list[tuple[Tensor, Tensor]]:
         """Keys [pages, heads, PAGE_TOKENS, key_width] and values [.., value_width] of each layer."""

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from ..contract import Row
+from . import attention, ladder
 from .loader import Description, empty_module
 from .memory import tensors_in, tensors_of
+from .pages import page_bytes, pool_pages
 
 PROBE_TOKENS = 4
 STATE_NAMES = ("past_key_values", "cache_params", "state", "mems")
@@ -65,7 +67,19 @@ def footprint(about: Description, rung: str = "") -> Footprint:
     weights = sum(tensor.nbytes for tensor in unique)
     cache = cache_shape(module, about) if about.causal else CacheShape(0, ())
     parameters = sum(tensor.numel() for tensor in {id(item): item for item in module.parameters()}.values())
-    return Footprint(weights, cache, _workspace(module, about), parameters)
+    workspace = _workspace(module, about)
+    paged = _paged_bytes(module, about) if about.causal and rung in ("", ladder.PAGED) else None
+    return Footprint(weights, cache, workspace, parameters, paged)
+
+
+def _paged_bytes(module: Any, about: Description) -> int | None:
+    """Bytes of the pages, when the model can have some."""
+    module.set_attn_implementation(attention.NAME)
+    try:
+        layers = ladder.paged_layers(module)
+    except attention.Refused:
+        return None
+    return pool_pages(about.context) * page_bytes(layers.shapes, about.dtype)
 
 
 def cache_shape(module: Any, about: Description) -> CacheShape:

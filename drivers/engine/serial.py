@@ -131,7 +131,7 @@ class SerialRunner:
         limit = self._bundle.about.context if conversation is None else conversation.max_tokens
         state = SequenceState() if conversation is None else _state(conversation)
         prompt = tokens.continuing(self._bundle, request.prompt, () if conversation is None else conversation.tokens)
-        return Generation(request, self._bundle, self._decoder, self._vocabulary, self._ops, prompt, state, limit)
+        return Generation(request, self._bundle, self._decoder, self._vocabulary, prompt, state, limit)
 
 
 def _state(conversation: Conversation) -> SequenceState:

@@ -37,26 +37,36 @@ class Row:
     """How many tokens of the prompt were found computed."""
     all_logits: bool = False
     """The logits of every token are wanted, for log probabilities of the prompt: no prefix is reused."""
+    host_pages: list[int] = field(default_factory=list)
+    """Pages in host memory that hold what is computed while the row is swapped out; `pages` is empty then."""
+    keys: list[bytes] = field(default_factory=list)
+    """Prefix keys of the first full pages of `tokens`, as far as the block manager has needed them."""
+    published: int = 0
+    """How many of the first pages are in the prefix cache as this row's own."""
 
 
 @dataclass(frozen=True)
 class RowStep:
     """The part of one row in a step: its tokens (then drafts) `start` to `start + count`.
 
-    `logits`: of how many of the last of these the logits are wanted; 0 while a prompt is not through.
+    `logits`: of how many of the last of these the logits are wanted; 0 while a prompt is not through. `drafts`: how
+    many of the last of these are drafts; the scheduler may take fewer than the row has.
     """
 
     row: Row
     start: int
     count: int
     logits: int
+    drafts: int = 0
 
 
 @dataclass(frozen=True)
 class StepPlan:
     """One step. Page copies come first, in this order: to host memory, from host memory, between pages of the device.
 
-    Each is a pair (from, to). `preempted` lost their turn and wait again.
+    Each is a pair (from, to). Within one kind the order does not matter: no page is written twice, and none that is
+    written is read. `preempted` lost their turn and wait again. `expired` (the deadline has passed) and `refused` (they
+    can never fit into all pages) are not planned any more; every plan names them until the caller takes them away.
     """
 
     rows: Sequence[RowStep] = ()
@@ -64,6 +74,8 @@ class StepPlan:
     swap_in: Sequence[tuple[int, int]] = ()
     copies: Sequence[tuple[int, int]] = ()
     preempted: Sequence[Row] = ()
+    expired: Sequence[Row] = ()
+    refused: Sequence[Row] = ()
 
     @property
     def tokens(self) -> int:

@@ -61,6 +61,10 @@ class OpTable:
         why = "; ".join(f"{name}: {reason}" for name, reason in refused) or "no implementation is registered"
         raise NotSupported(f"no implementation of the op {op} serves {dict(spec)}", why=why)
 
+    def named(self, op: str, name: str) -> Implementation:
+        """One implementation of an op. Raises KeyError."""
+        return self._implementations[op][name]
+
     def names(self, op: str) -> tuple[str, ...]:
         """The implementations of an op, in the order they are asked."""
         return tuple(reversed(self._implementations.get(op, {})))

@@ -61,11 +61,17 @@ def plain(bundle: Bundle) -> Bundle:
     return Bundle(bundle.module, tokenizer, bundle.about, bundle.eos, bundle.vocabulary)
 
 
+@pytest.fixture(params=["P", "G"])
+def rung(request: pytest.FixtureRequest) -> str:
+    """The rungs that generate; what a request gets is the same on each."""
+    return str(request.param)
+
+
 @pytest.fixture
-def engine(ops: OpTable, llama: Path) -> Engine:
+def engine(ops: OpTable, llama: Path, rung: str) -> Engine:
     """An engine with a llama called `m`."""
     made = Engine(ops)
-    made.load("m", source_of(llama), LoadSettings(), silent)
+    made.load("m", source_of(llama), LoadSettings(rung=rung), silent)
     return made
 
 

@@ -29,9 +29,15 @@ def state_tokens(engine: Engine, context: str = "c") -> list[int]:
 
 def damage(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the model answer with what is no number."""
-    decoder = engine._entries["m"].awake().runners[-1]._decoder  # type: ignore[attr-defined]
-    run = decoder.run
-    monkeypatch.setattr(decoder, "run", lambda *given: run(*given) * float("nan"))
+    module = engine._entries["m"].awake().bundle.module
+    forward = module.forward
+
+    def broken(**given: Any) -> Any:
+        answer = forward(**given)
+        answer.logits = answer.logits * float("nan")
+        return answer
+
+    monkeypatch.setattr(module, "forward", broken)
 
 
 # ---- where it ends
@@ -187,10 +193,10 @@ def test_a_cancelled_answer_stays_in_its_conversation(engine: Engine) -> None:
 @pytest.mark.parametrize("prompt", [PROMPT[3:], HELLO])
 @pytest.mark.parametrize("how", ["fail", "cancel before the first token", "cancel before the first step"])
 def test_what_came_to_nothing_leaves_the_conversation_as_it_was(
-    ops: OpTable, llama: Path, monkeypatch: pytest.MonkeyPatch, prompt: Any, how: str
+    ops: OpTable, llama: Path, monkeypatch: pytest.MonkeyPatch, prompt: Any, how: str, rung: str
 ) -> None:
     engine = Engine(ops, prefill_tokens=4)
-    engine.load("m", source_of(llama), LoadSettings(), silent)
+    engine.load("m", source_of(llama), LoadSettings(rung=rung), silent)
     engine.open_context("c", "m", "", 0)
     done(engine, ask([*PROMPT[:9]], context="c", max_tokens=2))
     before = state_tokens(engine)

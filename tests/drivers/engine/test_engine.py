@@ -11,20 +11,21 @@ from tiny_models import PROMPT, ask, choice, done, finish, silent, source_of
 
 from llmos.drivers.contract import DoneEvent, EmbedSettings, FailedEvent, LoadSettings
 from llmos.drivers.engine.engine import Engine
-from llmos.drivers.engine.sampler import Sampler
+from llmos.drivers.engine.answers import Answer
+from llmos.drivers.ops.table import OpTable
 from llmos.syscalls.errors import BadArgument, BadModel, BadState, Exists, LlmosError, NoDeviceMemory, NotFound
 
 
-def load(engine: Engine, folder: Path, id: str = "n") -> Any:
-    return engine.load(id, source_of(folder), LoadSettings(), silent)
+def load(engine: Engine, folder: Path, id: str = "n", rung: str = "") -> Any:
+    return engine.load(id, source_of(folder), LoadSettings(rung=rung), silent)
 
 
-def test_a_loaded_model_describes_itself(engine: Engine, llama: Path) -> None:
-    loaded = load(engine, llama)
-    assert (loaded.architecture, loaded.context, loaded.chat, loaded.rung) == ("LlamaForCausalLM", 128, True, "G")
+def test_a_loaded_model_describes_itself(engine: Engine, llama: Path, rung: str) -> None:
+    loaded = load(engine, llama, rung=rung)
+    assert (loaded.architecture, loaded.context, loaded.chat, loaded.rung) == ("LlamaForCausalLM", 128, True, rung)
     assert list(loaded.tasks) == ["text-generation", "feature-extraction", "tokenize", "detokenize"]
     assert loaded.parameters == 4 * loaded.parameters // 4 > 100_000
-    assert all(reason[0] in "PHS" for reason in loaded.rung_reasons)
+    assert [reason[:2] for reason in loaded.rung_reasons] == ([] if rung == "P" else ["P:"])
 
 
 def test_a_name_is_taken_once_and_a_failed_load_keeps_nothing(engine: Engine, llama: Path, tmp_path: Path) -> None:
@@ -36,13 +37,22 @@ def test_a_name_is_taken_once_and_a_failed_load_keeps_nothing(engine: Engine, ll
         engine.unload("n")
 
 
-def test_models_take_turns(engine: Engine, llama: Path) -> None:
-    load(engine, llama)
-    requests = [ask(PROMPT, id, model, max_tokens=3, stream=True) for id, model in (("a", "m"), ("b", "n"), ("c", "m"))]
-    for request in requests:
-        engine.submit(request)
-    order = [event.request for _ in range(9) for event in engine.step() if isinstance(event, DoneEvent)]
-    assert order == ["a", "b", "c"] and engine.step() == []
+def test_models_take_turns(engine: Engine, llama: Path, rung: str) -> None:
+    load(engine, llama, rung=rung)
+    for id, model in (("a", "m"), ("b", "n")):
+        engine.submit(ask(PROMPT, id, model, max_tokens=3, stream=True))
+    heard = [{event.request for event in engine.step()} for _ in range(6)]
+    assert all(one <= {"a"} and two <= {"b"} for one, two in zip(heard[::2], heard[1::2], strict=True))
+    assert heard[-2:] == [{"a"}, {"b"}] and engine.step() == []
+
+
+def test_requests_of_one_model_share_its_steps_on_pages(ops: OpTable, llama: Path) -> None:
+    engine = Engine(ops)
+    load(engine, llama, rung="P")
+    for id in "abc":
+        engine.submit(ask(PROMPT, id, "n", max_tokens=3))
+    done = [{event.request for event in engine.step()} for _ in range(3)]
+    assert done == [set(), set(), {"a", "b", "c"}] and engine.step() == []
 
 
 def test_a_queued_request_is_cancelled_before_its_turn(engine: Engine) -> None:
@@ -54,7 +64,7 @@ def test_a_queued_request_is_cancelled_before_its_turn(engine: Engine) -> None:
     events = engine.step()
     assert [(event.request, type(event)) for event in events] == [("b", DoneEvent)]
     assert events[0].choices[0].tokens == []  # type: ignore[union-attr]
-    assert [event.request for event in engine.step()] == ["a"]
+    assert [event.request for event in [*engine.step(), *engine.step()]] == ["a"]
 
 
 def test_unloading_ends_requests_and_conversations(engine: Engine) -> None:
@@ -93,11 +103,12 @@ def test_conversations_survive_sleep_as_their_tokens(engine: Engine) -> None:
     assert (after.cached_tokens, after.choices[0]) == (0, expected)
 
 
-def test_a_copy_of_a_conversation_goes_its_own_way(engine: Engine) -> None:
+def test_a_copy_of_a_conversation_goes_its_own_way(engine: Engine, rung: str) -> None:
     engine.open_context("c", "m", "", 100)
     done(engine, ask(PROMPT, context="c", max_tokens=2))
     opened = engine.open_context("d", "m", "c", 0)
-    assert (opened.tokens, opened.max_tokens) == (len(PROMPT) + 2, 128) and opened.bytes > 0
+    assert (opened.tokens, opened.max_tokens) == (len(PROMPT) + 2, 128)
+    assert (opened.bytes > 0) == (rung == "G")  # pages belong to the model
     one = done(engine, ask([5, 6], context="c", max_tokens=6))
     two = done(engine, ask([7], context="d", max_tokens=6))
     assert one.cached_tokens == two.cached_tokens == len(PROMPT) + 1
@@ -143,11 +154,11 @@ def test_a_conversation_has_one_request_at_a_time(engine: Engine) -> None:
         engine.submit(ask(PROMPT, "b", context="nobody"))
 
 
-def test_dropping_a_conversation_ends_its_request(engine: Engine) -> None:
+def test_dropping_a_conversation_ends_its_request(engine: Engine, rung: str) -> None:
     engine.open_context("c", "m", "", 0)
     engine.submit(ask(PROMPT, "a", context="c"))
     engine.step()
-    assert engine.drop_context("c") > 0
+    assert (engine.drop_context("c") > 0) == (rung == "G")
     (event,) = engine.step()
     assert isinstance(event, DoneEvent) and event.choices[0].reason == "cancelled"
 
@@ -171,7 +182,7 @@ def test_a_lack_of_memory_fails_the_request_alone(engine: Engine, monkeypatch: p
     def full(*given: Any) -> Any:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
 
-    monkeypatch.setattr(Sampler, "choose", full)
+    monkeypatch.setattr(Answer, "take", full)
     (event,) = finish(engine, ask(PROMPT))["r"]
     assert isinstance(event, FailedEvent) and isinstance(event.error, NoDeviceMemory)
     monkeypatch.undo()
@@ -182,7 +193,7 @@ def test_a_bug_is_not_hidden(engine: Engine, monkeypatch: pytest.MonkeyPatch) ->
     def broken(*given: Any) -> Any:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(Sampler, "choose", broken)
+    monkeypatch.setattr(Answer, "take", broken)
     engine.submit(ask(PROMPT))
     with pytest.raises(RuntimeError, match="shapes"):
         engine.step()

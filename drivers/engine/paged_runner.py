@@ -1,0 +1,298 @@
+"""The paged runner (rung P): many requests of one model in every step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+from torch import Tensor
+
+from llmos.syscalls.errors import LlmosError, NoDeviceMemory, NotSupported, TimedOut, TooLarge
+
+from ..contract import DoneEvent, FailedEvent, Request, StepEvent, TokenLogprob
+from . import attention, causal, tokens
+from .answers import Answer
+from .blocks import BlockManager, pages_for
+from .causal import common_prefix, room_for
+from .detokenizer import Vocabulary
+from .loader import Bundle
+from .memory import out_of_memory
+from .paged import PagedModel
+from .runner import Conversation
+from .sampling.chooser import Chooser, choosers, rank
+from .sampling.logprobs import prompt_logprobs
+from .sampling.params import check
+from .sampling.sample import sample
+from .scheduler import StepScheduler
+from .shared import SharedModule
+from .steps import Row, RowStep, StepPlan
+
+
+class Choice:
+    """One answer with the row that its tokens are in."""
+
+    def __init__(self, row: Row, answer: Answer, chooser: Chooser) -> None:
+        self.row = row
+        self.answer = answer
+        self.chooser = chooser
+
+
+class Job:
+    """A request under way. Its conversation gets the row of its answer when that has ended well."""
+
+    def __init__(self, request: Request, prompt: Sequence[int], conversation: Conversation | None) -> None:
+        self.request = request
+        self.prompt = prompt
+        self.conversation = conversation
+        self.choices: list[Choice] = []
+        self.prompt_logprobs: list[TokenLogprob] = []
+        self.device_ns = 0
+
+    @property
+    def ended(self) -> bool:
+        return all(choice.answer.reason for choice in self.choices)
+
+    def done(self) -> DoneEvent:
+        """The result; of more answers than asked for, the best."""
+        by_chooser = {id(choice.chooser): choice for choice in self.choices}
+        best = [by_chooser[id(chooser)] for chooser in rank([choice.chooser for choice in self.choices])]
+        asked = self.request.sampling.prompt_logprobs is not None
+        return DoneEvent(
+            self.request.id, causal.TASK, tuple(choice.answer.result(at) for at, choice in enumerate(best)),
+            prompt_tokens=len(self.prompt), cached_tokens=self.choices[0].row.cached,
+            new_tokens=sum(len(choice.answer.tokens) for choice in self.choices), device_ns=self.device_ns,
+            prompt_logprobs=self.prompt_logprobs if asked else None,
+        )  # fmt: skip
+
+
+class PagedRunner:
+    """Serves text generation. Conversations that no request uses keep their pages until others need the room."""
+
+    rung = "P"
+    tasks: Sequence[str] = (causal.TASK,)
+
+    def __init__(
+        self, bundle: Bundle, shared: SharedModule, model: PagedModel, blocks: BlockManager, scheduler: StepScheduler,
+        vocabulary: Vocabulary,
+    ) -> None:  # fmt: skip
+        self._bundle, self._shared, self._model = bundle, shared, model
+        self._blocks, self._scheduler, self._vocabulary = blocks, scheduler, vocabulary
+        self._jobs: dict[str, Job] = {}
+        self._choices: dict[int, tuple[Job, Choice]] = {}
+        """By the id of the row object."""
+        self._resting: dict[str, Conversation] = {}
+        """Conversations with pages that no request uses; the one used least recently first."""
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._jobs)
+
+    def submit(self, request: Request, conversation: Conversation | None = None, adapter: str = "") -> None:
+        """Accept a request. Raises BadArgument, TooLarge, NotSupported."""
+        sampling = request.sampling
+        check(sampling, self._bundle.vocabulary)
+        if sampling.grammar is not None or sampling.speculative is not None:
+            why = "structured output and speculative decoding are not made yet"
+            raise NotSupported(why, why=why)
+        limit = self._bundle.about.context if conversation is None else conversation.max_tokens
+        before: Sequence[int] = () if conversation is None else conversation.tokens
+        prompt = tokens.continuing(self._bundle, request.prompt, before)
+        room = room_for(prompt, sampling.max_tokens, limit)
+        job = Job(request, prompt, conversation)
+        for number, chooser in enumerate(choosers(sampling, prompt)):
+            answer = Answer(request, number, self._bundle, self._vocabulary, prompt, room)
+            job.choices.append(Choice(self._row(job, number, adapter), answer, chooser))
+        self._jobs[request.id] = job
+        for choice in job.choices:
+            self._choices[id(choice.row)] = job, choice
+            self._scheduler.add(choice.row)
+
+    def cancel(self, requests: Collection[str]) -> list[StepEvent]:
+        """End requests with what they have."""
+        events: list[StepEvent] = []
+        for job in [self._jobs[id] for id in requests if id in self._jobs]:
+            for choice in job.choices:
+                if not choice.answer.reason:
+                    choice.answer.end("cancelled")
+                    self._leave(job, choice)
+                    events.extend(_chunks(choice))
+            events.extend(self._finish(job))
+        return events
+
+    def step(self) -> list[StepEvent]:
+        """Take the rows of one plan through the model."""
+        self._make_room()
+        plan = self._scheduler.plan(time.monotonic())
+        events = self._drop(plan)
+        if not plan.rows:
+            return events
+        started = time.perf_counter()
+        try:
+            self._shared.use(attention=attention.NAME)
+            failed = self._take(plan, self._model.run(plan))
+        except (RuntimeError, MemoryError) as error:
+            full = out_of_memory(error)
+            if full is None:
+                raise
+            return [*events, *self._out_of_memory(plan, full)]
+        seconds = time.perf_counter() - started
+        self._scheduler.complete(plan, seconds)
+        self._charge(plan, seconds)
+        for job, why in failed:
+            events.extend(self._fail(job, why))
+        return [*events, *self._ended(plan)]
+
+    def step_seconds(self) -> float:
+        return self._scheduler.step_seconds()
+
+    def requests(self) -> Sequence[Request]:
+        return [job.request for job in self._jobs.values()]
+
+    def kv_bytes(self) -> int:
+        return self._model.pool.bytes
+
+    def conversation_bytes(self, conversation: Conversation) -> int:
+        return 0
+
+    def fork(self, parent: Conversation, child: Conversation) -> None:
+        if parent.held is not None:
+            self._rest(child, self._blocks.fork(parent.held, child.id))
+
+    def forget(self, conversation: Conversation) -> int:
+        if conversation.held is not None:
+            self._blocks.release(conversation.held)
+            conversation.held = None
+            self._resting.pop(conversation.id, None)
+        return 0
+
+    def close(self) -> None:
+        self._jobs.clear()
+        self._choices.clear()
+        self._model.release()
+
+    # ---- one step
+
+    def _take(self, plan: StepPlan, logits: Tensor) -> list[tuple[Job, LlmosError]]:
+        """Choose the next token of each row that is through its prompt; what went wrong, and for whom."""
+        chosen: list[tuple[Job, Choice]] = []
+        places: list[int] = []
+        end = 0
+        for step in plan.rows:
+            job, choice = self._choices[id(step.row)]
+            first, end = end, end + step.logits
+            if step.row.all_logits and step.start < len(job.prompt):
+                self._score_prompt(job, step, logits[first:end])
+            if step.logits and step.start + step.count >= len(step.row.tokens) and not choice.answer.reason:
+                chosen.append((job, choice))
+                places.append(end - 1)
+        made = sample([choice.chooser for _, choice in chosen], logits, self._vocabulary, places)
+        errors = []
+        for (job, choice), sampled in zip(chosen, made, strict=True):
+            if sampled.error is not None:
+                errors.append((job, sampled.error))
+            else:
+                choice.row.tokens.append(sampled.token)
+                choice.answer.take(sampled.token, sampled.logprob, sampled.finished)
+        return errors
+
+    def _score_prompt(self, job: Job, step: RowStep, logits: Tensor) -> None:
+        known = len(job.prompt_logprobs)
+        following = job.prompt[step.start + 1 : step.start + 1 + step.count]
+        if step.start == known and following:
+            count = job.request.sampling.prompt_logprobs or 0
+            job.prompt_logprobs += prompt_logprobs(logits[: len(following)], following, count, self._vocabulary)
+
+    def _charge(self, plan: StepPlan, seconds: float) -> None:
+        for step in plan.rows:
+            if id(step.row) in self._choices:
+                self._choices[id(step.row)][0].device_ns += int(seconds * 1e9 * step.count / plan.tokens)
+
+    def _ended(self, plan: StepPlan) -> list[StepEvent]:
+        """What the rows of a step have to tell, once the scheduler knows what was computed."""
+        events: list[StepEvent] = []
+        for step in plan.rows:
+            if id(step.row) not in self._choices:
+                continue
+            job, choice = self._choices[id(step.row)]
+            through = step.start + step.count >= len(job.prompt)
+            if through:
+                events.extend(_chunks(choice))
+            if choice.answer.reason and through:
+                self._leave(job, choice)
+                if job.ended:
+                    events.extend(self._finish(job))
+        return events
+
+    def _drop(self, plan: StepPlan) -> list[StepEvent]:
+        """Fail what the scheduler has given up."""
+        events: list[StepEvent] = []
+        for row in plan.expired:
+            late = TimedOut("the deadline passed before the answer was complete")
+            events.extend(self._fail(self._choices[id(row)][0], late) if id(row) in self._choices else ())
+        for row in plan.refused:
+            room = self._blocks.pages * pages_for(1)
+            large = TooLarge(f"{len(row.tokens)} tokens never fit into {room} pages", limit=room, got=len(row.tokens))
+            events.extend(self._fail(self._choices[id(row)][0], large) if id(row) in self._choices else ())
+        return events
+
+    def _out_of_memory(self, plan: StepPlan, error: NoDeviceMemory) -> list[StepEvent]:
+        """The request with the largest part in the step is given up; the others try again."""
+        widest = max(plan.rows, key=lambda step: step.count)
+        return self._fail(self._choices[id(widest.row)][0], error)
+
+    # ---- rows and their ends
+
+    def _row(self, job: Job, number: int, adapter: str) -> Row:
+        request, held = job.request, None if job.conversation is None else job.conversation.held
+        id = f"{request.id}/{number}"
+        salt = f"{adapter}\0{request.tenant}".encode()
+        every = request.sampling.prompt_logprobs is not None
+        if held is not None and number == 0 and not every:
+            row = self._blocks.fork(held, id)
+            self._blocks.truncate(row, min(common_prefix(row.tokens, job.prompt), len(job.prompt) - 1))
+            row.tokens = list(job.prompt)
+            row.cached = row.computed
+        else:
+            row = Row(id, list(job.prompt), salt)
+        row.all_logits = every
+        return row
+
+    def _leave(self, job: Job, choice: Choice) -> None:
+        """A choice has ended. A conversation goes on from the pages of its answer, unless there is none."""
+        row, conversation = choice.row, job.conversation
+        del self._choices[id(row)]
+        answered = bool(choice.answer.tokens) or choice.answer.reason != "cancelled"
+        kept = conversation is not None and choice is job.choices[0] and answered
+        self._scheduler.remove(row, keep=kept)
+        if conversation is not None and kept:
+            self.forget(conversation)
+            conversation.tokens = list(row.tokens)
+            self._rest(conversation, row)
+
+    def _finish(self, job: Job) -> list[StepEvent]:
+        del self._jobs[job.request.id]
+        return [job.done()]
+
+    def _fail(self, job: Job, error: LlmosError) -> list[StepEvent]:
+        for choice in job.choices:
+            if self._choices.pop(id(choice.row), None) is not None:
+                self._scheduler.remove(choice.row, keep=False)
+        if self._jobs.pop(job.request.id, None) is None:
+            return []
+        return [FailedEvent(job.request.id, error)]
+
+    def _rest(self, conversation: Conversation, row: Row) -> None:
+        conversation.held = row
+        self._resting.pop(conversation.id, None)
+        self._resting[conversation.id] = conversation
+
+    def _make_room(self) -> None:
+        """Conversations at rest give their pages to requests; their tokens are computed again when they go on."""
+        wanted = self._scheduler.wanted_pages()
+        while self._resting and self._blocks.available < wanted:
+            self.forget(next(iter(self._resting.values())))
+
+
+def _chunks(choice: Choice) -> list[StepEvent]:
+    chunk = choice.answer.chunk()
+    return [] if chunk is None else [chunk]

@@ -1,0 +1,106 @@
+"""Norms and gated units, each as one op: proposed for modules that look like one, kept where the answers are equal."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...ops.table import Implementation, OpTable, Spec
+from .merged import MergedLinear
+
+TRIAL_ROWS = 5
+TRIAL_SCALE = 3.0
+UNITS: Sequence[str] = ("silu_mul", "gelu_tanh_mul", "gelu_mul")
+
+
+class FusedNorm(nn.Module):
+    """RMSNorm in one op; see `rms_norm` for what the two flags mean."""
+
+    def __init__(self, weight: nn.Parameter, eps: float, unit_offset: bool, round_first: bool) -> None:
+        super().__init__()
+        self.weight = weight
+        self.variance_epsilon = self.eps = eps
+        self.unit_offset = unit_offset
+        self.round_first = round_first
+        self.op: Callable[..., Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [.., H] to [.., H]."""
+        assert self.op is not None
+        return self.op(x, self.weight, self.eps, self.unit_offset, self.round_first)
+
+
+class FusedUnit(nn.Module):
+    """down(act(gate(x)) * up(x)) with one product for gate and up and one op for what is between."""
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        self.gate_proj: Any = original.gate_proj
+        self.up_proj: Any = original.up_proj
+        self.down_proj: Any = original.down_proj
+        self.op: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [.., H] to [.., H]."""
+        assert self.op is not None
+        both: Tensor = self.gate_proj.whole(x)
+        down: Tensor = self.down_proj(self.op(both))
+        return down
+
+
+def fused_norm(module: nn.Module, ops: OpTable, spec: Spec) -> FusedNorm | None:
+    """A fused norm that answers exactly as the module does; None when there is none."""
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    named = dict(module.named_parameters())
+    weight = named.get("weight")
+    if set(named) != {"weight"} or weight is None or weight.dim() != 1 or not isinstance(eps, float):
+        return None
+    reference = ops.named("rms_norm", "torch").call
+    x = _trial(weight.shape[0], weight)
+    wanted = _answer(module, x)
+    for unit_offset, round_first in itertools.product((False, True), repeat=2):
+        if wanted is not None and torch.equal(reference(x, weight, eps, unit_offset, round_first), wanted):
+            made = FusedNorm(nn.Parameter(weight, requires_grad=False), eps, unit_offset, round_first)
+            made.op = _chosen(ops, "rms_norm", spec).call
+            return made
+    return None
+
+
+def fused_unit(module: nn.Module, ops: OpTable, spec: Spec) -> FusedUnit | None:
+    """A fused gated unit that answers exactly as the module, whose gate and up are merged, does."""
+    gate, up, down = (getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj"))
+    if not (isinstance(gate, MergedLinear) and isinstance(up, MergedLinear) and isinstance(down, nn.Module)):
+        return None
+    x = _trial(gate.in_features, gate.weight)
+    wanted = _answer(module, x)
+    for name in UNITS if wanted is not None else ():
+        made = FusedUnit(module)
+        made.op = ops.named(name, "torch").call
+        if wanted is not None and torch.equal(made(x), wanted):
+            made.op = _chosen(ops, name, spec).call
+            return made
+    return None
+
+
+def _chosen(ops: OpTable, op: str, spec: Spec) -> Implementation:
+    return ops.choose(op, spec).implementation
+
+
+def _trial(width: int, like: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, TRIAL_ROWS, width, generator=generator) * TRIAL_SCALE
+    return x.to(device=like.device, dtype=like.dtype)
+
+
+def _answer(module: nn.Module, x: Tensor) -> Tensor | None:
+    """What a module makes of one tensor; None when it is not made for that."""
+    try:
+        with torch.inference_mode():
+            answer = module(x)
+    except (TypeError, RuntimeError, AttributeError, ValueError, IndexError):
+        return None
+    return answer if isinstance(answer, Tensor) and answer.shape == x.shape else None

@@ -1,0 +1,97 @@
+"""Whether a model still answers as it was loaded: tried once, after its modules were replaced and on its pages.
+
+Two rows of random tokens go through the pages in parts, mixed in one step and one token at a time, and their logits are
+compared with those of one plain run of the untouched model. What keeps a state that the pages do not know shows here,
+whatever its kind.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..ops.table import OpTable
+from .attention import NAME, Recorder, Refused
+from .loader import FAILURES, Bundle
+from .paged import PagedModel
+from .pages import PagePool
+from .shared import SharedModule
+from .steps import PAGE_TOKENS, Row, RowStep, StepPlan
+from .surgery.attention import fuse_attention, unfuse_attention
+
+TOKENS = PAGE_TOKENS + 6
+ROW_PAGES = 2
+TOLERANCE = {torch.float32: 1e-3}
+HALF_TOLERANCE = 0.06
+"""Largest difference of logits, as a share of their range."""
+HALF_AGREES = 0.6
+"""In half precision a router may send a token to another expert: of so many positions the logits must agree."""
+
+
+class Trial:
+    """Two rows of tokens and the logits [2, T, V] that the untouched model has for them."""
+
+    def __init__(self, bundle: Bundle, shared: SharedModule) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._tokens = torch.randint(bundle.vocabulary, (2, min(TOKENS, bundle.about.context)), generator=generator)
+        self._dtype = bundle.about.dtype
+        self._shared = shared
+        self._expected = self._plain()
+
+    def unchanged(self) -> bool:
+        """Whether the model, run plainly, still answers so."""
+        return self._distance(self._plain()) is None
+
+    def fit_pages(self, layers: Recorder, ops: OpTable) -> None:
+        """Fuse its attention and run it on pages. Raises Refused when that fails or the answers differ."""
+        module = self._shared.use(attention=NAME)
+        model = PagedModel(module, layers, PagePool(layers.shapes, 2 * ROW_PAGES, self._dtype), ops)
+        try:
+            fused = fuse_attention(module, layers.modules, layers.meanings, ops, lambda: self._paged(model))
+            why = self._distance(self._paged(model))
+            if why and fused:
+                unfuse_attention(module)
+                why = self._distance(self._paged(model))
+        except FAILURES as error:
+            said = str(error).partition("\n")[0][:160]
+            raise Refused(f"it does not run on pages: {type(error).__name__}: {said}") from error
+        finally:
+            model.release()
+        if why:
+            raise Refused(f"its logits differ on pages by up to {why} of their range")
+
+    def _plain(self) -> Tensor:
+        module = self._shared.use()
+        with torch.inference_mode():
+            return torch.cat([module(input_ids=row[None], use_cache=False).logits for row in self._tokens]).float()
+
+    def _paged(self, model: PagedModel) -> Tensor:
+        """The second row starts while the first is half through, the last tokens go one by one."""
+        count = self._tokens.shape[1]
+        first, second = (
+            Row(name, row.tolist(), pages=list(range(at, 2 * ROW_PAGES, 2)))
+            for at, (name, row) in enumerate(zip("ab", self._tokens, strict=True))
+        )
+        cut, last = count // 2, count - 1
+        steps = (
+            [(first, 0, cut)],
+            [(second, 0, cut), (first, cut, last)],
+            [(first, last, count), (second, cut, count)],
+        )
+        found: dict[str, list[Tensor]] = {"a": [], "b": []}
+        for step in steps:
+            parts = [RowStep(row, start, end - start, end - start) for row, start, end in step if end > start]
+            logits = model.run(StepPlan(parts)).float()
+            for part in parts:
+                found[part.row.id].append(logits[: part.count])
+                logits = logits[part.count :]
+        return torch.stack([torch.cat(found["a"]), torch.cat(found["b"])])
+
+    def _distance(self, logits: Tensor) -> str | None:
+        """None for the same answers, else how far they are apart. Tokens that follow others count on their own."""
+        spread = (self._expected.max() - self._expected.min()).item() or 1.0
+        apart = (logits - self._expected).abs().amax(-1) / spread
+        agree = (apart <= TOLERANCE.get(self._dtype, HALF_TOLERANCE)).float()
+        cut = agree.shape[1] // 2
+        share = min(agree[:, :cut].mean().item(), agree[:, cut:].mean().item())
+        return None if share >= (1.0 if self._dtype in TOLERANCE else HALF_AGREES) else f"{apart.max().item():.2g}"

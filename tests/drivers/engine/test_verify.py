@@ -1,0 +1,95 @@
+"""The trial at load finds what pages do not serve, whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import silent, source_of
+
+from llmos.drivers.contract import LoadSettings
+from llmos.drivers.engine import attention, loader, paged
+from llmos.drivers.engine.attention import Refused
+from llmos.drivers.engine.shared import SharedModule
+from llmos.drivers.engine.surgery.operate import operate
+from llmos.drivers.engine.verify import Trial
+from llmos.drivers.ops.table import OpTable
+
+DTYPES = ["float32", "bfloat16"]
+
+
+@pytest.fixture(params=DTYPES)
+def prepared(request: pytest.FixtureRequest, llama: Path) -> tuple[Any, SharedModule, Trial]:
+    bundle = loader.load(source_of(llama), LoadSettings(dtype=request.param), silent)
+    shared = SharedModule(bundle.module)
+    return bundle, shared, Trial(bundle, shared)
+
+
+def fit(shared: SharedModule, trial: Trial, ops: OpTable) -> None:
+    trial.fit_pages(paged.layers_of(shared.use(attention=attention.NAME)), ops)
+
+
+def changed(ops: OpTable, op: str, change: Callable[..., Any]) -> OpTable:
+    """The reference ops, one of them put through `change(reference, ...)`."""
+    table = OpTable()
+    for name, named in ops._implementations.items():
+        call = named["torch"].call
+        wrong = (lambda *a, call=call, **k: change(call, *a, **k)) if name == op else call
+        table.register(name, "torch", wrong, lambda spec: (True, ""))
+    return table
+
+
+def test_a_sound_model_passes(prepared: Any, ops: OpTable) -> None:
+    bundle, shared, trial = prepared
+    operate(bundle.module, ops)
+    assert trial.unchanged()
+    fit(shared, trial, ops)
+
+
+def lost(attend: Any, q: Any, k: Any, v: Any, table: Any, starts: Any, lengths: Any, **options: Any) -> Any:
+    """Attention that does not see what was computed in earlier steps."""
+    return attend(q, k, v, table, starts, starts[1:] - starts[:-1], **options)
+
+
+def shifted(write: Any, k: Any, v: Any, k_pages: Any, v_pages: Any, slots: Any) -> None:
+    write(k, v, k_pages, v_pages, slots.roll(1))
+
+
+@pytest.mark.parametrize(("op", "change"), [("paged_attention", lost), ("write_kv", shifted)])
+def test_pages_that_lose_tokens_are_noticed(prepared: Any, ops: OpTable, op: str, change: Any) -> None:
+    _bundle, shared, trial = prepared
+    with pytest.raises(Refused, match="differ"):
+        fit(shared, trial, changed(ops, op, change))
+
+
+def test_a_state_beside_the_pages_is_noticed(prepared: Any, ops: OpTable) -> None:
+    bundle, shared, trial = prepared
+    carried: list[torch.Tensor] = []
+
+    def remember(_module: Any, given: tuple[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+        carried.append(out[:, -1:])
+        return out + 20 * len(carried) * carried[0]
+
+    bundle.module.model.layers[0].register_forward_hook(remember)
+    with pytest.raises(Refused, match="differ"):
+        fit(shared, trial, ops)
+
+
+def test_a_changed_model_is_noticed(prepared: Any) -> None:
+    bundle, _shared, trial = prepared
+    with torch.inference_mode():
+        bundle.module.model.layers[0].mlp.down_proj.weight.neg_()
+    assert not trial.unchanged()
+
+
+def test_what_fails_on_pages_is_told(prepared: Any, ops: OpTable) -> None:
+    def broken(*given: Any, **options: Any) -> Any:
+        raise RuntimeError("no such luck")
+
+    _bundle, shared, trial = prepared
+    with pytest.raises(Refused, match="no such luck"):
+        fit(shared, trial, changed(ops, "paged_attention", broken))
+    assert trial.unchanged()
