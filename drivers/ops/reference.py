@@ -7,7 +7,7 @@
 | `top_logprobs` | logits [V] float32, token, count | log probability of the token, best ids, their log probabilities |
 | `pool_states` | states [B, T, D], mask [B, T], how: mean, cls or last | vectors [B, D] float32 |
 
-`reference_attention` and `reference_layers` hold those of the decoder layer.
+`reference_attention`, `reference_layers` and `linear` hold those of the decoder layer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from .linear import OneDnnLinear, PlainLinear
 from .reference_attention import paged_attention, write_kv
 from .reference_layers import add_rms_norm, gelu_mul, gelu_tanh_mul, rms_norm, rope, rope_write, silu_mul
 from .table import OpTable, Spec
@@ -91,6 +92,8 @@ def register_reference(table: OpTable) -> None:
         silu_mul, gelu_mul, gelu_tanh_mul, rope, rope_write,
     ):  # fmt: skip
         table.register(call.__name__, NAME, call, _always)
+    table.register("linear", NAME, PlainLinear, _always)
+    table.register("linear", "onednn", OneDnnLinear, OneDnnLinear.supports)
 
 
 def _always(spec: Spec) -> tuple[bool, str]:

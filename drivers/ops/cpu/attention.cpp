@@ -1,0 +1,346 @@
+// Causal attention of packed rows over pages of keys and values (online softmax: Milakov and Gimelshein 2018).
+//
+// The rows of a task are all (query, head) pairs of some neighbouring queries that share a key head, so each key is
+// read once a group. Tokens are taken in blocks at fixed places, and blocks are merged to segments at fixed places, so
+// a query's answer is the same bits however its row is cut into steps, tasks or threads.
+#include <omp.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "functions.h"
+#include "lanes.h"
+
+namespace llmos {
+namespace {
+
+constexpr int64_t BLOCK = 128;      // tokens between two looks at the maximum
+constexpr int64_t SEGMENT = 1024;   // tokens whose partial answer may be computed apart
+constexpr int64_t TASK_ROWS = 112;  // (query, head) pairs of a task: 8 tiles
+constexpr int64_t SMALL = 1 << 16;  // multiply-adds of vectors below which waking other threads costs more
+constexpr float NOTHING = -std::numeric_limits<float>::infinity();
+
+// As `attention.py` packs it: 64 bits each. Strides count elements; the innermost dimension is dense.
+struct Problem {
+    const void *q, *keys, *values;
+    const int32_t *table, *starts, *lengths;
+    const float* sinks;
+    void* out;
+    int64_t rows, heads, kv_heads, dim, value_dim, page_tokens;
+    int64_t q_token, q_head, key_page, key_head, value_page, value_head, table_row;
+    int64_t window, threads, bfloat16;
+    double scale, softcap;
+
+    int64_t group() const { return heads / kv_heads; }
+    int64_t value_width() const { return ceil_div(value_dim, PANEL) * PANEL; }
+};
+
+// Some queries of a row, counted within the row, and one key head.
+struct Task {
+    int64_t row, head, begin, end;
+};
+
+// What is known of each (query, head) pair of a task after some of its tokens.
+struct State {
+    float *maximum, *total, *sums;  // [rows], [rows], [rows][value width]
+    static size_t floats(const Problem& p) { return capacity(p) * (2 + p.value_width()); }
+    static int64_t capacity(const Problem& p) { return ceil_div(std::max(TASK_ROWS, p.group()), WIDTH) * WIDTH; }
+    State(float* memory, const Problem& p)
+        : maximum(memory), total(memory + capacity(p)), sums(memory + 2 * capacity(p)) {}
+};
+
+template <class E>
+class Worker {
+    using Element = typename E::Element;
+    static constexpr int64_t BLOCK_LANES = BLOCK / E::PER_LANE;
+
+  public:
+    explicit Worker(const Problem& p) : p_(p), lanes_(ceil_div(p.dim, E::PER_LANE)) {
+        static thread_local Scratch memory;
+        int64_t most = State::capacity(p), tiles = ceil_div(most, TILE_ROWS);
+        size_t queries = tiles * lanes_ * WIDTH, keys = lanes_ * BLOCK, values = BLOCK_LANES * p.value_width();
+        int32_t* at = memory.get<int32_t>(queries + keys + values + TILE_ROWS * 2 * BLOCK + 2 * State::floats(p));
+        queries_ = at;
+        keys_ = queries_ + queries;
+        values_ = keys_ + keys;
+        scores_ = (float*)(values_ + values);
+        weights_ = (Element*)(scores_ + TILE_ROWS * BLOCK);
+        states_ = scores_ + TILE_ROWS * 2 * BLOCK;
+    }
+
+    State part() const { return State(states_, p_); }
+    State total() const { return State(states_ + State::floats(p_), p_); }
+
+    void start(const Task& task) {
+        task_ = task;
+        first_ = p_.starts[task.row];
+        length_ = p_.lengths[task.row];
+        before_ = length_ - (p_.starts[task.row + 1] - first_);
+        rows_ = (task.end - task.begin) * p_.group();
+        for (int64_t from = 0; from < rows_; from += TILE_ROWS) {
+            auto row = [&](int r) { return query(from + r); };
+            int some = std::min<int64_t>(TILE_ROWS, rows_ - from);
+            pack_rows<E>(row, some, p_.dim, queries_ + from / TILE_ROWS * lanes_ * WIDTH);
+        }
+    }
+
+    // The tokens that some query of the task sees.
+    int64_t seen_from() const { return low(task_.begin); }
+    int64_t seen_to() const { return before_ + task_.end; }
+
+    void attend(int64_t segment, State state) {
+        clear(state);
+        int64_t from = std::max(segment * SEGMENT, seen_from() / BLOCK * BLOCK);
+        int64_t to = std::min((segment + 1) * SEGMENT, seen_to());
+        for (int64_t block = from; block < to; block += BLOCK) {
+            pack_keys(block, std::min(block + BLOCK, to));
+            pack_values(block, std::min(block + BLOCK, to));
+            for (int64_t row = 0; row < rows_; row += TILE_ROWS)
+                with_rows(std::min<int64_t>(TILE_ROWS, rows_ - row),
+                          [&](auto rows) { tile_times_block<decltype(rows)::value>(row, block, state); });
+        }
+    }
+
+    void merge(State into, State part) {
+        for (int64_t r = 0; r < rows_; r++) {
+            float maximum = std::max(into.maximum[r], part.maximum[r]);
+            if (maximum == NOTHING) continue;
+            float a = exp(into.maximum[r] - maximum), b = exp(part.maximum[r] - maximum);
+            into.maximum[r] = maximum;
+            into.total[r] = into.total[r] * a + part.total[r] * b;
+            for (int64_t d = 0; d < p_.value_width(); d += WIDTH) {
+                float* at = into.sums + r * p_.value_width() + d;
+                __m512 other = _mm512_load_ps(part.sums + r * p_.value_width() + d);
+                _mm512_store_ps(at, _mm512_add_ps(_mm512_mul_ps(_mm512_load_ps(at), vector(a)),
+                                                  _mm512_mul_ps(other, vector(b))));
+            }
+        }
+    }
+
+    void clear(State state) {
+        std::fill_n(state.maximum, rows_, NOTHING);
+        std::fill_n(state.total, rows_, 0.0f);
+        std::fill_n(state.sums, rows_ * p_.value_width(), 0.0f);
+    }
+
+    void write(State state) {
+        for (int64_t r = 0; r < rows_; r++) {
+            int64_t head = task_.head * p_.group() + r % p_.group();
+            int64_t token = first_ + task_.begin + r / p_.group();
+            float factor = 1.0f, total = state.total[r];
+            if (p_.sinks) {
+                float maximum = std::max(state.maximum[r], p_.sinks[head]);
+                factor = exp(state.maximum[r] - maximum);
+                total = total * factor + exp(p_.sinks[head] - maximum);
+            }
+            Element* out = (Element*)p_.out + (token * p_.heads + head) * p_.value_dim;
+            for (int64_t d = 0; d < p_.value_dim; d += WIDTH) {
+                __m512 sum = _mm512_mul_ps(_mm512_load_ps(state.sums + r * p_.value_width() + d), vector(factor));
+                E::store(out + d, _mm512_div_ps(sum, vector(total)), first(p_.value_dim - d));
+            }
+        }
+    }
+
+  private:
+    const Element* query(int64_t r) const {
+        int64_t token = first_ + task_.begin + r / p_.group();
+        return (const Element*)p_.q + token * p_.q_token + (task_.head * p_.group() + r % p_.group()) * p_.q_head;
+    }
+
+    int64_t low(int64_t query) const { return p_.window ? std::max<int64_t>(0, before_ + query - p_.window + 1) : 0; }
+
+    // Where token t's vector is; those of the 16 tokens from a multiple of 16 on lie one after the other.
+    const Element* token(const void* pages, int64_t page, int64_t head, int64_t width, int64_t t) const {
+        int64_t number = p_.table[task_.row * p_.table_row + t / p_.page_tokens];
+        return (const Element*)pages + number * page + task_.head * head + t % p_.page_tokens * width;
+    }
+
+    // Keys as panels [tokens / 32][lanes][32]; what is not there is zero.
+    void pack_keys(int64_t from, int64_t to) {
+        for (int64_t t = from; t < ceil_div(to, PANEL) * PANEL; t += WIDTH) {
+            const Element* at = t < to ? token(p_.keys, p_.key_page, p_.key_head, p_.dim, t) : nullptr;
+            int32_t* into = keys_ + (t - from) / PANEL * lanes_ * PANEL + (t - from) % PANEL;
+            int some = std::clamp<int64_t>(to - t, 0, WIDTH);
+            pack_rows<E>([&](int r) { return at + r * p_.dim; }, some, p_.dim, into, PANEL);
+        }
+    }
+
+    // Values as panels [value width / 32][lanes of tokens][32]; what is not there is zero.
+    void pack_values(int64_t from, int64_t to) {
+        for (int64_t t = from; t < ceil_div(to, PANEL) * PANEL; t += WIDTH) {
+            const Element* at = t < to ? token(p_.values, p_.value_page, p_.value_head, p_.value_dim, t) : nullptr;
+            for (int64_t i = 0; i < WIDTH; i += E::PER_LANE) {
+                const Element* even = t + i < to ? at + i * p_.value_dim : nullptr;
+                const Element* odd = t + i + 1 < to ? at + (i + 1) * p_.value_dim : nullptr;
+                int32_t* into = values_ + (t - from + i) / E::PER_LANE * PANEL;
+                for (int64_t d = 0; d < p_.value_dim; d += PANEL) pack_pair(even, odd, d, into + d * BLOCK_LANES);
+            }
+        }
+    }
+
+    void pack_pair(const Element* even, const Element* odd, int64_t d, int32_t* into) {
+        int64_t left = p_.value_dim - d;
+        if constexpr (E::PER_LANE == 1) {
+            for (int h = 0; h < PANEL; h += WIDTH)
+                _mm512_store_si512(into + h, even ? load_lanes<E>(even + d + h, left - h) : _mm512_setzero_si512());
+        } else {
+            __m512i a = even ? load_lanes<E>(even + d, left) : _mm512_setzero_si512();
+            __m512i b = odd ? load_lanes<E>(odd + d, left) : _mm512_setzero_si512();
+            __m512i wide_a = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(a));
+            __m512i wide_b = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(b));
+            _mm512_store_si512(into, _mm512_or_si512(wide_a, _mm512_slli_epi32(wide_b, 16)));
+            wide_a = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(a, 1));
+            wide_b = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(b, 1));
+            _mm512_store_si512(into + WIDTH, _mm512_or_si512(wide_a, _mm512_slli_epi32(wide_b, 16)));
+        }
+    }
+
+    template <int ROWS>
+    void tile_times_block(int64_t row, int64_t block, State state) {
+        int64_t last = before_ + task_.begin + (row + ROWS - 1) / p_.group();
+        if (block > last || block + BLOCK <= low(task_.begin + row / p_.group())) return;
+        int64_t tokens = std::min(BLOCK, ceil_div(last + 1 - block, PANEL) * PANEL);
+        for (int64_t t = 0; t < tokens; t += PANEL) {
+            __m512 sums[ROWS][2];
+            for (auto& sum : sums) sum[0] = sum[1] = _mm512_setzero_ps();
+            tile<E, ROWS, Fetch::NONE>(queries_ + row / TILE_ROWS * lanes_ * WIDTH, WIDTH, 1,
+                                       keys_ + t * lanes_, lanes_, sums);
+            for (int r = 0; r < ROWS; r++)
+                for (int h = 0; h < 2; h++) _mm512_store_ps(scores_ + r * BLOCK + t + h * WIDTH, sums[r][h]);
+        }
+        float factors[ROWS];
+        for (int r = 0; r < ROWS; r++) factors[r] = soften(row, r, block, tokens, state);
+        for (int64_t d = 0; d < p_.value_width(); d += PANEL) {
+            __m512 sums[ROWS][2];
+            float* into = state.sums + row * p_.value_width() + d;
+            for (int r = 0; r < ROWS; r++)
+                for (int h = 0; h < 2; h++)
+                    sums[r][h] = _mm512_mul_ps(_mm512_load_ps(into + r * p_.value_width() + h * WIDTH), vector(factors[r]));
+            tile<E, ROWS, Fetch::NONE>((const int32_t*)weights_, 1, BLOCK_LANES, values_ + d * BLOCK_LANES,
+                                       tokens / E::PER_LANE, sums);
+            for (int r = 0; r < ROWS; r++)
+                for (int h = 0; h < 2; h++) _mm512_store_ps(into + r * p_.value_width() + h * WIDTH, sums[r][h]);
+        }
+    }
+
+    // Scores to weights for one row; returns by what earlier sums shrink.
+    float soften(int64_t row, int r, int64_t block, int64_t tokens, State state) {
+        float* scores = scores_ + r * BLOCK;
+        int64_t query = task_.begin + (row + r) / p_.group();
+        int64_t from = low(query) - block, to = before_ + query + 1 - block;
+        float &maximum = state.maximum[row + r], before = maximum;
+        __m512 best = vector(NOTHING);
+        for (int64_t t = 0; t < tokens; t += WIDTH) {
+            __m512 score = _mm512_mul_ps(_mm512_load_ps(scores + t), vector(p_.scale));
+            if (p_.softcap)
+                score = _mm512_mul_ps(tanh(_mm512_div_ps(score, vector(p_.softcap))), vector(p_.softcap));
+            __mmask16 seen = first(to - t) & ~first(from - t);
+            score = _mm512_mask_mov_ps(vector(NOTHING), seen, score);
+            _mm512_store_ps(scores + t, score);
+            best = _mm512_max_ps(best, score);
+        }
+        maximum = std::max(maximum, _mm512_reduce_max_ps(best));
+        __m512 sum = _mm512_setzero_ps(), shift = vector(maximum == NOTHING ? 0.0f : maximum);
+        for (int64_t t = 0; t < tokens; t += WIDTH) {
+            __m512 weight = exp(_mm512_sub_ps(_mm512_load_ps(scores + t), shift));
+            sum = _mm512_add_ps(sum, weight);
+            E::store(weights_ + r * BLOCK + t, weight);
+        }
+        float factor = maximum == NOTHING ? 1.0f : exp(before - maximum);
+        state.total[row + r] = state.total[row + r] * factor + _mm512_reduce_add_ps(sum);
+        return factor;
+    }
+
+    const Problem& p_;
+    int64_t lanes_;
+    int32_t *queries_, *keys_, *values_;
+    float *scores_, *states_;
+    Element* weights_;
+    Task task_{};
+    int64_t first_ = 0, length_ = 0, before_ = 0, rows_ = 0;
+};
+
+// Tasks with the longest first, and how much there is to do in all.
+int64_t plan(const Problem& p, std::vector<Task>& tasks) {
+    int64_t work = 0, each = std::max<int64_t>(1, TASK_ROWS / p.group());
+    tasks.clear();
+    for (int64_t row = 0; row < p.rows; row++) {
+        int64_t queries = p.starts[row + 1] - p.starts[row];
+        for (int64_t end = queries; end > 0; end -= each)
+            for (int64_t head = 0; head < p.kv_heads; head++) tasks.push_back({row, head, std::max<int64_t>(0, end - each), end});
+        int64_t seen = p.window ? std::min<int64_t>(p.lengths[row], p.window + queries) : p.lengths[row];
+        work += queries * p.heads * seen * (p.dim + p.value_dim) / 32;
+    }
+    return work;
+}
+
+template <class E>
+void attend_whole(const Problem& p, const std::vector<Task>& tasks, int threads) {
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        Worker<E> worker(p);
+#pragma omp for schedule(dynamic, 1) nowait
+        for (size_t i = 0; i < tasks.size(); i++) {
+            worker.start(tasks[i]);
+            State total = worker.total();
+            worker.clear(total);
+            for (int64_t s = worker.seen_from() / SEGMENT; s * SEGMENT < worker.seen_to(); s++) {
+                worker.attend(s, worker.part());
+                worker.merge(total, worker.part());
+            }
+            worker.write(total);
+        }
+    }
+}
+
+// For fewer tasks than threads: the segments of a task are computed side by side and merged in their order.
+template <class E>
+void attend_split(const Problem& p, const std::vector<Task>& tasks, int threads) {
+    static thread_local Scratch memory;
+    int64_t longest = *std::max_element(p.lengths, p.lengths + p.rows), segments = ceil_div(longest, SEGMENT);
+    float* parts = memory.get<float>(tasks.size() * segments * State::floats(p));
+#pragma omp parallel num_threads(threads)
+    {
+        Worker<E> worker(p);
+#pragma omp for collapse(2) schedule(dynamic, 1)
+        for (size_t i = 0; i < tasks.size(); i++)
+            for (int64_t s = 0; s < segments; s++) {
+                worker.start(tasks[i]);
+                worker.attend(s, State(parts + (i * segments + s) * State::floats(p), p));
+            }
+#pragma omp for schedule(dynamic, 1) nowait
+        for (size_t i = 0; i < tasks.size(); i++) {
+            worker.start(tasks[i]);
+            State total(parts + i * segments * State::floats(p), p);
+            for (int64_t s = 1; s < segments; s++)
+                worker.merge(total, State(parts + (i * segments + s) * State::floats(p), p));
+            worker.write(total);
+        }
+    }
+}
+
+template <class E>
+void attend(const Problem& p) {
+    static thread_local std::vector<Task> tasks;
+    int64_t work = plan(p, tasks);
+    if (tasks.empty()) return;
+    if (work < SMALL || p.threads == 1)
+        attend_whole<E>(p, tasks, 1);
+    else if ((int64_t)tasks.size() >= p.threads)
+        attend_whole<E>(p, tasks, p.threads);
+    else
+        attend_split<E>(p, tasks, p.threads);
+}
+
+}  // namespace
+}  // namespace llmos
+
+extern "C" void llmos_paged_attention(const void* problem) {
+    const auto& p = *static_cast<const llmos::Problem*>(problem);
+    if (p.bfloat16)
+        llmos::attend<llmos::Bfloat16>(p);
+    else
+        llmos::attend<llmos::Float32>(p);
+}

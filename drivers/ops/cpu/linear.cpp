@@ -1,0 +1,138 @@
+// x [rows, ins] times packed weights: [ceil(outs / 32)][lanes][32] lanes, the layout that `linear.py` describes.
+#include <omp.h>
+
+#include "lanes.h"
+
+namespace llmos {
+namespace {
+
+constexpr int64_t BLOCK_LANES = 1024;  // of the summed dimension: a block of a panel, 128 KiB, stays in the second cache
+constexpr int DIRECT_ROWS = 4;         // so few rows are read where they are
+constexpr int MAX_TILES = 32;          // tiles of rows whose packed copies exist at a time
+
+struct Shape {
+    int64_t rows, ins, outs, lanes, x_stride, out_stride;
+};
+
+template <class E>
+void finish(const float* sums, int rows, const typename E::Element* bias, typename E::Element* out, const Shape& s,
+            int64_t column) {
+    for (int half = 0; half < 2; half++) {
+        int64_t at = column + half * WIDTH;
+        __mmask16 mask = first(s.outs - at);
+        if (!mask) return;
+        __m512 add = bias ? E::load(bias + at, mask) : _mm512_setzero_ps();
+        for (int r = 0; r < rows; r++) {
+            __m512 sum = _mm512_add_ps(_mm512_load_ps(sums + r * PANEL + half * WIDTH), add);
+            E::store(out + r * s.out_stride + at, sum, mask);
+        }
+    }
+}
+
+// Adds a block of lanes to sums [rows][32]; the first block starts them.
+template <class E, Fetch FETCH>
+void add_block(const int32_t* x, ptrdiff_t step, ptrdiff_t stride, int rows, const int32_t* panel, int64_t lanes,
+               float* sums, bool start, Ahead ahead = {}) {
+    with_rows(rows, [&](auto constant) {
+        constexpr int ROWS = decltype(constant)::value;
+        __m512 tiles[ROWS][2];
+        for (int r = 0; r < ROWS; r++)
+            for (int h = 0; h < 2; h++)
+                tiles[r][h] = start ? _mm512_setzero_ps() : _mm512_load_ps(sums + r * PANEL + h * WIDTH);
+        if (step == 1) {
+            tile<E, ROWS, FETCH>(x, 1, stride, panel, lanes, tiles, ahead);
+        } else {
+            tile<E, ROWS, FETCH>(x, WIDTH, 1, panel, lanes, tiles, ahead);
+        }
+        for (int r = 0; r < ROWS; r++)
+            for (int h = 0; h < 2; h++) _mm512_store_ps(sums + r * PANEL + h * WIDTH, tiles[r][h]);
+    });
+}
+
+// Rows spread evenly over tiles of at most 14.
+struct Tiles {
+    int64_t rows, count;
+    explicit Tiles(int64_t rows) : rows(rows), count(ceil_div(rows, TILE_ROWS)) {}
+    int64_t start(int64_t i) const { return i * (rows / count) + std::min(i, rows % count); }
+    int size(int64_t i) const { return start(i + 1) - start(i); }
+};
+
+// All rows go through a block of a panel while it is near; what follows it in memory is fetched meanwhile.
+template <class E>
+void panel_times_tiles(const int32_t* packed, const Tiles& tiles, const int32_t* panel, const Shape& s, float* sums) {
+    for (int64_t done = 0; done < s.lanes; done += BLOCK_LANES) {
+        int64_t lanes = std::min(BLOCK_LANES, s.lanes - done);
+        const int32_t *x = packed + done * WIDTH, *block = panel + done * PANEL;
+        if (tiles.count == 1) {
+            add_block<E, Fetch::FAR>(x, WIDTH, 1, tiles.rows, block, lanes, sums, done == 0);
+            continue;
+        }
+        int64_t share = lanes * PANEL * sizeof(int32_t) / tiles.count;
+        for (int64_t i = 0; i < tiles.count; i++) {
+            Ahead ahead{(const char*)(block + lanes * PANEL) + i * share, share / lanes};
+            add_block<E, Fetch::SHARE>(x + i * s.lanes * WIDTH, WIDTH, 1, tiles.size(i), block, lanes,
+                                       sums + i * TILE_ROWS * PANEL, done == 0, ahead);
+        }
+    }
+}
+
+template <class E>
+void linear(const typename E::Element* x, const int32_t* weights, const typename E::Element* bias,
+            typename E::Element* out, const Shape& s, int threads) {
+    static thread_local Scratch shared;
+    int64_t panels = ceil_div(s.outs, PANEL);
+    int64_t some = std::max<int64_t>(1, panels / (threads * 8));
+    bool direct = s.rows <= DIRECT_ROWS && s.ins % E::PER_LANE == 0 && s.x_stride % E::PER_LANE == 0;
+    Tiles tiles(s.rows);
+    int32_t* packed = direct ? nullptr : shared.get<int32_t>(tiles.count * s.lanes * WIDTH);
+#pragma omp parallel num_threads(threads)
+    {
+        static thread_local Scratch own;
+        float* sums = own.get<float>(tiles.count * TILE_ROWS * PANEL);
+        if (!direct) {
+#pragma omp for schedule(static)
+            for (int64_t i = 0; i < tiles.count; i++) {
+                const auto* rows = x + tiles.start(i) * s.x_stride;
+                pack_rows<E>([&](int r) { return rows + r * s.x_stride; }, tiles.size(i), s.ins,
+                             packed + i * s.lanes * WIDTH);
+            }
+        }
+#pragma omp for schedule(dynamic, some) nowait
+        for (int64_t p = 0; p < panels; p++) {
+            const int32_t* panel = weights + p * s.lanes * PANEL;
+            if (direct)
+                add_block<E, Fetch::NEAR>((const int32_t*)x, 1, s.x_stride / E::PER_LANE, s.rows, panel, s.lanes, sums,
+                                          true);
+            else
+                panel_times_tiles<E>(packed, tiles, panel, s, sums);
+            for (int64_t i = 0; i < tiles.count; i++)
+                finish<E>(sums + i * TILE_ROWS * PANEL, tiles.size(i), bias, out + tiles.start(i) * s.out_stride, s,
+                          p * PANEL);
+        }
+    }
+}
+
+template <class E>
+void linear_blocks(const void* x, const void* weights, const void* bias, void* out, Shape s, int threads) {
+    using Element = typename E::Element;
+    s.lanes = ceil_div(s.ins, E::PER_LANE);
+    for (int64_t done = 0, rows = s.rows; done < rows; done += MAX_TILES * TILE_ROWS) {
+        s.rows = std::min<int64_t>(MAX_TILES * TILE_ROWS, rows - done);
+        linear<E>((const Element*)x + done * s.x_stride, (const int32_t*)weights, (const Element*)bias,
+                  (Element*)out + done * s.out_stride, s, threads);
+    }
+}
+
+}  // namespace
+}  // namespace llmos
+
+extern "C" void llmos_linear(
+    int bfloat16, const void* x, const void* weights, const void* bias, void* out, int64_t rows, int64_t ins,
+    int64_t outs, int64_t x_stride, int64_t out_stride, int threads
+) {
+    llmos::Shape shape{rows, ins, outs, 0, x_stride, out_stride};
+    if (bfloat16)
+        llmos::linear_blocks<llmos::Bfloat16>(x, weights, bias, out, shape, threads);
+    else
+        llmos::linear_blocks<llmos::Float32>(x, weights, bias, out, shape, threads);
+}

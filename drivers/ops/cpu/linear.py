@@ -1,0 +1,93 @@
+"""A linear layer in C++ that reads its weights once, in order, however many rows it computes.
+
+The layout: outputs in panels of 32, and in a panel for each lane (two bfloat16 or one float32 of neighbouring inputs)
+the 32 outputs' values: `[ceil(outs / 32), ceil(ins / per lane), 32, per lane]`, zeros where there is nothing.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..linear import PackedLinear
+from ..table import Spec
+from .native import Native
+
+PANEL = 32
+CHUNK = 128
+"""Panels that are packed at a time, to need little memory beside the result."""
+HUGE_PAGE = 2 << 20
+
+
+class NativeLinear(PackedLinear):
+    """bfloat16 or float32. A row's answer is the same bits whatever other rows are computed with it."""
+
+    def __init__(self, native: Native, weights: Sequence[Tensor], bias: Tensor | None) -> None:
+        """Raises BadArgument for weights that cannot be merged, NotSupported without the library."""
+        super().__init__(weights, bias)
+        self._run = native.run.llmos_linear
+        self._per_lane = 2 if self.dtype == torch.bfloat16 else 1
+        self._lanes = -(-self.in_features // self._per_lane)
+        panels = -(-self.out_features // PANEL)
+        packed = huge_empty((panels, self._lanes, PANEL, self._per_lane), self.dtype)
+        for start in range(0, panels, CHUNK):
+            packed[start : start + CHUNK] = self._panels(_rows(weights, start * PANEL, (start + CHUNK) * PANEL))
+        self.register_buffer("packed", packed, persistent=False)
+
+    @staticmethod
+    def supports(native: Native, spec: Spec) -> tuple[bool, str]:
+        if spec.get("dtype") == "bfloat16" and torch.cpu._is_amx_tile_supported():
+            return False, "this processor has AMX, which oneDNN uses"
+        return native.supports(spec)
+
+    def unpack(self) -> Tensor:
+        rows = self.packed.transpose(1, 2).reshape(-1, self._lanes * self._per_lane)
+        return rows[: self.out_features, : self.in_features]
+
+    def rows(self, ids: Tensor) -> Tensor:
+        found = self.packed[ids // PANEL, :, ids % PANEL]
+        return found.flatten(-2)[..., : self.in_features]
+
+    def product(self, x: Tensor) -> Tensor:
+        flat = x.reshape(-1, self.in_features)
+        if flat.stride(1) != 1:
+            flat = flat.contiguous()
+        out = x.new_empty(*x.shape[:-1], self.out_features)
+        self._run(
+            self._per_lane == 2, flat.data_ptr(), self.packed.data_ptr(),
+            None if self.bias is None else self.bias.data_ptr(), out.data_ptr(), flat.shape[0], self.in_features,
+            self.out_features, flat.stride(0), self.out_features, torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+    def _panels(self, rows: Tensor) -> Tensor:
+        padded = F.pad(rows, (0, -rows.shape[1] % self._per_lane, 0, -rows.shape[0] % PANEL))
+        return padded.view(-1, PANEL, self._lanes, self._per_lane).transpose(1, 2)
+
+
+def _rows(weights: Sequence[Tensor], start: int, stop: int) -> Tensor:
+    """Rows `start` to `stop` of the weights as if they stood below one another."""
+    found, first = [], 0
+    for weight in weights:
+        inside = slice(max(0, start - first), max(0, stop - first))
+        found.append(weight.detach()[inside])
+        first += weight.shape[0]
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def huge_empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """An empty tensor in pages of 2 MiB where the system gives them: a fifth less time for reading it in order."""
+    size = torch.Size(shape).numel() * dtype.itemsize
+    if size < HUGE_PAGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(*shape, dtype=dtype)
+    memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    raw = torch.frombuffer(memory, dtype=torch.uint8)
+    start = -raw.data_ptr() % HUGE_PAGE
+    return raw[start : start + size].view(dtype).view(*shape)
+
+

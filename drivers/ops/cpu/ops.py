@@ -1,0 +1,20 @@
+"""Puts the ops in C++ into an op table."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ..table import OpTable
+from .attention import PagedAttention
+from .linear import NativeLinear
+from .native import Native
+
+NAME = "native"
+
+
+def register_native(table: OpTable) -> None:
+    """Add what there is in C++; nothing is compiled before the first case that it may serve."""
+    native = Native()
+    attention = PagedAttention(native)
+    table.register("paged_attention", NAME, attention, attention.supports)
+    table.register("linear", NAME, partial(NativeLinear, native), partial(NativeLinear.supports, native))

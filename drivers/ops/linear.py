@@ -1,0 +1,144 @@
+"""Linear layers whose frozen weights lie in memory as the processor likes to read them.
+
+The op `linear` of the table makes one: `linear(weights, bias)` takes the weights `[outs, ins]` of one linear layer, or
+of several with the same input that become one, and the bias of all outputs or None. What comes back is a module. The
+weights passed in are not kept.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from llmos.syscalls.errors import BadArgument
+
+from .table import Spec
+
+
+class PackedLinear(nn.Module, ABC):
+    """`forward(x)` is x [..., ins] times the transposed weights plus the bias, rounded once, as [..., outs].
+
+    The weights are frozen: an input's gradient is computed, that of a weight is not. `sizes` are the outputs of each
+    linear layer that was merged.
+    """
+
+    packed: Tensor
+
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
+        """Raises BadArgument when the weights cannot be merged."""
+        super().__init__()
+        if not weights or any(weight.shape[1:] != weights[0].shape[1:] or weight.ndim != 2 for weight in weights):
+            shapes = [tuple(weight.shape) for weight in weights]
+            raise BadArgument(f"weights are {shapes}; expected [outs, ins] with the same ins", name="weights")
+        self.sizes = tuple(weight.shape[0] for weight in weights)
+        self.in_features, self.out_features = weights[0].shape[1], sum(self.sizes)
+        self.dtype = weights[0].dtype
+        self.bias: Tensor | None
+        self.register_buffer("bias", None if bias is None else bias.detach().to(self.dtype).contiguous(), False)
+
+    @property
+    def nbytes(self) -> int:
+        """What weights and bias take."""
+        return self.packed.nbytes + (0 if self.bias is None else self.bias.nbytes)
+
+    @abstractmethod
+    def unpack(self) -> Tensor:
+        """A copy of the weights, [outs, ins]."""
+
+    @abstractmethod
+    def rows(self, ids: Tensor) -> Tensor:
+        """The weights of single outputs, [..., ins]: an embedding that is tied to its head needs no second copy."""
+
+    @abstractmethod
+    def product(self, x: Tensor) -> Tensor:
+        """`forward` without a gradient."""
+
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        """Of x [..., ins] from that of the answer [..., outs]; unpacks the weights for as long as it takes."""
+        return gradient @ self.unpack()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != self.dtype or x.shape[-1] != self.in_features:
+            got = f"{x.dtype} {tuple(x.shape)}"
+            raise BadArgument(f"x is {got}; expected {self.dtype} [..., {self.in_features}]", name="x", got=got)
+        if torch.is_grad_enabled() and x.requires_grad:
+            return cast(Tensor, _Product.apply(x, self))  # type: ignore[no-untyped-call]
+        return self.product(x)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features} -> {' + '.join(map(str, self.sizes))}, bias={self.bias is not None}, {self.dtype}"
+
+
+class _Product(torch.autograd.Function):
+    """The gradient of the input alone; the weights are frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: PackedLinear) -> Tensor:
+        ctx.layer = layer
+        return layer.product(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.layer.input_gradient(gradients[0]), None
+
+
+def merged(weights: Sequence[Tensor]) -> Tensor:
+    """Below one another; a single one is not copied."""
+    return weights[0].detach() if len(weights) == 1 else torch.cat([weight.detach() for weight in weights])
+
+
+class PlainLinear(PackedLinear):
+    """The reference: weights as they are, side by side, and `F.linear`."""
+
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
+        super().__init__(weights, bias)
+        self.register_buffer("packed", merged(weights), persistent=False)
+
+    def unpack(self) -> Tensor:
+        return self.packed.clone()
+
+    def rows(self, ids: Tensor) -> Tensor:
+        return self.packed[ids]
+
+    def product(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.packed, self.bias)
+
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        return gradient @ self.packed
+
+
+class OneDnnLinear(PackedLinear):
+    """Weights in the order that oneDNN chooses for this processor; single rows cost an unpacking of all."""
+
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
+        super().__init__(weights, bias)
+        packed = torch.ops.mkldnn._reorder_linear_weight(merged(weights).contiguous(), None)
+        self.register_buffer("packed", packed, persistent=False)
+
+    @staticmethod
+    def supports(spec: Spec) -> tuple[bool, str]:
+        if spec.get("device") != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            return False, "oneDNN is not there"
+        if spec.get("dtype") != "bfloat16" or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False, "it pays for bfloat16 on processors that multiply it"
+        return True, ""
+
+    @property
+    def nbytes(self) -> int:
+        bias = 0 if self.bias is None else self.bias.nbytes
+        return int(torch.ops.mkldnn._nbytes(self.packed)) + bias
+
+    def unpack(self) -> Tensor:
+        return self.packed.to_dense()
+
+    def rows(self, ids: Tensor) -> Tensor:
+        return self.unpack()[ids]
+
+    def product(self, x: Tensor) -> Tensor:
+        call = torch.ops.mkldnn._linear_pointwise
+        answer: Tensor = call(x, self.packed, self.bias, "none", [], "")
+        return answer
