@@ -20,7 +20,7 @@ from llmos.syscalls.driver import (
     HostUnload, HostWake, Loaded, Located, Memory, MetricEvent, PlanRows, Ready, Spent, Stats,
 )  # fmt: skip
 from llmos.syscalls.errors import (
-    BadArgument, BadState, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, TooLarge,
+    BadArgument, BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, TooLarge,
 )  # fmt: skip
 from llmos.syscalls.spec import Call
 from llmos.syscalls.types import Chunk, Freed, LedgerRow, LoadOptions
@@ -48,6 +48,8 @@ class Held:
     version: str
     bytes: int
     loaded: contract.LoadedModel
+    base: str = ""
+    """Of an adapter: the id of its model."""
 
 
 @dataclass
@@ -275,6 +277,7 @@ class DeviceCalls:
             raise Exists(f"a model {call.id} is loaded already")
         base = self._model(call.base).key if call.base else ""
         held = self._bring(number, call.id, call.id, call.model, call.options, base)
+        held.base = call.base
         self._models[call.id] = held
         return self._loaded(held)
 
@@ -324,6 +327,9 @@ class DeviceCalls:
 
     def _swap(self, number: int, call: HostSwap) -> Loaded:
         old = self._model(call.id)
+        adapters = [model for model, held in self._models.items() if held.base == call.id]
+        if adapters:
+            raise Busy(f"model {call.id} has adapters: {', '.join(adapters)}; unload them before it is swapped")
         key = f"{call.id}~{next(self._keys)}"
         self._models[call.id] = held = self._bring(number, call.id, key, call.model, call.options, "")
         self._leaving.append(old)

@@ -14,6 +14,7 @@ from llmos.syscalls.errors import BadArgument, BadState, NotSupported
 from llmos.syscalls.types import Kind, Limits, Right
 
 from .objects import ContextObject, DriverObject, ModelObject, MountObject, SessionObject, TaskObject
+from .recipes import names_of
 from .requests import Request
 
 Count = Annotated[int, Meta(ge=0)]
@@ -130,7 +131,7 @@ async def _adapter_drop(request: Request, found: ModelObject, options: Mapping[s
     models = request.kernel.models
     adapter = models.named(options["name"])
     if adapter is None or adapter.base is not found:
-        names = ", ".join(m.name for m in models.by_id.values() if m.base is found) or "none"
+        names = names_of(models.adapters_of(found))
         raise BadArgument(
             f"{found.name} has no adapter {options['name']!r}; it has {names}",
             name="name",

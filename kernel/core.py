@@ -26,6 +26,7 @@ from .children import Watcher
 from .config import KernelConfig
 from .console import Console
 from .dispatch import Dispatcher
+from .eviction import put_idle_to_sleep
 from .files import FileService
 from .handles import Entry, HandleTable
 from .handlers import HANDLERS
@@ -341,7 +342,7 @@ class Kernel(Observer):
 
     def tick(self, now: int) -> None:
         """What is done about once a second."""
-        self.models.tick(now)
+        put_idle_to_sleep(self, now)
         self.journal.flush()
         self.sessions.probe(now)
 

@@ -1,17 +1,19 @@
-"""Room on a device: admit a model's bytes, putting idle models to sleep when that is what it takes."""
+"""Room on a device: admit a model's bytes, putting idle models to sleep when it takes that; and when it is time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from llmos.syscalls.errors import LlmosError, NoDeviceMemory
+from llmos.syscalls.errors import LlmosError, NoDeviceMemory, NotSupported
 from llmos.syscalls.types import Reason
 
 from .ledger import size_text
 
 if TYPE_CHECKING:
     from .core import Kernel
+    from .objects import ModelObject
 
 
 async def make_room(kernel: Kernel, device: str, owner: str, sizes: Mapping[str, int]) -> Reason:
@@ -42,3 +44,18 @@ async def make_room(kernel: Kernel, device: str, owner: str, sizes: Mapping[str,
             raise refusal from None
         idle.why = [reason]
     return kernel.stamp(kernel.ledger.resize(device, owner, sizes))
+
+
+def put_idle_to_sleep(kernel: Kernel, now: int) -> None:
+    """Put to sleep what nobody has used for its keep-alive time."""
+    for action in kernel.residency.tick(now):
+        model = kernel.models.by_id[action.model]
+        model.why = [kernel.stamp(action.reason)]
+        kernel.log("model", action.reason.text, model.id, model.why)
+        kernel.runner.spawn(kernel.models.sleep(model), partial(_slept, kernel, model))
+
+
+def _slept(kernel: Kernel, model: ModelObject, _value: Any, error: LlmosError | None) -> None:
+    if isinstance(error, NotSupported) and model.id in kernel.models.by_id:
+        kernel.residency.keep_alive(model.id, -1, kernel.runner.clock())
+        kernel.log("model", f"{model.name} stays awake: {error}", model.id, level="warning")

@@ -18,8 +18,8 @@ from llmos.syscalls.types import Kind, LoadOptions, Plan
 from .eviction import make_room
 from .namespace import told_from_outside
 from .objects import ModelObject
-from .recipes import held, owned, predicted, recipe, short_name, tell, watch
-from .residency import Event, Sleep, State
+from .recipes import held, names_of, owned, predicted, recipe, short_name, tell, watch
+from .residency import Event, State
 from .supervisor import UP, Driver
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ class ModelService:
 
     def named(self, name: str) -> ModelObject | None:
         return next((m for m in self.by_id.values() if m.name == name), None)
+
+    def adapters_of(self, model: ModelObject) -> list[ModelObject]:
+        return [m for m in self.by_id.values() if m.base is model]
 
     async def locate(self, session: Session, path: str) -> tuple[Driver, Located]:
         """The files behind a path, and the filesystem driver that keeps them for us until `release`."""
@@ -187,10 +190,10 @@ class ModelService:
         kernel = self._kernel
         if model.loading is not None:
             raise Busy(f"{model.name} is {model.status}; try again when that is done", retry_after_ms=1000)
-        adapters = [m for m in self.by_id.values() if m.base is model]
+        adapters = self.adapters_of(model)
         active = len(kernel.scheduler.running(model.id)) + len(kernel.scheduler.waiting(model.id))
         if (active or adapters) and not (force or drain):
-            what = f"{active} requests use it" if active else f"{len(adapters)} adapters are loaded on it"
+            what = f"{active} requests use it" if active else f"adapters are loaded on it: {names_of(adapters)}"
             raise Busy(f"{model.name} is busy: {what}; wait, or use force", retry_after_ms=1000)
         for adapter in adapters:
             await self.unload(adapter, force=force, drain=drain)
@@ -292,12 +295,10 @@ class ModelService:
     async def swap(self, request: Request, model: ModelObject, to: str) -> None:
         """Load version `to` beside the running one, then move new requests over; running ones finish on the old."""
         kernel = self._kernel
-        if model.base is not None:
-            raise NotSupported("an adapter is replaced by load_model(replace=True)", why="swap is for whole models")
-        if not self.ready_to_run(model):
-            raise BadState(f"{model.name} is {model.status}; wake it first", state=model.status)
+        self._check_swap(model)
         files, located = await self.locate(request.session, f"{model.path.partition('@')[0]}@{to}")
         host_id = kernel.new_id("w")
+        loaded = None
         try:
             plan = await self.plan(model.driver, located, model.options, host_id)
             await make_room(kernel, model.driver.name, host_id, predicted(plan.rows))
@@ -306,7 +307,10 @@ class ModelService:
             loaded = await model.driver.link.call(
                 call, lambda told: request.progress(told.done, told.total, told.unit, told.stage)
             )
+            self._check_swap(model)
         except LlmosError:
+            if loaded is not None and model.driver.link is not None:
+                model.driver.link.call(HostUnload(id=host_id))
             kernel.ledger.release(host_id)
             self.release(files, located)
             raise
@@ -319,6 +323,16 @@ class ModelService:
         kernel.holdings.contexts_lost(model, "its model was swapped")
         self._open(model)
         self.request_left(old)
+
+    def _check_swap(self, model: ModelObject) -> None:
+        """Raises NotSupported, BadState, Busy, NotFound."""
+        self.check(model)
+        if model.base is not None:
+            raise NotSupported("an adapter is replaced by load_model(replace=True)", why="swap is for whole models")
+        if not self.ready_to_run(model):
+            raise BadState(f"{model.name} is {model.status}; wake it first", state=model.status)
+        if adapters := self.adapters_of(model):
+            raise Busy(f"{model.name} has adapters: {names_of(adapters)}; unload them first", retry_after_ms=1000)
 
     def request_left(self, host_id: str) -> None:
         """A request has ended on these weights: drop them if they were only kept for it."""
@@ -368,22 +382,6 @@ class ModelService:
         if model.base is not None:
             await self.wake(model.base)
         await self.wake(model)
-
-    def tick(self, now: int) -> None:
-        """Put to sleep what nobody has used for its keep-alive time."""
-        for action in self._kernel.residency.tick(now):
-            self._sleep_idle(self.by_id[action.model], action)
-
-    def _sleep_idle(self, model: ModelObject, action: Sleep) -> None:
-        model.why = [self._kernel.stamp(action.reason)]
-        self._kernel.log("model", action.reason.text, model.id, model.why)
-        self._kernel.runner.spawn(self.sleep(model), lambda _value, error: self._slept_idle(model, error))
-
-    def _slept_idle(self, model: ModelObject, error: LlmosError | None) -> None:
-        if isinstance(error, NotSupported) and model.id in self.by_id:
-            now = self._kernel.runner.clock()
-            self._kernel.residency.keep_alive(model.id, -1, now)
-            self._kernel.log("model", f"{model.name} stays awake: {error}", model.id, level="warning")
 
     def _event(self, model: ModelObject, event: Event) -> None:
         state = self._kernel.residency.event(model.id, event, self._kernel.runner.clock())

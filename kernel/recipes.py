@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from llmos.syscalls.types import LedgerRow, LoadOptions
 from llmos.syscalls.wire import Progress
@@ -47,6 +47,10 @@ def held(rows: Sequence[LedgerRow]) -> dict[str, int]:
 def recipe(options: LoadOptions) -> tuple[object, ...]:
     """What makes two loads the same model: everything but its name and how long to keep it."""
     return (options.dtype, options.kv_dtype, options.max_context, options.quant, options.draft, options.rung)
+
+
+def names_of(models: Iterable[ModelObject]) -> str:
+    return ", ".join(model.name for model in models) or "none"
 
 
 def short_name(path: str) -> str:

@@ -171,8 +171,10 @@ class HostWake(Call[Loaded], name="wake", table=HOST_CALLS, errors=(NotFound, Ba
     id: str
 
 
-class HostSwap(Call[Loaded], name="swap", table=HOST_CALLS, errors=(NotFound, BadModel, NotSupported, NoDeviceMemory)):
-    """Replace the weights under an id by another version of the model."""
+class HostSwap(
+    Call[Loaded], name="swap", table=HOST_CALLS, errors=(NotFound, BadModel, NotSupported, NoDeviceMemory, Busy)
+):
+    """Replace the weights under an id by another version of the model; Busy while adapters are loaded on it."""
 
     id: str
     model: Located

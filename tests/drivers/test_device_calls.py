@@ -81,6 +81,16 @@ def test_a_swap_serves_the_new_version_and_ends_the_old_one_when_unused(null: An
     assert null.until(MessageKind.EVENT, name="memory").body["rows"] == []
 
 
+def test_a_model_with_adapters_is_not_swapped(null: Any) -> None:
+    null.call("adapter", {"id": "a", "base": "m", "action": "add", "model": LOCATED})
+    null.call("load", {"id": "b", "model": LOCATED, "base": "m"})
+    error = null.call("swap", {"id": "m", "model": LOCATED})
+    assert error["name"] == "Busy" and "adapters: a, b;" in error["message"]
+    for adapter in ("a", "b"):
+        null.call("unload", {"id": adapter})
+    assert null.call("swap", {"id": "m", "model": LOCATED})["rows"][0]["owner"] == "m"
+
+
 def test_a_swap_that_fails_changes_nothing(null: Any) -> None:
     wrong = {**LOCATED, "manifest": {"null": {"bytes": 1 << 40}}}
     assert null.call("swap", {"id": "m", "model": wrong})["name"] == "NoDeviceMemory"

@@ -10,7 +10,7 @@ from scripted import MEMORY, Inside, Program, inside, loaded, rows
 from llmos.kernel.supervisor import DriverState
 from llmos.syscalls.driver import PlanRows
 from llmos.syscalls.errors import (
-    BadModel, BadState, Cancelled, DriverFailed, NoDeviceMemory, NotFound, NotSupported, PeerGone, Unavailable,
+    BadModel, BadState, Busy, Cancelled, DriverFailed, NoDeviceMemory, NotFound, NotSupported, PeerGone, Unavailable,
 )  # fmt: skip
 
 
@@ -202,6 +202,30 @@ def test_only_an_awake_whole_model_is_swapped(kernel: Inside, program: Program, 
     assert isinstance(program.control_error(adapter, "swap", to="2"), NotSupported)
     program.control(model, "sleep")
     assert isinstance(program.control_error(model, "swap", to="2"), BadState)
+
+
+def test_a_model_with_adapters_is_not_swapped(kernel: Inside, program: Program, model: int) -> None:
+    adapter = program.call("load_model", path="/models/adapter", base=model)["handle"]
+    error = program.control_error(model, "swap", to="2")
+    assert isinstance(error, Busy) and "has adapters: adapter; unload" in str(error)
+    program.call("unload_model", model=adapter)
+    kernel.null.holds.add("load")
+    number = control(program, model, "swap", to="2")
+    kernel.null.holds.clear()
+    program.call("load_model", path="/models/adapter", base=model)
+    kernel.null.release("load")
+    assert isinstance(program.wait(number).error, Busy)
+    loads = [body["id"] for name, body in kernel.null.calls if name == "load"]
+    assert kernel.null.last("unload")["id"] == loads[2] and free(kernel) == MEMORY - 2048
+
+
+def test_a_model_that_ends_while_it_is_swapped_leaves_nothing(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.holds.add("load")
+    number = control(program, model, "swap", to="2")
+    program.call("unload_model", model=model)
+    kernel.null.release("load")
+    assert isinstance(program.wait(number).error, NotFound)
+    assert free(kernel) == MEMORY and kernel.models.names().count("release") == 2
 
 
 def test_old_weights_are_forgotten_with_their_device(kernel: Inside, program: Program, model: int) -> None:
