@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmos.syscalls.errors import LlmosError
+from llmos.syscalls.errors import BadArgument, LlmosError
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,12 @@ class Request:
     stream: bool = False
     tenant: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def refuse_options(self) -> None:
+        """Raises BadArgument when there are options, for tasks that know none."""
+        for name in self.options:
+            said = f"the task {self.task} has no option {name!r}; it takes no options"
+            raise BadArgument(said, name=name, want="no options")
 
 
 @dataclass(frozen=True)

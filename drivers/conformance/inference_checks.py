@@ -223,8 +223,17 @@ def tensors(bench: DeviceBench) -> None:
     view = TensorView("uint8", (4,), memoryview(b"\1\2\3\4"))
     if not bench.facts.features.get("tensors"):
         raise Absent("facts().features has no tensors")
-    done = bench.one(bench.request(Prompt(tensors={"x": view}))).result()
-    expect(bool(done.tensors), "the result has no tensors")
+    outcome = _attempt(bench, Prompt(tensors={"x": view}))
+    if isinstance(outcome.error, NotSupported):
+        raise Absent(f"the model takes no tensors: {outcome.error.why}")
+    expect(bool(outcome.result().tensors), "the result has no tensors")
+
+
+def unknown_option(bench: DeviceBench) -> None:
+    """options: one that the task does not know is refused, never ignored"""
+    bench.load()
+    request = replace(bench.request(), options={"no_such_option": 1})
+    expect_error("the option no_such_option", lambda: bench.device.submit(request), BadArgument)
 
 
 def _needs_text(bench: DeviceBench) -> None:
@@ -246,5 +255,5 @@ def _outcome(bench: DeviceBench, run: Callable[[], Outcome]) -> Outcome:
 
 INFERENCE_CHECKS: tuple[Callable[[DeviceBench], None], ...] = (
     generates, length, greedy, seeded, streams, token_ids, chats, stops, several, logprobs, wrong_sampling, too_long,
-    unknown_task, together, one_fails, cancels, embeds, tensors,
+    unknown_task, together, one_fails, cancels, embeds, tensors, unknown_option,
 )  # fmt: skip

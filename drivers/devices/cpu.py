@@ -110,6 +110,8 @@ class CpuDevice(Device):
             "instructions": torch.backends.cpu.get_cpu_capability(),
             "adapters": 1,
             "contexts": 1,
+            "parts": 1,
+            "tensors": 1,
         }
         return Facts(self._device, "cpu", total, foreign, _processor(), features)
 

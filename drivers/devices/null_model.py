@@ -23,7 +23,8 @@ SAMPLING = ("n", "best_of", "beams", "logprobs", "speculative")
 
 
 def task_of(request: Request) -> str:
-    """Raises NotSupported for a task the null device does not do."""
+    """Raises NotSupported for a task the null device does not do, BadArgument for options: it knows none."""
+    request.refuse_options()
     tensors = request.prompt.tensors is not None
     known = TENSOR_TASKS if tensors else TASKS
     default = TASKS[1] if request.embed is not None and not tensors else known[0]

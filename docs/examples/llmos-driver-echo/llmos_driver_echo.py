@@ -66,6 +66,7 @@ class EchoDevice(Device):
             raise NotFound(f"model {request.model} is not loaded")
         if request.task not in ("auto", "text-generation") or request.context or request.prompt.messages is not None:
             raise NotSupported("echo0 generates text from a plain prompt", why="no other tasks, conversations or chat")
+        request.refuse_options()
         sampling.check(request.sampling)
         prompt = request.prompt.ids or [ord(character) for character in request.prompt.text or ""]
         if len(prompt) > CONTEXT:

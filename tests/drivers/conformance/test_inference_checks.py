@@ -13,7 +13,7 @@ from llmos.drivers.contract import (
     ChoiceResult, ChunkEvent, DoneEvent, Facts, FailedEvent, Request, SamplingParams, StepEvent,
 )  # fmt: skip
 from llmos.drivers.devices.null import NullDevice
-from llmos.syscalls.errors import LlmosError, NotFound
+from llmos.syscalls.errors import LlmosError, NotFound, NotSupported
 
 
 class Rewriting(NullDevice):
@@ -195,12 +195,18 @@ class NoTensorsOut(Rewriting):
         return replace(event, tensors=None)
 
 
+class AnyOption(NullDevice):
+    def submit(self, request: Request) -> None:
+        super().submit(replace(request, options={}))
+
+
 BROKEN: dict[type[NullDevice], str] = {
     OddReason: "generates", NoCount: "generates", OneTooMany: "length", Moody: "greedy", Seedless: "seeded",
     Unasked: "streams", Stutters: "streams", SplitsTokens: "streams", Counts: "token_ids", NoChat: "chats",
     Unstoppable: "stops", OneChoice: "several", NoLogprobs: "logprobs", Tolerant: "wrong_sampling",
     Vague: "wrong_sampling", Cuts: "too_long", AnyTask: "unknown_task", Mixes: "together", Touchy: "one_fails",
     Deaf: "cancels", StrictCancel: "cancels", LongRows: "embeds", MoodyRows: "embeds", NoTensorsOut: "tensors",
+    AnyOption: "unknown_option",
 }  # fmt: skip
 
 
@@ -238,6 +244,15 @@ class FailsLate(NullDevice):
         return [*refused, *super().step()]
 
 
-@pytest.mark.parametrize("kind", [NoTensors, FailsLate])
+class OnlyText(NullDevice):
+    """Takes tensors, but not for the model of the checks."""
+
+    def submit(self, request: Request) -> None:
+        if request.prompt.tensors is not None:
+            raise NotSupported("this model reads text", why="it is a language model")
+        super().submit(request)
+
+
+@pytest.mark.parametrize("kind", [NoTensors, FailsLate, OnlyText])
 def test_what_is_allowed_passes(device_bench: Callable[..., Any], failing: Any, kind: type[NullDevice]) -> None:
     assert failing(lambda: device_bench(kind), INFERENCE_CHECKS) == {}
