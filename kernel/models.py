@@ -194,7 +194,8 @@ class ModelService:
         active = len(kernel.scheduler.running(model.id)) + len(kernel.scheduler.waiting(model.id))
         if (active or adapters) and not (force or drain):
             what = f"{active} requests use it" if active else f"adapters are loaded on it: {names_of(adapters)}"
-            raise Busy(f"{model.name} is busy: {what}; wait, or use force", retry_after_ms=1000)
+            hint = "wait, or use force" if active else "unload them first, or use force"
+            raise Busy(f"{model.name} is busy: {what}; {hint}", retry_after_ms=1000 if active else 0)
         for adapter in adapters:
             await self.unload(adapter, force=force, drain=drain)
         if drain:
@@ -332,7 +333,7 @@ class ModelService:
         if not self.ready_to_run(model):
             raise BadState(f"{model.name} is {model.status}; wake it first", state=model.status)
         if adapters := self.adapters_of(model):
-            raise Busy(f"{model.name} has adapters: {names_of(adapters)}; unload them first", retry_after_ms=1000)
+            raise Busy(f"{model.name} has adapters: {names_of(adapters)}; unload them first")
 
     def request_left(self, host_id: str) -> None:
         """A request has ended on these weights: drop them if they were only kept for it."""
