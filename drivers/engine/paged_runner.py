@@ -210,18 +210,22 @@ class PagedRunner:
     def _ended(self, plan: StepPlan) -> list[StepEvent]:
         """What the rows of a step have to tell, once the scheduler knows what was computed."""
         events: list[StepEvent] = []
+        touched: dict[str, Job] = {}
         for step in plan.rows:
             if id(step.row) not in self._choices:
                 continue
             job, choice = self._choices[id(step.row)]
-            through = step.start + step.count >= len(job.prompt)
-            if through:
+            if step.start + step.count >= len(job.prompt):
                 events.extend(_chunks(choice))
-            if choice.answer.reason and through:
-                self._leave(job, choice)
-                if job.ended:
-                    events.extend(self._finish(job))
+                if choice.answer.reason:
+                    touched[job.request.id] = job
+                    self._leave(job, choice)
+        for job in touched.values():
+            events.extend(self._finish(job) if job.ended and not self._open(job) else ())
         return events
+
+    def _open(self, job: Job) -> bool:
+        return any(id(choice.row) in self._choices for choice in job.choices)
 
     def _drop(self, plan: StepPlan) -> list[StepEvent]:
         """Fail what the scheduler has given up."""

@@ -1,0 +1,191 @@
+"""Rung P: what only a runner with many requests in a step can do, and that it changes no answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tiny_models import CONTEXT, PROMPT, ask, choice, done, greedy, silent, source_of
+
+from llmos.drivers.contract import ChunkEvent, DoneEvent, FailedEvent, LoadSettings, StepEvent
+from llmos.drivers.engine.engine import Engine
+from llmos.drivers.engine.paged_runner import PagedRunner
+from llmos.drivers.ops.table import OpTable
+
+OTHERS = (PROMPT[:7], PROMPT[3:], PROMPT * 2, PROMPT[::-1])
+
+
+@pytest.fixture
+def rung() -> str:
+    return "P"
+
+
+def runner(engine: Engine) -> PagedRunner:
+    found = engine._entries["m"].awake().runners[0]
+    assert isinstance(found, PagedRunner)
+    return found
+
+
+def run(engine: Engine, requests: Sequence[Any], stagger: int = 0) -> dict[str, list[StepEvent]]:
+    """All events by request; each request comes `stagger` steps after the one before."""
+    events: dict[str, list[StepEvent]] = {request.id: [] for request in requests}
+    waiting = list(requests)
+    for at in range(10_000):
+        if waiting and at % max(1, stagger) == 0:
+            ready = [waiting.pop(0)] if stagger else waiting[:]
+            waiting = waiting if stagger else []
+            for request in ready:
+                engine.submit(request)
+        for event in engine.step():
+            events[event.request].append(event)
+        if not waiting and all(found and not isinstance(found[-1], ChunkEvent) for found in events.values()):
+            return events
+    raise AssertionError("requests never ended")
+
+
+def last(events: Sequence[StepEvent]) -> DoneEvent:
+    assert isinstance(events[-1], DoneEvent), events[-1]
+    return events[-1]
+
+
+@pytest.mark.parametrize("stagger", [0, 1, 3])
+@pytest.mark.parametrize("prefill_tokens", [5, 512])
+def test_in_any_company_the_answer_is_that_of_generate(
+    ops: OpTable, llama: Path, stagger: int, prefill_tokens: int
+) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(llama)
+    engine = Engine(ops, prefill_tokens)
+    engine.load("m", source_of(llama), LoadSettings(), silent)
+    events = run(engine, [ask(prompt, str(at), max_tokens=20) for at, prompt in enumerate(OTHERS)], stagger)
+    for at, prompt in enumerate(OTHERS):
+        assert list(last(events[str(at)]).choices[0].tokens) == greedy(model, prompt)[0][:20]
+
+
+def test_a_seed_gives_the_same_tokens_in_any_company(engine: Engine) -> None:
+    asked = [ask(p, str(at), max_tokens=15, temperature=1.3, seed=at) for at, p in enumerate(OTHERS)]
+    together = run(engine, asked, stagger=2)
+    for request in asked:
+        assert last(together[request.id]).choices == done(engine, request).choices
+
+
+def test_the_prefix_of_an_earlier_prompt_is_not_computed_again(engine: Engine) -> None:
+    prompt = [*PROMPT, *PROMPT, 5]
+    first = done(engine, ask(prompt, max_tokens=8))
+    second = done(engine, ask([*prompt, 9], max_tokens=8))
+    again = done(engine, ask(prompt, max_tokens=8))
+    assert (first.cached_tokens, second.cached_tokens, again.cached_tokens) == (0, 48, 48)
+    assert again.choices == first.choices
+
+
+def test_tenants_do_not_share_what_is_computed(engine: Engine) -> None:
+    prompt = [*PROMPT, *PROMPT, 5]
+    one, two = (replace(ask(prompt, max_tokens=1), tenant=tenant) for tenant in ("a", "b"))
+    found = [done(engine, request).cached_tokens for request in (one, two, one)]
+    assert found == [0, 0, 48]
+
+
+def test_several_answers_share_the_prompt_and_differ(engine: Engine) -> None:
+    result = done(engine, ask(PROMPT * 2, max_tokens=6, n=3, temperature=1.5, seed=4))
+    assert [c.index for c in result.choices] == [0, 1, 2] and result.new_tokens == 18
+    assert len({tuple(c.tokens) for c in result.choices}) > 1
+    single = choice(engine, ask(PROMPT * 2, max_tokens=6, temperature=1.5, seed=4))
+    assert result.choices[0] == single
+
+
+def test_of_best_of_the_likeliest_are_given(engine: Engine) -> None:
+    asked = {"max_tokens": 6, "temperature": 1.5, "seed": 4, "logprobs": 0}
+    every = done(engine, ask(PROMPT, n=5, **asked)).choices
+    best = done(engine, ask(PROMPT, n=2, best_of=5, **asked)).choices
+
+    def mass(one: Any) -> float:
+        return float(sum(token.logprob for token in one.logprobs))
+
+    ranked = sorted(every, key=mass, reverse=True)[:2]
+    assert [list(c.tokens) for c in best] == [list(c.tokens) for c in ranked]
+    assert [c.index for c in best] == [0, 1]
+
+
+def test_streams_of_several_answers_are_told_apart(engine: Engine) -> None:
+    events = run(engine, [ask(PROMPT, "r", max_tokens=6, n=2, temperature=1.5, seed=1, stream=True)])["r"]
+    result = last(events)
+    for made in result.choices:
+        pieces = [event for event in events if isinstance(event, ChunkEvent) and event.index == made.index]
+        assert [token for piece in pieces for token in piece.tokens] == list(made.tokens)
+        assert "".join(piece.text for piece in pieces) == made.text
+
+
+@pytest.mark.parametrize("prefill_tokens", [5, 512])
+def test_log_probabilities_of_the_prompt_are_the_models(ops: OpTable, llama: Path, prefill_tokens: int) -> None:
+    engine = Engine(ops, prefill_tokens)
+    engine.load("m", source_of(llama), LoadSettings(), silent)
+    done(engine, ask(PROMPT, max_tokens=1))  # a prefix that must not be used
+    result = done(engine, ask(PROMPT, max_tokens=2, prompt_logprobs=2))
+    model = transformers.AutoModelForCausalLM.from_pretrained(llama)
+    with torch.inference_mode():
+        expected = model(torch.tensor([PROMPT])).logits[0].log_softmax(-1)
+    assert result.prompt_logprobs is not None
+    assert [told.token for told in result.prompt_logprobs] == list(PROMPT[1:])
+    for at, told in enumerate(result.prompt_logprobs):
+        assert told.logprob == pytest.approx(float(expected[at, told.token]), abs=1e-4)
+        assert [token for token, _, _ in told.top] == expected[at].topk(2).indices.tolist()
+
+
+def test_a_cancelled_request_leaves_nothing_and_disturbs_nobody(engine: Engine) -> None:
+    free = runner(engine)._blocks.available
+    expected = choice(engine, ask(PROMPT, max_tokens=10))
+    engine.submit(ask(PROMPT, "a", max_tokens=10))
+    engine.submit(ask(OTHERS[3], "b", max_tokens=100, n=2, temperature=1.0))
+    engine.step()
+    engine.step()
+    engine.cancel("b")
+    events = [event for _ in range(12) for event in engine.step()]
+    ended = {event.request: event for event in events if isinstance(event, DoneEvent)}
+    assert {made.reason for made in ended["b"].choices} == {"cancelled"}
+    assert ended["a"].choices[0] == expected
+    assert runner(engine)._blocks.available == free and not runner(engine).busy
+
+
+def test_conversations_give_way_to_requests_and_go_on_after(ops: OpTable, llama: Path) -> None:
+    engine = Engine(ops)
+    engine.load("m", source_of(llama), LoadSettings(), silent)
+    found = runner(engine)
+    names = [f"c{at}" for at in range(80)]
+    for name in names:
+        engine.open_context(name, "m", "", 0)
+        done(engine, ask([*PROMPT, names.index(name)], context=name, max_tokens=1))
+    assert 0 < len(found._resting) < len(names)
+    asked = {name: done(engine, ask([7], context=name, max_tokens=4)) for name in (names[0], names[-1])}
+    for name, result in asked.items():
+        before = [*PROMPT, names.index(name)]
+        before += choice(engine, ask(before, max_tokens=1)).tokens
+        assert result.choices == done(engine, ask([*before, 7], max_tokens=4)).choices
+
+
+def test_bytes_stay_those_of_the_pool(engine: Engine) -> None:
+    def held() -> list[int]:
+        return [row.allocator for row in engine.memory()]
+
+    before = held()
+    engine.open_context("c", "m", "", 0)
+    done(engine, ask(PROMPT, context="c", max_tokens=3))
+    assert held() == before and [row.what for row in engine.memory()].count("kv") == 1
+    rows = {row.what: row for row in engine.memory()}
+    assert rows["kv"].predicted == rows["kv"].allocator
+
+
+def test_the_whole_context_can_be_used(engine: Engine) -> None:
+    result = done(engine, ask(PROMPT, max_tokens=1000))
+    assert result.new_tokens == CONTEXT - len(PROMPT) and result.choices[0].reason == "length"
+
+
+def test_a_failed_row_ends_its_request_alone(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = choice(engine, ask(PROMPT, max_tokens=4))
+    excluded = dict.fromkeys(range(320), float("-inf"))
+    events = run(engine, [ask(PROMPT, "a", max_tokens=4), ask(PROMPT, "b", max_tokens=4, logit_bias=excluded)])
+    assert isinstance(events["b"][-1], FailedEvent)
+    assert last(events["a"]).choices[0] == expected
