@@ -167,7 +167,7 @@ class HostSleep(Call[Loaded], name="sleep", table=HOST_CALLS, errors=(NotFound, 
     id: str
 
 
-class HostWake(Call[Loaded], name="wake", table=HOST_CALLS, errors=(NotFound, BadState, NoDeviceMemory)):
+class HostWake(Call[Loaded], name="wake", table=HOST_CALLS, errors=(NotFound, BadState, NoDeviceMemory, BadModel)):
     id: str
 
 

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from ..errors import (
-    BadState, Busy, DeviceFault, DriverFailed, NoDeviceMemory, NotFound, NotSupported, PeerGone, Unavailable,
+    BadModel, BadState, Busy, DeviceFault, DriverFailed, NoDeviceMemory, NotFound, NotSupported, PeerGone, Unavailable,
 )  # fmt: skip
 from ..spec import Call, Stream
 from ..types import Chunk, Context, EmbedOptions, Handle, Inference, Input, Kind, Right, Sampling
 
-FAILURES = (Busy, Unavailable, PeerGone, DriverFailed, DeviceFault, NoDeviceMemory, BadState, NotFound, NotSupported)
+FAILURES = (
+    Busy, Unavailable, PeerGone, DriverFailed, DeviceFault, NoDeviceMemory, BadState, NotFound, NotSupported, BadModel,
+)  # fmt: skip
 
 
 class Infer(Call[Inference], name="infer", errors=FAILURES):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from llmos.syscalls import calls
-from llmos.syscalls.errors import BadArgument
+from llmos.syscalls.errors import BadArgument, BadModel
 from llmos.syscalls.spec import SYSCALLS, check
 
 assert calls.__all__
@@ -36,6 +36,11 @@ def test_the_two_calls_take_the_same_arguments_but_for_credit() -> None:
     assert stream[:-1] == plain
     assert stream[-1].name == "credit"
     assert SYSCALLS["infer"].errors == SYSCALLS["infer_stream"].errors == SYSCALLS["embed"].errors
+
+
+@pytest.mark.parametrize("name", ["infer", "infer_stream", "embed", "open_context"])
+def test_a_model_that_has_to_be_woken_may_be_damaged(name: str) -> None:
+    assert BadModel in SYSCALLS[name].errors
 
 
 @pytest.mark.parametrize("credit", [0, -1, 100_001, 1.5])
