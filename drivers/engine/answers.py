@@ -27,7 +27,7 @@ class Answer:
         self._logprobs: list[TokenLogprob] | None = None if sampling.logprobs is None else []
         self._request = request.id
         self._stream = request.stream
-        self._ends = frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else bundle.eos)
+        self._ends = end_tokens(request, bundle)
         self._room = room
         self._detokenizer = vocabulary.detokenizer(() if request.prompt.messages is not None else prompt)
         self._stops = StopMatcher(sampling.stop)
@@ -75,3 +75,9 @@ class Answer:
     def _add(self, text: str) -> None:
         self._text.append(text)
         self._pending += text
+
+
+def end_tokens(request: Request, bundle: Bundle) -> frozenset[int]:
+    """The tokens that end an answer."""
+    sampling = request.sampling
+    return frozenset(sampling.stop_token_ids) | (frozenset() if sampling.ignore_eos else bundle.eos)

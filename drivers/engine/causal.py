@@ -10,11 +10,12 @@ from torch import Tensor
 from llmos.syscalls.errors import NotSupported, TooLarge
 
 from ..contract import DoneEvent, Request, StepEvent
-from .answers import Answer
+from .answers import Answer, end_tokens
 from .decoder import Decoder, SequenceState
 from .detokenizer import Vocabulary
 from .loader import Bundle
 from .sampling.chooser import choosers
+from .sampling.grammar import Grammar, GrammarCompiler
 from .sampling.params import check
 from .sampling.sample import sample
 
@@ -25,7 +26,6 @@ MISSING: Mapping[str, str] = {
     "best_of": _ONE,
     "beams": "beam search is not made by this runner",
     "prompt_logprobs": "log probabilities of the prompt are not made by this runner",
-    "grammar": "structured output is not made by this runner",
     "speculative": "speculative decoding is not made by this runner",
 }
 
@@ -38,7 +38,7 @@ class Generation:
     """
 
     def __init__(
-        self, request: Request, bundle: Bundle, decoder: Decoder, vocabulary: Vocabulary,
+        self, request: Request, bundle: Bundle, decoder: Decoder, vocabulary: Vocabulary, grammars: GrammarCompiler,
         prompt: Sequence[int], state: SequenceState, limit: int,
     ) -> None:  # fmt: skip
         sampling = request.sampling
@@ -51,7 +51,7 @@ class Generation:
         self.finished = False
         self._decoder, self._prompt, self._vocabulary = decoder, prompt, vocabulary
         self._answer = Answer(request, 0, bundle, vocabulary, prompt, room_for(prompt, sampling.max_tokens, limit))
-        self._choosers = choosers(sampling, prompt)
+        self._choosers = choosers(sampling, prompt, constraint(request, bundle, grammars))
         self._before: list[int] | None = None
         self._cached = self._device_ns = 0
 
@@ -115,6 +115,14 @@ class Generation:
                 )
             )  # fmt: skip
         return events
+
+
+def constraint(request: Request, bundle: Bundle, grammars: GrammarCompiler) -> Grammar | None:
+    """What limits the tokens of the answers. Raises BadArgument, NotSupported."""
+    sampling = request.sampling
+    if sampling.grammar is None:
+        return None
+    return grammars.compile(sampling.grammar, end_tokens(request, bundle))
 
 
 def room_for(prompt: Sequence[int], most: int, limit: int) -> int:

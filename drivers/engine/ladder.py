@@ -26,6 +26,7 @@ from .paged import PagedModel
 from .paged_runner import PagedRunner
 from .pages import PagePool, pool_pages
 from .runner import Runner
+from .sampling.grammar import GrammarCompiler
 from .scheduler import StepScheduler
 from .serial import SerialRunner
 from .shared import SharedModule
@@ -74,21 +75,22 @@ def runners(
         return others.runners(bundle, shared, vocabulary, ops, Pace(parameters))
     assert vocabulary is not None
     decoder = Decoder(bundle.module, bundle.about.context, prefill_tokens)
-    serial = SerialRunner(bundle, shared, decoder, vocabulary, ops, Pace(parameters))
+    grammars = GrammarCompiler(bundle.tokenizer, vocabulary)
+    serial = SerialRunner(bundle, shared, decoder, vocabulary, grammars, ops, Pace(parameters))
     if rung.layers is None:
         return [serial]
-    return [_paged_runner(rung.layers, bundle, shared, vocabulary, ops, prefill_tokens, parameters), serial]
+    return [_paged_runner(rung.layers, bundle, shared, vocabulary, grammars, ops, prefill_tokens, parameters), serial]
 
 
 def _paged_runner(
-    layers: Recorder, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary, ops: OpTable, prefill_tokens: int,
-    parameters: int,
+    layers: Recorder, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary, grammars: GrammarCompiler,
+    ops: OpTable, prefill_tokens: int, parameters: int,
 ) -> PagedRunner:  # fmt: skip
     pool = PagePool(layers.shapes, pool_pages(bundle.about.context), bundle.about.dtype)
     model = PagedModel(shared.use(attention=attention.NAME), layers, pool, ops)
     blocks = BlockManager(pool.pages, pool.host_pages)
     scheduler = StepScheduler(blocks, prefill_tokens, Pace(parameters))
-    return PagedRunner(bundle, shared, model, blocks, scheduler, vocabulary)
+    return PagedRunner(bundle, shared, model, blocks, scheduler, vocabulary, grammars)
 
 
 def paged_layers(module: Any) -> Recorder:

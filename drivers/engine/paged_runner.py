@@ -20,6 +20,7 @@ from .memory import out_of_memory
 from .paged import PagedModel
 from .runner import Conversation
 from .sampling.chooser import Chooser, choosers, rank
+from .sampling.grammar import GrammarCompiler
 from .sampling.logprobs import prompt_logprobs
 from .sampling.params import check
 from .sampling.sample import sample
@@ -73,9 +74,9 @@ class PagedRunner:
 
     def __init__(
         self, bundle: Bundle, shared: SharedModule, model: PagedModel, blocks: BlockManager, scheduler: StepScheduler,
-        vocabulary: Vocabulary,
+        vocabulary: Vocabulary, grammars: GrammarCompiler,
     ) -> None:  # fmt: skip
-        self._bundle, self._shared, self._model = bundle, shared, model
+        self._bundle, self._shared, self._model, self._grammars = bundle, shared, model, grammars
         self._blocks, self._scheduler, self._vocabulary = blocks, scheduler, vocabulary
         self._jobs: dict[str, Job] = {}
         self._choices: dict[int, tuple[Job, Choice]] = {}
@@ -91,15 +92,16 @@ class PagedRunner:
         """Accept a request. Raises BadArgument, TooLarge, NotSupported."""
         sampling = request.sampling
         check(sampling, self._bundle.vocabulary)
-        if sampling.grammar is not None or sampling.speculative is not None:
-            why = "structured output and speculative decoding are not made yet"
+        if sampling.speculative is not None:
+            why = "speculative decoding is not made yet"
             raise NotSupported(why, why=why)
         limit = self._bundle.about.context if conversation is None else conversation.max_tokens
         before: Sequence[int] = () if conversation is None else conversation.tokens
         prompt = tokens.continuing(self._bundle, request.prompt, before)
         room = room_for(prompt, sampling.max_tokens, limit)
         job = Job(request, prompt, conversation)
-        for number, chooser in enumerate(choosers(sampling, prompt)):
+        constraint = causal.constraint(request, self._bundle, self._grammars)
+        for number, chooser in enumerate(choosers(sampling, prompt, constraint)):
             answer = Answer(request, number, self._bundle, self._vocabulary, prompt, room)
             job.choices.append(Choice(self._row(job, number, adapter), answer, chooser))
         self._jobs[request.id] = job

@@ -21,6 +21,7 @@ from .loader import Bundle
 from .memory import out_of_memory
 from .pace import Pace
 from .runner import Conversation
+from .sampling.grammar import GrammarCompiler
 from .shared import SharedModule
 
 
@@ -50,13 +51,13 @@ class SerialRunner:
     """Generates with a `decoder`, if it is given one, and embeds."""
 
     def __init__(
-        self, bundle: Bundle, shared: SharedModule, decoder: Decoder | None, vocabulary: Vocabulary, ops: OpTable,
-        pace: Pace,
+        self, bundle: Bundle, shared: SharedModule, decoder: Decoder | None, vocabulary: Vocabulary,
+        grammars: GrammarCompiler, ops: OpTable, pace: Pace,
     ) -> None:  # fmt: skip
         self.rung = "F" if decoder is None else "G"
         self.tasks: Sequence[str] = (embedding.TASK,) if decoder is None else (causal.TASK, embedding.TASK)
         self._bundle, self._shared, self._decoder = bundle, shared, decoder
-        self._vocabulary, self._ops, self._pace = vocabulary, ops, pace
+        self._vocabulary, self._grammars, self._ops, self._pace = vocabulary, grammars, ops, pace
         self._queue: deque[Turn] = deque()
 
     @property
@@ -131,7 +132,9 @@ class SerialRunner:
         limit = self._bundle.about.context if conversation is None else conversation.max_tokens
         state = SequenceState() if conversation is None else _state(conversation)
         prompt = tokens.continuing(self._bundle, request.prompt, () if conversation is None else conversation.tokens)
-        return Generation(request, self._bundle, self._decoder, self._vocabulary, prompt, state, limit)
+        return Generation(
+            request, self._bundle, self._decoder, self._vocabulary, self._grammars, prompt, state, limit
+        )
 
 
 def _state(conversation: Conversation) -> SequenceState:

@@ -216,3 +216,11 @@ def test_what_came_to_nothing_leaves_the_conversation_as_it_was(
     assert state_tokens(engine) == before
     expected = choice(engine, ask([*before, 5], max_tokens=4))
     assert choice(engine, ask([5], context="c", max_tokens=4)) == expected
+
+
+def test_an_answer_follows_its_grammar(engine: Engine) -> None:
+    made = choice(engine, ask("the", max_tokens=40, grammar={"regex": "(fox|dog)( jumps)?!"}))
+    assert (made.text, made.reason) in {(f"{one}{two}!", "grammar") for one in ("fox", "dog") for two in ("", " jumps")}
+    with pytest.raises(BadArgument, match="regex"):
+        engine.submit(ask("the", grammar={"regex": "("}))
+    assert engine.step() == []
