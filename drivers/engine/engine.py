@@ -147,6 +147,8 @@ class Engine:
         if request.context and task != causal.TASK:
             said = f"the task {task} takes no conversation"
             raise BadArgument(said, name="context", got=request.context, want="none")
+        if task in (causal.TASK, *models.TOKEN_TASKS):
+            request.refuse_options()
         if task in models.TOKEN_TASKS and task in resident.tasks:
             self._ready.append(_token_answer(resident, request, task))
             return
