@@ -20,6 +20,7 @@ from torch import Tensor
 from .linear import OneDnnLinear, PlainLinear
 from .reference_attention import paged_attention, write_kv
 from .reference_layers import add_rms_norm, gelu_mul, gelu_tanh_mul, rms_norm, rope, rope_write, silu_mul
+from .reference_lora import lora_expand, lora_shrink
 from .table import OpTable, Spec
 
 NAME = "torch"
@@ -89,7 +90,7 @@ def register_reference(table: OpTable) -> None:
     """Put the reference of every op into a table; do it first, so that it is asked last."""
     for call in (
         filter_logits, penalize_logits, top_logprobs, pool_states, paged_attention, write_kv, rms_norm, add_rms_norm,
-        silu_mul, gelu_mul, gelu_tanh_mul, rope, rope_write,
+        silu_mul, gelu_mul, gelu_tanh_mul, rope, rope_write, lora_shrink, lora_expand,
     ):  # fmt: skip
         table.register(call.__name__, NAME, call, _always)
     table.register("linear", NAME, PlainLinear, _always)

@@ -16,11 +16,14 @@ from .build import library
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
-POINTER, LONG, INT, FLOAT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
+POINTER, LONG, INT, PACKED = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_char_p
 
 FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "llmos_linear": (INT, POINTER, POINTER, POINTER, POINTER, LONG, LONG, LONG, LONG, LONG, INT),
-    "llmos_paged_attention": (ctypes.c_char_p,),
+    "llmos_paged_attention": (PACKED,),
+    "llmos_norm": (PACKED,),
+    "llmos_gate": (PACKED,),
+    "llmos_rope": (PACKED,),
 }
 
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from ..table import OpTable
 from .attention import PagedAttention
+from .layers import KINDS, Layers
 from .linear import NativeLinear
 from .native import Native
 
@@ -15,6 +16,10 @@ NAME = "native"
 def register_native(table: OpTable) -> None:
     """Add what there is in C++; nothing is compiled before the first case that it may serve."""
     native = Native()
-    attention = PagedAttention(native)
+    attention, layers = PagedAttention(native), Layers(native)
     table.register("paged_attention", NAME, attention, attention.supports)
     table.register("linear", NAME, partial(NativeLinear, native), partial(NativeLinear.supports, native))
+    for call in (layers.rms_norm, layers.add_rms_norm, layers.rope, layers.rope_write, layers.write_kv):
+        table.register(call.__name__, NAME, call, native.supports)
+    for op in KINDS:
+        table.register(op, NAME, layers.gated(op), native.supports)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from llmos.drivers.ops.cpu import build
 from llmos.drivers.ops.cpu.native import Native
 
 
 @pytest.fixture(scope="session")
 def native() -> Native:
+    missing = build.NEEDED - build.cpu_flags()
+    if missing or not shutil.which(os.environ.get(build.COMPILER_VARIABLE, "g++")):
+        pytest.skip(f"no compiler, or the processor has no {', '.join(sorted(missing))}")
     library = Native()
     fits, reason = library.supports({"device": "cpu", "dtype": "float32"})
-    if not fits:
-        pytest.skip(reason)
+    assert fits, reason
     return library
 
 
