@@ -76,9 +76,9 @@ class Chooser:
         self.plain = not (self.drawn or self._penalties or params.logit_bias or self.scored)
         """Whether the greatest logit that the grammar allows is all that is needed."""
 
-    def uniform(self, stream: Stream = Stream.TOKEN) -> float:
-        """The random number in [0, 1) of the position."""
-        return uniform(self.seed, self.choice, self.position, stream)
+    def uniform(self, stream: Stream = Stream.TOKEN, ahead: int = 0) -> float:
+        """The random number in [0, 1) of the position, or of the one so many tokens ahead."""
+        return uniform(self.seed, self.choice, self.position + ahead, stream)
 
     def takes(self, token: int) -> bool:
         """Whether the token of the greatest logit is the next one for sure, without looking at any other."""

@@ -8,7 +8,7 @@ at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
@@ -30,27 +30,51 @@ def sample(
     the n-th's. A row without a choice gets its error in `Sampled.error`: DeviceFault when its logits are not finite,
     BadArgument when its settings leave no token, what its grammar raises. The others are not concerned.
     """
-    if not choosers:
-        return []
-    where = range(len(choosers)) if rows is None else rows
-    best, tokens = (tensor.tolist() for tensor in peaks(logits))
+    return choose(choosers, logits, vocabulary, range(len(choosers)) if rows is None else rows, Best(logits))
+
+
+class Best:
+    """The greatest logit of each row and its token."""
+
+    def __init__(self, logits: Tensor) -> None:
+        values, tokens = peaks(logits)
+        self.values: list[float] = values.tolist()
+        self.tokens: list[int] = tokens.tolist()
+
+
+def choose(
+    choosers: Sequence[Chooser], logits: Tensor, vocabulary: Vocabulary, rows: Sequence[int], best: Best
+) -> list[Sampled]:
+    """As `sample`, with the best tokens known."""
     made: list[Sampled | None] = [None] * len(choosers)
     left: list[int] = []
-    for at, (chooser, row) in enumerate(zip(choosers, where, strict=True)):
-        if not math.isfinite(best[row]):
-            fault = DeviceFault("the model answered with logits that are not finite", cause="logits are not finite")
+    for at, (chooser, row) in enumerate(zip(choosers, rows, strict=True)):
+        fault = not_finite(best.values[row])
+        if fault is not None:
             made[at] = Sampled(NO_TOKEN, error=fault)
-        elif chooser.takes(tokens[row]):
-            made[at] = accept(chooser, tokens[row])
+        elif chooser.takes(best.tokens[row]):
+            made[at] = accept(chooser, best.tokens[row])
         else:
             left.append(at)
-    tile = max(1, TILE // logits.shape[-1])
-    for start in range(0, len(left), tile):
-        part = left[start : start + tile]
-        chosen = _tile([choosers[at] for at in part], logits, [where[at] for at in part], vocabulary)
+    for part in tiles(left, logits.shape[-1]):
+        chosen = _tile([choosers[at] for at in part], logits, [rows[at] for at in part], vocabulary)
         for at, sampled in zip(part, chosen, strict=True):
             made[at] = sampled
     return [sampled for sampled in made if sampled is not None]
+
+
+def tiles(numbers: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Parts small enough to be looked at together, for rows of `size` scores."""
+    most = max(1, TILE // size)
+    for start in range(0, len(numbers), most):
+        yield numbers[start : start + most]
+
+
+def not_finite(best: float) -> DeviceFault | None:
+    """The error of a row whose greatest logit is this, if it is one."""
+    if math.isfinite(best):
+        return None
+    return DeviceFault("the model answered with logits that are not finite", cause="logits are not finite")
 
 
 def accept(chooser: Chooser, token: int, logprob: TokenLogprob | None = None) -> Sampled:
