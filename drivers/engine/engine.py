@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import torch
 
@@ -19,11 +20,26 @@ from ..contract import (
     StepEvent,
 )  # fmt: skip
 from ..ops.table import OpTable
-from . import adapters, causal, models, others, tokens
-from .memory import live_bytes
+from . import causal, models, others, tokens
+from .lora import source as lora_source
+from .lora.store import LoraStore
+from .lora.trial import check_runs
+from .lora.weights import LoraWeights, interpret
 from .models import Entry, Resident
 from .plan import PREFILL_CHUNK
 from .runner import Conversation, Runner
+
+MEMORY = "tensors in memory"
+
+
+@dataclass(frozen=True)
+class Retired:
+    """A version of an adapter that was replaced, and the requests that still use it."""
+
+    entry: Entry
+    adapters: LoraStore
+    name: str
+    requests: frozenset[str]
 
 
 class Engine:
@@ -37,7 +53,8 @@ class Engine:
         self._turns: deque[Runner] = deque()
         self._ready: list[StepEvent] = []
         self._cancels: SimpleQueue[str] = SimpleQueue()
-        self._adapter_names = (f"adapter{number}" for number in itertools.count())
+        self._versions = (f"adapter{number}" for number in itertools.count())
+        self._retired: list[Retired] = []
 
     def plan(self, source: ModelSource, settings: LoadSettings) -> Sequence[Row]:
         """Predicted bytes. Raises BadModel, BadArgument, NotSupported."""
@@ -52,6 +69,27 @@ class Engine:
             raise Exists(f"{id} is loaded already; unload it first")
         entry = self._make_adapter(id, source, settings, base) if base else self._make_model(id, source, settings)
         self._reside(entry, progress)
+        self._entries[id] = entry
+        return entry.describe()
+
+    def put_adapter(
+        self, id: str, base: str, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]
+    ) -> LoadedModel:
+        """Add an adapter from tensors in memory, named and configured as PEFT saves them, or replace the one that has
+        this id: requests under way end with the version that they started with, new ones use the new one.
+
+        Raises NotFound, BadState, Exists when the id is not an adapter of `base`, BadModel, NotSupported; then nothing
+        has changed.
+        """
+        under, before = self._model(base), self._entries.get(id)
+        if before is not None and before.base is not under:
+            raise Exists(f"{id} is loaded already and is no adapter of {base}; unload it first")
+        dtype = under.awake().bundle.about.dtype
+        weights = interpret(tensors, config, id, MEMORY)
+        entry = before or self._adapter_entry(id, ModelSource(id, "", ()), LoadSettings(), under, 0)
+        self._put(entry, weights)
+        entry.source = ModelSource(id, "", ())
+        entry.footprint = models.adapter_footprint(weights.elements * dtype.itemsize)
         self._entries[id] = entry
         return entry.describe()
 
@@ -79,6 +117,9 @@ class Engine:
         users = [user for user in self._adapters_of(entry) if user.resident is not None]
         if any(each.requests() for each in (entry, *users)):
             raise BadState(f"{id} has requests under way; wait for them or cancel them", state="running")
+        adapters = entry.awake().shared.adapters
+        for user in users:
+            user.given = None if user.source.files else adapters.weights(user.adapter)
         for each in (*users, entry):
             self._rest(each)
         return replace(described, rows=entry.rows())
@@ -113,10 +154,10 @@ class Engine:
             want = f"0 to {limit}"
             said = f"max_tokens is {max_tokens}, {model} takes {want}"
             raise BadArgument(said, name="max_tokens", got=str(max_tokens), want=want)
-        opened = Conversation(id, model, max_tokens or limit)
+        opened = Conversation(id, model, max_tokens or limit, adapter=entry.adapter)
         if parent:
             source = self._idle(parent, entry)
-            opened.tokens = list(source.tokens)
+            opened.tokens, opened.adapter = list(source.tokens), source.adapter
             if len(opened.tokens) > opened.max_tokens:
                 want = f"at least {len(opened.tokens)}, the tokens of {parent}"
                 said = f"max_tokens is {max_tokens}, not {want}"
@@ -152,13 +193,16 @@ class Engine:
         if task in models.TOKEN_TASKS and task in resident.tasks:
             self._ready.append(_token_answer(resident, request, task))
             return
-        runner = _serving(resident, task, alone=request.sampling.beams > 1 or bool(entry.adapter))
+        runner = _serving(resident, task, alone=request.sampling.beams > 1)
         if runner is None:
             offered = ", ".join(resident.tasks)
             raise NotSupported(
                 f"{entry.id} does not do {task}; it offers {offered}", why=f"the model offers {offered}"
             )
         conversation = self._idle(request.context, entry) if request.context else None
+        if conversation is not None and conversation.adapter != entry.adapter:
+            runner.forget(conversation)
+            conversation.adapter = entry.adapter
         runner.submit(replace(request, task=task), conversation, entry.adapter)
         if runner not in self._turns:
             self._turns.append(runner)
@@ -178,6 +222,7 @@ class Engine:
         events.extend(runner.step())
         if runner.busy:
             self._turns.append(runner)
+        self._drop_retired()
         return events
 
     def step_seconds(self) -> float:
@@ -205,10 +250,11 @@ class Engine:
         self._entries.clear()
         self._conversations.clear()
         self._turns.clear()
+        self._retired.clear()
         models.collect()
 
     def _make_model(self, id: str, source: ModelSource, settings: LoadSettings) -> Entry:
-        if adapters.is_adapter(source):
+        if lora_source.is_adapter(source):
             want = "the loaded model it belongs to"
             raise BadArgument(f"{source.path} is an adapter; name its base", name="base", got="''", want=want)
         footprint, context = models.plan_model(source, settings)
@@ -216,19 +262,44 @@ class Engine:
 
     def _make_adapter(self, id: str, source: ModelSource, settings: LoadSettings, base: str) -> Entry:
         models.check_settings(settings)
-        under, footprint = self._model(base), models.adapter_footprint(source)
-        return Entry(id, source, settings, footprint, under.context, base=under, adapter=next(self._adapter_names))
+        under = self._model(base)
+        planned = lora_source.planned_bytes(source, under.awake().bundle.about.dtype)
+        return self._adapter_entry(id, source, settings, under, planned)
+
+    def _adapter_entry(self, id: str, source: ModelSource, settings: LoadSettings, base: Entry, planned: int) -> Entry:
+        return Entry(id, source, settings, models.adapter_footprint(planned), base.context, base=base)
 
     def _reside(self, entry: Entry, progress: ProgressSink) -> None:
         if entry.base is None:
             entry.resident = models.reside(entry, self._ops, self._prefill_tokens, progress)
             entry.context = entry.resident.bundle.about.context
-            return
-        below = entry.base.awake()
-        adapters.attach(below.bundle.module, entry.adapter, entry.source, progress)
-        below.shared.changed()
-        held = live_bytes(adapters.tensors(below.bundle.module, entry.adapter))
-        entry.resident = replace(below, bytes=held)
+        else:
+            self._put(entry, entry.given or lora_source.read(entry.source, progress))
+
+    def _put(self, entry: Entry, weights: LoraWeights) -> None:
+        """Put a version of an adapter beside its base, for the requests that come from now on."""
+        assert entry.base is not None
+        below, version = entry.base.awake(), next(self._versions)
+        adapters = below.shared.adapters
+        adapters.add(version, weights, self._ops, entry.source.path)
+        try:
+            check_runs(below.bundle, below.shared, version, entry.source.path)
+        except LlmosError:
+            adapters.drop(version)
+            raise
+        if entry.resident is not None:
+            adapters.retire(entry.adapter)
+            requests = frozenset(request.id for request in entry.requests())
+            self._retired.append(Retired(entry, adapters, entry.adapter, requests))
+        entry.adapter, entry.given, entry.resident = version, None, below
+        self._drop_retired()
+
+    def _drop_retired(self) -> None:
+        """Drop the versions whose requests have ended."""
+        for retired in list(self._retired):
+            if retired.requests.isdisjoint(request.id for request in retired.entry.requests()):
+                retired.adapters.drop(retired.name)
+                self._retired.remove(retired)
 
     def _rest(self, entry: Entry) -> int:
         """End an entry's requests and drop what it holds in memory; returns the bytes."""
@@ -237,11 +308,12 @@ class Engine:
         runner = self._keeper(entry)
         if runner is not None:
             freed += sum(runner.forget(conversation) for conversation in self._conversations_of(entry))
+        self._drop_retired()
         if entry.resident is not None and entry.base is not None:
-            adapters.detach(entry.resident.bundle.module, entry.adapter)
-            entry.resident.shared.changed()
+            entry.resident.shared.adapters.drop(entry.adapter)
         entry.resident = None
-        models.collect()
+        if entry.base is None:
+            models.collect()
         return freed
 
     def _end_cancelled(self) -> None:
@@ -283,7 +355,7 @@ class Engine:
 
     def _keeper(self, entry: Entry) -> Runner | None:
         """The runner that keeps an entry's conversations; None while it sleeps."""
-        return None if entry.resident is None else _serving(entry.resident, causal.TASK, alone=bool(entry.adapter))
+        return None if entry.resident is None else _serving(entry.resident, causal.TASK)
 
     def _idle(self, id: str, entry: Entry) -> Conversation:
         """A conversation of this model that no request uses. Raises NotFound, BadState."""

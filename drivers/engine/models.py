@@ -10,9 +10,11 @@ from llmos.syscalls.errors import BadArgument, BadState, NoDeviceMemory, NotSupp
 
 from ..contract import LoadedModel, LoadSettings, ModelSource, ProgressSink, Request, Row
 from ..ops.table import OpTable
-from . import adapters, checkpoint, ladder, loader, plan
+from . import checkpoint, ladder, loader, plan
 from .detokenizer import Vocabulary
 from .loader import Bundle
+from .lora import source as lora_source
+from .lora.weights import LoraWeights
 from .memory import free_bytes, live_bytes, tensors_of
 from .runner import Runner
 from .shared import SharedModule
@@ -45,7 +47,8 @@ class Resident:
 class Entry:
     """One model id: its recipe, its plan, and what is in memory.
 
-    An adapter shares what is in memory with its `base`, in whose module it goes by the name `adapter`.
+    An adapter shares what is in memory with its `base`, in whose module its version goes by the name `adapter`. One
+    that came as tensors has no files: while it is not beside its base, `given` keeps it.
     """
 
     id: str
@@ -56,6 +59,7 @@ class Entry:
     resident: Resident | None = None
     base: Entry | None = None
     adapter: str = ""
+    given: LoraWeights | None = None
 
     def awake(self) -> Resident:
         """What is in memory. Raises BadState when the model sleeps."""
@@ -71,8 +75,11 @@ class Entry:
         return [request for request in every if request.model == self.id]
 
     def held_bytes(self) -> int:
-        """Weights in memory."""
-        return 0 if self.resident is None else self.resident.bytes
+        """Weights in memory; a base has what its adapters' stacks leave unused."""
+        if self.resident is None:
+            return 0 if self.given is None else self.given.bytes
+        adapters = self.resident.shared.adapters
+        return adapters.bytes(self.adapter) if self.base is not None else self.resident.bytes + adapters.spare_bytes()
 
     def kv_bytes(self) -> int:
         """State of sequences that belongs to no conversation alone; an adapter's is its base's."""
@@ -113,8 +120,8 @@ def check_settings(settings: LoadSettings) -> None:
 def plan_model(source: ModelSource, settings: LoadSettings) -> tuple[plan.Footprint, int]:
     """Bytes of a model or adapter, and its context, from its files without their tensors. Raises BadModel."""
     check_settings(settings)
-    if adapters.is_adapter(source):
-        return adapter_footprint(source), 0
+    if lora_source.is_adapter(source):
+        return adapter_footprint(lora_source.planned_bytes(source)), 0
     weights = checkpoint.check_weights(source)
     with checkpoint.folder_of(source) as folder:
         about = loader.describe(source, settings, folder, weights)
@@ -124,10 +131,9 @@ def plan_model(source: ModelSource, settings: LoadSettings) -> tuple[plan.Footpr
         raise loader.bad_model(source, error, checkpoint.CONFIG) from error
 
 
-def adapter_footprint(source: ModelSource) -> plan.Footprint:
-    """Bytes of an adapter's weights."""
-    weights = adapters.check(source)
-    return plan.Footprint(sum(weights.dtypes.values()), plan.CacheShape(0, ()), 0, 0)
+def adapter_footprint(weights: int) -> plan.Footprint:
+    """An adapter of so many bytes."""
+    return plan.Footprint(weights, plan.CacheShape(0, ()), 0, 0)
 
 
 def reside(entry: Entry, ops: OpTable, prefill_tokens: int, progress: ProgressSink) -> Resident:

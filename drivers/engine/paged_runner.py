@@ -16,6 +16,7 @@ from .blocks import BlockManager, pages_for
 from .causal import common_prefix, room_for
 from .detokenizer import Vocabulary
 from .loader import Bundle
+from .lora.layout import sorted_by_adapter
 from .memory import out_of_memory
 from .paged import PagedModel
 from .runner import Conversation
@@ -124,13 +125,13 @@ class PagedRunner:
     def step(self) -> list[StepEvent]:
         """Take the rows of one plan through the model."""
         self._make_room()
-        plan = self._scheduler.plan(time.monotonic())
+        plan = sorted_by_adapter(self._scheduler.plan(time.monotonic()))
         events = self._drop(plan)
         if not plan.rows:
             return events
         started = time.perf_counter()
         try:
-            self._shared.use(attention=attention.NAME)
+            self._shared.use(attention=attention.NAME, rows=plan.rows)
             failed = self._take(plan, self._model.run(plan))
         except (RuntimeError, MemoryError) as error:
             full = out_of_memory(error)
@@ -261,6 +262,7 @@ class PagedRunner:
         else:
             row = Row(id, list(job.prompt), salt)
         row.all_logits = every
+        row.adapter = self._shared.adapters.slot(adapter)
         return row
 
     def _leave(self, job: Job, choice: Choice) -> None:

@@ -24,6 +24,8 @@ class Conversation:
     max_tokens: int
     tokens: list[int] = field(default_factory=list)
     held: Any = None
+    adapter: str = ""
+    """The version of an adapter that what is held was computed with."""
 
 
 class Runner(Protocol):

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from . import adapters
-
+from .lora.store import LoraStore
+from .steps import RowStep
 
 
 class SharedModule:
-    """A model's module, and what it is set to now: its attention function, and the adapter that takes part."""
+    """A model's module, and what it is set to now: its attention function, and the adapters that take part."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
+        self.adapters = LoraStore(module)
         self._plain = str(module.config._attn_implementation)
         self._attention = self._plain
-        self._adapter: str | None = None
 
-    def use(self, adapter: str = "", attention: str = "") -> Any:
-        """The module with an adapter (none when empty) and an attention function (the library's choice when empty)."""
+    def use(self, adapter: str = "", attention: str = "", rows: Sequence[RowStep] = ()) -> Any:
+        """The module with an attention function (the library's choice when empty), and with adapters: one for all
+        tokens, or those of rows that are sorted by adapter; none otherwise.
+        """
         wanted = attention or self._plain
         if wanted != self._attention:
             self.module.set_attn_implementation(wanted)
             self._attention = wanted
-        if adapter != (self._adapter or ""):
-            adapters.activate(self.module, adapter)
-            self._adapter = adapter
+        if adapter:
+            self.adapters.step.set_whole(self.adapters.slot(adapter))
+        else:
+            self.adapters.step.set_rows(rows)
         return self.module
-
-    def changed(self) -> None:
-        """An adapter came or went, which leaves none of them active."""
-        self._adapter = None

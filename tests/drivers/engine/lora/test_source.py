@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import PROMPT, ask, choice, config_of, finish, greedy, random_module, silent, source_of
 
 from llmos.drivers.contract import DoneEvent, LoadSettings, ModelSource
-from llmos.drivers.engine import adapters
+from llmos.drivers.engine.lora import source as adapters
 from llmos.drivers.engine.engine import Engine
 from llmos.syscalls.errors import BadArgument, BadModel, BadState, Busy, Cancelled, LlmosError, NotFound, NotSupported
 

@@ -1,0 +1,155 @@
+"""Layers that adapters change: the layer itself, and beside it the stacked matrices of its adapters.
+
+Siblings that read the same input (query, key and value; gate and up) share one product with their first matrices, as
+long as they are called with the very same input; each computes its own when it is called with anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layout import AdapterStep
+from .weights import LoraPair
+
+Shrink = Callable[..., Tensor]
+Expand = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One member of a bank: its columns in the common hidden [T, R], and its second matrices [places, N, r]."""
+
+    start: int
+    end: int
+    b: Tensor
+
+
+class Bank:
+    """The matrices of up to `BANK_SLOTS` adapters of one rank, in one stack for each side.
+
+    `pairs` holds, for each place that is taken, the pairs of the members that its adapter changes, as views.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+        self.pairs: dict[int, Mapping[int, LoraPair]] = {}
+        self.parts: dict[int, Part] = {}
+        self.a = torch.empty(0)
+
+    def set(self, place: int, pairs: Mapping[int, LoraPair] | None) -> None:
+        """Fill a place, or empty it, and stack again."""
+        kept = {**self.pairs, place: pairs or {}}
+        filled = {at: kept[at] for at in sorted(kept) if kept[at]}
+        found = {member: pair for each in filled.values() for member, pair in each.items()}
+        members, places, rank = sorted(found), max(filled, default=-1) + 1, self.rank
+        if not members:
+            self.pairs, self.parts, self.a = {}, {}, torch.empty(0)
+            return
+        like = found[members[0]].a
+        self.a = like.new_zeros(places, len(members) * rank, like.shape[1])
+        self.parts = {
+            member: Part(at * rank, (at + 1) * rank, like.new_zeros(places, found[member].b.shape[0], rank))
+            for at, member in enumerate(members)
+        }
+        self.pairs = {
+            at: {member: self._place(at, member, pair) for member, pair in each.items()} for at, each in filled.items()
+        }
+
+    def _place(self, place: int, member: int, pair: LoraPair) -> LoraPair:
+        part, rank = self.parts[member], pair.a.shape[0]
+        a = self.a[place, part.start : part.start + rank]
+        b = part.b[place, :, :rank]
+        return LoraPair(a.copy_(pair.a), b.copy_(pair.b))
+
+    def stacked_bytes(self) -> int:
+        """Bytes of the stacks, with places and ranks that are not used."""
+        return self.a.nbytes + sum(part.b.nbytes for part in self.parts.values())
+
+
+class SharedInput:
+    """The members of a group of siblings, and the products of the last input that not all of them have added."""
+
+    def __init__(self, step: AdapterStep, shrink: Shrink, expand: Expand) -> None:
+        self.step = step
+        self.banks: dict[int, Bank] = {}
+        self.members = 0
+        """How many ask for each input."""
+        self._shrink, self._expand = shrink, expand
+        self._input: Tensor | None = None
+        self._number = self._left = 0
+        self._products: list[tuple[Bank, Any, Tensor]] = []
+
+    def add(self, member: int, x: Tensor, y: Tensor) -> None:
+        """Add what adapters make of x [.., K] to a member's output y [.., N], in place."""
+        flat = y.view(-1, y.shape[-1])
+        for bank, run, hidden in self._hidden(x):
+            part = bank.parts.get(member)
+            if part is not None:
+                self._expand(flat, hidden[:, part.start : part.end], part.b, run)
+
+    def _hidden(self, x: Tensor) -> Sequence[tuple[Bank, Any, Tensor]]:
+        """What the adapters' first matrices make of x, kept until all members have asked."""
+        if x is not self._input or self._number != self.step.number:
+            flat = x.reshape(-1, x.shape[-1])
+            runs = self.step.layout(flat.shape[0]).runs
+            found = ((self.banks[bank], run) for bank, run in runs if bank in self.banks)
+            self._products = [(bank, run, self._shrink(flat, bank.a, run)) for bank, run in found]
+            self._input, self._number, self._left = x, self.step.number, self.members
+        self._left -= 1
+        products = self._products
+        if self._left == 0:
+            self._input, self._products = None, []
+        return products
+
+
+class LoraTarget(nn.Module):
+    """A layer from [.., K] to [.., N] of any kind, with adapters. Whatever else is asked of it is the layer's."""
+
+    def __init__(self, base: nn.Module, shared: SharedInput, member: int) -> None:
+        super().__init__()
+        self.base = base
+        self._shared = shared
+        self._step = shared.step
+        self._member = member
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's answer, and in place what the adapters of the step add to it."""
+        y: Tensor = self.base(x)
+        if self._step.active:
+            self._shared.add(self._member, x, y)
+        return y
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "base":
+                raise
+            return getattr(self.base, name)
+
+
+class MergedTarget(LoraTarget):
+    """A target whose layer is one of several in a product that may be asked for as a whole.
+
+    `widths` are those of all parts of the product, which are the members of the shared input.
+    """
+
+    def __init__(self, base: Any, shared: SharedInput, member: int, widths: Sequence[int]) -> None:
+        super().__init__(base, shared, member)
+        self._widths = widths
+
+    def whole(self, x: Tensor) -> Tensor:
+        """The whole product [.., sum of N] with the adapters of all its parts."""
+        base: Any = self.base
+        y: Tensor = base.whole(x)
+        if self._step.active:
+            start = 0
+            for member, width in enumerate(self._widths):
+                self._shared.add(member, x, y[..., start : start + width])
+                start += width
+        return y
