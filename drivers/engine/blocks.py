@@ -208,7 +208,7 @@ class BlockManager:
         host_pages = [self._host_empty.pop() for _ in kept]
         self._outgoing.extend(zip(kept, host_pages, strict=True))
         self._drop(row.pages)
-        row.pages, row.host_pages, row.published = [], host_pages, 0
+        row.pages, row.host_pages = [], host_pages
         return True
 
     def swap_in(self, row: Row) -> bool:
@@ -262,8 +262,9 @@ class BlockManager:
         page, fresh = row.pages[at], self._allocate()
         source = self._copied.get(page, page)  # a page that is itself a copy of this step is not filled yet
         self._copied[fresh] = source
-        self._hold(source)
-        self._pinned.append(source)
+        for kept in [*row.pages[:at], source]:  # with its beginning, which must not become free before it
+            self._hold(kept)
+            self._pinned.append(kept)
         self._drop([page])
         row.pages[at] = fresh
 

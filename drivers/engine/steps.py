@@ -42,7 +42,7 @@ class Row:
     keys: list[bytes] = field(default_factory=list)
     """Prefix keys of the first full pages of `tokens`, as far as the block manager has needed them."""
     published: int = 0
-    """How many of the first pages are in the prefix cache as this row's own."""
+    """How many of the first pages in `pages` others can find in the prefix cache."""
 
 
 @dataclass(frozen=True)
