@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmos.syscalls.errors import LlmosError, TimedOut, TooLarge
+from llmos.syscalls.errors import BadArgument, LlmosError, TimedOut, TooLarge
 from llmos.syscalls.spec import CallSpec
 from llmos.syscalls.types import Chunk, Event, Reason
-from llmos.syscalls.wire import MessageKind, Progress, Reply, pack
+from llmos.syscalls.wire import MessageKind, Progress, Reply, error_frames, pack
 
 from .handles import Entry
 from .pending import Future, Job, Timer
@@ -75,19 +75,17 @@ class Request:
         body = Reply(value=value, reasons=self.reasons, request=self.id)
         try:
             frame = pack(kind, 0, "", body)[1]
-        except TooLarge as error:
+        except (TooLarge, BadArgument) as error:
             self.fail(error)
             return
         self._finish(kind, frame)
 
     def fail(self, error: LlmosError) -> None:
         """Send an error."""
-        error.request = error.request or self.id
-        wire = error.to_wire()
-        wire["request"] = self.id
-        wire["reasons"] = [*(_plain(reason) for reason in self.reasons), *wire["reasons"]]
+        reasons = [*(_plain(reason) for reason in self.reasons), *error.reasons]
+        mine = type(error)(error.text, reasons=reasons, request=self.id, **error.fields())
         self.kernel.metrics_error(self.spec.name, type(error).__name__)
-        self._finish(MessageKind.ERROR, pack(MessageKind.ERROR, 0, "", wire)[1])
+        self._finish(MessageKind.ERROR, error_frames(0, mine)[1])
 
     def _finish(self, kind: MessageKind, frame: bytes) -> None:
         if self.finished:

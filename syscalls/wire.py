@@ -75,11 +75,13 @@ class Progress(Value):
 def pack(kind: MessageKind, request: int, name: str = "", body: Any = None) -> list[bytes]:
     """Frames of one message. `body` is a Struct or a map of plain types.
 
+    Text that is no valid Unicode (an undecodable file name) makes a call fail; in an answer it travels escaped.
+
     Raises:
         BadArgument: the body holds what cannot travel, such as an integer of more than 64 bits.
         TooLarge: the message exceeds one of `LIMITS`.
     """
-    packed = _packb({} if body is None else body)
+    packed = _packb({} if body is None else body, strict=kind is MessageKind.CALL)
     if len(packed) > LIMITS.message_bytes:
         raise TooLarge(
             f"the message has {len(packed)} bytes, the limit is {LIMITS.message_bytes}: put large data into a buffer",
@@ -152,11 +154,14 @@ def unpack_body(frame: bytes) -> dict[str, Any]:
     return body
 
 
-def _packb(body: Any) -> bytes:
+def _packb(body: Any, *, strict: bool) -> bytes:
     plain: Any = None
     try:
         plain = msgspec.to_builtins(body, builtin_types=(bytes,), str_keys=False)
-        packed: bytes = msgpack.packb(plain)
+        try:
+            packed: bytes = msgpack.packb(plain)
+        except UnicodeEncodeError:
+            packed = msgpack.packb(plain, unicode_errors="strict" if strict else "backslashreplace")
     except RecursionError:
         raise TooLarge("the message contains itself, or is nested too deep to be sent", limit=LIMITS.depth) from None
     except (TypeError, ValueError, OverflowError) as error:

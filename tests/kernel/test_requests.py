@@ -8,7 +8,7 @@ import pytest
 from scripted import Inside, Program
 
 from llmos.kernel.requests import Request, drop_events, merge_chunks
-from llmos.syscalls.errors import NotFound, TimedOut, TooLarge
+from llmos.syscalls.errors import BadArgument, NotFound, TimedOut, TooLarge
 from llmos.syscalls.types import Chunk, Event, TokenLogprob
 
 
@@ -32,6 +32,35 @@ def test_a_request_is_answered_once(kernel: Inside, request_: Request) -> None:
     finish(kernel, request_)
     with pytest.raises(AssertionError, match="answered twice"):
         request_.answer(None)
+
+
+@pytest.mark.parametrize("numbers", [{"path": "h\udcff"}, {"huge": 2**80}])
+def test_whatever_its_reasons_hold_a_request_ends(
+    kernel: Inside, program: Program, request_: Request, numbers: dict[str, Any]
+) -> None:
+    request_.because("c\udcff", "text \udcff" + "x" * 10_000_000, **numbers)
+    shared = NotFound("lost \udcff", reasons=[{"text": "first \udcff"}])
+    kernel.kernel.interrupt(request_, shared)
+    kernel.settle()
+    error = program.wait(request_.receivers[0]).error
+    assert isinstance(error, NotFound) and str(error) == "lost ?"
+    assert [reason["text"][:6] for reason in error.reasons] == ["text ?", "first "]
+    assert len(shared.reasons) == 1, "it may end other requests too"
+
+
+def test_reasons_that_cannot_be_sent_make_an_answer_an_error(
+    kernel: Inside, program: Program, request_: Request
+) -> None:
+    request_.because("c", "x", huge=2**80)
+    finish(kernel, request_)
+    assert isinstance(program.wait(request_.receivers[0]).error, BadArgument)
+
+
+def test_text_that_is_none_is_answered_escaped(kernel: Inside, program: Program, request_: Request) -> None:
+    request_.because("c", "h\udcff")
+    finish(kernel, request_)
+    answer = program.wait(request_.receivers[0])
+    assert answer.error is None and answer.reasons == ["c"]
 
 
 def test_nothing_follows_the_answer(kernel: Inside, program: Program, request_: Request) -> None:

@@ -207,6 +207,14 @@ def test_what_msgpack_has_no_form_for_cannot_be_sent(value: Any) -> None:
     assert raised.value.got
 
 
+@pytest.mark.parametrize("kind", [kind for kind in MessageKind if kind is not MessageKind.CALL])
+def test_what_is_no_text_travels_escaped_in_an_answer(kind: MessageKind) -> None:
+    frames = pack(kind, 1, "", {"a\udcff": ["h\udcff", "ü", b"\xff"]})
+    assert unpack(frames).body == {"a\\udcff": ["h\\udcff", "ü", b"\xff"]}
+    with pytest.raises(BadArgument, match="cannot be sent"):
+        pack(kind, 1, "", {"a": ["h\udcff", 2**64]})
+
+
 def test_the_sender_checks_the_size() -> None:
     pack(MessageKind.CALL, 1, "x", {"a": b"x" * (LIMITS.message_bytes - 100)})
     with pytest.raises(TooLarge, match="buffer") as raised:
