@@ -206,11 +206,12 @@ def from_done(event: contract.DoneEvent, model_version: str) -> Inference:
     Raises:
         TooLarge: embeddings or tensors of more bytes than a message may carry.
     """
+    _check_size(event)
     result: TaskResultValue | None = None
     if event.embeddings is not None:
         result = Embeddings(tensor=_float_rows(event.embeddings), truncated=list(event.truncated))
     elif event.tensors is not None:
-        result = TensorsOut(named={name: _from_tensor(name, view) for name, view in event.tensors.items()})
+        result = TensorsOut(named={name: _from_tensor(view) for name, view in event.tensors.items()})
     elif event.result is not None:
         result = _from_result(event.result)
     choices = [
@@ -285,18 +286,17 @@ def _float_rows(rows: Sequence[Sequence[float]]) -> TensorOut:
         values.extend(row)
     if sys.byteorder == "big":
         values.byteswap()
-    data = values.tobytes()
-    _check_inline("the embeddings have", len(data))
-    return TensorOut(dtype="float32", shape=[len(rows), len(rows[0]) if rows else 0], data=data)
+    return TensorOut(dtype="float32", shape=[len(rows), len(rows[0]) if rows else 0], data=values.tobytes())
 
 
-def _from_tensor(name: str, view: contract.TensorView) -> TensorOut:
-    _check_inline(f"tensor {name} has", view.data.nbytes)
+def _from_tensor(view: contract.TensorView) -> TensorOut:
     return TensorOut(dtype=view.dtype, shape=list(view.shape), data=bytes(view.data))
 
 
-def _check_inline(what: str, size: int) -> None:
-    if size > LIMITS.inline_bytes:
-        raise TooLarge(
-            f"{what} {size} bytes; an answer carries at most {LIMITS.inline_bytes}", limit=LIMITS.inline_bytes, got=size
-        )
+def _check_size(event: contract.DoneEvent) -> None:
+    """A host cannot ask for a shared buffer, so what it answers travels in one message."""
+    rows = sum(len(row) for row in event.embeddings or ())
+    size = 4 * rows + sum(view.data.nbytes for view in (event.tensors or {}).values())
+    if size > LIMITS.message_bytes:
+        text = f"the result has {size} bytes, an answer carries at most {LIMITS.message_bytes}; ask for less at a time"
+        raise TooLarge(text, limit=LIMITS.message_bytes, got=size)

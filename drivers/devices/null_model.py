@@ -14,7 +14,7 @@ from llmos.syscalls.errors import BadArgument, NotSupported
 
 END = 256
 WIDTH = 64
-ECHO_BYTES = 32 << 10
+ECHO_BYTES = 128 << 10
 TASKS = ("text-generation", "feature-extraction")
 TENSOR_TASKS = ("echo", "copy", "touch")
 PAGE = 4096

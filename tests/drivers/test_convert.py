@@ -198,13 +198,19 @@ def test_no_embeddings_are_no_rows() -> None:
     assert isinstance(result, Embeddings) and result.tensor.shape == [0, 0]
 
 
-def test_answers_above_the_inline_limit_are_refused() -> None:
-    view = contract.TensorView("uint8", (LIMITS.inline_bytes + 1,), memoryview(bytes(LIMITS.inline_bytes + 1)))
-    with pytest.raises(TooLarge) as caught:
-        convert.from_done(contract.DoneEvent("r", "t", tensors={"x": view}), "v")
-    assert (caught.value.limit, caught.value.got) == (LIMITS.inline_bytes, LIMITS.inline_bytes + 1)
-    fits = contract.TensorView("uint8", (LIMITS.inline_bytes,), memoryview(bytes(LIMITS.inline_bytes)))
-    assert isinstance(convert.from_done(contract.DoneEvent("r", "t", tensors={"x": fits}), "v").result, TensorsOut)
+def test_answers_above_the_limit_of_a_message_are_refused() -> None:
+    half = LIMITS.message_bytes // 2
+    fits = contract.TensorView("uint8", (half,), memoryview(bytes(half)))
+    one_more = contract.TensorView("uint8", (half + 1,), memoryview(bytes(half + 1)))
+    for event in (
+        contract.DoneEvent("r", "t", tensors={"x": fits, "y": one_more}),
+        contract.DoneEvent("r", "t", embeddings=[[0.5] * (LIMITS.message_bytes // 8 + 1)] * 2),
+    ):
+        with pytest.raises(TooLarge, match="ask for less at a time") as caught:
+            convert.from_done(event, "v")
+        assert caught.value.limit == LIMITS.message_bytes < caught.value.got
+    whole = contract.DoneEvent("r", "t", tensors={"x": fits, "y": fits})
+    assert isinstance(convert.from_done(whole, "v").result, TensorsOut)
 
 
 def test_a_result_keeps_everything_on_the_wire() -> None:

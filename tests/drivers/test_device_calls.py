@@ -372,9 +372,14 @@ def test_an_answer_that_cannot_be_sent_is_a_fault(host_of: Any, package: Any) ->
 
 
 def test_an_answer_too_large_for_a_message_is_an_error(host_of: Any, package: Any) -> None:
-    twist = "events = [DoneEvent(e.request, 'x', embeddings=[[0.5] * 20000]) for e in events]"
+    width = "20_000 if e.request == 'r' else 2_097_100 if e.request == 'tight' else 3_000_000"
+    twist = f"events = [DoneEvent(e.request, 'x', embeddings=[[0.5] * ({width})]) for e in events]"
     kernel = host_of("late0", package("late0", LATE.format(twist=twist)).environ)
     kernel.start()
     kernel.load()
-    error = kernel.answer(kernel.submit("x", sampling={"max_tokens": 0})).body
-    assert (error["name"], error["fields"]["got"]) == ("TooLarge", 80000)
+    answer = kernel.answer(kernel.submit("x", "r", sampling={"max_tokens": 0}))
+    assert len(answer.body["value"]["result"]["tensor"]["data"]) == 80_000
+    for request in ("tight", "large"):
+        error = kernel.answer(kernel.submit("x", request, sampling={"max_tokens": 0})).body
+        assert error["name"] == "TooLarge" and error["fields"]["limit"] == 8 << 20
+    assert error["fields"]["got"] == 12_000_000

@@ -10,7 +10,7 @@ import pytest
 from system.model_folder import write_model
 
 from llmos.syscalls.errors import BadArgument, BadHandle, Exists, LlmosError, NotFound, NotSupported, TimedOut
-from llmos.syscalls.types import Sampling, Text
+from llmos.syscalls.types import Sampling, Tensor, Tensors, Text
 from llmos.userland import async_objects, objects
 
 NAMES = ("Mount", "Lease", "Buffer", "File", "Task", "Context", "Model", "System")
@@ -49,6 +49,14 @@ def test_inputs_are_plain_python(face: Any) -> None:
             model.infer("hi", max_token=3)
         with pytest.raises(BadArgument, match="max_tokens"):
             model.infer("hi", max_tokens=-1)
+
+
+def test_tensors_larger_than_what_goes_into_a_call_come_back(face: Any) -> None:
+    content = bytes(range(256)) * 512
+    with face.load_model("/models/null", device="null0") as model:
+        named = {name: Tensor(dtype="uint8", shape=[len(content)], data=content) for name in "ab"}
+        result = model.infer(Tensors(named=named)).result
+        assert [bytes(result.named[name].data) == content for name in "ab"] == [True, True]
 
 
 def test_embeddings_come_as_tensors(face: Any) -> None:

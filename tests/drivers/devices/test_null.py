@@ -323,13 +323,13 @@ def test_a_long_text_is_embedded_only_when_it_may_be_cut() -> None:
 
 def test_small_tensors_come_back_and_large_ones_as_a_sum() -> None:
     small = TensorView("float32", (1,), memoryview(b"1234"))
-    large = TensorView("uint8", (40_000,), memoryview(bytes(40_000)))
+    large = TensorView("uint8", (300_000,), memoryview(bytes(300_000)))
     out = done(loaded(), Prompt(tensors={"s": small, "l": large})).tensors
     assert out is not None and out["s"] is small and "l" not in out
-    assert bytes(out["l.crc32"].data) == zlib.crc32(bytes(40_000)).to_bytes(8, "little")
+    assert bytes(out["l.crc32"].data) == zlib.crc32(bytes(300_000)).to_bytes(8, "little")
     copied = done(loaded(), Prompt(tensors={"l": large}), task="copy").tensors
     assert copied is not None and list(copied) == ["l.bytes"]
-    assert bytes(copied["l.bytes"].data) == (40_000).to_bytes(8, "little")
+    assert bytes(copied["l.bytes"].data) == (300_000).to_bytes(8, "little")
 
 
 def test_a_touch_reads_one_byte_of_each_page() -> None:
