@@ -1,17 +1,23 @@
-"""Tiny models of many kinds with random weights, the tokenizers and processors they need, and runners that serve them."""
+"""Tiny models of many kinds with random weights, what stands before them, and runners that serve them."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL.Image
+import soundfile
 import torch
 import transformers
 from tiny_models import TEXTS, VOCABULARY, finish, silent, source_of
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from llmos.drivers.contract import DoneEvent, EmbedSettings, FailedEvent, LoadSettings, Part, Prompt, Request
+from llmos.drivers.contract import (
+    DoneEvent, EmbedSettings, FailedEvent, LoadSettings, MediaPart, Part, Prompt, Request,
+)  # fmt: skip
 from llmos.drivers.engine import loader
 from llmos.drivers.engine.batching import LIMITS, BatchLimits
 from llmos.drivers.engine.forward import ForwardRunner
@@ -28,6 +34,9 @@ SENTENCES = (
     "naïve café; wörld", "brown text and lazy tokens return over the fox", "x + 1", "def the dog",
 )  # fmt: skip
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+LAYERS: Mapping[str, Any] = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64,
+}  # fmt: skip
 SIZE: Mapping[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "intermediate_size": 64, "max_position_embeddings": 160, "pad_token_id": 0,
@@ -153,3 +162,35 @@ def answer(runner: Any, given: Any, task: str, **options: Any) -> DoneEvent:
 def together_and_alone(runner: Any, requests: Sequence[Request]) -> tuple[list[DoneEvent], list[DoneEvent]]:
     """The results of requests in shared batches, and of each by itself."""
     return answers(runner, requests), [answers(runner, [request])[0] for request in requests]
+
+
+def pictures(count: int = 6, side: int = 24) -> list[Any]:
+    """Pictures of pillow that differ in colour, shape and size."""
+    made = []
+    for number in range(count):
+        width, height = side + 5 * number, side + 3 * (count - number)
+        x, y = np.meshgrid(np.arange(width), np.arange(height))
+        planes = [(x * (number + 1) * 7) % 256, (y * (count - number) * 5) % 256, ((x + y) * number * 3) % 256]
+        made.append(PIL.Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8)))
+    return made
+
+
+def image_part(picture: Any, kind: str = "PNG") -> MediaPart:
+    stream = io.BytesIO()
+    picture.save(stream, kind)
+    return MediaPart("image", memoryview(stream.getvalue()))
+
+
+def sounds(count: int = 6, rate: int = 16_000) -> list[Any]:
+    """Samples that differ in pitch and length."""
+    return [
+        (0.4 * np.sin(2 * np.pi * (200 + 170 * number) * np.arange(int(rate * (0.1 + 0.03 * number))) / rate)
+         + 0.05 * np.random.default_rng(number).standard_normal(int(rate * (0.1 + 0.03 * number)))).astype(np.float32)
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def sound_part(samples: Any, rate: int = 16_000) -> MediaPart:
+    stream = io.BytesIO()
+    soundfile.write(stream, samples, rate, format="WAV", subtype="FLOAT")
+    return MediaPart("audio", memoryview(stream.getvalue()))

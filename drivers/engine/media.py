@@ -129,3 +129,8 @@ def _module(name: str, package: str) -> Any:
 def kinds_of(parts: Sequence[object]) -> str:
     """The types of parts, for messages."""
     return ", ".join(getattr(part, "kind", "text" if isinstance(part, str) else "table") for part in parts) or "nothing"
+
+
+def grey(side: int = 64) -> Any:
+    """A picture of one colour, to try a model with."""
+    return _module("PIL.Image", "pillow").new("RGB", (side, side), (127, 127, 127))

@@ -19,11 +19,13 @@ class Line:
     """One line of a batch: tensors without the dimension of the batch.
 
     `length` is what padding may extend, and a measure of the work. Only lines with an equal `shape` share a batch.
+    `along` are lines that belong to this one, such as the captions that a picture is compared with.
     """
 
     inputs: Mapping[str, Tensor]
     length: int
     shape: Hashable = None
+    along: Sequence[Line] = ()
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from .. import kinds
 from ..loader import Bundle
 from .base import ForwardTask
 from .embeddings import Embeddings
+from .images import ImageClassification, ImageEmbeddings, PictureFront, ZeroShotImageClassification
 from .masks import FillMask
 from .sequences import Reranking, TextClassification, ZeroShotClassification
 from .spans import QuestionAnswering, TokenClassification
@@ -17,6 +18,13 @@ from .text import TextFront
 
 def offered(bundle: Bundle, ops: OpTable) -> Sequence[ForwardTask]:
     """The tasks of a model, its own one first. Raises what the model raises when it is tried."""
+    reads = bundle.about.kind.reads
+    if reads in (kinds.IMAGES, kinds.BOTH):
+        return _on_pictures(bundle)
+    return _on_text(bundle, ops)
+
+
+def _on_text(bundle: Bundle, ops: OpTable) -> Sequence[ForwardTask]:
     kind, config = bundle.about.kind, bundle.module.config
     front = TextFront(bundle)
     front.settle(bundle.module)
@@ -32,3 +40,14 @@ def offered(bundle: Bundle, ops: OpTable) -> Sequence[ForwardTask]:
     if kind is kinds.MASKED and front.tokenizer.mask_token_id is not None:
         return [FillMask(front), Embeddings(front, ops)]
     return [Embeddings(front, ops)]
+
+
+def _on_pictures(bundle: Bundle) -> Sequence[ForwardTask]:
+    front = PictureFront(bundle)
+    if bundle.about.kind is kinds.DUAL:
+        both = ZeroShotImageClassification(front, TextFront(bundle))
+        both.settle(bundle.module)
+        return [both]
+    task = ImageClassification(front) if bundle.about.kind is kinds.IMAGE else ImageEmbeddings(front)
+    task.run(bundle.module, [front.trial()])
+    return [task]

@@ -183,7 +183,7 @@ class TextFront:
             return False
         per_token = all(len(single) == line.length for single, line in zip(alone, pair, strict=True))
         cut = [row[: line.length] if per_token else row for row, line in zip(together, pair, strict=True)]
-        return all(_close(row, single) for row, single in zip(cut, alone, strict=True))
+        return all(close(row, single) for row, single in zip(cut, alone, strict=True))
 
     def _limit(self, most: int | None, pair: bool) -> int:
         special = self.tokenizer.num_special_tokens_to_add(pair=pair)
@@ -200,7 +200,8 @@ class TextFront:
             raise BadArgument("the input has no tokens", name="input", got="no tokens", want="at least one token")
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
+def close(one: Tensor, other: Tensor) -> bool:
+    """Whether two answers of a model to the same are the same but for rounding."""
     scale = float(other.abs().max())
     return bool((one - other).abs().max() <= TOLERANCE[other.dtype] * max(scale, 1e-6))
 

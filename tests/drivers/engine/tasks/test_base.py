@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from tiny_kinds import answers, ask
 
@@ -16,7 +18,7 @@ class Sums:
     """A task of a few lines: the sum of each word's bytes by a module that adds."""
 
     name = "sum"
-    options: dict[str, str] = {}
+    options: ClassVar[dict[str, str]] = {}
     batch_tokens = 100
 
     def prepare(self, request: Request) -> Job:

@@ -101,7 +101,7 @@ def test_a_chat_is_embedded_through_its_template(tmp_path: Path) -> None:
     [
         ("fox", {"pooling": "max"}, "pooling"), ("fox", {"normalize": 1}, "normalize"),
         ("fox", {"max_tokens": 0}, "max_tokens"), ([], {}, "input"), (Prompt(tensors={}), {}, "input"),
-        (list(PROMPT)[:1] + [999], {}, "input"),
+        ([PROMPT[0], 999], {}, "input"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused(runner: ForwardRunner, given: Any, options: dict[str, Any], name: str) -> None:

@@ -25,7 +25,8 @@ def emotions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def nli(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return text_model(tmp_path_factory.mktemp("m"), "BertForSequenceClassification", varied=True, scale=16.0, **labels(*NLI))
+    folder = tmp_path_factory.mktemp("m")
+    return text_model(folder, "BertForSequenceClassification", varied=True, scale=16.0, **labels(*NLI))
 
 
 @pytest.fixture(scope="module")
@@ -164,10 +165,9 @@ def test_documents_are_scored_as_the_model_scores_pairs(ranker: Path) -> None:
     module = transformers.AutoModelForSequenceClassification.from_pretrained(ranker)
     tokenizer = transformers.AutoTokenizer.from_pretrained(ranker)
     query, *documents = SENTENCES
-    expected = []
     with torch.inference_mode():
-        for document in documents:
-            expected.append(float(module(**tokenizer(query, document, return_tensors="pt")).logits[0, 0]))
+        pairs = [tokenizer(query, document, return_tensors="pt") for document in documents]
+        expected = [float(module(**pair).logits[0, 0]) for pair in pairs]
     event = answer(runner_of(ranker), [query, *documents], "rerank", function="none")
     assert isinstance(event.result, ScoresResult)
     assert event.result.scores == pytest.approx(expected, abs=1e-5)

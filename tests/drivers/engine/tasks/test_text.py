@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def test_windows_share_their_stride_and_cover_the_text(front: TextFront) -> None
     text = "the quick brown fox jumps over the lazy dog " * 10
     windows = front.windows((text,), 32, 8, "longest_first")
     assert all(len(window.ids) <= 32 for window in windows)
-    for one, other in zip(windows, windows[1:], strict=False):
+    for one, other in pairwise(windows):
         assert list(one.ids[-9:-1]) == list(other.ids[1:9])
     assert windows[0].offsets[1][0] == 0 and windows[-1].offsets[-2][1] == len(text.rstrip())
     default = front.windows((text,), 32, None, "longest_first")
