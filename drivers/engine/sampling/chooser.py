@@ -90,9 +90,10 @@ class Chooser:
             scores.masked_fill_(~self.constraint.mask(scores.shape[-1]).to(scores.device), -torch.inf)
         if self._penalties is not None:
             self._penalties.apply(scores)
-        for token, bias in self.params.logit_bias.items():
-            if token < scores.shape[-1]:
-                scores[token] += bias
+        if self.params.logit_bias:
+            biases = {token: bias for token, bias in self.params.logit_bias.items() if token < scores.shape[-1]}
+            tokens = torch.tensor(list(biases), dtype=torch.long, device=scores.device)
+            scores[tokens] += torch.tensor(list(biases.values()), dtype=scores.dtype, device=scores.device)
 
     def accept(self, token: int) -> None:
         """The token is part of the answer."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...contract import TokenLogprob
 from ..detokenizer import Vocabulary
+from .distribution import best
 
 TILE = 1 << 20
 """Scores looked at together: few enough to stay in a cache; there is never a float32 copy of a step's logits."""
@@ -20,10 +21,10 @@ class Scored:
 
     def __init__(self, scores: Tensor, count: int) -> None:
         normal = scores.logsumexp(dim=-1)
-        best = torch.topk(scores, min(count, scores.shape[-1]), dim=-1)
+        ranked = [best(row, min(count, scores.shape[-1])) for row in scores]
         self._normal: list[float] = normal.tolist()
-        self._tokens: list[list[int]] = best.indices.tolist()
-        self._values: list[list[float]] = (best.values - normal.unsqueeze(-1)).tolist()
+        self._tokens: list[list[int]] = [tokens.tolist() for _, tokens in ranked]
+        self._values = [(values - one).tolist() for (values, _), one in zip(ranked, normal, strict=True)]
 
     def of(self, row: int, logit: float) -> float:
         """The log probability of a token of this logit."""

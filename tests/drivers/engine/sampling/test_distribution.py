@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmos.drivers.contract import SamplingParams
-from llmos.drivers.engine.sampling.distribution import BLOCK, invert, peaks, scores_of, to_weights
+from llmos.drivers.engine.sampling.distribution import BLOCK, best, invert, nucleus, peaks, scores_of, to_weights
 from llmos.drivers.engine.sampling.philox import uniform
 from llmos.drivers.ops.reference import filter_logits
 
@@ -70,6 +70,24 @@ def test_weights_equal_the_reference(
 def test_top_p_looks_further_when_the_first_tokens_do_not_reach_it() -> None:
     flat = torch.linspace(0.0, 1e-3, 4000).unsqueeze(0)
     assert abs(int((weights_of(flat, temperature=1.0, top_p=0.5) > 0).sum()) - 2000) <= 2
+
+
+@given(st.integers(0, 2**31), st.integers(1, 150), st.sampled_from([40 * BLOCK, 300 * BLOCK, 7 * BLOCK + 1]))
+def test_the_best_are_those_of_topk(seed: int, count: int, size: int) -> None:
+    scores = random(size, seed)[0].mul(20).round()
+    values, tokens = best(scores, count)
+    assert torch.equal(values, torch.topk(scores, count).values)
+    assert torch.equal(scores[tokens], values) and len(set(tokens.tolist())) == count
+
+
+@given(st.integers(0, 2**31), st.floats(0.001, 0.9999), st.floats(0.0, 3.0), st.sampled_from([3, BLOCK, 20 * BLOCK]))
+def test_a_nucleus_is_the_smallest_set_that_reaches_its_share(seed: int, top_p: float, heat: float, size: int) -> None:
+    probabilities = torch.softmax(random(size, seed)[0] * heat, dim=-1)
+    above = nucleus(probabilities, top_p)
+    kept, ranked = probabilities[probabilities > above].double(), probabilities.sort(descending=True).values.double()
+    assert float(kept.sum()) >= top_p - 1e-6
+    assert float(kept.sum() - kept.min()) < top_p + 1e-6 or bool((kept == kept.min()).sum() > 1)
+    assert torch.equal(kept.sort(descending=True).values, ranked[: len(kept)])
 
 
 def test_equal_scores_stay_or_go_together() -> None:
