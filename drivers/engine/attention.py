@@ -172,11 +172,12 @@ def attach_all(modules: Sequence[Any], layers: Sequence[Layer]) -> None:
 
 
 def attach(module: Any, layer: Layer | Repeated | Recorder | None) -> None:
-    """Give one attention module its pages, or take them away."""
+    """Give one attention module its pages, or take them away; one that stands for another passes them on."""
+    holder = module.__dict__.get("inner", module)
     if layer is None:
-        module.__dict__.pop(ATTRIBUTE, None)
+        holder.__dict__.pop(ATTRIBUTE, None)
     else:
-        module.__dict__[ATTRIBUTE] = layer
+        holder.__dict__[ATTRIBUTE] = layer
 
 
 def record(module: torch.nn.Module, forward: Callable[[], Any]) -> Recorder:

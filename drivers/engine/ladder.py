@@ -109,8 +109,9 @@ def _highest(shared: SharedModule, trial: Trial | None, ops: OpTable, kind: Kind
     if trial is None:
         return Rung(*others.rung(kind))
     try:
-        layers = paged_layers(shared.use(attention=attention.NAME))
-        trial.fit_pages(layers, ops)
+        module = shared.use(attention=attention.NAME)
+        layers = paged_layers(module)
+        trial.fit_pages(module, layers, ops)
     except Refused as error:
         why = str(error)
     else:

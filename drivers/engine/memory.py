@@ -40,10 +40,13 @@ def tensors_of(module: torch.nn.Module) -> Iterator[torch.Tensor]:
 
 def live_bytes(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of the storages behind tensors; a storage that several share is counted once."""
-    storages = {}
+    storages: dict[int, int] = {}
     for tensor in tensors:
-        storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
+        if tensor.is_mkldnn:
+            storages[id(tensor)] = int(torch.ops.mkldnn._nbytes(tensor))
+        else:
+            storage = tensor.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 

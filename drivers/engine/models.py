@@ -18,6 +18,7 @@ from .lora.weights import LoraWeights
 from .memory import free_bytes, live_bytes, tensors_of
 from .runner import Runner
 from .shared import SharedModule
+from .surgery.operate import operate
 from .verify import Trial
 
 TOKEN_TASKS = ("tokenize", "detokenize")
@@ -142,14 +143,25 @@ def reside(entry: Entry, ops: OpTable, prefill_tokens: int, progress: ProgressSi
     if needed > free:
         said = f"{entry.source.path} needs {needed} bytes for its weights, {free} are free; unload or close something"
         raise NoDeviceMemory(said, needed=needed, free=free)
-    bundle = loader.load(entry.source, entry.settings, progress)
+    bundle, trial = _operated(loader.load(entry.source, entry.settings, progress), ops)
+    if trial is not None and not trial.unchanged():
+        bundle = loader.load(entry.source, entry.settings, progress)
+        trial = Trial(bundle)
     shared = SharedModule(bundle.module)
     vocabulary = None if bundle.tokenizer is None else Vocabulary(bundle.tokenizer)
-    trial = Trial(bundle, shared) if bundle.about.causal else None
     held = live_bytes(tensors_of(bundle.module))
     rung = ladder.choose(bundle, shared, trial, ops, entry.settings.rung, entry.source.path)
     runners = ladder.runners(rung, bundle, shared, vocabulary, ops, prefill_tokens, entry.footprint.parameters)
     return Resident(bundle, shared, vocabulary, runners, rung.name, rung.reasons, held)
+
+
+def _operated(bundle: Bundle, ops: OpTable) -> tuple[Bundle, Trial | None]:
+    """A causal model with faster modules, and what it answered without them; others as they are."""
+    if not bundle.about.causal:
+        return bundle, None
+    trial = Trial(bundle)
+    operate(bundle.module, ops)
+    return bundle, trial
 
 
 def collect() -> None:

@@ -7,15 +7,16 @@ whatever its kind.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..ops.table import OpTable
-from .attention import NAME, Recorder, Refused
+from .attention import Recorder, Refused
 from .loader import FAILURES, Bundle
 from .paged import PagedModel
 from .pages import PagePool
-from .shared import SharedModule
 from .steps import PAGE_TOKENS, Row, RowStep, StepPlan
 from .surgery.attention import fuse_attention, unfuse_attention
 
@@ -31,20 +32,19 @@ HALF_AGREES = 0.6
 class Trial:
     """Two rows of tokens and the logits [2, T, V] that the untouched model has for them."""
 
-    def __init__(self, bundle: Bundle, shared: SharedModule) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         generator = torch.Generator().manual_seed(0)
         self._tokens = torch.randint(bundle.vocabulary, (2, min(TOKENS, bundle.about.context)), generator=generator)
         self._dtype = bundle.about.dtype
-        self._shared = shared
+        self._module = bundle.module
         self._expected = self._plain()
 
     def unchanged(self) -> bool:
         """Whether the model, run plainly, still answers so."""
         return self._distance(self._plain()) is None
 
-    def fit_pages(self, layers: Recorder, ops: OpTable) -> None:
-        """Fuse its attention and run it on pages. Raises Refused when that fails or the answers differ."""
-        module = self._shared.use(attention=NAME)
+    def fit_pages(self, module: Any, layers: Recorder, ops: OpTable) -> None:
+        """Fuse its attention and run it on pages, to which it is set. Raises Refused when it fails or differs."""
         model = PagedModel(module, layers, PagePool(layers.shapes, 2 * ROW_PAGES, self._dtype), ops)
         try:
             fused = fuse_attention(module, layers.modules, layers.meanings, ops, lambda: self._paged(model))
@@ -61,9 +61,9 @@ class Trial:
             raise Refused(f"its logits differ on pages by up to {why} of their range")
 
     def _plain(self) -> Tensor:
-        module = self._shared.use()
         with torch.inference_mode():
-            return torch.cat([module(input_ids=row[None], use_cache=False).logits for row in self._tokens]).float()
+            answers = [self._module(input_ids=row[None], use_cache=False).logits for row in self._tokens]
+        return torch.cat(answers).float()
 
     def _paged(self, model: PagedModel) -> Tensor:
         """The second row starts while the first is half through, the last tokens go one by one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ class PackedLinear(nn.Module, ABC):
     """
 
     packed: Tensor
+    quick_rows: ClassVar[bool] = True
+    """Whether `rows` costs no more than the rows."""
 
     def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
         """Raises BadArgument when the weights cannot be merged."""
@@ -113,6 +115,8 @@ class PlainLinear(PackedLinear):
 
 class OneDnnLinear(PackedLinear):
     """Weights in the order that oneDNN chooses for this processor; single rows cost an unpacking of all."""
+
+    quick_rows: ClassVar[bool] = False
 
     def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
         super().__init__(weights, bias)

@@ -33,11 +33,14 @@ class Seen:
 
 
 class FusedAttention(nn.Module):
-    """Stands for `inner`, whose layers and pages it uses."""
+    """Stands for `inner`, whose children it shares: they go by the names they had, and are replaced in both at once."""
+
+    inner: Any
 
     def __init__(self, inner: nn.Module, meaning: Meaning, rope_write: Callable[..., None]) -> None:
         super().__init__()
-        self.inner: Any = inner
+        self.__dict__["_modules"] = inner._modules
+        self.__dict__["inner"] = inner
         self._meaning = meaning
         self._rope_write = rope_write
 
@@ -47,15 +50,13 @@ class FusedAttention(nn.Module):
     ) -> tuple[Tensor, None]:  # fmt: skip
         """hidden_states [1, T, H] to ([1, T, H], None), as the library's decoder layers expect."""
         inner = self.inner
-        layer = inner.__dict__.get(ATTRIBUTE)
-        merged = inner.q_proj
-        if type(layer) is not Layer or position_embeddings is None or type(merged) is not MergedLinear:
+        layer, merged = inner.__dict__.get(ATTRIBUTE), inner.q_proj
+        step = layer.step.tensors if type(layer) is Layer else None
+        if step is None or position_embeddings is None or not hasattr(merged, "whole"):
             answer: tuple[Tensor, None] = inner(hidden_states, position_embeddings, *rest, **options)
             return answer
         q, k, v = self._heads(merged.whole(hidden_states)[0], layer)
         cos, sin = position_embeddings
-        step = layer.step.tensors
-        assert step is not None
         self._rope_write(q, k, cos[0], sin[0], v, layer.keys, layer.values, step.slots)
         attended = layer.attend_to(q, self._meaning)
         return inner.o_proj(attended.flatten(1)[None]), None
@@ -102,7 +103,7 @@ def fuse_attention(
             hook.remove()
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if id(child) in candidates and not isinstance(parent, FusedAttention):
+            if id(child) in candidates:
                 setattr(parent, name, candidates[id(child)])
     return len(candidates)
 

@@ -1,17 +1,21 @@
-"""Linear layers that read the same input, computed as one product.
+"""Linear layers on packed weights; those that read the same input are computed as one product.
 
-The first of them, the lead, computes all and hands out slices; a follower that is called with the very same input
-takes its slice, and computes its own part when it is called with anything else. So the result is right however the
-model's code calls them, and no code of the library is touched.
+The first of several siblings, the lead, computes all and hands out slices; a follower that is called with the very same
+input takes its slice, and computes its own part when it is called with anything else. So the result is right however
+the model's code calls them, and no code of the library is touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from ...ops.linear import PackedLinear
+
+Make = Callable[[Sequence[Tensor], Tensor | None], PackedLinear]
+"""The op `linear` for one device and dtype."""
 
 GROUPS: Sequence[tuple[str, ...]] = (
     ("q_proj", "k_proj", "v_proj"),
@@ -23,52 +27,49 @@ GROUPS: Sequence[tuple[str, ...]] = (
 
 
 class Product:
-    """The merged weight [sum of N, K], and the outputs of the last input that not all have taken."""
+    """What several linear layers compute together, and the outputs of the last input that not all have taken."""
 
-    def __init__(self, parts: Sequence[nn.Linear]) -> None:
-        self.sizes = [part.out_features for part in parts]
-        self.weight = torch.cat([part.weight.detach() for part in parts])
-        self.bias = None if parts[0].bias is None else torch.cat([part.bias.detach() for part in parts])
+    def __init__(self, packed: PackedLinear) -> None:
+        self.packed = packed
         self._input: Tensor | None = None
         self._outputs: list[Tensor | None] = []
 
     def lead(self, x: Tensor) -> Tensor:
         """The first part of the product, the others wait for their layers."""
-        outputs = torch.split(F.linear(x, self.weight, self.bias), self.sizes, dim=-1)
+        outputs = self._split(x)
         self._input, self._outputs = x, [None, *outputs[1:]]
-        first: Tensor = outputs[0]
-        return first
+        return outputs[0]
 
     def follow(self, number: int, x: Tensor) -> Tensor:
         """The part of a follower."""
         waiting = self._outputs[number] if x is self._input else None
         if waiting is None:
-            weight, bias = self.part(number)
-            return F.linear(x, weight, bias)
+            return self._split(x)[number]
         self._outputs[number] = None
         if not any(output is not None for output in self._outputs):
             self._input = None
         return waiting
 
-    def part(self, number: int) -> tuple[Tensor, Tensor | None]:
-        """Weight and bias of one layer, as views."""
-        start = sum(self.sizes[:number])
-        end = start + self.sizes[number]
-        return self.weight[start:end], None if self.bias is None else self.bias[start:end]
+    def _split(self, x: Tensor) -> list[Tensor]:
+        return list(torch.split(self.packed(x), list(self.packed.sizes), dim=-1))
 
 
 class MergedLinear(nn.Module):
-    """One of several linear layers in a `Product`; the one with number 0 leads."""
+    """One of several linear layers in a `Product`; the one with number 0 leads, and is the module that holds it."""
 
-    def __init__(self, product: Product, number: int, in_features: int) -> None:
+    def __init__(self, product: Product, number: int) -> None:
         super().__init__()
-        weight, bias = product.part(number)
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
-        self.in_features = in_features
-        self.out_features = product.sizes[number]
+        self.in_features = product.packed.in_features
+        self.out_features = product.packed.sizes[number]
+        self.packed = product.packed if number == 0 else None
         self._product = product
         self._number = number
+
+    @property
+    def weight(self) -> Tensor:
+        """A copy [N, K] of this layer's weights, for code that looks at them."""
+        weights: Tensor = torch.split(self._product.packed.unpack(), list(self._product.packed.sizes))[self._number]
+        return weights
 
     def forward(self, x: Tensor) -> Tensor:
         """x [.., K] to [.., N]."""
@@ -76,30 +77,89 @@ class MergedLinear(nn.Module):
 
     def whole(self, x: Tensor) -> Tensor:
         """The whole product [.., sum of N] at once."""
-        return F.linear(x, self._product.weight, self._product.bias)
+        answer: Tensor = self._product.packed(x)
+        return answer
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, number={self._number}"
 
 
-def merge(parent: nn.Module) -> bool:
-    """Merge the children of a module that are named and shaped as such siblings are; says whether any was."""
-    merged = False
+class SingleLinear(nn.Module):
+    """A linear layer on packed weights."""
+
+    def __init__(self, packed: PackedLinear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = packed.in_features, packed.out_features
+        self.packed = packed
+
+    @property
+    def weight(self) -> Tensor:
+        """A copy [N, K] of the weights, for code that looks at them."""
+        return self.packed.unpack()
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.packed.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [.., K] to [.., N]."""
+        answer: Tensor = self.packed(x)
+        return answer
+
+
+class PackedEmbedding(nn.Module):
+    """An embedding whose weights are those of the packed output layer that it is tied to, times a scale if it has one.
+
+    The scale is Gemma's: rounded to the dtype of the weights.
+    """
+
+    def __init__(self, packed: PackedLinear, original: nn.Embedding) -> None:
+        super().__init__()
+        self.packed = packed
+        self.num_embeddings, self.embedding_dim = original.num_embeddings, original.embedding_dim
+        self.padding_idx = original.padding_idx
+        scale = getattr(original, "embed_scale", None)
+        self.scale: Tensor | None
+        self.register_buffer("scale", None if scale is None else torch.as_tensor(scale).to(packed.dtype), False)
+
+    @property
+    def weight(self) -> Tensor:
+        """A copy [V, H] of the weights, for code that looks at them."""
+        return self.packed.unpack()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids [..] to [.., H]."""
+        rows = self.packed.rows(ids)
+        return rows if self.scale is None else rows * self.scale
+
+
+def merge(parent: nn.Module, make: Make) -> int:
+    """Merge the children of a module that are named and shaped as such siblings are; returns how many products."""
+    merged = 0
     for names in GROUPS:
-        parts = [getattr(parent, name, None) for name in names]
-        if not _alike(parts):
+        found = [getattr(parent, name, None) for name in names]
+        linears = [part for part in found if isinstance(part, nn.Linear)]
+        if len(linears) < len(names) or not _alike(linears):
             continue
-        linears = [part for part in parts if isinstance(part, nn.Linear)]
-        product = Product(linears)
-        for number, (name, part) in enumerate(zip(names, linears, strict=True)):
-            setattr(parent, name, MergedLinear(product, number, part.in_features))
-        merged = True
+        biases: list[Tensor] = [part.bias for part in linears if part.bias is not None]
+        product = Product(make([part.weight for part in linears], torch.cat(biases) if biases else None))
+        for number, name in enumerate(names):
+            setattr(parent, name, MergedLinear(product, number))
+        merged += 1
     return merged
 
 
-def _alike(parts: Sequence[nn.Module | None]) -> bool:
+def pack(parent: nn.Module, make: Make, but: Collection[int] = ()) -> int:
+    """Pack the plain linear layers among the children of a module, `but` those of these ids; returns how many."""
+    packed = 0
+    for name, child in list(parent.named_children()):
+        if type(child) is nn.Linear and id(child) not in but:
+            setattr(parent, name, SingleLinear(make([child.weight], child.bias)))
+            packed += 1
+    return packed
+
+
+def _alike(linears: Sequence[nn.Linear]) -> bool:
     """Plain linear layers of the same input width and dtype, all with a bias or none."""
-    if not all(type(part) is nn.Linear for part in parts):
-        return False
-    kinds = {(part.in_features, part.weight.dtype, part.bias is None) for part in parts if isinstance(part, nn.Linear)}
-    return len(kinds) == 1
+    kinds = {(type(part), part.in_features, part.weight.dtype, part.bias is None) for part in linears}
+    return len(kinds) == 1 and type(linears[0]) is nn.Linear

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
-from ...ops.table import OpTable
-from .merged import merge
+from ...ops.table import OpTable, Spec
+from .merged import Make, PackedEmbedding, SingleLinear, merge, pack
 from .units import fused_norm, fused_unit
+
+
+TRIAL_IDS = 8
 
 
 @dataclass
@@ -17,17 +21,25 @@ class Report:
     """How many modules were replaced."""
 
     merged: int = 0
+    packed: int = 0
     norms: int = 0
     units: int = 0
 
 
 def operate(model: nn.Module, ops: OpTable) -> Report:
-    """Replace what can be replaced, in place; weights are moved, never kept twice."""
+    """Replace what can be replaced, in place; weights are moved, one module after the other, never kept twice."""
     report = Report()
     first = next(iter(model.parameters()))
-    spec = {"device": first.device.type, "dtype": str(first.dtype).removeprefix("torch.")}
+    spec: Spec = {"device": first.device.type, "dtype": str(first.dtype).removeprefix("torch.")}
+    make: Make = ops.choose("linear", spec).implementation.call
+    tied = _tied(model)
     for module in list(model.modules()):
-        report.merged += merge(module)
+        report.merged += merge(module, make)
+    for linear, embeddings in tied.items():
+        report.packed += _pack_tied(model, linear, embeddings, make)
+    heads = {id(model.get_submodule(name)) for name in tied}
+    for module in list(model.modules()):
+        report.packed += pack(module, make, heads)
     makers: tuple[tuple[str, Callable[..., nn.Module | None]], ...] = (("norms", fused_norm), ("units", fused_unit))
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
@@ -38,3 +50,36 @@ def operate(model: nn.Module, ops: OpTable) -> Report:
                     setattr(report, count, getattr(report, count) + 1)
                     break
     return report
+
+
+def _tied(model: nn.Module) -> dict[str, list[str]]:
+    """Plain linear layers to the embeddings that have the same weights, all by their names."""
+    named = list(model.named_modules())
+    found = {id(part.weight): name for name, part in named if type(part) is nn.Linear}
+    tied: dict[str, list[str]] = {}
+    for name, part in named:
+        if isinstance(part, nn.Embedding) and id(part.weight) in found:
+            tied.setdefault(found[id(part.weight)], []).append(name)
+    return tied
+
+
+def _pack_tied(model: nn.Module, linear: str, embeddings: Sequence[str], make: Make) -> int:
+    """Pack an output layer when its embeddings can read the packed weights; else all stay as they are."""
+    head = model.get_submodule(linear)
+    assert isinstance(head, nn.Linear)
+    packed = make([head.weight], head.bias)
+    if not packed.quick_rows:
+        return 0
+    made = {}
+    for name in embeddings:
+        original = model.get_submodule(name)
+        assert isinstance(original, nn.Embedding)
+        made[name] = PackedEmbedding(packed, original)
+        ids = torch.arange(min(TRIAL_IDS, original.num_embeddings), device=head.weight.device)
+        with torch.inference_mode():
+            if not torch.equal(made[name](ids), original(ids)):
+                return 0
+    for name, module in {linear: SingleLinear(packed), **made}.items():
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module)
+    return 1

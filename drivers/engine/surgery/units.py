@@ -75,7 +75,7 @@ def fused_unit(module: nn.Module, ops: OpTable, spec: Spec) -> FusedUnit | None:
     gate, up, down = (getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj"))
     if not (isinstance(gate, MergedLinear) and isinstance(up, MergedLinear) and isinstance(down, nn.Module)):
         return None
-    x = _trial(gate.in_features, gate.weight)
+    x = _trial(gate.in_features, next(gate.buffers()))
     wanted = _answer(module, x)
     for name in UNITS if wanted is not None else ():
         made = FusedUnit(module)

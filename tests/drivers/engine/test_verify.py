@@ -25,11 +25,12 @@ DTYPES = ["float32", "bfloat16"]
 def prepared(request: pytest.FixtureRequest, llama: Path) -> tuple[Any, SharedModule, Trial]:
     bundle = loader.load(source_of(llama), LoadSettings(dtype=request.param), silent)
     shared = SharedModule(bundle.module)
-    return bundle, shared, Trial(bundle, shared)
+    return bundle, shared, Trial(bundle)
 
 
 def fit(shared: SharedModule, trial: Trial, ops: OpTable) -> None:
-    trial.fit_pages(paged.layers_of(shared.use(attention=attention.NAME)), ops)
+    module = shared.use(attention=attention.NAME)
+    trial.fit_pages(module, paged.layers_of(module), ops)
 
 
 def changed(ops: OpTable, op: str, change: Callable[..., Any]) -> OpTable:
@@ -92,4 +93,5 @@ def test_what_fails_on_pages_is_told(prepared: Any, ops: OpTable) -> None:
     _bundle, shared, trial = prepared
     with pytest.raises(Refused, match="no such luck"):
         fit(shared, trial, changed(ops, "paged_attention", broken))
+    shared.use()
     assert trial.unchanged()

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from llmos.drivers.engine.surgery.merged import MergedLinear, merge
+from llmos.drivers.engine.surgery.merged import MergedLinear, SingleLinear, merge, pack
+from llmos.drivers.ops.linear import PlainLinear
 
 
 class Attention(nn.Module):
@@ -26,7 +27,7 @@ def x() -> torch.Tensor:
 @pytest.mark.parametrize("order", ["qkv", "kvq", "vq", "k", "qqk", "qkk"])
 def test_the_answers_are_those_of_the_layers_in_any_order(x: torch.Tensor, bias: bool, order: str) -> None:
     plain, merged = Attention(bias), Attention(bias)
-    assert merge(merged)
+    assert merge(merged, PlainLinear)
     for letter in order:
         name = f"{letter}_proj"
         torch.testing.assert_close(getattr(merged, name)(x), getattr(plain, name)(x))
@@ -34,7 +35,7 @@ def test_the_answers_are_those_of_the_layers_in_any_order(x: torch.Tensor, bias:
 
 def test_followers_are_not_fooled_by_another_input(x: torch.Tensor) -> None:
     plain, merged = Attention(), Attention()
-    merge(merged)
+    merge(merged, PlainLinear)
     other = x + 1
     merged.q_proj(x)
     torch.testing.assert_close(merged.k_proj(other), plain.k_proj(other))
@@ -43,7 +44,7 @@ def test_followers_are_not_fooled_by_another_input(x: torch.Tensor) -> None:
 
 def test_followers_only_take_what_the_lead_computed(x: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     merged = Attention()
-    merge(merged)
+    merge(merged, PlainLinear)
     merged.q_proj(x)
     monkeypatch.setattr(F, "linear", None)
     merged.k_proj(x)
@@ -52,7 +53,7 @@ def test_followers_only_take_what_the_lead_computed(x: torch.Tensor, monkeypatch
 
 def test_nothing_is_held_once_all_have_taken_theirs(x: torch.Tensor) -> None:
     merged = Attention()
-    merge(merged)
+    merge(merged, PlainLinear)
     for name in ("q_proj", "k_proj", "v_proj"):
         getattr(merged, name)(x)
     assert isinstance(merged.q_proj, MergedLinear)
@@ -61,9 +62,8 @@ def test_nothing_is_held_once_all_have_taken_theirs(x: torch.Tensor) -> None:
 
 def test_the_weights_are_kept_once_and_can_be_read_by_name() -> None:
     plain, merged = Attention(), Attention()
-    merge(merged)
-    storages = {part.weight.untyped_storage().data_ptr() for part in merged.children()}
-    assert len(storages) == 1
+    merge(merged, PlainLinear)
+    assert sum(buffer.nbytes for buffer in merged.buffers()) == sum(p.nbytes for p in plain.parameters())
     for name in ("q_proj", "k_proj", "v_proj"):
         assert torch.equal(getattr(merged, name).weight, getattr(plain, name).weight)
         assert getattr(merged, name).out_features == getattr(plain, name).out_features
@@ -71,7 +71,7 @@ def test_the_weights_are_kept_once_and_can_be_read_by_name() -> None:
 
 def test_a_gradient_reaches_the_input(x: torch.Tensor) -> None:
     plain, merged = Attention(), Attention()
-    merge(merged)
+    merge(merged, PlainLinear)
     grads = []
     for module in (plain, merged):
         given = x.clone().requires_grad_()
@@ -85,5 +85,16 @@ def test_layers_that_are_not_alike_stay_as_they_are() -> None:
     one.k_proj = nn.Linear(9, 4)
     two.v_proj = nn.Linear(8, 2, bias=False)
     three.v_proj = nn.Linear(8, 2, dtype=torch.bfloat16)
-    assert not merge(one) and not merge(two) and not merge(three)
+    assert not any(merge(module, PlainLinear) for module in (one, two, three))
     assert type(one.q_proj) is type(two.q_proj) is type(three.q_proj) is nn.Linear
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_single_layers_are_packed_and_answer_the_same(x: torch.Tensor, bias: bool) -> None:
+    plain, packed = Attention(bias), Attention(bias)
+    assert pack(packed, PlainLinear) == 3 and pack(packed, PlainLinear) == 0
+    for name in ("q_proj", "k_proj", "v_proj"):
+        one, other = getattr(plain, name), getattr(packed, name)
+        assert isinstance(other, SingleLinear) and torch.equal(other.weight, one.weight)
+        torch.testing.assert_close(other(x), one(x))
+        assert (other.bias is None) == (one.bias is None)

@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from llmos.drivers.engine.surgery.merged import merge
 from llmos.drivers.engine.surgery.units import fused_norm, fused_unit
+from llmos.drivers.ops.linear import PlainLinear
 from llmos.drivers.ops.table import OpTable
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -74,7 +75,7 @@ def test_a_gated_unit_is_replaced_by_one_that_answers_the_same(ops: OpTable, dty
     unit = Unit(act).to(dtype)
     x = torch.randn(2, 7, WIDTH).to(dtype)
     expected = unit(x)
-    merge(unit)
+    merge(unit, PlainLinear)
     made = fused_unit(unit, ops, spec(dtype))
     assert made is not None
     torch.testing.assert_close(made(x), expected)
@@ -83,6 +84,6 @@ def test_a_gated_unit_is_replaced_by_one_that_answers_the_same(ops: OpTable, dty
 def test_what_only_looks_like_a_gated_unit_stays(ops: OpTable) -> None:
     wrong, other = Unit(wrong=True), Unit(torch.sigmoid)
     for unit in (wrong, other):
-        merge(unit)
+        merge(unit, PlainLinear)
         assert fused_unit(unit, ops, spec(torch.float32)) is None
     assert fused_unit(Unit(), ops, spec(torch.float32)) is None  # its layers are not merged
