@@ -31,7 +31,12 @@ class Kind:
     @property
     def text(self) -> bool:
         """Whether text goes in or comes out, so that a tokenizer is needed."""
-        return self.reads in (TEXT, BOTH) or self.writes or self is CTC
+        return self.tokens or self is CTC
+
+    @property
+    def tokens(self) -> bool:
+        """Whether tokens go through the model, so that it has a context."""
+        return self.reads in (TEXT, BOTH) or self.writes
 
     @property
     def processor(self) -> bool:

@@ -30,6 +30,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 UNBOUNDED_CONTEXT = 32_768
 """Tokens, for models that name no limit of their own (recurrent ones, ALiBi)."""
 
+CONTEXTS = ("max_position_embeddings", "max_seq_len", "n_ctx", "max_target_positions")
+"""Where configurations say how many tokens a model takes."""
+
 SCAN_ITEMS = 1 << 24
 """Elements looked at between two signs of life."""
 
@@ -97,7 +100,7 @@ def describe(source: ModelSource, settings: LoadSettings, folder: Path, weights:
         config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
         text = config.get_text_config(decoder=True)
         kind, architecture = _kind(source, config)
-        context = _context(text, settings)
+        context = _context(text, settings) if kind.tokens else 0
     except FAILURES as error:
         raise bad_model(source, error, CONFIG) from error
     fronts.check(source, kind)
@@ -252,7 +255,7 @@ def _kind(source: ModelSource, config: Any) -> tuple[Kind, str]:
 
 
 def _context(text: Any, settings: LoadSettings) -> int:
-    sizes = (getattr(text, name, None) for name in ("max_position_embeddings", "max_seq_len", "n_ctx"))
+    sizes = (getattr(text, name, None) for name in CONTEXTS)
     own = next((int(size) for size in sizes if size), None)
     asked = settings.max_context
     if asked is None:
@@ -266,7 +269,7 @@ def _context(text: Any, settings: LoadSettings) -> int:
 
 def _usable_context(module: Any, tokenizer: Any, about: Description) -> int:
     """Encoders of the RoBERTa family count positions from behind the padding index, and their tokenizer knows."""
-    if about.causal or tokenizer is None:
+    if about.causal or not about.kind.tokens:
         return about.context
     sizes = [about.context, int(tokenizer.model_max_length)]
     for name, table in module.named_modules():

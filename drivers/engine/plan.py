@@ -13,9 +13,13 @@ from . import attention, ladder
 from .loader import Description, empty_module
 from .memory import tensors_in, tensors_of
 from .pages import page_bytes, pool_pages
+from .tasks.base import BATCH_TOKENS
 
 PROBE_TOKENS = 4
 STATE_NAMES = ("past_key_values", "cache_params", "state", "mems")
+PLANNED_TOKENS = 2048
+"""Tokens of prompt and answer that room is planned for where many models have no limit."""
+
 PREFILL_CHUNK = 512
 """Tokens of a prompt that go through the model in one step."""
 
@@ -65,9 +69,9 @@ def footprint(about: Description, rung: str = "") -> Footprint:
     module = empty_module(about)
     unique = {id(tensor): tensor for tensor in tensors_of(module)}.values()
     weights = sum(tensor.nbytes for tensor in unique)
-    cache = cache_shape(module, about) if about.causal else CacheShape(0, ())
+    cache = cache_shape(module, about) if about.causal else _other_cache(about)
     parameters = sum(tensor.numel() for tensor in {id(item): item for item in module.parameters()}.values())
-    workspace = _workspace(module, about)
+    workspace = _workspace(module, about) if about.causal else _batch_bytes(module)
     paged = _paged_bytes(module, about) if about.causal and rung in ("", ladder.PAGED) else None
     return Footprint(weights, cache, workspace, parameters, paged)
 
@@ -108,6 +112,23 @@ def _from_config(about: Description) -> CacheShape:
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     each = 2 * width * (getattr(text, "num_key_value_heads", None) or heads) * about.dtype.itemsize
     return CacheShape(0, ((each, None),) * text.num_hidden_layers)
+
+
+def _other_cache(about: Description) -> CacheShape:
+    """What a model of another kind keeps of an answer that it writes, up to `PLANNED_TOKENS` of it."""
+    if not about.kind.writes:
+        return CacheShape(0, ())
+    try:
+        layers = _from_config(about).layers
+    except AttributeError:
+        return CacheShape(0, ())
+    return CacheShape(0, tuple((each, PLANNED_TOKENS) for each, _ in layers))
+
+
+def _batch_bytes(module: Any) -> int:
+    """Activations of one batch of a model that runs in one pass, by its widest layer: about a dozen of them at once."""
+    widest = max((min(tensor.shape[:2]) for tensor in module.parameters() if tensor.ndim > 1), default=0)
+    return 12 * widest * BATCH_TOKENS * next(module.parameters()).itemsize
 
 
 def _workspace(module: Any, about: Description) -> int:

@@ -62,6 +62,11 @@ def test_what_a_kind_needs() -> None:
     }  # fmt: skip
 
 
+def test_what_reads_or_writes_tokens_has_a_context() -> None:
+    assert kinds.SPEECH.tokens and kinds.DUAL.tokens and kinds.TOKEN.tokens
+    assert not (kinds.CTC.tokens or kinds.IMAGE.tokens or kinds.SERIES.tokens)
+
+
 def test_every_kind_has_a_class_of_the_library() -> None:
     for kind in (kind for kind in vars(kinds).values() if isinstance(kind, Kind) and kind.auto):
         assert hasattr(transformers, kind.auto), kind

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import transformers
+from tiny_kinds import LAYERS, SIZE, build
 from tiny_models import ARCHITECTURES, CONTEXT, config_of, random_module
 
 from llmos.drivers.engine import kinds, plan
@@ -56,3 +60,26 @@ def test_rows_put_the_plan_beside_what_is_held() -> None:
     assert [(row.what, row.owner, row.predicted, row.allocator) for row in rows] == [
         ("weights", "m", 1000, 900), ("kv", "m", 1000, 30), ("workspace", "m", 50, 0),
     ]  # fmt: skip
+
+
+SEEN: dict[str, Any] = {**LAYERS, "image_size": 16, "patch_size": 4}
+OTHERS: dict[str, tuple[Any, bool]] = {
+    "BertForQuestionAnswering": (transformers.BertConfig(**SIZE), False),
+    "ViTForImageClassification": (transformers.ViTConfig(**SEEN), False),
+    "ResNetModel": (transformers.ResNetConfig(hidden_sizes=[16, 32], depths=[1, 1], embedding_size=16), False),
+    "T5ForConditionalGeneration": (transformers.T5Config(**SIZE, d_model=32, d_kv=16, d_ff=32, num_heads=2), True),
+    "WhisperForConditionalGeneration": (transformers.WhisperConfig(vocab_size=320, d_model=36, pad_token_id=0), True),
+    "PatchTSTForPrediction": (transformers.PatchTSTConfig(d_model=32, context_length=32, num_hidden_layers=1), False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_models_of_other_kinds_are_planned(name: str) -> None:
+    config, writes = OTHERS[name]
+    config.architectures = [name]
+    kind, _ = kinds.kind_of(config, ("preprocessor_config.json",))
+    assert kind is not None
+    planned = plan.footprint(Description(config, name, kind, torch.float32, 64))
+    assert planned.weights == live_bytes(tensors_of(build(config, name)))
+    assert (planned.cache.bytes(64) > 0) == writes and planned.workspace > 0
+    assert planned.cache.bytes(10**6) == planned.cache.bytes(plan.PLANNED_TOKENS)
