@@ -11,7 +11,7 @@ import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from llmos.syscalls.driver import (
@@ -369,7 +369,11 @@ class DeviceCalls:
         while len(self._cancelled) > _KEPT_CANCELS:
             self._cancelled.popitem(last=False)
         takes = [kind for kind in ("tensors", "parts") if self._facts.features.get(kind)]
-        request = convert.to_request(work, held.key, self._buffers, takes=takes)
+        request = replace(
+            convert.to_request(work, held.key, self._buffers, takes=takes),
+            work_class=call.work_class.value, priority=call.priority,
+            deadline=None if call.deadline is None else call.deadline / 1e9,
+        )  # fmt: skip
         self._running[work.id] = Running(number, held, work.stream, call.work_class.value, work.tenant)
         try:
             self._device.submit(request)

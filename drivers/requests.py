@@ -94,7 +94,9 @@ class EmbedSettings:
 class Request:
     """One inference. With `stream`, chunks are emitted as they come; else only the result.
 
-    `options` belong to the task: a driver refuses those that it does not know.
+    `options` belong to the task: a driver refuses those that it does not know. A driver that takes several requests at a
+    time serves the class interactive before batch before background, a higher `priority` first within a class, and may
+    give up what has not ended at its `deadline`, in seconds of `time.monotonic`.
     """
 
     id: str
@@ -107,6 +109,9 @@ class Request:
     stream: bool = False
     tenant: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    work_class: str = "interactive"
+    priority: int = 0
+    deadline: float | None = None
 
     def refuse_options(self) -> None:
         """Raises BadArgument when there are options, for tasks that know none."""

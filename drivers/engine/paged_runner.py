@@ -30,6 +30,11 @@ from .shared import SharedModule
 from .steps import Row, RowStep, StepPlan
 
 
+CLASSES = ("background", "batch", "interactive")
+CLASS_STEP = 10_000
+"""More than priorities of one class can be apart."""
+
+
 class Choice:
     """One answer with the row that its tokens are in."""
 
