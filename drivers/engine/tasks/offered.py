@@ -12,6 +12,7 @@ from .embeddings import Embeddings
 from .images import ImageClassification, ImageEmbeddings, PictureFront, ZeroShotImageClassification
 from .masks import FillMask
 from .sequences import Reranking, TextClassification, ZeroShotClassification
+from .sounds import AudioClassification, FrameRecognition, SoundFront
 from .spans import QuestionAnswering, TokenClassification
 from .text import TextFront
 
@@ -21,6 +22,8 @@ def offered(bundle: Bundle, ops: OpTable) -> Sequence[ForwardTask]:
     reads = bundle.about.kind.reads
     if reads in (kinds.IMAGES, kinds.BOTH):
         return _on_pictures(bundle)
+    if reads == kinds.SOUNDS:
+        return _on_sounds(bundle)
     return _on_text(bundle, ops)
 
 
@@ -51,3 +54,9 @@ def _on_pictures(bundle: Bundle) -> Sequence[ForwardTask]:
     task = ImageClassification(front) if bundle.about.kind is kinds.IMAGE else ImageEmbeddings(front)
     task.run(bundle.module, [front.trial()])
     return [task]
+
+
+def _on_sounds(bundle: Bundle) -> Sequence[ForwardTask]:
+    front = SoundFront(bundle)
+    front.settle(bundle.module)
+    return [FrameRecognition(front) if bundle.about.kind is kinds.CTC else AudioClassification(front)]
