@@ -1,0 +1,1 @@
+"""Every causal architecture of the library through the engine, compared with the library's own answers."""
