@@ -1,53 +1,124 @@
 """Plain torch implementations of the two products of low-rank adapters (LoRA, Hu et al. 2021), many adapters at once.
 
-Tokens are sorted by adapter, and the matrices of adapters are stacked, so that one batched product serves a run of
-neighbours (the segments of Punica's SGMV, Chen et al. 2023). `a` [S, R, K] and `b` [S, N, R] are such stacks.
+The matrices of adapters are stacked: `a` [S, R, K] and `b` [S, R, N], an adapter in each place. Tokens are sorted by
+place, so that each adapter's are one segment (as in Punica's SGMV, Chen et al. 2023).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+BATCHED_TOKENS = 16
+"""A longer segment is a matrix product of its own; to fill the others up to its length would cost more."""
+
+LAST = 2**62
+"""The end of a segment that takes all tokens, however many come."""
+
+
+class Segment(NamedTuple):
+    """Tokens `start` to `end` go through the adapter in a place of the stack."""
+
+    place: int
+    start: int
+    end: int
+
+    @property
+    def tokens(self) -> int:
+        return self.end - self.start
+
 
 @dataclass(frozen=True)
-class LoraRun:
-    """Adjacent tokens whose adapters have adjacent places in their stack, in the same order.
+class Run:
+    """Segments whose places are neighbours, to be one batched product.
 
-    `start` to `end`: the tokens, all that follow when `end` is None; `first` to `first + count`: the places. Each place
-    has as many tokens as any other unless there is `spread`: for every row of the padded batch [count * width] the
-    token that fills it, counted from `start`; `packed` then tells the row of each token.
+    `spread` fills the rows of the batch [places * width] with tokens, counted from `start`, where the segments differ
+    in length, and `packed` says for each token where it went; else they are None.
     """
 
-    start: int
-    end: int | None
     first: int
-    count: int
-    spread: Tensor | None = None
-    packed: Tensor | None = None
+    places: int
+    start: int
+    end: int
+    spread: Tensor | None
+    packed: Tensor | None
 
 
-def lora_shrink(x: Tensor, a: Tensor, run: LoraRun) -> Tensor:
-    """x [T, K] times A: [tokens of the run, R]."""
-    x, a = x[run.start : run.end], a[run.first : run.first + run.count]
-    if run.count == 1:
+@dataclass(frozen=True)
+class Segments:
+    """All segments of one stack in a step, one after the other without a gap; `table` [segments, 3] holds them too."""
+
+    start: int
+    end: int
+    runs: tuple[Run, ...]
+    table: Tensor
+
+
+def segments_of(found: Sequence[Segment], device: torch.device | None = None) -> Segments:
+    """Segments in ascending order of place and token."""
+    runs: list[list[Segment]] = []
+    for segment in found:
+        if runs and _joins(runs[-1][-1], segment):
+            runs[-1].append(segment)
+        else:
+            runs.append([segment])
+    made = tuple(_run(run, device) for run in runs)
+    return Segments(found[0].start, found[-1].end, made, torch.tensor(found, device=device))
+
+
+def _joins(before: Segment, segment: Segment) -> bool:
+    return segment.place == before.place + 1 and max(before.tokens, segment.tokens) <= BATCHED_TOKENS
+
+
+def _run(run: Sequence[Segment], device: torch.device | None) -> Run:
+    start, end = run[0].start, run[-1].end
+    width = max(segment.tokens for segment in run)
+    if len(run) == 1 or min(segment.tokens for segment in run) == width:
+        return Run(run[0].place, len(run), start, end, None, None)
+    spread: list[int] = []
+    packed: list[int] = []
+    for at, segment in enumerate(run):
+        own = range(segment.start - start, segment.end - start)
+        spread += [*own, *[own[0]] * (width - len(own))]
+        packed += range(at * width, at * width + len(own))
+    return Run(
+        run[0].place, len(run), start, end, torch.tensor(spread, device=device), torch.tensor(packed, device=device)
+    )
+
+
+def lora_shrink(x: Tensor, a: Tensor, segments: Segments) -> Tensor:
+    """x [T, K] times the transposed A of each token's adapter: [tokens of all segments, R]."""
+    found = [_shrunk(x[run.start : run.end], a[run.first : run.first + run.places], run) for run in segments.runs]
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _shrunk(x: Tensor, a: Tensor, run: Run) -> Tensor:
+    if run.places == 1:
         return x @ a[0].t()
     if run.spread is not None:
         x = x.index_select(0, run.spread)
-    hidden = torch.bmm(x.view(run.count, -1, x.shape[1]), a.transpose(1, 2)).flatten(0, 1)
+    hidden = torch.bmm(x.view(run.places, -1, x.shape[1]), a.transpose(1, 2)).flatten(0, 1)
     return hidden if run.packed is None else hidden.index_select(0, run.packed)
 
 
-def lora_expand(y: Tensor, hidden: Tensor, b: Tensor, run: LoraRun) -> None:
-    """Add what `lora_shrink` gave, times B, to the run's tokens of y [T, N], in place."""
-    y, b = y[run.start : run.end], b[run.first : run.first + run.count].transpose(1, 2)
-    if run.count == 1:
+def lora_expand(y: Tensor, hidden: Tensor, b: Tensor, segments: Segments) -> None:
+    """Add `hidden` [tokens of all segments, R] times the B of each token's adapter to y [T, N], in place."""
+    for run in segments.runs:
+        own = hidden[run.start - segments.start : run.end - segments.start]
+        _expand(y[run.start : run.end], own, b[run.first : run.first + run.places], run)
+
+
+def _expand(y: Tensor, hidden: Tensor, b: Tensor, run: Run) -> None:
+    if run.places == 1:
         y.addmm_(hidden, b[0])
-    elif run.spread is None or run.packed is None:
-        shape = (run.count, -1)
+        return
+    if run.spread is None or run.packed is None:
+        shape = run.places, -1
         y.view(*shape, y.shape[1]).baddbmm_(hidden.view(*shape, hidden.shape[1]), b)
-    else:
-        padded = hidden.index_select(0, run.spread).view(run.count, -1, hidden.shape[1])
-        y.add_(torch.bmm(padded, b).flatten(0, 1).index_select(0, run.packed))
+        return
+    padded = hidden.index_select(0, run.spread).view(run.places, -1, hidden.shape[1])
+    y.add_(torch.bmm(padded, b).flatten(0, 1).index_select(0, run.packed))

@@ -1,7 +1,7 @@
 """Which tokens of a step belong to which adapter.
 
 Adapters of a base have slots. A bank holds `BANK_SLOTS` of them, which have the same rank and lie in one stack; rows
-are sorted by slot, so that neighbours in a step are neighbours in their bank and one product serves them together.
+are sorted by slot, so that neighbours in a step are neighbours in their bank, and few products serve them all.
 """
 
 from __future__ import annotations
@@ -13,41 +13,31 @@ from typing import NamedTuple
 
 import torch
 
-from ...ops.reference_lora import LoraRun
+from ...ops.reference_lora import LAST, Segment, Segments, segments_of
 from ..steps import RowStep, StepPlan
 
 BANK_SLOTS = 8
 BASE = -1
 """The slot of rows without an adapter."""
 
-BATCHED_TOKENS = 16
-"""A group with more tokens is a matrix product of its own; filling the others up to its length would cost more."""
-
 ANY = -1
 
 
 class Group(NamedTuple):
-    """Tokens `start` to `end` of a step (to the last when `end` is None) go through the adapter in `slot`."""
+    """Tokens `start` to `end` of a step go through the adapter in `slot`."""
 
     slot: int
     start: int
-    end: int | None
-
-
-class BankRun(NamedTuple):
-    """A run in one bank."""
-
-    bank: int
-    run: LoraRun
+    end: int
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The groups of so many tokens (`ANY`: of however many come), and the runs that serve them."""
+    """The groups of so many tokens (`ANY`: of however many come), and the same as segments of banks."""
 
     tokens: int
     groups: tuple[Group, ...] = ()
-    runs: tuple[BankRun, ...] = ()
+    banks: tuple[tuple[int, Segments], ...] = ()
 
 
 NOTHING = Layout(ANY)
@@ -74,42 +64,13 @@ def grouped(rows: Iterable[RowStep], count: Callable[[RowStep], int]) -> tuple[i
     return end, tuple(groups)
 
 
-def runs_of(groups: Sequence[Group], device: torch.device | None = None) -> tuple[BankRun, ...]:
-    """The products that serve groups in ascending order of slot."""
-    found: list[list[Group]] = []
-    for group in groups:
-        if found and _joins(found[-1][-1], group):
-            found[-1].append(group)
-        else:
-            found.append([group])
-    return tuple(BankRun(run[0].slot // BANK_SLOTS, _run(run, device)) for run in found)
-
-
-def _joins(before: Group, group: Group) -> bool:
-    """Whether a group is served by the same product as the one before."""
-    adjacent = group.slot == before.slot + 1 and group.slot % BANK_SLOTS and group.start == before.end
-    return bool(adjacent) and _size(before) <= BATCHED_TOKENS and _size(group) <= BATCHED_TOKENS
-
-
-def _size(group: Group) -> int:
-    return BATCHED_TOKENS + 1 if group.end is None else group.end - group.start
-
-
-def _run(groups: Sequence[Group], device: torch.device | None) -> LoraRun:
-    start, end, first = groups[0].start, groups[-1].end, groups[0].slot % BANK_SLOTS
-    sizes = [_size(group) for group in groups]
-    width = max(sizes)
-    if len(sizes) == 1 or min(sizes) == width:
-        return LoraRun(start, end, first, len(sizes))
-    spread: list[int] = []
-    packed: list[int] = []
-    for at, group in enumerate(groups):
-        own = range(group.start - start, group.start - start + sizes[at])
-        spread += [*own, *[own[0]] * (width - len(own))]
-        packed += range(at * width, at * width + len(own))
-    return LoraRun(
-        start, end, first, len(sizes), torch.tensor(spread, device=device), torch.tensor(packed, device=device)
-    )
+def by_bank(groups: Sequence[Group], device: torch.device | None = None) -> tuple[tuple[int, Segments], ...]:
+    """The segments of each bank that takes part, of groups in ascending order of slot."""
+    found = []
+    for bank, own in groupby(groups, key=lambda group: group.slot // BANK_SLOTS):
+        segments = [Segment(group.slot % BANK_SLOTS, group.start, group.end) for group in own]
+        found.append((bank, segments_of(segments, device)))
+    return tuple(found)
 
 
 @dataclass
@@ -133,7 +94,7 @@ class AdapterStep:
 
     def set_whole(self, slot: int) -> None:
         """One adapter for all tokens, whatever their order."""
-        self.set_layouts(Layout(ANY, (Group(slot, 0, None),)), NOTHING)
+        self.set_layouts(Layout(ANY, (Group(slot, 0, LAST),)), NOTHING)
 
     def set_rows(self, rows: Sequence[RowStep]) -> None:
         """Rows sorted by adapter, packed one after the other."""
@@ -144,10 +105,10 @@ class AdapterStep:
         self.set_layouts(packed, kept)
 
     def set_layouts(self, packed: Layout, kept: Layout) -> None:
-        """Layouts without runs yet."""
+        """Layouts of groups alone."""
         self.number += 1
         self.active = True
-        self.packed, self.kept = self._with_runs("packed", packed), self._with_runs("kept", kept)
+        self.packed, self.kept = self._complete("packed", packed), self._complete("kept", kept)
 
     def layout(self, tokens: int) -> Layout:
         """The layout of a target's tokens. Raises Misplaced."""
@@ -157,11 +118,11 @@ class AdapterStep:
             return self.kept
         raise Misplaced(f"a layer with an adapter was given {tokens} tokens in a step of {self.packed.tokens}")
 
-    def _with_runs(self, name: str, layout: Layout) -> Layout:
+    def _complete(self, name: str, layout: Layout) -> Layout:
         """Steps that follow each other mostly have the same groups."""
         before = self._made.get(name)
         if before is None or (before.tokens, before.groups) != (layout.tokens, layout.groups):
-            before = self._made[name] = Layout(layout.tokens, layout.groups, runs_of(layout.groups, self.device))
+            before = self._made[name] = Layout(layout.tokens, layout.groups, by_bank(layout.groups, self.device))
         return before
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...ops.reference_lora import Segments
 from .layout import AdapterStep
 from .weights import LoraPair
 
@@ -22,7 +23,7 @@ Expand = Callable[..., None]
 
 @dataclass(frozen=True)
 class Part:
-    """One member of a bank: its columns in the common hidden [T, R], and its second matrices [places, N, r]."""
+    """One member of a bank: its columns in the common hidden [T, R], and its second matrices [places, r, N]."""
 
     start: int
     end: int
@@ -53,7 +54,7 @@ class Bank:
         like = found[members[0]].a
         self.a = like.new_zeros(places, len(members) * rank, like.shape[1])
         self.parts = {
-            member: Part(at * rank, (at + 1) * rank, like.new_zeros(places, found[member].b.shape[0], rank))
+            member: Part(at * rank, (at + 1) * rank, like.new_zeros(places, rank, found[member].b.shape[0]))
             for at, member in enumerate(members)
         }
         self.pairs = {
@@ -63,7 +64,7 @@ class Bank:
     def _place(self, place: int, member: int, pair: LoraPair) -> LoraPair:
         part, rank = self.parts[member], pair.a.shape[0]
         a = self.a[place, part.start : part.start + rank]
-        b = part.b[place, :, :rank]
+        b = part.b[place, :rank].t()
         return LoraPair(a.copy_(pair.a), b.copy_(pair.b))
 
     def stacked_bytes(self) -> int:
@@ -82,23 +83,23 @@ class SharedInput:
         self._shrink, self._expand = shrink, expand
         self._input: Tensor | None = None
         self._number = self._left = 0
-        self._products: list[tuple[Bank, Any, Tensor]] = []
+        self._products: list[tuple[Bank, Segments, Tensor]] = []
 
     def add(self, member: int, x: Tensor, y: Tensor) -> None:
         """Add what adapters make of x [.., K] to a member's output y [.., N], in place."""
         flat = y.view(-1, y.shape[-1])
-        for bank, run, hidden in self._hidden(x):
+        for bank, segments, hidden in self._hidden(x):
             part = bank.parts.get(member)
             if part is not None:
-                self._expand(flat, hidden[:, part.start : part.end], part.b, run)
+                self._expand(flat, hidden[:, part.start : part.end], part.b, segments)
 
-    def _hidden(self, x: Tensor) -> Sequence[tuple[Bank, Any, Tensor]]:
+    def _hidden(self, x: Tensor) -> Sequence[tuple[Bank, Segments, Tensor]]:
         """What the adapters' first matrices make of x, kept until all members have asked."""
         if x is not self._input or self._number != self.step.number:
             flat = x.reshape(-1, x.shape[-1])
-            runs = self.step.layout(flat.shape[0]).runs
-            found = ((self.banks[bank], run) for bank, run in runs if bank in self.banks)
-            self._products = [(bank, run, self._shrink(flat, bank.a, run)) for bank, run in found]
+            banks = self.step.layout(flat.shape[0]).banks
+            found = ((self.banks[number], segments) for number, segments in banks if number in self.banks)
+            self._products = [(bank, segments, self._shrink(flat, bank.a, segments)) for bank, segments in found]
             self._input, self._number, self._left = x, self.step.number, self.members
         self._left -= 1
         products = self._products

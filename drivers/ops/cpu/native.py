@@ -24,6 +24,8 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "llmos_norm": (PACKED,),
     "llmos_gate": (PACKED,),
     "llmos_rope": (PACKED,),
+    "llmos_lora_shrink": (PACKED,),
+    "llmos_lora_expand": (PACKED,),
 }
 
 

@@ -8,6 +8,7 @@ from ..table import OpTable
 from .attention import PagedAttention
 from .layers import KINDS, Layers
 from .linear import NativeLinear
+from .lora import Lora
 from .native import Native
 
 NAME = "native"
@@ -16,10 +17,12 @@ NAME = "native"
 def register_native(table: OpTable) -> None:
     """Add what there is in C++; nothing is compiled before the first case that it may serve."""
     native = Native()
-    attention, layers = PagedAttention(native), Layers(native)
+    attention, layers, lora = PagedAttention(native), Layers(native), Lora(native)
     table.register("paged_attention", NAME, attention, attention.supports)
     table.register("linear", NAME, partial(NativeLinear, native), partial(NativeLinear.supports, native))
     for call in (layers.rms_norm, layers.add_rms_norm, layers.rope, layers.rope_write, layers.write_kv):
         table.register(call.__name__, NAME, call, native.supports)
     for op in KINDS:
         table.register(op, NAME, layers.gated(op), native.supports)
+    table.register("lora_shrink", NAME, lora.shrink, native.supports)
+    table.register("lora_expand", NAME, lora.expand, native.supports)

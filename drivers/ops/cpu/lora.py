@@ -1,0 +1,53 @@
+"""The products of low-rank adapters in C++; see `reference_lora` for what they compute."""
+
+from __future__ import annotations
+
+import struct
+
+import torch
+from torch import Tensor
+
+from ..reference_lora import Segments
+from .native import DTYPES, Native, mismatch, no_gradient
+
+PROBLEM = struct.Struct("=15q")
+"""`Lora` of lora.cpp."""
+
+
+class Lora:
+    """`lora_shrink` and `lora_expand` in bfloat16 or float32. A token's answer is the same bits in any step."""
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+
+    def shrink(self, x: Tensor, a: Tensor, segments: Segments) -> Tensor:
+        """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
+        _check("lora_shrink", x, a, a.shape[2], x.shape[1])
+        tokens = min(segments.end, x.shape[0])
+        hidden = x.new_empty(tokens - segments.start, a.shape[1])
+        self._native.run.llmos_lora_shrink(_problem(x, a, hidden, segments, tokens))
+        return hidden
+
+    def expand(self, y: Tensor, hidden: Tensor, b: Tensor, segments: Segments) -> None:
+        """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
+        _check("lora_expand", hidden, b, b.shape[1], hidden.shape[1])
+        tokens = min(segments.end, y.shape[0])
+        if y.dtype != b.dtype or y.stride(1) != 1 or y.shape[1] != b.shape[2]:
+            raise mismatch("lora_expand", "y", (y.dtype, tuple(y.shape), y.stride()), f"{b.dtype} [T, {b.shape[2]}]")
+        self._native.run.llmos_lora_expand(_problem(hidden, b, y, segments, tokens))
+
+
+def _check(op: str, given: Tensor, stack: Tensor, wanted: int, width: int) -> None:
+    no_gradient(op, given, stack)
+    if given.dtype not in DTYPES.values() or stack.dtype != given.dtype or width != wanted:
+        raise mismatch(op, "tensors", (given.dtype, width, stack.dtype, wanted), "the same dtype and width")
+    if given.stride(1) != 1 or stack.stride(2) != 1:
+        raise mismatch(op, "strides", (given.stride(), stack.stride()), "dense in the last dimension")
+
+
+def _problem(given: Tensor, stack: Tensor, out: Tensor, segments: Segments, tokens: int) -> bytes:
+    return PROBLEM.pack(
+        given.data_ptr(), stack.data_ptr(), segments.table.data_ptr(), out.data_ptr(), segments.table.shape[0], tokens,
+        segments.start, stack.shape[1], stack.shape[2], given.stride(0), out.stride(0), stack.stride(0),
+        stack.stride(1), torch.get_num_threads(), given.dtype == torch.bfloat16,
+    )  # fmt: skip

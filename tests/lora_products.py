@@ -1,0 +1,48 @@
+"""What the products of adapters must be, for every implementation of the two ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from llmos.drivers.ops.reference_lora import Segment, segments_of
+
+PLACES, INS, OUTS = 4, 37, 70
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> list[Segment]:
+    """Some places, each with some tokens, after tokens of nobody."""
+    places = draw(st.lists(st.integers(0, PLACES - 1), min_size=1, unique=True).map(sorted))
+    found, end = [], draw(st.integers(0, 3))
+    for place in places:
+        start, end = end, end + draw(st.one_of(st.integers(1, 5), st.integers(15, 20)))
+        found.append(Segment(place, start, end))
+    return found
+
+
+def check_products(
+    shrink: Callable[..., Tensor], expand: Callable[..., None], found: Sequence[Segment], rank: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Both ops against the formula, tokens after the last segment unchanged; what they gave."""
+    torch.manual_seed(0)
+    made, end = segments_of(found), found[-1].end
+    x, a = torch.randn(end + 2, INS).to(dtype), torch.randn(PLACES, 2 * rank, INS).to(dtype)
+    y, b = torch.randn(end + 2, 2 * OUTS).to(dtype), torch.randn(PLACES, rank, OUTS).to(dtype)
+    hidden = shrink(x, a, made)
+    wanted_hidden, wanted = torch.zeros(end, 2 * rank), y.float().clone()
+    for place, start, stop in found:
+        wanted_hidden[start:stop] = x[start:stop].float() @ a[place].float().t()
+        own = hidden[start - made.start : stop - made.start, rank:].float()
+        wanted[start:stop, OUTS:] += own @ b[place].float()
+    given = y.clone()
+    expand(given[:, OUTS:], hidden[:, rank:], b, made)
+    close = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 6e-2}
+    torch.testing.assert_close(hidden.float(), wanted_hidden[made.start :], **close)
+    torch.testing.assert_close(given.float(), wanted, **close)
+    assert torch.equal(given[:, :OUTS], y[:, :OUTS]) and torch.equal(given[end:], y[end:])
+    assert torch.equal(given[: made.start], y[: made.start])
+    return hidden, given
