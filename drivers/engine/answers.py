@@ -28,7 +28,7 @@ class Answer:
         self._request = request.id
         self._stream = request.stream
         self._ends = end_tokens(request, bundle)
-        self._room = room
+        self.room = room
         self._detokenizer = vocabulary.detokenizer(() if request.prompt.messages is not None else prompt)
         self._stops = StopMatcher(sampling.stop)
         self._text: list[str] = []
@@ -50,7 +50,7 @@ class Answer:
             self.reason = "stop"
         elif complete:
             self.end("grammar")
-        elif len(self.tokens) == self._room:
+        elif len(self.tokens) == self.room:
             self.end("length")
 
     def end(self, reason: str) -> None:

@@ -77,11 +77,26 @@ class BlockManager:
 
     def match(self, tokens: Sequence[int], salt: bytes = b"") -> list[int]:
         """The pages of the longest cached prefix. It leaves at least one token, whose logits are to be computed."""
-        return self._cached_prefix(Row("", list(tokens), salt))
+        return self.prefix(Row("", list(tokens), salt))
+
+    def prefix(self, row: Row, limit: int | None = None) -> list[int]:
+        """The cached pages of a row's first tokens, at most `limit`; when it is not given, of all but the last token.
+
+        None for a row that wants all logits.
+        """
+        pages: list[int] = []
+        if row.all_logits:
+            return pages
+        for at in range((len(row.tokens) - 1) // PAGE_TOKENS if limit is None else limit):
+            page = self._page_of.get(self.key(row, at))
+            if page is None:
+                break
+            pages.append(page)
+        return pages
 
     def attach(self, row: Row) -> int:
         """Give a row without pages the longest cached prefix; returns how many tokens that is."""
-        pages = self._cached_prefix(row)
+        pages = self.prefix(row)
         for page in pages:
             self._hold(page)
         row.pages, row.published = pages, len(pages)
@@ -107,7 +122,7 @@ class BlockManager:
         if row.host_pages:
             return pages_for(row.computed + count)
         if not row.pages:
-            found = self._cached_prefix(row)
+            found = self.prefix(row)
             return pages_for(count) - sum(1 for page in found if self._holders[page])
         return max(0, pages_for(row.computed + count) - len(row.pages)) + self._writes_shared(row)
 
@@ -164,7 +179,8 @@ class BlockManager:
 
         Where another row was first with the same page, this row takes that one and gives its own back.
         """
-        while row.published < min(row.computed // PAGE_TOKENS, len(row.pages)):
+        known = min(row.computed, len(row.tokens)) // PAGE_TOKENS
+        while row.published < min(known, len(row.pages)):
             at = row.published
             if at and row.pages[at - 1] not in self._key_of:
                 return  # its salt was forgotten
@@ -216,7 +232,7 @@ class BlockManager:
 
         False, and nothing changed, when there are too few pages.
         """
-        found = self._cached_prefix(row, row.computed // PAGE_TOKENS)
+        found = self.prefix(row, row.computed // PAGE_TOKENS)
         fresh = len(row.host_pages) - len(found)
         if fresh + sum(1 for page in found if not self._holders[page]) > self.available:
             return False
@@ -241,15 +257,6 @@ class BlockManager:
         pinned, self._pinned = self._pinned, []
         self._drop(pinned)
         return taken
-
-    def _cached_prefix(self, row: Row, limit: int | None = None) -> list[int]:
-        pages: list[int] = []
-        for at in range((len(row.tokens) - 1) // PAGE_TOKENS if limit is None else limit):
-            page = self._page_of.get(self.key(row, at))
-            if page is None:
-                break
-            pages.append(page)
-        return pages
 
     def _writes_shared(self, row: Row) -> bool:
         """Whether the next token goes into a page that another row, or the prefix cache, holds too."""

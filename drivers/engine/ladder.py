@@ -17,6 +17,7 @@ from ..ops.table import OpTable
 from . import attention, others, paged
 from .attention import Recorder, Refused
 from .blocks import BlockManager
+from .costs import StepCost, Work
 from .decoder import Decoder, rope_types
 from .detokenizer import Vocabulary
 from .kinds import Kind
@@ -24,15 +25,19 @@ from .loader import FAILURES, Bundle
 from .pace import Pace
 from .paged import PagedModel
 from .paged_runner import PagedRunner
-from .pages import PagePool, pool_pages
+from .pages import PagePool, page_bytes, pool_pages
 from .runner import Runner
 from .sampling.grammar import GrammarCompiler
-from .scheduler import StepScheduler
+from .scheduler import StepLimits, StepScheduler
 from .serial import SerialRunner
 from .shared import SharedModule
+from .steps import PAGE_TOKENS
 from .verify import Trial
 
 PAGED, HYBRID, SLOTS, GENERATE, FORWARD = "P", "H", "S", "G", "F"
+LEAST_PREFILL = 4
+"""Tokens of a prompt that go in every step, however busy."""
+
 ROWS = 64
 """Requests of one model at a time on the rungs that batch."""
 
@@ -82,14 +87,21 @@ def runners(
     return [_paged_runner(rung.layers, bundle, shared, vocabulary, grammars, ops, prefill_tokens, parameters), serial]
 
 
+def limits(prefill_tokens: int) -> StepLimits:
+    """Bounds of a step in which a prompt goes in parts of so many tokens at most."""
+    return StepLimits(ROWS, ROWS + prefill_tokens, prefill_tokens, min(LEAST_PREFILL, prefill_tokens))
+
+
 def _paged_runner(
     layers: Recorder, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary, grammars: GrammarCompiler,
     ops: OpTable, prefill_tokens: int, parameters: int,
 ) -> PagedRunner:  # fmt: skip
-    pool = PagePool(layers.shapes, pool_pages(bundle.about.context), bundle.about.dtype)
+    dtype = bundle.about.dtype
+    pool = PagePool(layers.shapes, pool_pages(bundle.about.context), dtype)
     model = PagedModel(shared.use(attention=attention.NAME), layers, pool, ops)
     blocks = BlockManager(pool.pages, pool.host_pages)
-    scheduler = StepScheduler(blocks, prefill_tokens, Pace(parameters))
+    work = Work(parameters * dtype.itemsize, 2.0 * parameters, page_bytes(layers.shapes, dtype) / PAGE_TOKENS)
+    scheduler = StepScheduler(blocks, limits(prefill_tokens), StepCost(work))
     return PagedRunner(bundle, shared, model, blocks, scheduler, vocabulary, grammars)
 
 

@@ -20,28 +20,54 @@ from .lora.layout import sorted_by_adapter
 from .memory import out_of_memory
 from .paged import PagedModel
 from .runner import Conversation
-from .sampling.chooser import Chooser, choosers, rank
+from .sampling.chooser import Chooser, Sampled, choosers, rank
 from .sampling.grammar import GrammarCompiler
 from .sampling.logprobs import prompt_logprobs
 from .sampling.params import check
-from .sampling.sample import sample
+from .sampling.speculative import Guess, trim, verify
 from .scheduler import StepScheduler
 from .shared import SharedModule
+from .speculation import Lookup
 from .steps import Row, RowStep, StepPlan
 
 
 CLASSES = ("background", "batch", "interactive")
 CLASS_STEP = 10_000
 """More than priorities of one class can be apart."""
+DRAFTS = 4
+"""Tokens guessed ahead when the request does not say how many."""
 
 
 class Choice:
-    """One answer with the row that its tokens are in."""
+    """One answer with the row that its tokens are in. `accepted` counts its guessed tokens that were right."""
 
     def __init__(self, row: Row, answer: Answer, chooser: Chooser) -> None:
         self.row = row
         self.answer = answer
         self.chooser = chooser
+        self.accepted = 0
+        asked = chooser.params.speculative
+        self._guesses = 0 if asked is None else int(asked.get("tokens", DRAFTS))
+        self._lookup = Lookup(row.tokens) if asked is not None else None
+
+    def take(self, made: Sequence[Sampled], drafts: Sequence[int]) -> int:
+        """The tokens that a step brought, up to the end of the answer; returns how many `drafts` were among them."""
+        right = 0
+        for at, sampled in enumerate(made):
+            if self.answer.reason:
+                break
+            right += at < len(drafts) and sampled.token == drafts[at]
+            self.row.tokens.append(sampled.token)
+            self.answer.take(sampled.token, sampled.logprob, sampled.finished)
+        self.accepted += right
+        return right
+
+    def guess(self) -> None:
+        """Guess what follows, for the next step to check."""
+        if self._lookup is not None and not self.answer.reason:
+            self._lookup.extend(self.row.tokens[len(self._lookup) :])
+            wanted = min(self._guesses, self.answer.room - len(self.answer.tokens) - 1)
+            self.row.drafts = trim(self.chooser, self._lookup.propose(wanted)) if wanted > 0 else []
 
 
 class Job:
@@ -67,7 +93,8 @@ class Job:
         return DoneEvent(
             self.request.id, causal.TASK, tuple(choice.answer.result(at) for at, choice in enumerate(best)),
             prompt_tokens=len(self.prompt), cached_tokens=self.choices[0].row.cached,
-            new_tokens=sum(len(choice.answer.tokens) for choice in self.choices), device_ns=self.device_ns,
+            new_tokens=sum(len(choice.answer.tokens) for choice in self.choices),
+            accepted_tokens=sum(choice.accepted for choice in self.choices), device_ns=self.device_ns,
             prompt_logprobs=self.prompt_logprobs if asked else None,
         )  # fmt: skip
 
@@ -98,9 +125,9 @@ class PagedRunner:
         """Accept a request. Raises BadArgument, TooLarge, NotSupported."""
         sampling = request.sampling
         check(sampling, self._bundle.vocabulary)
-        if sampling.speculative is not None:
-            why = "speculative decoding is not made yet"
-            raise NotSupported(why, why=why)
+        if sampling.speculative is not None and sampling.speculative.get("method", "ngram") == "draft":
+            why = "the model was loaded without a draft model"
+            raise NotSupported(f"speculative.method is draft, but {why}; ngram needs none", why=why)
         limit = self._bundle.about.context if conversation is None else conversation.max_tokens
         before: Sequence[int] = () if conversation is None else conversation.tokens
         prompt = tokens.continuing(self._bundle, request.prompt, before)
@@ -137,14 +164,14 @@ class PagedRunner:
         started = time.perf_counter()
         try:
             self._shared.use(attention=attention.NAME, rows=plan.rows)
-            failed = self._take(plan, self._model.run(plan))
+            failed, accepted = self._take(plan, self._model.run(plan))
         except (RuntimeError, MemoryError) as error:
             full = out_of_memory(error)
             if full is None:
                 raise
             return [*events, *self._out_of_memory(plan, full)]
         seconds = time.perf_counter() - started
-        self._scheduler.complete(plan, seconds)
+        self._scheduler.complete(plan, seconds, accepted)
         self._charge(plan, seconds)
         for job, why in failed:
             events.extend(self._fail(job, why))
@@ -180,10 +207,13 @@ class PagedRunner:
 
     # ---- one step
 
-    def _take(self, plan: StepPlan, logits: Tensor) -> list[tuple[Job, LlmosError]]:
-        """Choose the next token of each row that is through its prompt; what went wrong, and for whom."""
+    def _take(self, plan: StepPlan, logits: Tensor) -> tuple[list[tuple[Job, LlmosError]], dict[str, int]]:
+        """Choose the next tokens of each row that is through its prompt.
+
+        Answers what went wrong and for whom, and how many guessed tokens were right, by row.
+        """
         chosen: list[tuple[Job, Choice]] = []
-        places: list[int] = []
+        guesses: list[Guess] = []
         end = 0
         for step in plan.rows:
             job, choice = self._choices[id(step.row)]
@@ -192,16 +222,17 @@ class PagedRunner:
                 self._score_prompt(job, step, logits[first:end])
             if step.logits and step.start + step.count >= len(step.row.tokens) and not choice.answer.reason:
                 chosen.append((job, choice))
-                places.append(end - 1)
-        made = sample([choice.chooser for _, choice in chosen], logits, self._vocabulary, places)
-        errors = []
-        for (job, choice), sampled in zip(chosen, made, strict=True):
-            if sampled.error is not None:
-                errors.append((job, sampled.error))
+                judged = range(end - 1 - step.drafts, end)
+                guesses.append(Guess(choice.chooser, judged, step.row.drafts[: step.drafts]))
+        failed: list[tuple[Job, LlmosError]] = []
+        accepted: dict[str, int] = {}
+        for (job, choice), guess, made in zip(chosen, guesses, verify(guesses, logits, self._vocabulary), strict=True):
+            if made[-1].error is not None:
+                failed.append((job, made[-1].error))
             else:
-                choice.row.tokens.append(sampled.token)
-                choice.answer.take(sampled.token, sampled.logprob, sampled.finished)
-        return errors
+                accepted[choice.row.id] = choice.take(made, guess.drafts)
+                choice.guess()
+        return failed, accepted
 
     def _score_prompt(self, job: Job, step: RowStep, logits: Tensor) -> None:
         known = len(job.prompt_logprobs)

@@ -189,3 +189,33 @@ def test_a_failed_row_ends_its_request_alone(engine: Engine, monkeypatch: pytest
     events = run(engine, [ask(PROMPT, "a", max_tokens=4), ask(PROMPT, "b", max_tokens=4, logit_bias=excluded)])
     assert isinstance(events["b"][-1], FailedEvent)
     assert last(events["a"]).choices[0] == expected
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_guessing_ahead_changes_nothing_but_the_steps(engine: Engine, temperature: float) -> None:
+    prompt = [*PROMPT, *PROMPT, *PROMPT[:5]]
+    asked: dict[str, Any] = {"max_tokens": 30, "temperature": temperature, "seed": 3, "logprobs": 1}
+    plain = done(engine, ask(prompt, **asked))
+    guessed = done(engine, ask(prompt, **asked, speculative={"method": "ngram", "tokens": 5}))
+    assert [c.tokens for c in guessed.choices] == [c.tokens for c in plain.choices]
+    assert plain.accepted_tokens == 0 and guessed.choices[0].text == plain.choices[0].text
+
+
+def test_right_guesses_save_steps_and_are_counted(engine: Engine) -> None:
+    """A model that is made to repeat itself is guessed right."""
+    liked = dict.fromkeys((7, 9), 100.0)
+    asked: dict[str, Any] = {"max_tokens": 24, "logit_bias": liked, "frequency_penalty": 0.1}
+    engine.submit(ask([7, 9] * 9, "plain", **asked))
+    plain = _until_done(engine)
+    engine.submit(ask([7, 9] * 9, "guessed", **asked, speculative={"tokens": 4}))
+    guessed = _until_done(engine)
+    assert guessed[1].choices == plain[1].choices
+    assert guessed[1].accepted_tokens > 4 and guessed[0] < plain[0]
+
+
+def _until_done(engine: Engine) -> tuple[int, DoneEvent]:
+    for count in range(1, 1000):
+        for event in engine.step():
+            if isinstance(event, DoneEvent):
+                return count, event
+    raise AssertionError("never done")
