@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmos.syscalls.errors import Exists, NotSupported
+from llmos.syscalls.errors import Exists, NotFound, NotSupported
 
 Spec = Mapping[str, Any]
 """The case to serve: `device` and `dtype` as text, and what the op's description names beside them."""
@@ -64,6 +64,13 @@ class OpTable:
     def named(self, op: str, name: str) -> Implementation:
         """One implementation of an op. Raises KeyError."""
         return self._implementations[op][name]
+
+    def implementation(self, op: str, name: str) -> Implementation:
+        """One by its name, whatever it serves. Raises NotFound."""
+        found = self._implementations.get(op, {}).get(name)
+        if found is None:
+            raise NotFound(f"the op {op} has no implementation called {name}; it has {', '.join(self.names(op))}")
+        return found
 
     def names(self, op: str) -> tuple[str, ...]:
         """The implementations of an op, in the order they are asked."""

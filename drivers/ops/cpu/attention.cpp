@@ -19,6 +19,7 @@ namespace {
 constexpr int64_t BLOCK = 128;      // tokens between two looks at the maximum
 constexpr int64_t SEGMENT = 1024;   // tokens whose partial answer may be computed apart
 constexpr int64_t TASK_ROWS = 112;  // (query, head) pairs of a task: 8 tiles
+constexpr int NARROW = 7;           // rows of a task that leave registers for 16 transposed keys
 constexpr int64_t SMALL = 1 << 16;  // multiply-adds of vectors below which waking other threads costs more
 constexpr float NOTHING = -std::numeric_limits<float>::infinity();
 
@@ -76,8 +77,7 @@ class Worker {
     void start(const Task& task) {
         task_ = task;
         first_ = p_.starts[task.row];
-        length_ = p_.lengths[task.row];
-        before_ = length_ - (p_.starts[task.row + 1] - first_);
+        before_ = p_.lengths[task.row] - (p_.starts[task.row + 1] - first_);
         rows_ = (task.end - task.begin) * p_.group();
         for (int64_t from = 0; from < rows_; from += TILE_ROWS) {
             auto row = [&](int r) { return query(from + r); };
@@ -95,11 +95,16 @@ class Worker {
         int64_t from = std::max(segment * SEGMENT, seen_from() / BLOCK * BLOCK);
         int64_t to = std::min((segment + 1) * SEGMENT, seen_to());
         for (int64_t block = from; block < to; block += BLOCK) {
-            pack_keys(block, std::min(block + BLOCK, to));
-            pack_values(block, std::min(block + BLOCK, to));
+            locate(block, to);
+            if (rows_ <= NARROW) {
+                with_rows<NARROW>(rows_, [&](auto rows) { narrow_block<decltype(rows)::value>(block, state); });
+                continue;
+            }
+            pack_keys();
+            pack_values();
             for (int64_t row = 0; row < rows_; row += TILE_ROWS)
-                with_rows(std::min<int64_t>(TILE_ROWS, rows_ - row),
-                          [&](auto rows) { tile_times_block<decltype(rows)::value>(row, block, state); });
+                with_rows<TILE_ROWS>(std::min<int64_t>(TILE_ROWS, rows_ - row),
+                                     [&](auto rows) { tile_times_block<decltype(rows)::value>(row, block, state); });
         }
     }
 
@@ -136,9 +141,14 @@ class Worker {
                 total = total * factor + exp(p_.sinks[head] - maximum);
             }
             Element* out = (Element*)p_.out + (token * p_.heads + head) * p_.value_dim;
-            for (int64_t d = 0; d < p_.value_dim; d += WIDTH) {
-                __m512 sum = _mm512_mul_ps(_mm512_load_ps(state.sums + r * p_.value_width() + d), vector(factor));
-                E::store(out + d, _mm512_div_ps(sum, vector(total)), first(p_.value_dim - d));
+            for (int64_t d = 0; d < p_.value_dim; d += PANEL) {
+                const float* sums = state.sums + r * p_.value_width() + d;
+                __m512 low = _mm512_load_ps(sums), high = _mm512_load_ps(sums + WIDTH);
+                sort_outputs(low, high);
+                low = _mm512_div_ps(_mm512_mul_ps(low, vector(factor)), vector(total));
+                high = _mm512_div_ps(_mm512_mul_ps(high, vector(factor)), vector(total));
+                E::store(out + d, low, first(p_.value_dim - d));
+                E::store(out + d + WIDTH, high, first(p_.value_dim - d - WIDTH));
             }
         }
     }
@@ -151,50 +161,147 @@ class Worker {
 
     int64_t low(int64_t query) const { return p_.window ? std::max<int64_t>(0, before_ + query - p_.window + 1) : 0; }
 
-    // Where token t's vector is; those of the 16 tokens from a multiple of 16 on lie one after the other.
-    const Element* token(const void* pages, int64_t page, int64_t head, int64_t width, int64_t t) const {
-        int64_t number = p_.table[task_.row * p_.table_row + t / p_.page_tokens];
-        return (const Element*)pages + number * page + task_.head * head + t % p_.page_tokens * width;
+    // Where the keys and values of a block's tokens lie, 16 by 16; no more than `to` and the end of the block.
+    void locate(int64_t block, int64_t to) {
+        tokens_ = std::min(to - block, BLOCK);
+        for (int64_t g = 0; g * WIDTH < tokens_; g++) {
+            int64_t t = block + g * WIDTH, place = t % p_.page_tokens;
+            int64_t page = p_.table[task_.row * p_.table_row + t / p_.page_tokens];
+            key_at_[g] = (const Element*)p_.keys + page * p_.key_page + task_.head * p_.key_head + place * p_.dim;
+            value_at_[g] =
+                (const Element*)p_.values + page * p_.value_page + task_.head * p_.value_head + place * p_.value_dim;
+        }
     }
 
+    // How many of the 16 tokens of a group there are.
+    int group_size(int64_t g) const { return std::clamp<int64_t>(tokens_ - g * WIDTH, 0, WIDTH); }
+
     // Keys as panels [tokens / 32][lanes][32]; what is not there is zero.
-    void pack_keys(int64_t from, int64_t to) {
-        for (int64_t t = from; t < ceil_div(to, PANEL) * PANEL; t += WIDTH) {
-            const Element* at = t < to ? token(p_.keys, p_.key_page, p_.key_head, p_.dim, t) : nullptr;
-            int32_t* into = keys_ + (t - from) / PANEL * lanes_ * PANEL + (t - from) % PANEL;
-            int some = std::clamp<int64_t>(to - t, 0, WIDTH);
-            pack_rows<E>([&](int r) { return at + r * p_.dim; }, some, p_.dim, into, PANEL);
+    void pack_keys() {
+        for (int64_t g = 0; g < ceil_div(tokens_, PANEL) * 2; g++) {
+            int32_t* into = keys_ + g / 2 * lanes_ * PANEL + g % 2 * WIDTH;
+            pack_rows<E>([&](int r) { return key_at_[g] + r * p_.dim; }, group_size(g), p_.dim, into, PANEL);
         }
     }
 
     // Values as panels [value width / 32][lanes of tokens][32]; what is not there is zero.
-    void pack_values(int64_t from, int64_t to) {
-        for (int64_t t = from; t < ceil_div(to, PANEL) * PANEL; t += WIDTH) {
-            const Element* at = t < to ? token(p_.values, p_.value_page, p_.value_head, p_.value_dim, t) : nullptr;
-            for (int64_t i = 0; i < WIDTH; i += E::PER_LANE) {
-                const Element* even = t + i < to ? at + i * p_.value_dim : nullptr;
-                const Element* odd = t + i + 1 < to ? at + (i + 1) * p_.value_dim : nullptr;
-                int32_t* into = values_ + (t - from + i) / E::PER_LANE * PANEL;
-                for (int64_t d = 0; d < p_.value_dim; d += PANEL) pack_pair(even, odd, d, into + d * BLOCK_LANES);
+    void pack_values() {
+        for (int64_t t = 0; t < ceil_div(tokens_, PANEL) * PANEL; t += E::PER_LANE)
+            for (int64_t d = 0; d < p_.value_dim; d += PANEL) {
+                int32_t* into = values_ + d * BLOCK_LANES + t / E::PER_LANE * PANEL;
+                __m512i low, high;
+                value_lane(t, d, low, high);
+                _mm512_store_si512(into, low);
+                _mm512_store_si512(into + WIDTH, high);
             }
+    }
+
+    // Of a lane of tokens from t on, the values from d on, in the order that interleaving leaves.
+    inline __attribute__((always_inline)) void value_lane(int64_t t, int64_t d, __m512i& low, __m512i& high) const {
+        const Element* at = value_at_[t / WIDTH] + t % WIDTH * p_.value_dim + d;
+        int64_t left = p_.value_dim - d;
+        if constexpr (E::PER_LANE == 1) {
+            low = t < tokens_ ? load_lanes<E>(at, left) : _mm512_setzero_si512();
+            high = t < tokens_ ? load_lanes<E>(at + WIDTH, left - WIDTH) : _mm512_setzero_si512();
+        } else {
+            __m512i even, odd;
+            if (t + 1 < tokens_ && left >= PANEL) {
+                even = _mm512_loadu_si512(at);
+                odd = _mm512_loadu_si512(at + p_.value_dim);
+            } else {
+                even = t < tokens_ ? load_lanes<E>(at, left) : _mm512_setzero_si512();
+                odd = t + 1 < tokens_ ? load_lanes<E>(at + p_.value_dim, left) : _mm512_setzero_si512();
+            }
+            low = _mm512_unpacklo_epi16(even, odd);
+            high = _mm512_unpackhi_epi16(even, odd);
         }
     }
 
-    void pack_pair(const Element* even, const Element* odd, int64_t d, int32_t* into) {
-        int64_t left = p_.value_dim - d;
-        if constexpr (E::PER_LANE == 1) {
-            for (int h = 0; h < PANEL; h += WIDTH)
-                _mm512_store_si512(into + h, even ? load_lanes<E>(even + d + h, left - h) : _mm512_setzero_si512());
-        } else {
-            __m512i a = even ? load_lanes<E>(even + d, left) : _mm512_setzero_si512();
-            __m512i b = odd ? load_lanes<E>(odd + d, left) : _mm512_setzero_si512();
-            __m512i wide_a = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(a));
-            __m512i wide_b = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(b));
-            _mm512_store_si512(into, _mm512_or_si512(wide_a, _mm512_slli_epi32(wide_b, 16)));
-            wide_a = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(a, 1));
-            wide_b = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(b, 1));
-            _mm512_store_si512(into + WIDTH, _mm512_or_si512(wide_a, _mm512_slli_epi32(wide_b, 16)));
+    // Undoes the order of `value_lane`.
+    static void sort_outputs(__m512& low, __m512& high) {
+        if constexpr (E::PER_LANE == 2) {
+            const __m512i begin = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+            const __m512i end = _mm512_add_epi32(begin, _mm512_set1_epi32(8));
+            __m512 both = _mm512_permutex2var_ps(low, begin, high);
+            high = _mm512_permutex2var_ps(low, end, high);
+            low = both;
         }
+    }
+
+    // A block for so few rows that keys and values are used straight from where they are, as in a decode step.
+    template <int ROWS>
+    void narrow_block(int64_t block, State state) {
+        int64_t tokens = ceil_div(tokens_, PANEL) * PANEL;
+        for (int64_t g = 0; g * WIDTH < tokens; g += 2) {
+            __m512 sums[ROWS][2];
+#pragma GCC unroll 16
+            for (auto& sum : sums) sum[0] = sum[1] = _mm512_setzero_ps();
+            for (int64_t k = 0; k < lanes_; k += WIDTH)
+#pragma GCC unroll 16
+                for (int h = 0; h < 2; h++) add_scores<ROWS>(g + h, k, h, sums);
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 16
+                for (int h = 0; h < 2; h++) _mm512_store_ps(scores_ + r * BLOCK + (g + h) * WIDTH, sums[r][h]);
+        }
+        float factors[ROWS];
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) factors[r] = soften(0, r, block, tokens, state);
+        for (int64_t d = 0; d < p_.value_width(); d += PANEL) {
+            __m512 sums[ROWS][2];
+            load_sums<ROWS>(state.sums + d, factors, sums);
+            for (int64_t t = 0; t < tokens_; t += E::PER_LANE) {
+                __m512i low, high;
+                value_lane(t, d, low, high);
+#pragma GCC unroll 16
+                for (int r = 0; r < ROWS; r++) {
+                    __m512i weight = _mm512_set1_epi32(((const int32_t*)weights_)[r * BLOCK_LANES + t / E::PER_LANE]);
+                    sums[r][0] = E::multiply_add(sums[r][0], weight, low);
+                    sums[r][1] = E::multiply_add(sums[r][1], weight, high);
+                }
+            }
+            store_sums<ROWS>(state.sums + d, sums);
+        }
+    }
+
+    template <int ROWS>
+    inline __attribute__((always_inline)) void add_scores(int64_t g, int64_t k, int h, __m512 sums[ROWS][2]) {
+        __m512i keys[WIDTH];
+        int some = std::min<int64_t>(WIDTH, lanes_ - k), size = group_size(g);
+        if (!size) return;
+        transposed<E>([&](int r) { return key_at_[g] + r * p_.dim; }, size, p_.dim, k, keys);
+        auto add = [&](int i) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+            for (int r = 0; r < ROWS; r++) {
+                __m512i query = _mm512_set1_epi32(queries_[(k + i) * WIDTH + r]);
+                sums[r][h] = E::multiply_add(sums[r][h], query, keys[i]);
+            }
+        };
+        if (some == WIDTH) {
+#pragma GCC unroll 16
+            for (int i = 0; i < WIDTH; i++) add(i);
+        } else {
+            for (int i = 0; i < some; i++) add(i);
+        }
+    }
+
+    template <int ROWS>
+    void load_sums(const float* from, const float* factors, __m512 sums[ROWS][2]) const {
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 16
+            for (int h = 0; h < 2; h++) {
+                __m512 before = _mm512_load_ps(from + r * p_.value_width() + h * WIDTH);
+                sums[r][h] = _mm512_mul_ps(before, vector(factors[r]));
+            }
+    }
+
+    template <int ROWS>
+    void store_sums(float* to, const __m512 sums[ROWS][2]) const {
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 16
+            for (int h = 0; h < 2; h++) _mm512_store_ps(to + r * p_.value_width() + h * WIDTH, sums[r][h]);
     }
 
     template <int ROWS>
@@ -204,24 +311,24 @@ class Worker {
         int64_t tokens = std::min(BLOCK, ceil_div(last + 1 - block, PANEL) * PANEL);
         for (int64_t t = 0; t < tokens; t += PANEL) {
             __m512 sums[ROWS][2];
+#pragma GCC unroll 16
             for (auto& sum : sums) sum[0] = sum[1] = _mm512_setzero_ps();
             tile<E, ROWS, Fetch::NONE>(queries_ + row / TILE_ROWS * lanes_ * WIDTH, WIDTH, 1,
                                        keys_ + t * lanes_, lanes_, sums);
+#pragma GCC unroll 16
             for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 16
                 for (int h = 0; h < 2; h++) _mm512_store_ps(scores_ + r * BLOCK + t + h * WIDTH, sums[r][h]);
         }
         float factors[ROWS];
+#pragma GCC unroll 16
         for (int r = 0; r < ROWS; r++) factors[r] = soften(row, r, block, tokens, state);
         for (int64_t d = 0; d < p_.value_width(); d += PANEL) {
             __m512 sums[ROWS][2];
-            float* into = state.sums + row * p_.value_width() + d;
-            for (int r = 0; r < ROWS; r++)
-                for (int h = 0; h < 2; h++)
-                    sums[r][h] = _mm512_mul_ps(_mm512_load_ps(into + r * p_.value_width() + h * WIDTH), vector(factors[r]));
+            load_sums<ROWS>(state.sums + row * p_.value_width() + d, factors, sums);
             tile<E, ROWS, Fetch::NONE>((const int32_t*)weights_, 1, BLOCK_LANES, values_ + d * BLOCK_LANES,
                                        tokens / E::PER_LANE, sums);
-            for (int r = 0; r < ROWS; r++)
-                for (int h = 0; h < 2; h++) _mm512_store_ps(into + r * p_.value_width() + h * WIDTH, sums[r][h]);
+            store_sums<ROWS>(state.sums + row * p_.value_width() + d, sums);
         }
     }
 
@@ -259,7 +366,8 @@ class Worker {
     float *scores_, *states_;
     Element* weights_;
     Task task_{};
-    int64_t first_ = 0, length_ = 0, before_ = 0, rows_ = 0;
+    int64_t first_ = 0, before_ = 0, rows_ = 0, tokens_ = 0;
+    const Element *key_at_[BLOCK / WIDTH], *value_at_[BLOCK / WIDTH];
 };
 
 // Tasks with the longest first, and how much there is to do in all.

@@ -54,24 +54,28 @@ inline __mmask16 first(int64_t count) { return count >= WIDTH ? 0xffff : count <
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-inline void transpose(__m512i r[WIDTH]) {
+inline __attribute__((always_inline)) void transpose(__m512i r[WIDTH]) {
     __m512i t[WIDTH];
+#pragma GCC unroll 16
     for (int i = 0; i < 8; i++) {
         t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
         t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
     }
+#pragma GCC unroll 16
     for (int i = 0; i < 4; i++) {
         r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
         r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
         r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
         r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
     }
+#pragma GCC unroll 16
     for (int i = 0; i < 4; i++) {
         t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
         t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
         t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
         t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
     }
+#pragma GCC unroll 16
     for (int i = 0; i < 4; i++) {
         r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
         r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
@@ -146,31 +150,44 @@ inline __attribute__((always_inline)) void tile(
     }
 }
 
-// Rows of elements as lanes [ceil(elements / PER_LANE)][step] with the rows innermost, up to 16; `row(r)` says where
-// row r is. Rows from `count` on are zero.
+// 16 lanes from lane k on of up to 16 rows, transposed: one vector a lane, rows innermost. `row(r)` says where row r is;
+// rows from `count` on are zero.
+template <class E, class F>
+inline __attribute__((always_inline)) void transposed(
+    F&& row, int count, int64_t elements, int64_t k, __m512i block[WIDTH]
+) {
+    int64_t done = k * E::PER_LANE, left = elements - done;
+    if (count == WIDTH && left >= WIDTH * E::PER_LANE) {
+#pragma GCC unroll 16
+        for (int r = 0; r < WIDTH; r++) block[r] = _mm512_loadu_si512(row(r) + done);
+    } else {
+#pragma GCC unroll 16
+        for (int r = 0; r < WIDTH; r++)
+            block[r] = r < count ? load_lanes<E>(row(r) + done, left) : _mm512_setzero_si512();
+    }
+    transpose(block);
+}
+
+// Rows of elements as lanes [ceil(elements / PER_LANE)][step] with the rows innermost.
 template <class E, class F>
 inline void pack_rows(F&& row, int count, int64_t elements, int32_t* packed, ptrdiff_t step = WIDTH) {
     int64_t lanes = ceil_div(elements, E::PER_LANE);
     for (int64_t k = 0; k < lanes; k += WIDTH) {
-        int64_t done = k * E::PER_LANE;
         __m512i block[WIDTH];
-        for (int r = 0; r < WIDTH; r++)
-            block[r] = r < count ? load_lanes<E>(row(r) + done, elements - done) : _mm512_setzero_si512();
-        transpose(block);
+        transposed<E>(row, count, elements, k, block);
         int some = std::min<int64_t>(WIDTH, lanes - k);
         for (int i = 0; i < some; i++) _mm512_store_si512(packed + (k + i) * step, block[i]);
     }
 }
 
-// Calls f with the number of rows as a constant.
-template <class F>
+// Calls f with the number of rows, at most MOST, as a constant.
+template <int MOST = TILE_ROWS, class F>
 inline void with_rows(int rows, F&& f) {
-    switch (rows) {
-#define LLMOS_ROWS(n) \
-    case n: f(std::integral_constant<int, n>()); break;
-        LLMOS_ROWS(1) LLMOS_ROWS(2) LLMOS_ROWS(3) LLMOS_ROWS(4) LLMOS_ROWS(5) LLMOS_ROWS(6) LLMOS_ROWS(7)
-        LLMOS_ROWS(8) LLMOS_ROWS(9) LLMOS_ROWS(10) LLMOS_ROWS(11) LLMOS_ROWS(12) LLMOS_ROWS(13) LLMOS_ROWS(14)
-#undef LLMOS_ROWS
+    if constexpr (MOST > 0) {
+        if (rows == MOST)
+            f(std::integral_constant<int, MOST>());
+        else
+            with_rows<MOST - 1>(rows, f);
     }
 }
 

@@ -29,23 +29,29 @@ void finish(const float* sums, int rows, const typename E::Element* bias, typena
     }
 }
 
-// Adds a block of lanes to sums [rows][32]; the first block starts them.
-template <class E, Fetch FETCH>
-void add_block(const int32_t* x, ptrdiff_t step, ptrdiff_t stride, int rows, const int32_t* panel, int64_t lanes,
-               float* sums, bool start, Ahead ahead = {}) {
-    with_rows(rows, [&](auto constant) {
+// Adds a block of lanes to sums [rows][32]; the first block starts them. At most MOST rows, `stride` lanes apart
+// when they are read where they are (NEAR), and packed otherwise.
+template <class E, Fetch FETCH, int MOST>
+void add_block(const int32_t* x, ptrdiff_t stride, int rows, const int32_t* panel, int64_t lanes, float* sums,
+               bool start, Ahead ahead = {}) {
+    with_rows<MOST>(rows, [&](auto constant) {
         constexpr int ROWS = decltype(constant)::value;
         __m512 tiles[ROWS][2];
-        for (int r = 0; r < ROWS; r++)
-            for (int h = 0; h < 2; h++)
-                tiles[r][h] = start ? _mm512_setzero_ps() : _mm512_load_ps(sums + r * PANEL + h * WIDTH);
-        if (step == 1) {
-            tile<E, ROWS, FETCH>(x, 1, stride, panel, lanes, tiles, ahead);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) {
+            tiles[r][0] = start ? _mm512_setzero_ps() : _mm512_load_ps(sums + r * PANEL);
+            tiles[r][1] = start ? _mm512_setzero_ps() : _mm512_load_ps(sums + r * PANEL + WIDTH);
+        }
+        if constexpr (FETCH == Fetch::NEAR) {
+            tile<E, ROWS, FETCH>(x, 1, stride, panel, lanes, tiles);
         } else {
             tile<E, ROWS, FETCH>(x, WIDTH, 1, panel, lanes, tiles, ahead);
         }
-        for (int r = 0; r < ROWS; r++)
-            for (int h = 0; h < 2; h++) _mm512_store_ps(sums + r * PANEL + h * WIDTH, tiles[r][h]);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) {
+            _mm512_store_ps(sums + r * PANEL, tiles[r][0]);
+            _mm512_store_ps(sums + r * PANEL + WIDTH, tiles[r][1]);
+        }
     });
 }
 
@@ -64,14 +70,14 @@ void panel_times_tiles(const int32_t* packed, const Tiles& tiles, const int32_t*
         int64_t lanes = std::min(BLOCK_LANES, s.lanes - done);
         const int32_t *x = packed + done * WIDTH, *block = panel + done * PANEL;
         if (tiles.count == 1) {
-            add_block<E, Fetch::FAR>(x, WIDTH, 1, tiles.rows, block, lanes, sums, done == 0);
+            add_block<E, Fetch::FAR, TILE_ROWS>(x, 1, tiles.rows, block, lanes, sums, done == 0);
             continue;
         }
         int64_t share = lanes * PANEL * sizeof(int32_t) / tiles.count;
         for (int64_t i = 0; i < tiles.count; i++) {
             Ahead ahead{(const char*)(block + lanes * PANEL) + i * share, share / lanes};
-            add_block<E, Fetch::SHARE>(x + i * s.lanes * WIDTH, WIDTH, 1, tiles.size(i), block, lanes,
-                                       sums + i * TILE_ROWS * PANEL, done == 0, ahead);
+            add_block<E, Fetch::SHARE, TILE_ROWS>(x + i * s.lanes * WIDTH, 1, tiles.size(i), block, lanes,
+                                                  sums + i * TILE_ROWS * PANEL, done == 0, ahead);
         }
     }
 }
@@ -101,8 +107,8 @@ void linear(const typename E::Element* x, const int32_t* weights, const typename
         for (int64_t p = 0; p < panels; p++) {
             const int32_t* panel = weights + p * s.lanes * PANEL;
             if (direct)
-                add_block<E, Fetch::NEAR>((const int32_t*)x, 1, s.x_stride / E::PER_LANE, s.rows, panel, s.lanes, sums,
-                                          true);
+                add_block<E, Fetch::NEAR, DIRECT_ROWS>((const int32_t*)x, s.x_stride / E::PER_LANE, s.rows, panel,
+                                                       s.lanes, sums, true);
             else
                 panel_times_tiles<E>(packed, tiles, panel, s, sums);
             for (int64_t i = 0; i < tiles.count; i++)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from llmos.drivers.ops.table import OpTable, Spec
-from llmos.syscalls.errors import Exists, NotSupported
+from llmos.syscalls.errors import Exists, NotFound, NotSupported
 
 
 def only(dtype: str) -> Callable[[Spec], tuple[bool, str]]:
@@ -50,3 +50,9 @@ def test_a_name_is_taken_once() -> None:
     with pytest.raises(Exists, match="fast"):
         made.register("add", "fast", lambda: None, only("float16"))
     assert made.choose("add", {"dtype": "float16"}).implementation.call(1, 2) == 3
+
+
+def test_one_is_found_by_its_name() -> None:
+    assert table().implementation("add", "fast").call(1, 2) == 3
+    with pytest.raises(NotFound, match="it has fast, reference"):
+        table().implementation("add", "slow")
