@@ -119,15 +119,15 @@ class Tile:
         logprob = scored.of(row, float(self._logits[self._rows[at], token]))
         chooser.cumulative += logprob
         count = chooser.params.logprobs
-        told = None if count is None else to_logprob(token, logprob, scored.top(row, count), vocabulary)
+        told = None if count is None else to_logprob(token, logprob, scored.top(row), vocabulary)
         return accept(chooser, token, told)
 
     def _score(self, scores: Tensor) -> dict[int, tuple[Scored, int]]:
         wanting = [at for at, chooser in enumerate(self.choosers) if chooser.scored]
         if not wanting:
             return {}
-        count = max(self.choosers[at].params.logprobs or 0 for at in wanting)
-        scored = Scored(scores if len(wanting) == len(self.choosers) else scores[wanting], count)
+        counts = [self.choosers[at].params.logprobs or 0 for at in wanting]
+        scored = Scored(scores if len(wanting) == len(self.choosers) else scores[wanting], counts)
         return {at: (scored, row) for row, at in enumerate(wanting)}
 
 

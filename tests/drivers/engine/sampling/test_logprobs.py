@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmos.drivers.engine.detokenizer import Vocabulary
 from llmos.drivers.engine.sampling import logprobs
+from llmos.drivers.engine.sampling.distribution import BLOCK
 from llmos.drivers.engine.sampling.logprobs import Scored, prompt_logprobs
 
 SIZE = 40
@@ -37,6 +40,15 @@ def test_no_alternatives_when_none_are_wanted(vocabulary: Vocabulary) -> None:
 
 
 def test_equal_ones_come_in_order_of_their_ids_and_excluded_ones_not_at_all() -> None:
-    scored = Scored(torch.tensor([[1.0, 2.0, 2.0, -torch.inf]]), 4)
-    assert [token for token, _ in scored.top(0, 4)] == [1, 2, 0]
-    assert [token for token, _ in scored.top(0, 1)] == [1]
+    scores = torch.tensor([[1.0, 2.0, 2.0, -torch.inf]])
+    assert [token for token, _ in Scored(scores, [4]).top(0)] == [1, 2, 0]
+    assert [token for token, _ in Scored(scores, [1]).top(0)] == [1]
+
+
+@given(st.integers(0, 2**31), st.integers(1, 30), st.sampled_from([3, 70, 8 * BLOCK, 100 * BLOCK]))
+def test_which_of_equal_ones_are_told_does_not_depend_on_how_many_are(seed: int, count: int, size: int) -> None:
+    scores = torch.randn(2, size, generator=torch.Generator().manual_seed(seed)).mul(4).round()
+    expected = sorted(range(size), key=lambda token: (-float(scores[1, token]), token))[:count]
+    assert [token for token, _ in Scored(scores, [0, count]).top(1)] == expected
+    assert Scored(scores[1:], [count]).top(0) == Scored(scores, [1, count]).top(1)
+    assert Scored(scores, [0, count]).top(0) == []

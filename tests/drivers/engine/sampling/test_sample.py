@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from chi_square import follows
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -84,6 +84,7 @@ PARAMS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+@example([3, 4], 11580, 2, torch.bfloat16, 70)
 @given(
     st.lists(st.integers(0, len(PARAMS) - 1), min_size=1, max_size=12), st.integers(0, 2**31), st.integers(1, 9),
     st.sampled_from([torch.float32, torch.bfloat16]), st.sampled_from([70, 1300]),
