@@ -1,7 +1,8 @@
 """The hooks a driver package implements. They run once, when its host starts; the data path uses plain methods.
 
-A package announces itself by an entry point in the group `llmos.devices`, `llmos.filesystems` or `llmos.ops`. The entry
-point's name is the name of the device or file system, so the kernel knows it without importing anything.
+A package announces itself by an entry point in the group `llmos.devices`, `llmos.filesystems`, `llmos.ops` or
+`llmos.models`. The entry point's name is the name of the device or file system, so the kernel knows it without
+importing anything.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 DEVICES = "llmos.devices"
 FILESYSTEMS = "llmos.filesystems"
 OPS = "llmos.ops"
-GROUPS = (DEVICES, FILESYSTEMS, OPS)
+MODELS = "llmos.models"
+GROUPS = (DEVICES, FILESYSTEMS, OPS, MODELS)
 
 Send = Callable[[Sequence[bytes]], None]
 """Puts the frames of one message on the wire."""
@@ -39,6 +41,15 @@ def register_filesystems(register: Callable[[str, FileSystemFactory], None]) -> 
 @hookspec
 def register_ops(register: Callable[[str, str, Callable[..., Any], Callable[..., tuple[bool, str]]], None]) -> None:
     """Call `register(op, name, implementation, supports)`; `supports(spec)` says whether it serves a case and why."""
+
+
+@hookspec
+def register_models(register: Callable[..., None]) -> None:
+    """Call `register(architecture, build, batched=False)` for each class that models may name in `config.json`.
+
+    `build(config)` makes a `torch.nn.Module` for named tensors. `batched`: the first dimension of all of them, in and
+    out, is that of the batch.
+    """
 
 
 @hookspec

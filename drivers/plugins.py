@@ -19,7 +19,7 @@ from llmos.syscalls.errors import DriverFailed, Exists, LlmosError, NotFound
 
 from . import hookspecs
 from .contract import DeviceFactory, FileSystemFactory
-from .hookspecs import DEVICES, FILESYSTEMS, OPS, PROJECT
+from .hookspecs import DEVICES, FILESYSTEMS, MODELS, OPS, PROJECT
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,15 @@ class Operation:
     supports: Callable[..., tuple[bool, str]]
 
 
+@dataclass(frozen=True)
+class ModelClass:
+    """A class of models that a package brings; see `hookspecs.register_models`."""
+
+    architecture: str
+    build: Callable[[Mapping[str, Any]], Any]
+    batched: bool = False
+
+
 @dataclass
 class Plugin:
     """An imported package and what it registered."""
@@ -42,6 +51,7 @@ class Plugin:
     devices: dict[str, DeviceFactory] = field(default_factory=dict)
     filesystems: dict[str, FileSystemFactory] = field(default_factory=dict)
     ops: list[Operation] = field(default_factory=list)
+    models: list[ModelClass] = field(default_factory=list)
 
 
 def announced(group: str, environ: Mapping[str, str] = os.environ) -> list[EntryPoint]:
@@ -80,14 +90,25 @@ def load(name: str) -> Plugin:
 
 def load_ops(environ: Mapping[str, str] = os.environ) -> tuple[list[Operation], list[LlmosError]]:
     """Operations of all announced packages, and the errors of those that could not be loaded."""
-    operations: list[Operation] = []
+    plugins, failures = _load_all(OPS, environ)
+    return [operation for plugin in plugins for operation in plugin.ops], failures
+
+
+def load_models(environ: Mapping[str, str] = os.environ) -> tuple[list[ModelClass], list[LlmosError]]:
+    """Classes of models of all announced packages, and the errors of those that could not be loaded."""
+    plugins, failures = _load_all(MODELS, environ)
+    return [model for plugin in plugins for model in plugin.models], failures
+
+
+def _load_all(group: str, environ: Mapping[str, str]) -> tuple[list[Plugin], list[LlmosError]]:
+    plugins: list[Plugin] = []
     failures: list[LlmosError] = []
-    for point in announced(OPS, environ):
+    for point in announced(group, environ):
         try:
-            operations += _load(point, OPS).ops
+            plugins.append(_load(point, group))
         except LlmosError as error:
             failures.append(error)
-    return operations, failures
+    return plugins, failures
 
 
 def _load(point: EntryPoint, group: str) -> Plugin:
@@ -98,6 +119,8 @@ def _load(point: EntryPoint, group: str) -> Plugin:
         plugin.manager.check_pending()
         if group == OPS:
             hook.register_ops(register=lambda *parts: plugin.ops.append(Operation(*parts)))
+        elif group == MODELS:
+            hook.register_models(register=lambda *parts, **more: plugin.models.append(ModelClass(*parts, **more)))
         elif group == FILESYSTEMS:
             hook.register_filesystems(register=plugin.filesystems.__setitem__)
         else:

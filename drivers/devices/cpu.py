@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmos.syscalls.errors import BadArgument, BadState, LlmosError
+from llmos.syscalls.errors import BadArgument, BadState, Exists, LlmosError
 
 from .. import plugins
 from ..contract import (
@@ -27,6 +27,7 @@ from ..ops.table import OpTable
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
+    from ..engine.plugged import Architectures
 
 NAME = "cpu0"
 PREFILL_TOKENS = 512
@@ -78,7 +79,7 @@ class CpuDevice(Device):
         self._device = name
         register_reference(self.ops)
         self._register_ops()
-        self._engine = Engine(self.ops, prefill_tokens)
+        self._engine = Engine(self.ops, prefill_tokens, self._own_models())
         self._empty_bytes = process_bytes()
 
     def _register_ops(self) -> None:
@@ -91,6 +92,20 @@ class CpuDevice(Device):
                 failures.append(error)
         for failure in failures:
             print(f"{self._device}: {failure}", file=sys.stderr)
+
+    def _own_models(self) -> Architectures:
+        """Classes of models that other packages bring; what cannot be used is reported and left out."""
+        from ..engine.plugged import Architecture
+
+        found, failures = plugins.load_models()
+        own: dict[str, Architecture] = {}
+        for each in found:
+            if each.architecture in own:
+                failures.append(Exists(f"two packages bring a model class {each.architecture}: the first is used"))
+            own.setdefault(each.architecture, Architecture(each.architecture, each.build, each.batched))
+        for failure in failures:
+            print(f"{self._device}: {failure}", file=sys.stderr)
+        return own
 
     def stop(self) -> None:
         if self._engine is not None:

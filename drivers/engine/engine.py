@@ -27,6 +27,7 @@ from .lora.trial import check_runs
 from .lora.weights import LoraWeights, interpret
 from .models import Entry, Resident
 from .plan import PREFILL_CHUNK
+from .plugged import NONE, Architectures
 from .runner import Conversation, Runner
 
 MEMORY = "tensors in memory"
@@ -45,8 +46,11 @@ class Retired:
 class Engine:
     """Runs transformers models. Every method but `cancel` is called on one thread."""
 
-    def __init__(self, ops: OpTable, prefill_tokens: int = PREFILL_CHUNK) -> None:
-        self._ops = ops
+    def __init__(
+        self, ops: OpTable, prefill_tokens: int = PREFILL_CHUNK, own: Architectures = NONE
+    ) -> None:
+        """`own`: the classes of models that packages bring."""
+        self._ops, self._own = ops, own
         self._prefill_tokens = prefill_tokens
         self._entries: dict[str, Entry] = {}
         self._conversations: dict[str, Conversation] = {}
@@ -58,7 +62,7 @@ class Engine:
 
     def plan(self, source: ModelSource, settings: LoadSettings) -> Sequence[Row]:
         """Predicted bytes. Raises BadModel, BadArgument, NotSupported."""
-        footprint, context = models.plan_model(source, settings)
+        footprint, context = models.plan_model(source, settings, self._own)
         return footprint.rows(source.path, context)
 
     def load(
@@ -145,8 +149,7 @@ class Engine:
             raise Exists(f"the conversation {id} exists already")
         entry = self._entry(model)
         resident = entry.awake()
-        runner = self._keeper(entry)
-        if runner is None:
+        if causal.TASK not in resident.tasks:
             why = "it generates no text, so it keeps no conversation"
             raise NotSupported(f"{model}: {why}", why=why)
         limit = resident.bundle.about.context
@@ -157,14 +160,13 @@ class Engine:
         opened = Conversation(id, model, max_tokens or limit, adapter=entry.adapter)
         if parent:
             source = self._idle(parent, entry)
-            opened.tokens, opened.adapter = list(source.tokens), source.adapter
-            if len(opened.tokens) > opened.max_tokens:
-                want = f"at least {len(opened.tokens)}, the tokens of {parent}"
+            if len(source.tokens) > opened.max_tokens:
+                want = f"at least {len(source.tokens)}, the tokens of {parent}"
                 said = f"max_tokens is {max_tokens}, not {want}"
                 raise BadArgument(said, name="max_tokens", got=str(max_tokens), want=want)
-            runner.fork(source, opened)
+            opened.fork(source)
         self._conversations[id] = opened
-        return OpenedContext(len(opened.tokens), opened.max_tokens, runner.conversation_bytes(opened))
+        return OpenedContext(len(opened.tokens), opened.max_tokens, opened.bytes())
 
     @torch.inference_mode()
     def drop_context(self, id: str) -> int:
@@ -174,8 +176,7 @@ class Engine:
             raise NotFound(f"there is no conversation {id}")
         entry = self._entries[conversation.model]
         self._end([request.id for request in entry.requests() if request.context == id])
-        runner = self._keeper(entry)
-        return 0 if runner is None else runner.forget(conversation)
+        return conversation.forget()
 
     @torch.inference_mode()
     def submit(self, request: Request) -> None:
@@ -200,9 +201,8 @@ class Engine:
                 f"{entry.id} does not do {task}; it offers {offered}", why=f"the model offers {offered}"
             )
         conversation = self._idle(request.context, entry) if request.context else None
-        if conversation is not None and conversation.adapter != entry.adapter:
-            runner.forget(conversation)
-            conversation.adapter = entry.adapter
+        if conversation is not None:
+            conversation.give_to(runner, entry.adapter)
         runner.submit(replace(request, task=task), conversation, entry.adapter)
         if runner not in self._turns:
             self._turns.append(runner)
@@ -234,8 +234,7 @@ class Engine:
         rows = [row for entry in self._entries.values() for row in entry.rows()]
         for conversation in self._conversations.values():
             entry = self._entries[conversation.model]
-            runner = self._keeper(entry)
-            held = 0 if runner is None else runner.conversation_bytes(conversation)
+            held = conversation.bytes()
             shape = (entry.base or entry).footprint.conversation
             if shape is not None:
                 rows.append(Row("kv", conversation.id, predicted=shape.bytes(conversation.max_tokens), allocator=held))
@@ -257,7 +256,7 @@ class Engine:
         if lora_source.is_adapter(source):
             want = "the loaded model it belongs to"
             raise BadArgument(f"{source.path} is an adapter; name its base", name="base", got="''", want=want)
-        footprint, context = models.plan_model(source, settings)
+        footprint, context = models.plan_model(source, settings, self._own)
         return Entry(id, source, settings, footprint, context)
 
     def _make_adapter(self, id: str, source: ModelSource, settings: LoadSettings, base: str) -> Entry:
@@ -271,7 +270,7 @@ class Engine:
 
     def _reside(self, entry: Entry, progress: ProgressSink) -> None:
         if entry.base is None:
-            entry.resident = models.reside(entry, self._ops, self._prefill_tokens, progress)
+            entry.resident = models.reside(entry, self._ops, self._prefill_tokens, progress, self._own)
             entry.context = entry.resident.bundle.about.context
         else:
             self._put(entry, entry.given or lora_source.read(entry.source, progress))
@@ -305,9 +304,7 @@ class Engine:
         """End an entry's requests and drop what it holds in memory; returns the bytes."""
         freed = entry.held_bytes() + entry.kv_bytes()
         self._end([request.id for request in entry.requests()])
-        runner = self._keeper(entry)
-        if runner is not None:
-            freed += sum(runner.forget(conversation) for conversation in self._conversations_of(entry))
+        freed += sum(conversation.forget() for conversation in self._conversations_of(entry))
         self._drop_retired()
         if entry.resident is not None and entry.base is not None:
             entry.resident.shared.adapters.drop(entry.adapter)
@@ -352,10 +349,6 @@ class Engine:
 
     def _conversations_of(self, entry: Entry) -> list[Conversation]:
         return [conversation for conversation in self._conversations.values() if conversation.model == entry.id]
-
-    def _keeper(self, entry: Entry) -> Runner | None:
-        """The runner that keeps an entry's conversations; None while it sleeps."""
-        return None if entry.resident is None else _serving(entry.resident, causal.TASK)
 
     def _idle(self, id: str, entry: Entry) -> Conversation:
         """A conversation of this model that no request uses. Raises NotFound, BadState."""

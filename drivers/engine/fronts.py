@@ -35,10 +35,12 @@ def check(source: ModelSource, kind: Kind) -> None:
 
 def load_processor(folder: Path, kind: Kind) -> Any:
     """The processor of a kind that has one. Raises what transformers raises."""
+    local = {"local_files_only": True, "trust_remote_code": False}
+    auto: Any = transformers.AutoFeatureExtractor
     if kind.reads == kinds.SOUNDS:
-        return transformers.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    auto: Any = transformers.AutoProcessor if kind is kinds.VISION else transformers.AutoImageProcessor
-    return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False, backend="pil")
+        return auto.from_pretrained(folder, **local)
+    auto = transformers.AutoProcessor if kind is kinds.VISION else transformers.AutoImageProcessor
+    return auto.from_pretrained(folder, **local, backend="pil")
 
 
 def processor_file(source: ModelSource) -> str:

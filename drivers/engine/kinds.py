@@ -119,7 +119,7 @@ def _default(config: Any) -> str | None:
 
 def _main_input(config: Any, name: str) -> str:
     """What the class of that name reads, if it belongs to the configuration."""
-    named = getattr(transformers, name, None)
+    named: Any = getattr(transformers, name, None)
     return str(named.main_input_name) if getattr(named, "config_class", None) is type(config) else ""
 
 

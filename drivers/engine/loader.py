@@ -21,10 +21,11 @@ from safetensors import SafetensorError, safe_open
 from llmos.syscalls.errors import BadArgument, BadModel, LlmosError, NotSupported
 
 from ..contract import LoadSettings, ModelSource, ProgressSink
-from . import checkpoint, fronts, kinds
+from . import checkpoint, fronts, kinds, plugged
 from .checkpoint import CONFIG, Weights
 from .kinds import Kind
 from .memory import out_of_memory
+from .plugged import NONE, Architectures
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNBOUNDED_CONTEXT = 32_768
@@ -86,9 +87,18 @@ class Bundle:
         return any(getattr(front, "chat_template", None) for front in (self.tokenizer, self.processor))
 
 
-def describe(source: ModelSource, settings: LoadSettings, folder: Path, weights: Weights) -> Description:
-    """Read and judge the configuration. Raises BadModel, BadArgument (settings), NotSupported."""
+def describe(
+    source: ModelSource, settings: LoadSettings, folder: Path, weights: Weights, own: Architectures = NONE
+) -> Description:
+    """Read and judge the configuration; `own` are the classes that packages bring.
+
+    Raises BadModel, BadArgument (settings), NotSupported.
+    """
     raw = checkpoint.read_json(source, CONFIG)
+    plugged_config = plugged.find(own, raw)
+    if plugged_config is not None:
+        name = plugged_config.architecture.name
+        return Description(plugged_config, name, kinds.PLUGIN, _dtype(raw, weights, settings), 0)
     kind = raw.get("model_type")
     if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
         why = f"unknown architecture: model_type {kind!r}"
@@ -107,11 +117,13 @@ def describe(source: ModelSource, settings: LoadSettings, folder: Path, weights:
     return Description(config, architecture, kind, _dtype(raw, weights, settings), context)
 
 
-def load(source: ModelSource, settings: LoadSettings, progress: ProgressSink) -> Bundle:
+def load(
+    source: ModelSource, settings: LoadSettings, progress: ProgressSink, own: Architectures = NONE
+) -> Bundle:
     """Load weights and tokenizer. Raises BadModel naming the file, BadArgument, NotSupported."""
     weights = checkpoint.check_weights(source)
     with checkpoint.folder_of(source) as folder:
-        about = describe(source, settings, folder, weights)
+        about = describe(source, settings, folder, weights, own)
         check_finite(folder, weights, progress)
         tokenizer = _tokenizer(source, folder) if about.kind.text else None
         processor = _processor(source, folder, about.kind)
@@ -124,6 +136,9 @@ def load(source: ModelSource, settings: LoadSettings, progress: ProgressSink) ->
 
 def empty_module(about: Description) -> Any:
     """The model on the meta device: shapes without bytes. Experts are batched, which is what runs there."""
+    if about.kind is kinds.PLUGIN:
+        with torch.device("meta"):
+            return plugged.PluggedModule(about.config).to(about.dtype)
     config = copy.deepcopy(about.config)
     auto = _auto_class(about)
     with torch.device("meta"):
@@ -156,6 +171,8 @@ def _finite(part: torch.Tensor) -> bool:
 
 
 def _module(source: ModelSource, folder: Path, about: Description, weights: Weights) -> Any:
+    if about.kind is kinds.PLUGIN:
+        return plugged.load(source, folder, about.config, about.dtype, weights)
     options = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True, **LOCAL}
     try:
         module, info = _auto_class(about).from_pretrained(folder, config=about.config, dtype=about.dtype, **options)
@@ -194,7 +211,7 @@ def _try(source: ModelSource, module: Any, about: Description) -> int:
     What reads more than token ids is tried by its runner.
     """
     if about.kind.reads != kinds.TEXT:
-        return fronts.vocabulary(module)
+        return fronts.vocabulary(module) if about.kind.tokens else 0
     try:
         vocabulary = int(module.get_input_embeddings().num_embeddings)
         ids = torch.arange(min(TRIAL_TOKENS, vocabulary))[None]

@@ -16,6 +16,7 @@ from .loader import Bundle
 from .lora import source as lora_source
 from .lora.weights import LoraWeights
 from .memory import free_bytes, live_bytes, tensors_of
+from .plugged import NONE, Architectures
 from .runner import Runner
 from .shared import SharedModule
 from .surgery.operate import operate
@@ -118,14 +119,16 @@ def check_settings(settings: LoadSettings) -> None:
         raise BadArgument(f"there is no rung {settings.rung}", name="rung", got=settings.rung, want=want)
 
 
-def plan_model(source: ModelSource, settings: LoadSettings) -> tuple[plan.Footprint, int]:
+def plan_model(
+    source: ModelSource, settings: LoadSettings, own: Architectures = NONE
+) -> tuple[plan.Footprint, int]:
     """Bytes of a model or adapter, and its context, from its files without their tensors. Raises BadModel."""
     check_settings(settings)
     if lora_source.is_adapter(source):
         return adapter_footprint(lora_source.planned_bytes(source)), 0
     weights = checkpoint.check_weights(source)
     with checkpoint.folder_of(source) as folder:
-        about = loader.describe(source, settings, folder, weights)
+        about = loader.describe(source, settings, folder, weights, own)
     try:
         return plan.footprint(about, settings.rung), about.context
     except loader.FAILURES as error:
@@ -137,13 +140,15 @@ def adapter_footprint(weights: int) -> plan.Footprint:
     return plan.Footprint(weights, plan.CacheShape(0, ()), 0, 0)
 
 
-def reside(entry: Entry, ops: OpTable, prefill_tokens: int, progress: ProgressSink) -> Resident:
+def reside(
+    entry: Entry, ops: OpTable, prefill_tokens: int, progress: ProgressSink, own: Architectures = NONE
+) -> Resident:
     """Load a model into memory. Raises NoDeviceMemory before it starts, when the weights cannot fit."""
     free, needed = free_bytes(), entry.footprint.weights
     if needed > free:
         said = f"{entry.source.path} needs {needed} bytes for its weights, {free} are free; unload or close something"
         raise NoDeviceMemory(said, needed=needed, free=free)
-    bundle, trial = _operated(loader.load(entry.source, entry.settings, progress), ops)
+    bundle, trial = _operated(loader.load(entry.source, entry.settings, progress, own), ops)
     if trial is not None and not trial.unchanged():
         bundle = loader.load(entry.source, entry.settings, progress)
         trial = Trial(bundle)

@@ -127,8 +127,8 @@ def _other_cache(about: Description) -> CacheShape:
 
 def _batch_bytes(module: Any) -> int:
     """Activations of one batch of a model that runs in one pass, by its widest layer: about a dozen of them at once."""
-    widest = max((min(tensor.shape[:2]) for tensor in module.parameters() if tensor.ndim > 1), default=0)
-    return 12 * widest * BATCH_TOKENS * next(module.parameters()).itemsize
+    sizes = [min(tensor.shape[:2]) * tensor.itemsize for tensor in module.parameters() if tensor.ndim > 1]
+    return 12 * BATCH_TOKENS * max(sizes, default=0)
 
 
 def _workspace(module: Any, about: Description) -> int:

@@ -49,7 +49,8 @@ CALLED = """
 
 def test_the_hooks_are_few() -> None:
     assert set(HOOKS) == {
-        "driver_started", "driver_stopped", "register_devices", "register_filesystems", "register_ops", "wrap_send",
+        "driver_started", "driver_stopped", "register_devices", "register_filesystems", "register_models",
+        "register_ops", "wrap_send",
     }  # fmt: skip
     assert set(HOOKS) == {name for name in vars(new_manager().hook) if not name.startswith("_")}
 
@@ -62,7 +63,7 @@ def test_a_hook_is_documented_with_its_arguments(name: str, root: Path) -> None:
 
 
 def test_a_host_calls_the_hooks_of_a_device(host_of: Callable[..., Any], package: Callable[..., Any]) -> None:
-    """`register_filesystems` is seen in test_file_calls.py, `register_ops` in test_plugins.py."""
+    """`register_filesystems` is seen in test_file_calls.py, `register_ops` and `register_models` in test_plugins.py."""
     source = CALLED.replace("NullDevice)", "type('Device', (NullDevice,), {'name': 'hooked0'}))")
     kernel = host_of("hooked0", package("hooked0", source).environ)
     kernel.start()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from llmos.drivers import plugins
-from llmos.drivers.hookspecs import DEVICES, FILESYSTEMS, OPS
+from llmos.drivers.hookspecs import DEVICES, FILESYSTEMS, MODELS, OPS
 from llmos.syscalls.errors import DriverFailed, Exists, NotFound, NotSupported
 
 GOOD = """
@@ -126,6 +126,27 @@ def test_operations_follow_the_list_of_drivers(install: Callable[..., None]) -> 
     install("ops2", OPS_PACKAGE, OPS)
     assert plugins.load_ops({"LLMOS_LOAD_DRIVERS": "null0"}) == ([], [])
     assert len(plugins.load_ops({"LLMOS_LOAD_DRIVERS": "ops2"})[0]) == 1
+
+
+MODELS_PACKAGE = """
+from llmos.drivers.hookspecs import hookimpl
+
+@hookimpl
+def register_models(register):
+    register("Plain", dict)
+    register("Rows", list, batched=True)
+"""
+
+
+def test_classes_of_models_come_together_and_failures_beside_them(install: Callable[..., None]) -> None:
+    install("models0", MODELS_PACKAGE, MODELS)
+    install("models1", "1/0", MODELS)
+    found, failures = plugins.load_models({})
+    assert [(each.architecture, each.build, each.batched) for each in found if each.build in (dict, list)] == [
+        ("Plain", dict, False), ("Rows", list, True)
+    ]  # fmt: skip
+    assert ["ZeroDivisionError" in str(failure) for failure in failures] == [True]
+    assert plugins.load_models({"LLMOS_LOAD_DRIVERS": "null0"}) == ([], [])
 
 
 def test_hook_calls_are_printed_on_request(

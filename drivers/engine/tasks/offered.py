@@ -14,12 +14,15 @@ from .masks import FillMask
 from .sequences import Reranking, TextClassification, ZeroShotClassification
 from .sounds import AudioClassification, FrameRecognition, SoundFront
 from .spans import QuestionAnswering, TokenClassification
+from .tensors import NamedTensors
 from .text import TextFront
 
 
 def offered(bundle: Bundle, ops: OpTable) -> Sequence[ForwardTask]:
     """The tasks of a model, its own one first. Raises what the model raises when it is tried."""
     reads = bundle.about.kind.reads
+    if reads == kinds.NUMBERS:
+        return [NamedTensors(bundle)]
     if reads in (kinds.IMAGES, kinds.BOTH):
         return _on_pictures(bundle)
     if reads == kinds.SOUNDS:
