@@ -10,6 +10,7 @@ import re
 import select
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -150,17 +151,40 @@ class Typist:
                 pass
 
 
-def test_on_a_terminal(kernel: Any, system: Any) -> None:
-    """A greeting that says what is loaded, completion with Tab, an answer, and the way out."""
-    system.load_model("/models/null", device="null0", name="fox")
+@contextlib.contextmanager
+def shell_on_a_terminal(**environ: str) -> Iterator[tuple[Typist, subprocess.Popen[bytes]]]:
     ours, theirs = pty.openpty()
-    env = {**os.environ, "LLMOS_RUNTIME_DIR": str(kernel.folder), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    env = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", **environ}
     shell = subprocess.Popen(
         [sys.executable, "-m", "llmos.userland.cli"], stdin=theirs, stdout=theirs, stderr=theirs, env=env
     )
     os.close(theirs)
     try:
-        typist = Typist(ours)
+        yield Typist(ours), shell
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(ours)
+
+
+def test_the_tour_of_the_readme_begins_as_the_shell_does(root: Path, folder: Path) -> None:
+    tour = (root / "README.md").read_text().partition("What `make run` shows")[2].partition("```text\n")[2]
+    first = tour.partition("llmos> ")[0].replace("cpu0", "null0").splitlines()
+    assert len(first) == 3
+    environ = {"LLMOS_HOME": str(folder), "LLMOS_RUNTIME_DIR": str(folder / "none"), "COLUMNS": "200"}
+    with shell_on_a_terminal(**environ, LLMOS_LOAD_DRIVERS="null0,models") as (typist, shell):
+        for line in first:
+            typist.until(line.encode())
+        typist.until(b"llmos>")
+        typist.type(b"exit\r")
+        typist.rest()
+        assert shell.wait(30) == 0
+
+
+def test_on_a_terminal(kernel: Any, system: Any) -> None:
+    """A greeting that says what is loaded, completion with Tab, an answer, and the way out."""
+    system.load_model("/models/null", device="null0", name="fox")
+    with shell_on_a_terminal(LLMOS_RUNTIME_DIR=str(kernel.folder)) as (typist, shell):
         typist.until(b"Models: fox on null0")
         typist.until(b"llmos>")
         typist.type(b"unload f\t")
@@ -171,7 +195,3 @@ def test_on_a_terminal(kernel: Any, system: Any) -> None:
         typist.type(b"exit\r")
         typist.rest()
         assert shell.wait(30) == 0
-    finally:
-        shell.kill()
-        shell.wait()
-        os.close(ours)
