@@ -14,19 +14,15 @@ from .answers import Answer, end_tokens
 from .decoder import Decoder, SequenceState
 from .detokenizer import Vocabulary
 from .loader import Bundle
-from .sampling.chooser import choosers
+from .sampling.chooser import choosers, rank
 from .sampling.grammar import Grammar, GrammarCompiler
 from .sampling.params import check
 from .sampling.sample import sample
 
 TASK = "text-generation"
-_ONE = "this model is served one answer at a time; send the request again with another seed"
 MISSING: Mapping[str, str] = {
-    "n": _ONE,
-    "best_of": _ONE,
-    "beams": "beam search is not made by this runner",
-    "prompt_logprobs": "log probabilities of the prompt are not made by this runner",
-    "speculative": "speculative decoding is not made by this runner",
+    "prompt_logprobs": "log probabilities of the prompt are made on rung P",
+    "speculative": "tokens are guessed ahead on rung P",
 }
 
 
@@ -50,8 +46,13 @@ class Generation:
         self.state = state
         self.finished = False
         self._decoder, self._prompt, self._vocabulary = decoder, prompt, vocabulary
-        self._answer = Answer(request, 0, bundle, vocabulary, prompt, room_for(prompt, sampling.max_tokens, limit))
+        room = room_for(prompt, sampling.max_tokens, limit)
         self._choosers = choosers(sampling, prompt, constraint(request, bundle, grammars))
+        self._answers = [Answer(request, at, bundle, vocabulary, prompt, room) for at in range(len(self._choosers))]
+        self._at = 0
+        """The answer that is being made; each begins with the state after the prompt."""
+        self._running = state
+        self._after_prompt: tuple[SequenceState, Tensor] | None = None
         self._before: list[int] | None = None
         self._cached = self._device_ns = 0
 
@@ -59,33 +60,50 @@ class Generation:
         """How many tokens the next step takes through the model."""
         if self._before is None:
             return len(self._prompt)
-        return self._decoder.reach(self.state) - self.state.done
+        return self._decoder.reach(self._running) - self._running.done
 
     def advance(self) -> list[StepEvent]:
         """One bounded step. Raises what choosing a token raises."""
         if self._before is None:
             self._begin()
         started = time.perf_counter_ns()
-        logits = self._decoder.run(self.state, self._decoder.reach(self.state))
-        covered = self.state.done == self.state.length
-        if covered and not self._answer.reason:
+        state = self._running
+        logits = self._decoder.run(state, self._decoder.reach(state))
+        covered = state.done == state.length
+        if covered:
             self._choose(logits)
         self._device_ns += time.perf_counter_ns() - started
         return self._events() if covered else []
 
-    def _choose(self, logits: Tensor) -> None:
-        chosen = sample(self._choosers, logits[None], self._vocabulary)[0]
-        if chosen.error is not None:
-            raise chosen.error
-        self.state.append([chosen.token])
-        self._answer.take(chosen.token, chosen.logprob, chosen.finished)
-
     def cancel(self) -> list[StepEvent]:
         """End now with what there is."""
-        if not self._answer.tokens:
+        if not self._answers[0].tokens:
             self.undo()
-        self._answer.end("cancelled")
+        for answer in self._answers:
+            if not answer.reason:
+                answer.end("cancelled")
         return self._events()
+
+    def _choose(self, logits: Tensor) -> None:
+        """The next token of the answer, and the first of those after it while they end with their first."""
+        if self._after_prompt is None and len(self._answers) > 1:
+            self._after_prompt = self._decoder.fork(self._running), logits.clone()
+        while not self._take(logits) and self._at + 1 < len(self._answers):
+            assert self._after_prompt is not None
+            self._at += 1
+            state, logits = self._after_prompt
+            self._running = self._decoder.fork(state)
+
+    def _take(self, logits: Tensor) -> bool:
+        """Choose a token of the current answer; says whether the answer goes on."""
+        answer = self._answers[self._at]
+        if not answer.reason:
+            chosen = sample([self._choosers[self._at]], logits[None], self._vocabulary)[0]
+            if chosen.error is not None:
+                raise chosen.error
+            self._running.append([chosen.token])
+            answer.take(chosen.token, chosen.logprob, chosen.finished)
+        return not answer.reason
 
     def undo(self) -> None:
         """Put the state back to what it was before this request."""
@@ -104,17 +122,20 @@ class Generation:
         self.state.append(self._prompt[self.state.length :])
 
     def _events(self) -> list[StepEvent]:
-        chunk = self._answer.chunk()
-        events: list[StepEvent] = [] if chunk is None else [chunk]
-        if self._answer.reason:
+        chunks = [answer.chunk() for answer in self._answers]
+        events: list[StepEvent] = [chunk for chunk in chunks if chunk is not None]
+        if all(answer.reason for answer in self._answers):
             self.finished = True
-            events.append(
-                DoneEvent(
-                    self.id, TASK, (self._answer.result(),), prompt_tokens=len(self._prompt),
-                    cached_tokens=self._cached, new_tokens=len(self._answer.tokens), device_ns=self._device_ns,
-                )
-            )  # fmt: skip
+            events.append(self._done())
         return events
+
+    def _done(self) -> DoneEvent:
+        best = [self._answers[chooser.choice] for chooser in rank(self._choosers)]
+        return DoneEvent(
+            self.id, TASK, tuple(answer.result(at) for at, answer in enumerate(best)),
+            prompt_tokens=len(self._prompt), cached_tokens=self._cached,
+            new_tokens=sum(len(answer.tokens) for answer in self._answers), device_ns=self._device_ns,
+        )  # fmt: skip
 
 
 def constraint(request: Request, bundle: Bundle, grammars: GrammarCompiler) -> Grammar | None:

@@ -24,8 +24,30 @@ class Conversation:
     max_tokens: int
     tokens: list[int] = field(default_factory=list)
     held: Any = None
+    keeper: Runner | None = None
     adapter: str = ""
     """The version of an adapter that what is held was computed with."""
+
+    def bytes(self) -> int:
+        """Bytes that it holds of its own."""
+        return 0 if self.keeper is None else self.keeper.conversation_bytes(self)
+
+    def forget(self) -> int:
+        """Drop what is kept of it but its tokens; returns bytes freed."""
+        keeper, self.keeper = self.keeper, None
+        return 0 if keeper is None else keeper.forget(self)
+
+    def give_to(self, runner: Runner, adapter: str) -> None:
+        """Let a runner go on with it; what another kept, or another adapter computed, is of no use to it."""
+        if self.keeper is not runner or self.adapter != adapter:
+            self.forget()
+        self.keeper, self.adapter = runner, adapter
+
+    def fork(self, parent: Conversation) -> None:
+        """Begin as a copy of another."""
+        self.tokens, self.adapter, self.keeper = list(parent.tokens), parent.adapter, parent.keeper
+        if self.keeper is not None:
+            self.keeper.fork(parent, self)
 
 
 class Runner(Protocol):

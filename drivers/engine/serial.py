@@ -13,6 +13,7 @@ from llmos.syscalls.errors import LlmosError
 from ..contract import FailedEvent, Request, StepEvent
 from ..ops.table import OpTable
 from . import causal, embedding, tokens
+from .beams import BeamSearch
 from .causal import Generation
 from .decoder import Decoder, SequenceState
 from .detokenizer import Vocabulary
@@ -127,11 +128,13 @@ class SerialRunner:
     def close(self) -> None:
         self._queue.clear()
 
-    def _generation(self, request: Request, conversation: Conversation | None) -> Generation:
+    def _generation(self, request: Request, conversation: Conversation | None) -> Generation | BeamSearch:
         assert self._decoder is not None
         limit = self._bundle.about.context if conversation is None else conversation.max_tokens
         state = SequenceState() if conversation is None else _state(conversation)
         prompt = tokens.continuing(self._bundle, request.prompt, () if conversation is None else conversation.tokens)
+        if request.sampling.beams > 1:
+            return BeamSearch(request, self._bundle, self._vocabulary, prompt, state, limit)
         return Generation(
             request, self._bundle, self._decoder, self._vocabulary, self._grammars, prompt, state, limit
         )

@@ -12,7 +12,7 @@ from tiny_models import CONTEXT, PROMPT, ask, build, choice, done, finish, greed
 from llmos.drivers.contract import ChunkEvent, DoneEvent, FailedEvent, LoadSettings
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.ops.table import OpTable
-from llmos.syscalls.errors import BadArgument, DeviceFault, NotSupported, TooLarge
+from llmos.syscalls.errors import BadArgument, DeviceFault, TooLarge
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -109,8 +109,8 @@ def test_it_ends_when_the_context_is_full(engine: Engine) -> None:
 def test_options_are_checked_before_anything_runs(engine: Engine) -> None:
     with pytest.raises(BadArgument, match="max_tokens"):
         engine.submit(ask(PROMPT, max_tokens=-1))
-    with pytest.raises(NotSupported, match="beams"):
-        engine.submit(ask(PROMPT, beams=4))
+    with pytest.raises(BadArgument, match="n=4"):
+        engine.submit(ask(PROMPT, n=4))
     with pytest.raises(BadArgument, match="stop"):
         engine.submit(ask(PROMPT, stop=[""]))
     assert engine.step() == []
@@ -224,3 +224,14 @@ def test_an_answer_follows_its_grammar(engine: Engine) -> None:
     with pytest.raises(BadArgument, match="regex"):
         engine.submit(ask("the", grammar={"regex": "("}))
     assert engine.step() == []
+
+
+def test_several_answers_are_made_whatever_the_rung(engine: Engine) -> None:
+    asked: dict[str, Any] = {"max_tokens": 5, "temperature": 1.5, "seed": 4}
+    result = done(engine, ask(PROMPT, n=3, **asked))
+    assert [c.index for c in result.choices] == [0, 1, 2] and result.new_tokens == 15
+    assert len({tuple(c.tokens) for c in result.choices}) > 1
+    assert result.choices[0] == choice(engine, ask(PROMPT, **asked))
+    engine.open_context("c", "m", "", 0)
+    done(engine, ask(PROMPT, n=2, context="c", **asked))
+    assert state_tokens(engine) == [*PROMPT, *result.choices[0].tokens]
