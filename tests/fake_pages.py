@@ -1,7 +1,8 @@
 """A device that computes nothing but knows for every place of a page what should stand there.
 
-A cell holds what a key or value depends on: the salt and all tokens up to its position. So a page that two rows write,
-that is read before it was filled or after it was reused, or that came from another prefix, is seen at the next look.
+A cell stands for what a key or value depends on: the salt and all tokens up to its position. So a page that two rows
+write, that is read before it was filled or after it was reused, or that came from another prefix, is seen at the next
+look.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 from llmos.drivers.engine.steps import PAGE_TOKENS, Row
 
-Cell = tuple[bytes, tuple[int, ...]]
+Cell = int
 Pairs = Sequence[tuple[int, int]]
 
 
@@ -37,8 +38,9 @@ class FakePages:
 
     def write(self, row: Row, start: int, tokens: Sequence[int]) -> set[int]:
         """Compute all of `tokens` from `start` on into the row's pages; returns the pages written."""
+        content = cells(row.salt, tokens)
         for at in range(start, len(tokens)):
-            self.device[row.pages[at // PAGE_TOKENS]][at % PAGE_TOKENS] = cell(row.salt, tokens, at)
+            self.device[row.pages[at // PAGE_TOKENS]][at % PAGE_TOKENS] = content[at]
         return {row.pages[at // PAGE_TOKENS] for at in range(start, len(tokens))}
 
     def check(self, row: Row) -> None:
@@ -51,12 +53,16 @@ class FakePages:
         check_cells(self.device, pages, salt, tokens[: len(pages) * PAGE_TOKENS])
 
 
-def cell(salt: bytes, tokens: Sequence[int], at: int) -> Cell:
-    """What a position of a sequence should hold."""
-    return salt, tuple(tokens[: at + 1])
+def cells(salt: bytes, tokens: Sequence[int]) -> list[Cell]:
+    """What the positions of a sequence should hold."""
+    found, before = [], hash(salt)
+    for token in tokens:
+        before = hash((before, token))
+        found.append(before)
+    return found
 
 
 def check_cells(memory: Sequence[list[Cell | None]], pages: Sequence[int], salt: bytes, tokens: Sequence[int]) -> None:
-    for at in range(len(tokens)):
+    for at, content in enumerate(cells(salt, tokens)):
         found = memory[pages[at // PAGE_TOKENS]][at % PAGE_TOKENS]
-        assert found == cell(salt, tokens, at), f"page {pages[at // PAGE_TOKENS]} does not hold token {at}"
+        assert found == content, f"page {pages[at // PAGE_TOKENS]} does not hold token {at}"

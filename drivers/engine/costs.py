@@ -1,9 +1,10 @@
 """How long a step will take: a guess from operations and bytes at first, then learned from every step that was run.
 
 The shape is that of the roofline model (Williams, Waterman, Patterson 2009): reading the weights and computing on them
-overlap, so the larger of the two counts; attention and logits come on top. Each coefficient is corrected in proportion
-to its share of the predicted time (a normalised least-mean-squares filter on logarithms), by no more than a little for
-each step, so that a pause of the machine does not count for much.
+overlap, so the larger of the two counts; attention and logits come on top. The coefficients are followed by a Kalman
+filter (1960) on their logarithms, whose memory of how sure it is of what keeps the steps of one kind from spoiling what
+steps of another have taught. An error far out of the usual counts as one at the edge of it, so that a pause of the
+machine is not believed.
 """
 
 from __future__ import annotations
@@ -17,11 +18,20 @@ from .steps import PAGE_TOKENS, RowStep
 SHARPNESS = 3.0
 """How suddenly a step goes from bound by memory to bound by arithmetic: the exponent of the norm of the two."""
 
-FIRST = 8
-"""So many steps are learned from in large strides."""
+COEFFICIENTS = 5
+GUESS_VARIANCE = 1.0
+"""Of the logarithm of a guessed coefficient: it may well be wrong by a factor of three."""
 
-FIRST_RATE, FIRST_CLIP = 0.5, 1.5
-RATE, CLIP = 0.25, 0.25
+DRIFT = (2e-5, 2e-5, 2e-5, 2e-5, 2e-5, 1e-4)
+"""By how much the variance of each grows with a step; the last is of the machine's speed as a whole."""
+
+USUAL_ERROR = 0.05
+FAR_OUT = 2.5
+"""Standard deviations."""
+
+SETTLED = 16
+"""After so many steps, what the coefficients cannot explain is laid to the number of tokens."""
+
 BEND_RATE, MOST_BEND = 0.1, math.log(2.0)
 OCTAVES = 20
 
@@ -79,38 +89,50 @@ class StepCost:
     def __init__(self, work: Work, speed: Speed | None = None) -> None:
         guess = speed or Speed()
         self._page_swap = PAGE_TOKENS * work.key_bytes / guess.host_bytes
-        self._weights = work.weight_bytes / guess.memory_bytes
-        self._token = work.token_flops / guess.flops
-        self._key = work.key_bytes / guess.memory_bytes
-        self._pair = 2.0 * work.key_bytes / guess.flops
-        self._logit = 0.1 * self._token
+        token = work.token_flops / guess.flops
+        key, pair = work.key_bytes / guess.memory_bytes, 2.0 * work.key_bytes / guess.flops
+        self._learned = [work.weight_bytes / guess.memory_bytes, token, key, pair, 0.1 * token, 1.0]
+        """Seconds of the weights, a token, a key, a pair and a row of logits; and the factor of them all."""
+        size = len(self._learned)
+        self._covariance = [[0.0] * size for _ in range(size)]
+        for at in range(COEFFICIENTS):
+            self._covariance[at][at] = GUESS_VARIANCE
         self._bends = [0.0] * OCTAVES
         """Logarithms of what steps of 1, 2, 4, ... tokens take beyond the model."""
+        self._error = 1.0
+        """The usual size of an error."""
         self._steps = 0
 
     def seconds(self, load: StepLoad) -> float:
         """What a step will take; nothing takes no time."""
-        return sum(self._parts(load)) * math.exp(self._bend(load.tokens)) if load.tokens else 0.0
+        if not load.tokens:
+            return 0.0
+        return sum(self._parts(load)) * self._learned[-1] * math.exp(self._bend(load.tokens))
 
     def observe(self, load: StepLoad, seconds: float) -> None:
         """A step was run and took so long."""
         if not load.tokens or seconds <= 0.0:
             return
         self._steps += 1
-        rate, clip = (FIRST_RATE, FIRST_CLIP) if self._steps <= FIRST else (RATE, CLIP)
-        error = max(-clip, min(clip, math.log(seconds / self.seconds(load))))
         parts = self._parts(load)
         total = sum(parts)
-        shares = [part / total for part in parts]
-        stride = rate * error / sum(share * share for share in shares)
-        factors = [math.exp(stride * share) for share in shares]
-        self._weights *= factors[0]
-        self._token *= factors[1]
-        self._key *= factors[2]
-        self._pair *= factors[3]
-        self._logit *= factors[4]
+        slope = [*(part / total for part in parts), 1.0]
+        spread = [sum(each * by for each, by in zip(row, slope, strict=True)) for row in self._covariance]
+        known = sum(each * by for each, by in zip(spread, slope, strict=True))
+        variance = known + (USUAL_ERROR + 1.0 / self._steps) ** 2
+        edge = FAR_OUT * math.sqrt(known + max(USUAL_ERROR, self._error) ** 2)
+        seen = math.log(seconds / self.seconds(load))
+        error = max(-edge, min(edge, seen))
+        for at, row in enumerate(self._covariance):
+            gain = spread[at] / variance
+            self._learned[at] *= math.exp(gain * error)
+            for other, each in enumerate(spread):
+                row[other] -= gain * each
+            row[at] = min(row[at] + DRIFT[at], GUESS_VARIANCE)
+        self._error += 0.1 * (min(abs(seen), 2.0 * edge) - self._error)
+        rest = error * (1.0 - known / variance) if self._steps > SETTLED else 0.0
         for octave, part in self._octaves(load.tokens):
-            bent = self._bends[octave] + BEND_RATE * error * part
+            bent = self._bends[octave] + BEND_RATE * rest * part
             self._bends[octave] = max(-MOST_BEND, min(MOST_BEND, bent))
 
     def fitting(self, load: StepLoad, start: int, most: int, seconds: float, every: bool = False) -> int:
@@ -135,13 +157,14 @@ class StepCost:
 
     def _parts(self, load: StepLoad) -> tuple[float, float, float, float, float]:
         """Seconds for weights, tokens, keys, pairs and logits. The first two overlap: together they are their norm."""
-        read, computed = self._weights, self._token * load.tokens
+        weights, token, key, pair, logit, _ = self._learned
+        read, computed = weights, token * load.tokens
         larger = max(read, computed)
         powers = (read / larger) ** SHARPNESS, (computed / larger) ** SHARPNESS
         scale = larger * (powers[0] + powers[1]) ** (1.0 / SHARPNESS - 1.0)
         return (
             scale * powers[0], scale * powers[1],
-            self._key * load.keys, self._pair * load.pairs, self._logit * load.logits,
+            key * load.keys, pair * load.pairs, logit * load.logits,
         )  # fmt: skip
 
     def _bend(self, tokens: int) -> float:
