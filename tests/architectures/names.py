@@ -27,6 +27,9 @@ IMPOSSIBLE: Mapping[str, str] = {
 }
 """Types of which no model can be made here, or that the library itself cannot generate with."""
 
+WIDE = 32
+"""A window that a look at a few tokens does not reach, and the test's answers do."""
+
 VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "falcon, ALiBi": ("falcon", {"alibi": True}),
     "falcon, new decoder": ("falcon", {"new_decoder_architecture": True, "multi_query": False}),
@@ -42,6 +45,11 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qwen3, all layers full": ("qwen3", {"layer_types": [FULL, FULL], "use_sliding_window": False}),
     "mistral, no window": ("mistral", {"sliding_window": None}),
     "olmo2, bias": ("olmo2", {"attention_bias": True}),
+    "qwen2_moe, wide window": ("qwen2_moe", {"sliding_window": WIDE}),
+    "phimoe, wide window": ("phimoe", {"sliding_window": WIDE}),
+    "mistral, wide window": ("mistral", {"sliding_window": WIDE}),
+    "gpt_oss, wide window": ("gpt_oss", {"sliding_window": WIDE}),
+    "llama4_text, wide chunks": ("llama4_text", {"attention_chunk_size": WIDE, "floor_scale": WIDE}),
     "gemma3_text, full first": ("gemma3_text", {"layer_types": [FULL, SLIDING]}),
 }  # fmt: skip
 """Settings of common types that take another way through their code."""

@@ -71,6 +71,7 @@ OVERRIDES: Mapping[str, Changes] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
     "granitemoehybrid": {**_MAMBA2, "layer_types": ["linear_attention", FULL]},
     "hy_v4": _INDEXED,
+    "inkling2_text": {"log_scaling_n_floor": 8},
     "inkling_text": {"mlp_layer_types": ["dense", "sparse"]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "laguna": {"layer_types": [FULL, SLIDING]},
@@ -87,6 +88,9 @@ OVERRIDES: Mapping[str, Changes] = {
         "index_topk_blocks": 2,
     },
     "ministral": {"layer_types": [FULL, SLIDING]},
+    "ministral3": {"rope_parameters": {
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 16.0, "original_max_position_embeddings": 16,
+        "mscale_all_dim": 1.0, "mscale": 1.0, "llama_4_scaling_beta": 0.1}},
     # Its window is that of its cache alone, so that answers beyond it depend on how a prompt was split.
     "moshi": {"sliding_window": 128},
     "qwen2": _SLIDES,
