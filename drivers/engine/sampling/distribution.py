@@ -136,14 +136,17 @@ def invert(weights: Tensor, uniforms: Sequence[float]) -> Tensor:
     target = torch.tensor(uniforms, dtype=torch.float64, device=weights.device) * sums.sum(dim=-1)
     block, before = _passing(sums, target)
     rows = torch.arange(weights.shape[0], device=weights.device)
-    inner, _ = _passing(blocks[rows, block].double(), (target - before).clamp(min=0.0))
+    inner, _ = _passing(blocks[rows, block].double(), target - before)
     return block * BLOCK + inner
 
 
 def _passing(weights: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the cumulated weights `[rows, N]` pass `target` `[rows]`, and what they were before that."""
+    """Where the cumulated weights `[rows, N]` pass `target` `[rows]`, and what they were before that.
+
+    Where rounding keeps them from passing it, the last weight above 0.
+    """
     reached = weights.cumsum(dim=-1)
     last = weights.shape[-1] - 1 - (weights > 0).flip(-1).int().argmax(dim=-1)
     index = torch.minimum((reached <= target.unsqueeze(-1)).sum(dim=-1), last)
-    at = index.unsqueeze(-1)
-    return index, (reached.gather(-1, at) - weights.gather(-1, at)).squeeze(-1)
+    before = torch.nn.functional.pad(reached, (1, 0)).gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    return index, before

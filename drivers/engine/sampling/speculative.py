@@ -8,7 +8,7 @@ more than q (Leviathan, Kalman, Matias 2023; Chen et al. 2023). Greedy answers t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,20 +28,22 @@ class Guess:
     """The drafts of one answer and the rows of the step's logits that judge them.
 
     `rows[i]` is the row that says what follows the first i drafts: one row more than drafts. `probabilities` `[k, V]`
-    are the distributions that a draft model drew them from, as `draft` gives them; None for drafts of a lookup.
+    are the distributions that a draft model drew them from, as `draft` gives them; None for drafts of a lookup. After
+    one of `ends` nothing is looked at.
     """
 
     chooser: Chooser
     rows: Sequence[int]
     drafts: Sequence[int] = ()
     probabilities: Tensor | None = None
+    ends: Collection[int] = ()
 
 
 def verify(guesses: Sequence[Guess], logits: Tensor, vocabulary: Vocabulary) -> list[list[Sampled]]:
     """Choose and accept the next tokens of each answer from logits `[R, V]`.
 
     Each gets the drafts that are right and one token more: the right one instead of the first wrong draft, or what
-    follows them all. It gets fewer when its grammar is finished, or at an error, which is its last item.
+    follows them all. It gets fewer when it ends, its grammar is finished, or at an error, which is its last item.
     """
     made: list[list[Sampled]] = [[] for _ in guesses]
     best = Best(logits)
@@ -106,7 +108,7 @@ def _is_drawn(guess: Guess, position: int) -> bool:
 def _goes_on(guess: Guess, position: int, sampled: Sampled) -> bool:
     """Whether the draft here was right and what follows it can be looked at."""
     right = position < len(guess.drafts) and sampled.token == guess.drafts[position]
-    return right and sampled.error is None and not sampled.finished
+    return right and sampled.error is None and not sampled.finished and sampled.token not in guess.ends
 
 
 def _judge(

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmos.drivers.contract import SamplingParams
-from llmos.drivers.engine.sampling.distribution import BLOCK, best, invert, nucleus, peaks, scores_of, to_weights
+from llmos.drivers.engine.sampling.distribution import (
+    BLOCK,
+    _passing,
+    best,
+    invert,
+    nucleus,
+    peaks,
+    scores_of,
+    to_weights,
+)
 from llmos.drivers.engine.sampling.philox import uniform
 from llmos.drivers.ops.reference import filter_logits
 
@@ -137,3 +146,9 @@ def test_a_token_without_weight_is_never_drawn(values: list[float], number: floa
     target = number * float(cumulated[-1])
     assert float(cumulated[token]) >= target * (1 - 1e-12)
     assert float(cumulated[token] - weights[0, token].double()) <= target * (1 + 1e-12)
+
+
+def test_where_rounding_stands_in_the_way_it_is_the_last_token_with_weight() -> None:
+    weights = torch.tensor([[0.0, 0.25, 0.5, 0.0], [0.5, 0.25, 0.0, 0.0]], dtype=torch.float64)
+    index, before = _passing(weights, torch.tensor([0.75, 0.25], dtype=torch.float64))
+    assert index.tolist() == [2, 0] and before.tolist() == [0.25, 0.0]

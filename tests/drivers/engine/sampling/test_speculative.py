@@ -272,6 +272,15 @@ def test_a_finished_grammar_takes_no_more_drafts(drawn: bool) -> None:
     assert found == [Sampled(1), Sampled(1, finished=True)]
 
 
+def test_nothing_is_chosen_after_an_end_token() -> None:
+    logits = torch.zeros(4, SIZE)
+    logits[:, 1] = 99.0
+    logits[1, 3] = 199.0
+    (chooser,) = rows(1, best_of=2, temperature=1.0)
+    (found,) = verify([Guess(chooser, range(4), [1, 3, 1], ends={3})], logits, WORDS)
+    assert [each.token for each in found] == [1, 3] and chooser.position == 2
+
+
 def test_drafts_that_the_grammar_excludes_are_not_looked_at() -> None:
     chooser = Chooser(SamplingParams(), [], 0, 0, Twice())
     assert trim(chooser, [1, 4, 1]) == [1] and trim(chooser, [1, 1, 1]) == [1, 1] and trim(chooser, []) == []
