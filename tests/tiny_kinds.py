@@ -16,15 +16,18 @@ from tiny_models import TEXTS, VOCABULARY, finish, silent, source_of
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from llmos.drivers.contract import (
-    DoneEvent, EmbedSettings, FailedEvent, LoadSettings, MediaPart, Part, Prompt, Request,
+    DoneEvent, EmbedSettings, FailedEvent, LoadSettings, MediaPart, Part, Prompt, Request, SamplingParams,
 )  # fmt: skip
 from llmos.drivers.engine import loader
 from llmos.drivers.engine.batching import LIMITS, BatchLimits
+from llmos.drivers.engine.detokenizer import Vocabulary
 from llmos.drivers.engine.forward import ForwardRunner
+from llmos.drivers.engine.generating import GenerateRunner
 from llmos.drivers.engine.loader import Bundle
 from llmos.drivers.engine.pace import Pace
+from llmos.drivers.engine.sampling.grammar import GrammarCompiler
 from llmos.drivers.engine.shared import SharedModule
-from llmos.drivers.engine.tasks.offered import offered
+from llmos.drivers.engine.tasks.offered import offered, writing
 from llmos.drivers.ops.reference import register_reference
 from llmos.drivers.ops.table import OpTable
 
@@ -118,9 +121,28 @@ def ops() -> OpTable:
     return table
 
 
+class Quick(Pace):
+    """Believes the machine to be fast, whatever it sees: batches do not depend on what else runs."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        pass
+
+
 def forward_runner(bundle: Bundle, limits: BatchLimits = LIMITS) -> ForwardRunner:
-    """A runner of the tasks that the model offers; it believes the machine to be fast."""
-    return ForwardRunner(SharedModule(bundle.module), offered(bundle, ops()), Pace(1), limits)
+    """A runner of the tasks that the model offers."""
+    return ForwardRunner(SharedModule(bundle.module), offered(bundle, ops()), Quick(), limits)
+
+
+def generate_runner(bundle: Bundle, limits: BatchLimits = LIMITS) -> GenerateRunner:
+    """A runner of a model that writes."""
+    vocabulary = Vocabulary(bundle.tokenizer)
+    with torch.inference_mode():
+        task = writing(bundle)
+    grammars = GrammarCompiler(bundle.tokenizer, vocabulary)
+    return GenerateRunner(bundle, SharedModule(bundle.module), vocabulary, grammars, task, Quick(), limits)
 
 
 def prompt_of(given: str | Sequence[int] | Sequence[Part] | Prompt) -> Prompt:
@@ -136,10 +158,11 @@ def prompt_of(given: str | Sequence[int] | Sequence[Part] | Prompt) -> Prompt:
 
 def ask(
     given: str | Sequence[int] | Sequence[Part] | Prompt, task: str, id: str = "r", *,
-    embed: EmbedSettings | None = None, **options: Any,
+    embed: EmbedSettings | None = None, sampling: Mapping[str, Any] | None = None, stream: bool = False, **options: Any,
 ) -> Request:  # fmt: skip
     """A request; what else is named is an option of the task."""
-    return Request(id, "m", prompt_of(given), task, embed=embed, options=options)
+    params = SamplingParams(**(sampling or {}))
+    return Request(id, "m", prompt_of(given), task, params, embed, stream=stream, options=options)
 
 
 @torch.inference_mode()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections.abc import Collection, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmos.syscalls.errors import BadArgument, LlmosError
 
 from ..contract import ChoiceResult, DoneEvent, FailedEvent, Request, StepEvent
+from . import turns
 from .batching import LIMITS, BatchLimits, choose
 from .memory import out_of_memory
 from .pace import Pace
@@ -36,16 +38,17 @@ class Pending:
 
 @dataclass(eq=False)
 class Slot:
-    """One line that waits. `alone`: it was in a batch that failed, and is tried by itself."""
+    """One line that waits; `place` says when it has its turn."""
 
     pending: Pending
     index: int
     line: Line
     group: Hashable
-    length: int = field(init=False)
+    place: float
 
-    def __post_init__(self) -> None:
-        self.length = self.line.length
+    @property
+    def length(self) -> int:
+        return self.line.length
 
     def isolate(self) -> None:
         """Share no batch from now on."""
@@ -78,8 +81,10 @@ class ForwardRunner:
         job = task.prepare(request)
         pending = Pending(request, task, job, adapter, [None] * len(job.lines), len(job.lines))
         self._pending.append(pending)
+        place = turns.place(request, time.monotonic())
         for index, line in enumerate(job.lines):
-            self._waiting.append(Slot(pending, index, line, (task.name, adapter, line.shape)))
+            slot = Slot(pending, index, line, (task.name, adapter, line.shape), place)
+            insort(self._waiting, slot, key=lambda each: each.place)
 
     def cancel(self, requests: Collection[str]) -> list[StepEvent]:
         """End requests, without an answer; an empty choice says why."""
@@ -90,7 +95,19 @@ class ForwardRunner:
 
     def step(self) -> list[StepEvent]:
         """Run one batch. When it fails, its lines are tried one by one; the error of one ends its request alone."""
+        events = self._late()
         slots = self._next()
+        return events + self._run(slots) if slots else events
+
+    def _late(self) -> list[StepEvent]:
+        """End what has passed its deadline."""
+        now = time.monotonic()
+        gone = [(pending, event) for pending in self._pending if (event := turns.late(pending.request, now))]
+        if gone:
+            self._drop([pending for pending, _ in gone])
+        return [event for _, event in gone]
+
+    def _run(self, slots: Sequence[Slot]) -> list[StepEvent]:
         pending, started = slots[0].pending, time.perf_counter()
         try:
             outputs = pending.task.run(self._shared.use(pending.adapter), [slot.line for slot in slots])

@@ -11,11 +11,13 @@ from .base import ForwardTask
 from .embeddings import Embeddings
 from .images import ImageClassification, ImageEmbeddings, PictureFront, ZeroShotImageClassification
 from .masks import FillMask
+from .rewriting import Rewriting
 from .sequences import Reranking, TextClassification, ZeroShotClassification
 from .sounds import AudioClassification, FrameRecognition, SoundFront
 from .spans import QuestionAnswering, TokenClassification
 from .tensors import NamedTensors
 from .text import TextFront
+from .writing import WritingTask
 
 
 def offered(bundle: Bundle, ops: OpTable) -> Sequence[ForwardTask]:
@@ -28,6 +30,13 @@ def offered(bundle: Bundle, ops: OpTable) -> Sequence[ForwardTask]:
     if reads == kinds.SOUNDS:
         return _on_sounds(bundle)
     return _on_text(bundle, ops)
+
+
+def writing(bundle: Bundle) -> WritingTask:
+    """What a model that writes does. Raises what the model raises when it is tried."""
+    front = TextFront(bundle)
+    front.settle(bundle.module.get_encoder())
+    return Rewriting(front)
 
 
 def _on_text(bundle: Bundle, ops: OpTable) -> Sequence[ForwardTask]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,13 @@ class Options:
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise self._refused(name, value, f"an integer of at least {least}")
         return value
+
+    def number(self, name: str, default: float) -> float:
+        """A finite number."""
+        value = self._given.get(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise self._refused(name, value, "a number")
+        return float(value)
 
     def text(self, name: str, default: str) -> str:
         value = self._given.get(name, default)

@@ -9,7 +9,7 @@ import pytest
 from llmos.drivers.engine.tasks.options import Options
 from llmos.syscalls.errors import BadArgument
 
-KNOWN = {"top_k": "how many", "labels": "which", "flag": "whether", "word": "what"}
+KNOWN = {"top_k": "how many", "labels": "which", "flag": "whether", "word": "what", "weight": "how much"}
 
 
 def options(**given: Any) -> Options:
@@ -22,6 +22,7 @@ def test_defaults_and_values() -> None:
     assert (empty.flag("flag", default=False), full.flag("flag", default=False)) == (False, True)
     assert (empty.text("word", "w"), full.text("word", "w")) == ("w", "x")
     assert (empty.choice("word", "y", "xy"), full.choice("word", "y", "xy")) == ("y", "x")
+    assert (empty.number("weight", 1.5), options(weight=-2).number("weight", 1.5)) == (1.5, -2.0)
     assert (empty.texts("labels", ()), full.texts("labels")) == ([], ["a"])
     assert ("top_k" in full, "top_k" in empty, "top_k" in options(top_k=None)) == (True, False, False)
 
@@ -29,7 +30,7 @@ def test_defaults_and_values() -> None:
 def test_an_unknown_option_is_told_what_is_near_or_what_there_is() -> None:
     with pytest.raises(BadArgument, match="did you mean top_k") as error:
         options(topk=1)
-    assert (error.value.name, error.value.want) == ("topk", "top_k, labels, flag, word")
+    assert (error.value.name, error.value.want) == ("topk", "top_k, labels, flag, word, weight")
     with pytest.raises(BadArgument, match="it takes top_k, labels"):
         options(zebra=1)
     with pytest.raises(BadArgument, match="no options"):
