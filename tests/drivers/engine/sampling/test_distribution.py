@@ -104,6 +104,11 @@ def test_equal_scores_stay_or_go_together() -> None:
     assert (weights_of(logits, temperature=1.0, top_k=2) > 0).tolist() == [[True, False, True, True, False]]
 
 
+def test_min_p_of_one_keeps_the_best_ones() -> None:
+    logits = torch.tensor([[3.0, 1.0, 3.0, 2.999]])
+    assert (weights_of(logits, temperature=1.0, min_p=1.0) > 0).tolist() == [[True, False, True, False]]
+
+
 def test_the_order_is_top_k_then_top_p_then_min_p() -> None:
     logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
     kept = weights_of(logits, temperature=1.0, top_k=2, top_p=0.55) > 0
