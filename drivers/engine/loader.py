@@ -273,7 +273,7 @@ def _kind(source: ModelSource, config: Any) -> tuple[Kind, str]:
 
 def _context(text: Any, settings: LoadSettings) -> int:
     sizes = (getattr(text, name, None) for name in CONTEXTS)
-    own = next((int(size) for size in sizes if size), None)
+    own = next((int(size) for size in sizes if size and size > 0), None)
     asked = settings.max_context
     if asked is None:
         return own or UNBOUNDED_CONTEXT

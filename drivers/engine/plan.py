@@ -93,7 +93,7 @@ def cache_shape(module: Any, about: Description) -> CacheShape:
         with torch.inference_mode():
             answer = module.eval()(input_ids=ids, use_cache=True)
     except (RuntimeError, NotImplementedError):
-        return _from_config(about)
+        return _from_config(about) or _from_width(module, about)
     state = next((answer[name] for name in STATE_NAMES if name in answer), None)
     fixed, layers = 0, []
     for layer in getattr(state, "layers", [state]):
@@ -105,24 +105,31 @@ def cache_shape(module: Any, about: Description) -> CacheShape:
     return CacheShape(fixed, tuple(layers))
 
 
-def _from_config(about: Description) -> CacheShape:
-    """Full attention in every layer, for a model that cannot run on the meta device."""
+def _from_config(about: Description) -> CacheShape | None:
+    """Full attention in every layer, for a model that cannot run on the meta device; None where layers differ."""
     text = about.config.get_text_config(decoder=True)
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    each = 2 * width * (getattr(text, "num_key_value_heads", None) or heads) * about.dtype.itemsize
-    return CacheShape(0, ((each, None),) * text.num_hidden_layers)
+    try:
+        heads = text.num_attention_heads
+        width = getattr(text, "head_dim", None) or text.hidden_size // heads
+        each = 2 * width * (getattr(text, "num_key_value_heads", None) or heads) * about.dtype.itemsize
+        return CacheShape(0, ((each, None),) * text.num_hidden_layers)
+    except (AttributeError, RuntimeError):  # RuntimeError: the library's, for a field that each layer has its own of
+        return None
+
+
+def _from_width(module: Any, about: Description) -> CacheShape:
+    """Keys and values as wide as the embeddings, which is the most that is usual."""
+    layers = getattr(about.config.get_text_config(decoder=True), "num_hidden_layers", None) or 1
+    each = 2 * int(module.get_input_embeddings().embedding_dim) * about.dtype.itemsize
+    return CacheShape(0, ((each, None),) * layers)
 
 
 def _other_cache(about: Description) -> CacheShape:
     """What a model of another kind keeps of an answer that it writes, up to `PLANNED_TOKENS` of it."""
     if not about.kind.writes:
         return CacheShape(0, ())
-    try:
-        layers = _from_config(about).layers
-    except AttributeError:
-        return CacheShape(0, ())
-    return CacheShape(0, tuple((each, PLANNED_TOKENS) for each, _ in layers))
+    shape = _from_config(about) or CacheShape(0, ())
+    return CacheShape(0, tuple((each, PLANNED_TOKENS) for each, _ in shape.layers))
 
 
 def _batch_bytes(module: Any) -> int:
@@ -135,8 +142,9 @@ def _workspace(module: Any, about: Description) -> int:
     """Activations of one prefill step: residual, projections, a mask over the context, logits of one row in float32."""
     text = about.config.get_text_config(decoder=True)
     tokens = min(PREFILL_CHUNK, about.context)
-    hidden: int = text.hidden_size
+    hidden: int = module.get_input_embeddings().embedding_dim
     inner = getattr(text, "intermediate_size", None) or 4 * hidden
+    inner = max(inner) if isinstance(inner, list) else inner
     vocabulary: int = module.get_input_embeddings().num_embeddings
     activations = tokens * (8 * hidden + 3 * inner) * about.dtype.itemsize
     total: int = activations + tokens * about.context + 3 * 4 * vocabulary
