@@ -27,6 +27,7 @@ from ..ops.table import OpTable
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
+    from ..ops.cpu.native import Native
     from ..engine.plugged import Architectures
 
 NAME = "cpu0"
@@ -54,6 +55,7 @@ class CpuDevice(Device):
         self.ops = OpTable()
         self._device = NAME
         self._engine: Engine | None = None
+        self._native: Native | None = None
         self._empty_bytes = 0
         self._sampled_at = float("-inf")
         self._sampled_bytes = 0
@@ -71,6 +73,7 @@ class CpuDevice(Device):
 
             from ..engine.engine import Engine
             from ..engine.memory import process_bytes
+            from ..ops.cpu.ops import register_native
             from ..ops.reference import register_reference
 
         transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -78,6 +81,7 @@ class CpuDevice(Device):
         torch.set_num_threads(max(1, threads))
         self._device = name
         register_reference(self.ops)
+        self._native = register_native(self.ops)
         self._register_ops()
         self._engine = Engine(self.ops, prefill_tokens, self._own_models())
         self._empty_bytes = process_bytes()
@@ -137,6 +141,8 @@ class CpuDevice(Device):
         self, model: str, source: ModelSource, settings: LoadSettings, progress: ProgressSink, base: str = ""
     ) -> LoadedModel:
         self._sampled_at = float("-inf")
+        if self._native is not None:
+            self._native.prepare(lambda: progress(0, 0, "", "compile"))
         return self._running().load(model, source, settings, progress, base)
 
     def unload(self, model: str) -> int:

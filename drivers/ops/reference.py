@@ -2,12 +2,11 @@
 
 | op | arguments | answer |
 |---|---|---|
-| `filter_logits` | logits [V] float32, top_k, top_p, min_p | logits [V], -inf where a token is out |
-| `penalize_logits` | logits [V] float32, seen [V] bool, counts [V] float32, three penalties | logits [V] |
-| `top_logprobs` | logits [V] float32, token, count | log probability of the token, best ids, their log probabilities |
 | `pool_states` | states [B, T, D], mask [B, T], how: mean, cls or last | vectors [B, D] float32 |
 
-`reference_attention`, `reference_layers` and `linear` hold those of the decoder layer.
+`reference_attention`, `reference_layers` and `linear` hold those of the decoder layer. `filter_logits`,
+`penalize_logits` and `top_logprobs` say what sampling means for one row of logits [V] in float32; the engine's sampling
+is tested against them.
 """
 
 from __future__ import annotations
@@ -89,8 +88,8 @@ def pool_states(states: Tensor, mask: Tensor, how: str) -> Tensor:
 def register_reference(table: OpTable) -> None:
     """Put the reference of every op into a table; do it first, so that it is asked last."""
     for call in (
-        filter_logits, penalize_logits, top_logprobs, pool_states, paged_attention, write_kv, rms_norm, add_rms_norm,
-        silu_mul, gelu_mul, gelu_tanh_mul, rope, rope_write, lora_shrink, lora_expand,
+        pool_states, paged_attention, write_kv, rms_norm, add_rms_norm, silu_mul, gelu_mul, gelu_tanh_mul, rope,
+        rope_write, lora_shrink, lora_expand,
     ):  # fmt: skip
         table.register(call.__name__, NAME, call, _always)
     table.register("linear", NAME, PlainLinear, _always)

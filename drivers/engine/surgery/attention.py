@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmos.syscalls.errors import LlmosError
+
 from ...ops.table import OpTable, Spec
 from ..attention import ATTRIBUTE, Layer, Meaning
 from .merged import MergedLinear
@@ -124,7 +126,7 @@ def _looks_right(module: nn.Module) -> bool:
 def _answers_as(made: FusedAttention, seen: Seen) -> bool:
     try:
         answer, _ = made(*seen.arguments, **seen.options)
-    except (TypeError, RuntimeError, ValueError, AttributeError, IndexError):
+    except (TypeError, RuntimeError, ValueError, AttributeError, IndexError, LlmosError):
         return False
     if answer.shape != seen.answer.shape:
         return False

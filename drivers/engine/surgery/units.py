@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llmos.syscalls.errors import LlmosError
+
 from ...ops.table import Implementation, OpTable, Spec
 from .merged import MergedLinear
 
@@ -101,6 +103,6 @@ def _answer(module: nn.Module, x: Tensor) -> Tensor | None:
     try:
         with torch.inference_mode():
             answer = module(x)
-    except (TypeError, RuntimeError, AttributeError, ValueError, IndexError):
+    except (TypeError, RuntimeError, AttributeError, ValueError, IndexError, LlmosError):
         return None
     return answer if isinstance(answer, Tensor) and answer.shape == x.shape else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property
 from typing import Any
 
@@ -38,6 +40,13 @@ class Native:
         if isinstance(self._loaded, str):
             raise NotSupported(f"the ops in C++ cannot be used: {self._loaded}", why=self._loaded)
         return self._loaded
+
+    def prepare(self, alive: Callable[[], None]) -> None:
+        """Have the library ready; `alive` is called every second while it is compiled."""
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(lambda: self._loaded)
+            while not wait([made], timeout=1.0).done:
+                alive()
 
     def supports(self, spec: Spec) -> tuple[bool, str]:
         """Whether the library serves a case at all, and why not."""

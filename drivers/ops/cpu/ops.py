@@ -14,8 +14,8 @@ from .native import Native
 NAME = "native"
 
 
-def register_native(table: OpTable) -> None:
-    """Add what there is in C++; nothing is compiled before the first case that it may serve."""
+def register_native(table: OpTable) -> Native:
+    """Add what there is in C++; nothing is compiled before the first case that it may serve, or `Native.prepare`."""
     native = Native()
     attention, layers, lora = PagedAttention(native), Layers(native), Lora(native)
     table.register("paged_attention", NAME, attention, attention.supports)
@@ -26,3 +26,4 @@ def register_native(table: OpTable) -> None:
         table.register(op, NAME, layers.gated(op), native.supports)
     table.register("lora_shrink", NAME, lora.shrink, native.supports)
     table.register("lora_expand", NAME, lora.expand, native.supports)
+    return native

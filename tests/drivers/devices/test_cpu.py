@@ -112,7 +112,7 @@ def test_the_comparison_notices_a_mistake_by_one(
     device: CpuDevice, built: Built, mistake: Callable[[dict[str, Any]], None], name: str
 ) -> None:
     folder = built(name)
-    device.load("m", source_of(folder), LoadSettings(), silent)
+    device.load("m", source_of(folder), LoadSettings(rung="G"), silent)
     module = module_of(device)
     prepare = module.prepare_inputs_for_generation
 
@@ -180,24 +180,30 @@ def test_embeddings_are_the_mean_of_hidden_states(llama: CpuDevice, built: Built
     assert torch.allclose(torch.tensor(event.embeddings), expected, atol=1e-5)
 
 
-def test_memory_rows_tell_what_is_held(device: CpuDevice, built: Built) -> None:
+@pytest.mark.parametrize("rung", ["P", "G"])
+def test_memory_rows_tell_what_is_held(device: CpuDevice, built: Built, rung: str) -> None:
     folder = built("llama")
-    planned = device.plan(source_of(folder), LoadSettings())
-    device.load("m", source_of(folder), LoadSettings(), silent)
+    planned = device.plan(source_of(folder), LoadSettings(rung=rung))
+    device.load("m", source_of(folder), LoadSettings(rung=rung), silent)
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     rows = {(row.what, row.owner): row for row in device.memory()}
     held = rows["weights", "m"]
-    assert held.predicted == held.allocator == planned[0].predicted
-    assert abs(held.allocator - weights) < 8192
+    assert held.predicted == planned[0].predicted and abs(held.allocator - held.predicted) < PADDING
+    assert abs(held.allocator - weights) < PADDING
     assert rows["workspace", "cpu0"].driver >= 0
     device.open_context("c", "m", "", 0)
     done(device, ask(PROMPT, context="c", max_tokens=4))
     rows = {(row.what, row.owner): row for row in device.memory()}
     per_token = 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, width, bytes
-    assert rows["kv", "c"].predicted == CONTEXT * per_token
-    assert rows["kv", "c"].allocator == (len(PROMPT) + 3) * per_token
-    assert device.drop_context("c") == (len(PROMPT) + 3) * per_token
-    assert device.unload("m") == held.allocator
+    pages = rows["kv", "m"].allocator
+    if rung == "P":
+        assert pages == rows["kv", "m"].predicted == planned[1].predicted >= 8 * CONTEXT * per_token
+        assert ("kv", "c") not in rows and device.drop_context("c") == 0
+    else:
+        assert rows["kv", "c"].predicted == CONTEXT * per_token
+        assert rows["kv", "c"].allocator == (len(PROMPT) + 3) * per_token
+        assert device.drop_context("c") == (len(PROMPT) + 3) * per_token
+    assert device.unload("m") == held.allocator + (pages if rung == "P" else 0)
     assert [row.owner for row in device.memory()] == ["cpu0"]
 
 
@@ -251,18 +257,19 @@ def test_settings_are_checked_and_nothing_works_before_start() -> None:
         device.start("cpu0", 1, {"prefill_tokens": 0})
 
 
+PADDING = 40_000
+"""Bytes that packed layers of so tiny a model take beside their weights."""
+
 OPS = """
 from llmos.drivers.hookspecs import hookimpl
 
-def first_token_only(logits, top_k, top_p, min_p):
-    only = logits.new_full(logits.shape, float("-inf"))
-    only[7] = 0.0
-    return only
+def sevens(states, mask, how):
+    return states.new_full((states.shape[0], states.shape[2]), 7.0)
 
 @hookimpl
 def register_ops(register):
-    register("filter_logits", "seven", first_token_only, lambda spec: (spec["device"] == "cpu", "CPU only"))
-    register("filter_logits", "torch", first_token_only, lambda spec: (True, ""))
+    register("pool_states", "seven", sevens, lambda spec: (spec["device"] == "cpu", "CPU only"))
+    register("pool_states", "torch", sevens, lambda spec: (True, ""))
 """
 
 
@@ -278,7 +285,8 @@ def test_ops_of_other_packages_are_used_and_bad_ones_reported(
     device = CpuDevice()
     device.start("cpu0", 1, {})
     device.load("m", source_of(built("llama")), LoadSettings(), silent)
-    assert choice(device, ask(PROMPT, max_tokens=3, temperature=1.0, top_k=5)).tokens == [7, 7, 7]
+    embedded = done(device, ask(PROMPT, embed=EmbedSettings(normalize=False)))
+    assert embedded.embeddings is not None and set(embedded.embeddings[0]) == {7.0}
     said = capsys.readouterr().err
     assert "nowhere_to_be_found" in said and "already has an implementation called torch" in said
     device.stop()
