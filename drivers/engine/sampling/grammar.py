@@ -236,8 +236,10 @@ def _refusal(schema: Schema) -> LlmosError | None:
 
 def _options(schema: Schema) -> dict[str, Any]:
     """How the JSON may be written, as the schema's own `x-guidance` says, but without leaving anything out."""
-    chosen = schema.get("x-guidance", {})
-    return {"whitespace_pattern": SPACES, **(chosen if isinstance(chosen, Mapping) else {}), **STRICT}
+    given = schema.get("x-guidance", {})
+    chosen = given if isinstance(given, Mapping) else {}
+    spaces = {} if "whitespace_flexible" in chosen else {"whitespace_pattern": SPACES}
+    return {**spaces, **chosen, **STRICT}
 
 
 def _short(message: str) -> str:

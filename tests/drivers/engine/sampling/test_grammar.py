@@ -206,6 +206,17 @@ def test_properties_come_in_their_order_and_white_space_is_bounded() -> None:
     assert spaces == 24
 
 
+def test_a_schema_may_say_how_its_json_is_written() -> None:
+    schema = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 9}, "minItems": 2, "maxItems": 2}
+    for seed in range(10):
+        compact = MODEL.answer({"json_schema": {**schema, "x-guidance": {"whitespace_flexible": False}}}, 1.0, seed)[0]
+        assert re.fullmatch(r"\[\d,\d\]", compact)
+        spaced = {"whitespace_pattern": " ", "item_separator": ", "}
+        text = MODEL.answer({"json_schema": {**schema, "x-guidance": spaced}}, 1.0, seed)[0]
+        assert re.fullmatch(r"\[ ?\d ?, ?\d ?\]", text.replace(",  ", ", "))
+        json.loads(text)
+
+
 @pytest.mark.parametrize(
     ("schema", "keyword", "place"),
     [
