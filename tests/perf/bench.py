@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import first_token
 import ipc
 from measure import Row, machine, save, show
 
-RESULTS = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "raw"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs" / "benchmarks" / "raw"
+ENGINE = "engine"
 
 
 def suites() -> dict[str, Callable[[], Sequence[Row]]]:
-    """The benches by name."""
+    """The benches by name that take minutes; the engine's, which take hours, run when they are asked for."""
     return {"ipc": ipc_rows, "start": ipc.start_up, "first-token": first_token.rows}
 
 
@@ -23,14 +26,55 @@ def ipc_rows() -> list[Row]:
         return [*ipc.round_trips(b), *ipc.throughput(b), *ipc.payloads(b)]
 
 
+def engine(options: argparse.Namespace, facts: dict[str, object]) -> None:
+    """The engine beside its peers; see docs/benchmarks/README.md."""
+    os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read when torch is imported
+    from engine.options import QUICK, Options, Sizes
+    from engine.process import KINDS
+    from engine.run import SUITES, run
+
+    sizes = QUICK if options.quick else Sizes()
+    if options.models:
+        sizes = sizes.of(options.models.split(","))
+    chosen = Options(
+        sizes=sizes, folder=Path(options.folder), rounds=1 if options.quick else options.rounds,
+        suites=_listed(options.only, SUITES), peers=_listed(options.peers, KINDS), threads=options.threads,
+    )  # fmt: skip
+    stamp = str(facts["date"]).replace(":", "").replace("+0000", "Z")
+    default = RESULTS / f"{ENGINE}-{stamp}.json" if options.save else None
+    run(chosen, facts, Path(options.save_to) if options.save_to else default)
+
+
+def _listed(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    wanted = tuple(text.split(",")) if text else tuple(known)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise SystemExit(f"there is no {', '.join(unknown)}; there are {', '.join(known)}")
+    return wanted
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("suite", nargs="*", help=f"which: {', '.join(suites())}; all by default")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "suite", nargs="*", help=f"which: {', '.join([*suites(), ENGINE])}; all but {ENGINE} by default"
+    )
     parser.add_argument("--save", action="store_true", help="keep the raw figures under docs/benchmarks/raw")
+    group = parser.add_argument_group(ENGINE)
+    group.add_argument("--quick", action="store_true", help="tiny models, one round: shows that everything works")
+    group.add_argument("--only", default="", help="some of its suites, with commas between")
+    group.add_argument("--peers", default="", help="some of the peers, with commas between")
+    group.add_argument("--models", default="", help="other models, with commas between")
+    group.add_argument("--rounds", type=int, default=5)
+    group.add_argument("--threads", type=int, default=2)
+    group.add_argument("--save-to", default="", help="keep the raw figures in this file")
+    group.add_argument("--folder", default=str(ROOT / "build" / "bench"), help="where models are made and kept")
     options = parser.parse_args(argv)
     facts = machine()
-    print(", ".join(f"{name} {value}" for name, value in facts.items()))
+    print(", ".join(f"{name} {value}" for name, value in facts.items()), flush=True)
     for name in options.suite or suites():
+        if name == ENGINE:
+            engine(options, facts)
+            continue
         rows = list(suites()[name]())
         show(name, rows)
         if options.save:

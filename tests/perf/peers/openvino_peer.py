@@ -1,0 +1,47 @@
+"""OpenVINO through optimum-intel's `generate`, computing in bfloat16 where the processor does."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from optimum.intel import OVModelForCausalLM
+
+from .padding import Watch, padded
+from .peer import Batched, Room
+
+FOLDER = "openvino"
+WEIGHTS = "openvino_model.bin"
+
+
+class OpenVino(Batched):
+    """The model is exported once, beside the folder of its weights; they stay in 16 bits."""
+
+    def load(self, folder: Path, room: Room) -> Mapping[str, Any]:
+        transformers.utils.logging.set_verbosity_error()
+        torch.set_num_threads(room.threads)
+        exported = folder.parent / FOLDER
+        if not (exported / WEIGHTS).exists():
+            OVModelForCausalLM.from_pretrained(
+                folder, export=True, compile=False, load_in_8bit=False, use_cache=True, local_files_only=True
+            ).save_pretrained(exported)
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16", "KV_CACHE_PRECISION": "bf16", "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": room.threads, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
+        }  # fmt: skip
+        self._model = OVModelForCausalLM.from_pretrained(exported, ov_config=settings, local_files_only=True)
+        how = transformers.GenerationConfig(do_sample=False, eos_token_id=None, pad_token_id=0)
+        self._model.generation_config = how
+        return {
+            "openvino": importlib.metadata.version("openvino"), "transformers": transformers.__version__,
+            "optimum-intel": importlib.metadata.version("optimum-intel"), "torch": torch.__version__,
+            "weights": (exported / WEIGHTS).stat().st_size, **settings,
+        }  # fmt: skip
+
+    def batch(self, prompts: Sequence[Sequence[int]], new_tokens: int, emit: Callable[[Sequence[int]], None]) -> None:
+        ids, mask = padded(prompts)
+        self._model.generate(ids, attention_mask=mask, max_new_tokens=new_tokens, stopping_criteria=[Watch(emit)])
