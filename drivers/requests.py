@@ -94,9 +94,9 @@ class EmbedSettings:
 class Request:
     """One inference. With `stream`, chunks are emitted as they come; else only the result.
 
-    `options` belong to the task: a driver refuses those that it does not know. A driver that takes several requests at a
-    time serves the class interactive before batch before background, a higher `priority` first within a class, and may
-    give up what has not ended at its `deadline`, in seconds of `time.monotonic`.
+    `options` belong to the task: a driver refuses those that it does not know. A driver that takes several requests at
+    a time serves the class interactive before batch before background, a higher `priority` first within a class, and
+    may give up what has not ended at its `deadline`, in seconds of `time.monotonic`.
     """
 
     id: str

@@ -24,8 +24,8 @@ ROOMS = {
         "holdings recipes models inference files tasks sessions actions handlers core server __main__"
     ),
     "drivers": (
-        "requests contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing link "
-        "device_calls file_calls host conformance"
+        "requests contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing "
+        "link device_calls file_calls host conformance"
     ),
     "userland": (
         "places options interrupt flow protocol link methods held private join pump bulk system_flows object_flows "
@@ -37,7 +37,7 @@ THIRD_PARTY = {
     "syscalls": {"msgpack", "msgspec"},
     "kernel": {"msgpack", "msgspec", "psutil", "zmq"},
     "drivers": {
-        "huggingface_hub", "jinja2", "msgpack", "msgspec", "numpy", "peft", "pluggy", "psutil", "pynvml",
+        "huggingface_hub", "jinja2", "llguidance", "msgpack", "msgspec", "numpy", "peft", "pluggy", "psutil", "pynvml",
         "safetensors", "tokenizers", "torch", "transformers", "triton", "zmq",
     },
     "userland": {"msgpack", "msgspec", "prompt_toolkit", "psutil", "rich", "zmq"},

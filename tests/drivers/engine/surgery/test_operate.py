@@ -28,7 +28,8 @@ register_reference(REFERENCE)
 def test_a_model_answers_as_before(ops: OpTable, kind: str, norms: int, dtype: torch.dtype) -> None:
     model = build(kind, dtype)
     ids, before = torch.randint(100, (1, 30)), live_bytes(tensors_of(model))
-    quick = not model.config.tie_word_embeddings or ops.choose("linear", {"device": "cpu", "dtype": str(dtype)[6:]}).implementation.call.quick_rows
+    make = ops.choose("linear", {"device": "cpu", "dtype": str(dtype)[6:]}).implementation.call
+    quick = not model.config.tie_word_embeddings or make.quick_rows
     packed = 5 if quick else 4
     with torch.inference_mode():
         expected = model(ids).logits
