@@ -21,6 +21,9 @@ from .memory import live_bytes, tensors_in
 
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 INITIAL_CAPACITY = 64
+TRIAL_TOKENS = 16
+AGREED, HALF_AGREED = 1e-3, 0.25
+"""How far logits may be apart and still be the same, as a share of their range; in half precision routers waver."""
 
 
 class SequenceState:
@@ -84,6 +87,7 @@ class Decoder:
         """Whether several tokens may follow a cache at once. Recurrent layers start such a run from an empty state."""
         self._splits = plain and not rope_types(module.config) & set(LENGTH_DEPENDENT_ROPE)
         """Whether a prompt may go in parts. Frequencies that depend on the length want to see all of it."""
+        self._agrees: bool | None = None
 
     def new_state(self) -> SequenceState:
         """An empty sequence."""
@@ -93,8 +97,8 @@ class Decoder:
         """How many tokens are covered after the next `run` of bounded length."""
         bounded = min(state.length, state.done + self._prefill_tokens)
         if state.done == 0:
-            return bounded if self._splits else state.length
-        return bounded if self._extends else state.done + 1
+            return bounded if bounded == state.length or (self._splits and self._parts_agree()) else state.length
+        return bounded if bounded == state.done + 1 or (self._extends and self._parts_agree()) else state.done + 1
 
     def run(self, state: SequenceState, reach: int) -> Tensor:
         """Let the cache cover `reach` tokens; answers the logits [V] after the last. A failure empties the cache."""
@@ -126,6 +130,29 @@ class Decoder:
     def fork(self, state: SequenceState) -> SequenceState:
         """An independent copy."""
         return copy.deepcopy(state)
+
+    def _parts_agree(self) -> bool:
+        """Whether tokens in two parts lead to where they lead at once; tried when it is first asked for.
+
+        Some models put tokens of their own before what they are given, or group it.
+        """
+        if self._agrees is None:
+            size = self._module.get_input_embeddings().num_embeddings
+            count = min(TRIAL_TOKENS, self._context)
+            ids = torch.randint(size, (count,), generator=torch.Generator().manual_seed(0)).tolist()
+            with torch.inference_mode():
+                whole, parts = self._after(ids, count), self._after(ids, count // 2, count)
+            agreed = AGREED if whole.dtype == torch.float32 else HALF_AGREED
+            self._agrees = bool((whole - parts).abs().max() <= agreed * (whole.max() - whole.min()))
+        return self._agrees
+
+    def _after(self, ids: Sequence[int], *cuts: int) -> Tensor:
+        """The logits after a sequence that goes through the model up to each of the cuts."""
+        state, logits = self.new_state(), torch.empty(0)
+        state.append(ids)
+        for cut in cuts:
+            logits = self.run(state, cut)
+        return logits
 
     def _fresh(self) -> dict[str, Any]:
         kwargs: dict[str, Any] = {"attention_mask": None, "use_cache": True, **self._fixed}

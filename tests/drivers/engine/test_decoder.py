@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import build as tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import CONTEXT, PROMPT, config_of, random_module
@@ -113,6 +114,17 @@ def test_frequencies_that_depend_on_the_length_see_all_of_it(kind: str) -> None:
     state = SequenceState()
     state.append(PROMPT)
     assert decoder.reach(state) == len(PROMPT)
+
+
+def test_a_prompt_stays_whole_where_parts_lead_elsewhere() -> None:
+    """CPM-Ant puts tokens of its own before every run."""
+    decoder = Decoder(tiny.random_module(tiny.config_of("cpmant")), CONTEXT, 5)
+    state = SequenceState()
+    state.append(PROMPT)
+    assert decoder.reach(state) == len(PROMPT)
+    decoder.run(state, decoder.reach(state))
+    state.append([5, 6, 7])
+    assert decoder.reach(state) == len(PROMPT) + 1
 
 
 def test_a_window_that_has_slid_cannot_go_back_but_still_answers() -> None:
