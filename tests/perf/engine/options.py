@@ -21,8 +21,8 @@ class Sizes:
     prompt: int = 128
     generate: int = 64
     arriving: int = 48
-    arriving_prompt: tuple[int, int] = (16, 512)
-    arriving_generate: tuple[int, int] = (8, 256)
+    arriving_prompt: tuple[int, int] = (16, 256)
+    arriving_generate: tuple[int, int] = (8, 128)
     prefill: tuple[int, ...] = (512, 2048)
     prefix: int = 2048
     tail: int = 32
