@@ -7,6 +7,7 @@ whatever its kind.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -61,8 +62,12 @@ class Trial:
             raise Refused(f"its logits differ on pages by up to {why} of their range")
 
     def _plain(self) -> Tensor:
+        options: dict[str, Any] = {"use_cache": False}
+        if "position_ids" in inspect.signature(self._module.forward).parameters:
+            # Said, since some models count from elsewhere when they are not told.
+            options["position_ids"] = torch.arange(self._tokens.shape[1])[None]
         with torch.inference_mode():
-            answers = [self._module(input_ids=row[None], use_cache=False).logits for row in self._tokens]
+            answers = [self._module(input_ids=row[None], **options).logits for row in self._tokens]
         return torch.cat(answers).float()
 
     def _paged(self, model: PagedModel) -> Tensor:
