@@ -20,7 +20,6 @@ from .blocks import BlockManager
 from .costs import StepCost, Work
 from .decoder import Decoder, rope_types
 from .detokenizer import Vocabulary
-from .kinds import Kind
 from .loader import FAILURES, Bundle
 from .pace import Pace
 from .paged import PagedModel
@@ -56,7 +55,7 @@ def choose(bundle: Bundle, shared: SharedModule, trial: Trial | None, ops: OpTab
 
     Raises NotSupported with the reason.
     """
-    found = _highest(shared, trial, ops, bundle.about.kind)
+    found = _highest(bundle, shared, trial, ops)
     if wanted in ("", found.name):
         return found
     if wanted == GENERATE and found.name == PAGED:
@@ -105,24 +104,28 @@ def _paged_runner(
     return PagedRunner(bundle, shared, model, blocks, scheduler, vocabulary, grammars)
 
 
-def paged_layers(module: Any) -> Recorder:
+def paged_layers(module: Any, context: int) -> Recorder:
     """The attention layers of a module set to the paged function. Raises Refused with why it cannot be paged."""
     why = _not_pageable(module)
     if why:
         raise Refused(why)
     try:
-        return paged.layers_of(module)
+        layers = paged.layers_of(module)
     except FAILURES as error:
         said = str(error).partition("\n")[0][:160]
         raise Refused(f"it does not run without a cache of its own: {type(error).__name__}: {said}") from error
+    why = _untold_window(module.config, layers, context)
+    if why:
+        raise Refused(why)
+    return layers
 
 
-def _highest(shared: SharedModule, trial: Trial | None, ops: OpTable, kind: Kind) -> Rung:
+def _highest(bundle: Bundle, shared: SharedModule, trial: Trial | None, ops: OpTable) -> Rung:
     if trial is None:
-        return Rung(*others.rung(kind))
+        return Rung(*others.rung(bundle.about.kind))
     try:
         module = shared.use(attention=attention.NAME)
-        layers = paged_layers(module)
+        layers = paged_layers(module, bundle.about.context)
         trial.fit_pages(module, layers, ops)
     except Refused as error:
         why = str(error)
@@ -138,4 +141,18 @@ def _not_pageable(module: Any) -> str:
     kinds = rope_types(module.config) & {"dynamic", "longrope"}
     if kinds:
         return f"its rotary frequencies follow the length ({', '.join(sorted(kinds))})"
+    return ""
+
+
+def _untold_window(config: Any, layers: Recorder, context: int) -> str:
+    """Windows that a configuration speaks of and attention is not told: they would be in a mask that is not built."""
+    text = config.get_text_config(decoder=True)
+    kinds = getattr(text, "layer_types", None) or ()
+    chunk = getattr(text, "attention_chunk_size", None)
+    if "chunked_attention" in kinds and chunk and chunk < context:
+        return f"its attention goes in chunks of {chunk} tokens, which only a mask says; max_context={chunk} has none"
+    window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
+    slides = "sliding_attention" in kinds if kinds else bool(window)
+    if slides and window and window < context and not any(meaning.window for meaning in layers.meanings):
+        return f"its window of {window} tokens is only in a mask; max_context={window} has none"
     return ""

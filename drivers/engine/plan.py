@@ -80,7 +80,7 @@ def _paged_bytes(module: Any, about: Description) -> int | None:
     """Bytes of the pages, when the model can have some."""
     module.set_attn_implementation(attention.NAME)
     try:
-        layers = ladder.paged_layers(module)
+        layers = ladder.paged_layers(module, about.context)
     except attention.Refused:
         return None
     return pool_pages(about.context) * page_bytes(layers.shapes, about.dtype)
