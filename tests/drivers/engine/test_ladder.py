@@ -1,0 +1,87 @@
+"""Which rung serves a model, and the reasons that are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from tiny_models import build, silent, source_of
+
+from llmos.drivers.contract import LoadSettings
+from llmos.drivers.engine import attention, ladder
+from llmos.drivers.engine.attention import Refused
+from llmos.drivers.engine.engine import Engine
+from llmos.drivers.ops.table import OpTable
+from llmos.syscalls.errors import NotSupported
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+SLIDING: dict[str, Any] = {"use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"]}
+
+
+def module(kind: str, **changed: Any) -> Any:
+    config = transformers.AutoConfig.for_model(kind, **SIZES | changed)
+    made = transformers.AutoModelForCausalLM.from_config(config).eval()
+    made.set_attn_implementation(attention.NAME)
+    return made
+
+
+def test_a_decoder_is_served_on_pages_and_an_encoder_in_one_pass(ops: OpTable, llama: Path, bert: Path) -> None:
+    engine = Engine(ops)
+    one = engine.load("a", source_of(llama), LoadSettings(), silent)
+    two = engine.load("b", source_of(bert), LoadSettings(), silent)
+    assert (one.rung, list(one.rung_reasons), one.slots) == ("P", [], ladder.ROWS)
+    assert two.rung == "F" and two.rung_reasons
+
+
+def test_another_rung_can_be_asked_for_where_it_serves(ops: OpTable, llama: Path) -> None:
+    engine = Engine(ops)
+    loaded = engine.load("a", source_of(llama), LoadSettings(rung="G"), silent)
+    assert (loaded.rung, list(loaded.rung_reasons)) == ("G", ["P: another rung was asked for"])
+    for rung in ("H", "S", "F"):
+        with pytest.raises(NotSupported, match=f"rung {rung}"):
+            engine.load("b", source_of(llama), LoadSettings(rung=rung), silent)
+
+
+def test_a_recurrent_model_is_served_below_with_the_reason(ops: OpTable, tmp_path: Path) -> None:
+    engine = Engine(ops)
+    folder = build(tmp_path / "m", "mamba")
+    loaded = engine.load("a", source_of(folder), LoadSettings(), silent)
+    assert loaded.rung == "G" and loaded.rung_reasons[0] == "P: it keeps a recurrent state"
+    with pytest.raises(NotSupported, match="recurrent"):
+        engine.load("b", source_of(folder), LoadSettings(rung="P"), silent)
+
+
+def test_layers_are_found_with_what_they_ask_for() -> None:
+    found = ladder.paged_layers(module("gemma2", sliding_window=9, head_dim=8), 100)
+    assert [meaning.window for meaning in found.meanings] == [9, 0]
+    assert all(meaning.softcap for meaning in found.meanings)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "why"),
+    [
+        ("qwen2_moe", SLIDING | {"sliding_window": 9}, "window of 9"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "rotary"),
+        ("bloom", {}, "position_ids"),
+        ("mamba", {}, "recurrent"),
+    ],
+)
+def test_what_pages_do_not_serve_is_refused(kind: str, changed: dict[str, Any], why: str) -> None:
+    with pytest.raises(Refused, match=why):
+        ladder.paged_layers(module(kind, **changed), 100)
+
+
+def test_a_window_as_wide_as_the_context_is_none() -> None:
+    moe = module("qwen2_moe", sliding_window=100, **SLIDING)
+    assert len(ladder.paged_layers(moe, 100).modules) == 2
+
+
+def test_bounds_of_a_step_follow_the_size_of_parts() -> None:
+    wide, narrow = ladder.limits(512), ladder.limits(2)
+    assert (wide.chunk, wide.tokens, wide.rows) == (512, 512 + ladder.ROWS, ladder.ROWS)
+    assert (narrow.chunk, narrow.least) == (2, 2)
