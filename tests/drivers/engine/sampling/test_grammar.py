@@ -151,6 +151,28 @@ def test_masks_are_as_wide_as_the_logits() -> None:
         grammar.mask(letter)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_mask_says_of_each_token_whether_it_is_allowed(name: str) -> None:
+    model, size = MODELS[name], len(MODELS[name].tokenizer)
+    seen: set[int] = set()
+    for pattern in ("å+", "[a-f]*", r"(.|\n)+"):
+        grammar = model.compiler.compile({"regex": pattern}, [END])
+        for _ in range(3):
+            mask = grammar.mask(size).tolist()
+            assert mask == [grammar.allows(token) for token in range(size)] and any(mask)
+            seen.update(token for token in range(size) if mask[token])
+            grammar.advance(max(token for token in range(size) if mask[token] and token != END))
+    assert size - 1 in seen
+
+
+def test_a_copy_goes_its_own_way() -> None:
+    grammar = MODEL.compiler.compile({"regex": "ab"})
+    a, b = (MODEL.tokenizer.convert_tokens_to_ids(letter) for letter in "ab")
+    other = grammar.copy()
+    other.advance(a)
+    assert grammar.allows(a) and not grammar.allows(b) and other.allows(b)
+
+
 def test_taken_back_tokens_never_came() -> None:
     grammar = MODEL.compiler.compile({"regex": "abc?"}, [END])
     a, b, c = (MODEL.tokenizer.convert_tokens_to_ids(letter) for letter in "abc")
