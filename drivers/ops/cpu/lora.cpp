@@ -13,6 +13,7 @@ constexpr int64_t SMALL = 1 << 17;  // multiplications below which waking other 
 constexpr int SHRINK_TOKENS = 4, SHRINK_RANKS = 4;
 constexpr int EXPAND_TOKENS = 8;
 constexpr int64_t EXPAND_OUTS = 512;  // outputs of a task: their part of B stays near while all tokens pass
+constexpr int64_t EXPAND_AHEAD = 128;  // elements of a row of B that are fetched ahead of their use
 
 struct Segment {
     int64_t place, start, end;
@@ -26,40 +27,57 @@ struct Lora {
     int64_t count, tokens, start, rank, width, in_stride, out_stride, stack_stride, row_stride, threads, bfloat16;
 };
 
-// hidden [tokens][rank] of one segment for four of the ranks: dot products with rows of A [rank][width].
+// hidden of so many tokens for up to four of the ranks: dot products with rows of A [rank][width]. The FIRST tokens of a
+// segment bring its matrix from memory, and fetch what follows: the next ranks, or the next place's.
+template <class E, int TOKENS, bool FIRST>
+void shrink_tokens(const Lora& l, const typename E::Element* a, int64_t t, int64_t rank) {
+    using Element = typename E::Element;
+    const Element* x = (const Element*)l.in + t * l.in_stride;
+    const int64_t width = l.width, stride = l.in_stride, row_stride = l.row_stride;
+    const int ranks = std::min<int64_t>(SHRINK_RANKS, l.rank - rank);
+    __m512 sums[TOKENS][SHRINK_RANKS];
+#pragma GCC unroll 4
+    for (int i = 0; i < TOKENS; i++)
+#pragma GCC unroll 4
+        for (int r = 0; r < SHRINK_RANKS; r++) sums[i][r] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < width; k += WIDTH * E::PER_LANE) {
+        __m512i rows[SHRINK_RANKS];
+#pragma GCC unroll 4
+        for (int r = 0; r < SHRINK_RANKS; r++)
+            rows[r] = load_lanes<E>(a + std::min(r, ranks - 1) * row_stride + k, width - k);
+        if (FIRST) {
+#pragma GCC unroll 4
+            for (int r = 0; r < SHRINK_RANKS; r++)
+                _mm_prefetch((const char*)(a + (SHRINK_RANKS + r) * row_stride + k), _MM_HINT_T0);
+        }
+#pragma GCC unroll 4
+        for (int i = 0; i < TOKENS; i++) {
+            __m512i lanes = load_lanes<E>(x + i * stride + k, width - k);
+#pragma GCC unroll 4
+            for (int r = 0; r < SHRINK_RANKS; r++) sums[i][r] = E::multiply_add(sums[i][r], lanes, rows[r]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < TOKENS; i++)
+#pragma GCC unroll 4
+        for (int r = 0; r < SHRINK_RANKS; r++)
+            if (r < ranks)
+                E::store((Element*)l.out + (t + i - l.start) * l.out_stride + rank + r,
+                         _mm512_set1_ps(_mm512_reduce_add_ps(sums[i][r])), 1);
+}
+
 template <class E>
 void shrink(const Lora& l, const Segment& s, int64_t rank) {
-    using Element = typename E::Element;
-    const Element* a[SHRINK_RANKS];
-    int ranks = std::min<int64_t>(SHRINK_RANKS, l.rank - rank);
-    for (int r = 0; r < SHRINK_RANKS; r++)
-        a[r] = (const Element*)l.stack + s.place * l.stack_stride + (rank + std::min(r, ranks - 1)) * l.row_stride;
-    int64_t step = WIDTH * E::PER_LANE, end = std::min(s.end, l.tokens);
-    for (int64_t t = s.start; t < end; t += SHRINK_TOKENS) {
-        int tokens = std::min<int64_t>(SHRINK_TOKENS, end - t);
-        with_rows(tokens, [&](auto constant) {
-            constexpr int TOKENS = decltype(constant)::value <= SHRINK_TOKENS ? decltype(constant)::value : 1;
-            const Element* x = (const Element*)l.in + t * l.in_stride;
-            __m512 sums[TOKENS][SHRINK_RANKS];
-            for (auto& row : sums)
-                for (auto& sum : row) sum = _mm512_setzero_ps();
-            for (int64_t k = 0; k < l.width; k += step) {
-                __m512i rows[SHRINK_RANKS];
-#pragma GCC unroll 4
-                for (int r = 0; r < SHRINK_RANKS; r++) rows[r] = load_lanes<E>(a[r] + k, l.width - k);
-#pragma GCC unroll 4
-                for (int i = 0; i < TOKENS; i++) {
-                    __m512i lanes = load_lanes<E>(x + i * l.in_stride + k, l.width - k);
-#pragma GCC unroll 4
-                    for (int r = 0; r < SHRINK_RANKS; r++) sums[i][r] = E::multiply_add(sums[i][r], lanes, rows[r]);
-                }
-            }
-            for (int i = 0; i < TOKENS; i++)
-                for (int r = 0; r < ranks; r++)
-                    E::store((Element*)l.out + (t + i - l.start) * l.out_stride + rank + r,
-                             _mm512_set1_ps(_mm512_reduce_add_ps(sums[i][r])), 1);
+    const auto* a = (const typename E::Element*)l.stack + s.place * l.stack_stride + rank * l.row_stride;
+    int64_t end = std::min(s.end, l.tokens);
+    for (int64_t t = s.start; t < end; t += SHRINK_TOKENS)
+        with_rows<SHRINK_TOKENS>(std::min<int64_t>(SHRINK_TOKENS, end - t), [&](auto constant) {
+            constexpr int TOKENS = decltype(constant)::value;
+            if (t == s.start)
+                shrink_tokens<E, TOKENS, true>(l, a, t, rank);
+            else
+                shrink_tokens<E, TOKENS, false>(l, a, t, rank);
         });
-    }
 }
 
 // 32 neighbouring outputs in two vectors. Which vector an output is in does not matter as long as weights and sums
@@ -99,51 +117,65 @@ inline void put(Float32, float* y, __m512 low, __m512 high, __mmask32 mask) {
     _mm512_mask_storeu_ps(y + WIDTH, mask >> WIDTH, high);
 }
 
-// Adds hidden times B [rank][width] to the outputs `column` to `last` of one segment's y.
+// Adds hidden times B [rank][width] to the outputs `column` to `last` of so many tokens. Every loop over tokens is
+// unrolled, or the sums would go through memory.
+template <class E, int TOKENS, bool FIRST>
+void expand_tokens(const Lora& l, const typename E::Element* b, int64_t t, int64_t column, int64_t last) {
+    using Element = typename E::Element;
+    const Element* hidden = (const Element*)l.in + (t - l.start) * l.in_stride;
+    Element* y = (Element*)l.out + t * l.out_stride;
+    const int64_t whole = l.rank / E::PER_LANE, in_stride = l.in_stride, out_stride = l.out_stride;
+    const int64_t row_stride = l.row_stride, rest = l.rank % E::PER_LANE;
+    for (int64_t n = column; n < last; n += PANEL) {
+        __mmask32 mask = first32(last - n);
+        __m512 low[TOKENS], high[TOKENS];
+#pragma GCC unroll 8
+        for (int i = 0; i < TOKENS; i++) {
+            Pair sums = outputs(E(), y + i * out_stride + n, mask);
+            low[i] = _mm512_castsi512_ps(sums.low), high[i] = _mm512_castsi512_ps(sums.high);
+        }
+        const Element* row = b + n;
+        for (int64_t p = 0; p < whole; p++, row += E::PER_LANE * row_stride) {
+            Pair w = weights(E(), row, row + row_stride, mask);
+            if (FIRST) {
+                _mm_prefetch((const char*)(row + EXPAND_AHEAD), _MM_HINT_T0);
+                _mm_prefetch((const char*)(row + (E::PER_LANE - 1) * row_stride + EXPAND_AHEAD), _MM_HINT_T0);
+            }
+#pragma GCC unroll 8
+            for (int i = 0; i < TOKENS; i++) {
+                int32_t lane;
+                std::memcpy(&lane, hidden + i * in_stride + p * E::PER_LANE, sizeof lane);
+                low[i] = E::multiply_add(low[i], _mm512_set1_epi32(lane), w.low);
+                high[i] = E::multiply_add(high[i], _mm512_set1_epi32(lane), w.high);
+            }
+        }
+        if (rest) {
+            Pair w = weights(E(), row, nullptr, mask);
+#pragma GCC unroll 8
+            for (int i = 0; i < TOKENS; i++) {
+                int32_t lane = 0;
+                std::memcpy(&lane, hidden + i * in_stride + whole * E::PER_LANE, sizeof(Element));
+                low[i] = E::multiply_add(low[i], _mm512_set1_epi32(lane), w.low);
+                high[i] = E::multiply_add(high[i], _mm512_set1_epi32(lane), w.high);
+            }
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < TOKENS; i++) put(E(), y + i * out_stride + n, low[i], high[i], mask);
+    }
+}
+
 template <class E>
 void expand(const Lora& l, const Segment& s, int64_t column, int64_t last) {
-    using Element = typename E::Element;
-    const Element* b = (const Element*)l.stack + s.place * l.stack_stride;
-    int64_t whole = l.rank / E::PER_LANE, end = std::min(s.end, l.tokens);
-    for (int64_t t = s.start; t < end; t += EXPAND_TOKENS) {
-        with_rows(std::min<int64_t>(EXPAND_TOKENS, end - t), [&](auto constant) {
-            constexpr int TOKENS = decltype(constant)::value <= EXPAND_TOKENS ? decltype(constant)::value : 1;
-            const Element* hidden = (const Element*)l.in + (t - l.start) * l.in_stride;
-            Element* y = (Element*)l.out + t * l.out_stride;
-            for (int64_t n = column; n < last; n += PANEL) {
-                __mmask32 mask = first32(last - n);
-                __m512 low[TOKENS], high[TOKENS];
-                auto add = [&](int i, int32_t lane, const Pair& w) {
-                    __m512i own = _mm512_set1_epi32(lane);
-                    low[i] = E::multiply_add(low[i], own, w.low);
-                    high[i] = E::multiply_add(high[i], own, w.high);
-                };
-                for (int i = 0; i < TOKENS; i++) {
-                    Pair sums = outputs(E(), y + i * l.out_stride + n, mask);
-                    low[i] = _mm512_castsi512_ps(sums.low), high[i] = _mm512_castsi512_ps(sums.high);
-                }
-                for (int64_t p = 0; p < whole; p++) {
-                    const Element* row = b + p * E::PER_LANE * l.row_stride + n;
-                    Pair w = weights(E(), row, row + l.row_stride, mask);
-#pragma GCC unroll 8
-                    for (int i = 0; i < TOKENS; i++) {
-                        int32_t lane;
-                        std::memcpy(&lane, hidden + i * l.in_stride + p * E::PER_LANE, sizeof lane);
-                        add(i, lane, w);
-                    }
-                }
-                if (whole * E::PER_LANE < l.rank) {
-                    Pair w = weights(E(), b + (l.rank - 1) * l.row_stride + n, nullptr, mask);
-                    for (int i = 0; i < TOKENS; i++) {
-                        int32_t lane = 0;
-                        std::memcpy(&lane, hidden + i * l.in_stride + l.rank - 1, sizeof(Element));
-                        add(i, lane, w);
-                    }
-                }
-                for (int i = 0; i < TOKENS; i++) put(E(), y + i * l.out_stride + n, low[i], high[i], mask);
-            }
+    const auto* b = (const typename E::Element*)l.stack + s.place * l.stack_stride;
+    int64_t end = std::min(s.end, l.tokens);
+    for (int64_t t = s.start; t < end; t += EXPAND_TOKENS)
+        with_rows<EXPAND_TOKENS>(std::min<int64_t>(EXPAND_TOKENS, end - t), [&](auto constant) {
+            constexpr int TOKENS = decltype(constant)::value;
+            if (t == s.start)
+                expand_tokens<E, TOKENS, true>(l, b, t, column, last);
+            else
+                expand_tokens<E, TOKENS, false>(l, b, t, column, last);
         });
-    }
 }
 
 // Tasks: of each segment its parts, `share` of the whole wide.
