@@ -9,6 +9,7 @@ matrix product, both measured in the same rounds. Weights, keys and values are l
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -162,7 +163,8 @@ def attention(name: str, rows: Sequence[tuple[int, int]], heads: int, kv_heads: 
     (queries, length), batch = rows[0], len(rows)
     size = batch * length * kv_heads * dim * 4
     copies = max(1, BEYOND_CACHES // size) if queries == 1 else 1
-    cases = [make_rows(rows, heads, kv_heads, dim, dim, torch.bfloat16, layers=1) for _ in range(copies)]
+    made = make_rows(rows, heads, kv_heads, dim, dim, torch.bfloat16, layers=1)
+    cases = [copy.deepcopy(made) for _ in range(copies)]
     flat = [_flat(case, batch, queries) for case in cases]
     mask = torch.ones(queries, length, dtype=torch.bool).tril(length - queries)
     kind: dict[str, Any] = {} if queries == 1 else {"is_causal": True} if queries == length else {"attn_mask": mask}

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "functions.h"
@@ -19,6 +20,7 @@ namespace {
 constexpr int64_t BLOCK = 128;      // tokens between two looks at the maximum
 constexpr int64_t SEGMENT = 1024;   // tokens whose partial answer may be computed apart
 constexpr int64_t TASK_ROWS = 112;  // (query, head) pairs of a task: 8 tiles
+constexpr int LINE = 64;             // bytes of a cache line
 constexpr int NARROW = 7;           // rows of a task that leave registers for 16 transposed keys
 constexpr int64_t SMALL = 1 << 16;  // multiply-adds of vectors below which waking other threads costs more
 constexpr float NOTHING = -std::numeric_limits<float>::infinity();
@@ -52,13 +54,20 @@ struct State {
         : maximum(memory), total(memory + capacity(p)), sums(memory + 2 * capacity(p)) {}
 };
 
+// Where the keys and values of a block's tokens lie, 16 by 16.
+template <class Element>
+struct Place {
+    int64_t tokens = 0;
+    const Element *keys[BLOCK / WIDTH]{}, *values[BLOCK / WIDTH]{};
+};
+
 template <class E>
 class Worker {
     using Element = typename E::Element;
     static constexpr int64_t BLOCK_LANES = BLOCK / E::PER_LANE;
 
   public:
-    explicit Worker(const Problem& p) : p_(p), lanes_(ceil_div(p.dim, E::PER_LANE)) {
+    explicit Worker(const Problem& p) : p_(p), lanes_(ceil_div(ceil_div(p.dim, E::PER_LANE), WIDTH) * WIDTH) {
         static thread_local Scratch memory;
         int64_t most = State::capacity(p), tiles = ceil_div(most, TILE_ROWS);
         size_t queries = tiles * lanes_ * WIDTH, keys = lanes_ * BLOCK, values = BLOCK_LANES * p.value_width();
@@ -74,28 +83,31 @@ class Worker {
     State part() const { return State(states_, p_); }
     State total() const { return State(states_ + State::floats(p_), p_); }
 
-    void start(const Task& task) {
+    // `next` is the task that this worker does afterwards, if that is known: its first block is fetched early.
+    void start(const Task& task, const Task* next = nullptr) {
         task_ = task;
+        next_ = next;
         first_ = p_.starts[task.row];
-        before_ = p_.lengths[task.row] - (p_.starts[task.row + 1] - first_);
+        before_ = before(task);
         rows_ = (task.end - task.begin) * p_.group();
         for (int64_t from = 0; from < rows_; from += TILE_ROWS) {
             auto row = [&](int r) { return query(from + r); };
-            int some = std::min<int64_t>(TILE_ROWS, rows_ - from);
-            pack_rows<E>(row, some, p_.dim, queries_ + from / TILE_ROWS * lanes_ * WIDTH);
+            int32_t* into = queries_ + from / TILE_ROWS * lanes_ * WIDTH;
+            pack_rows<E>(row, std::min<int64_t>(TILE_ROWS, rows_ - from), p_.dim, into);
+            std::fill(into + ceil_div(p_.dim, E::PER_LANE) * WIDTH, into + lanes_ * WIDTH, 0);
         }
     }
 
-    // The tokens that some query of the task sees.
-    int64_t seen_from() const { return low(task_.begin); }
-    int64_t seen_to() const { return before_ + task_.end; }
+    // The tokens that some query of a task sees; the first counts from the begin of a block.
+    int64_t seen_from(const Task& task) const { return low(before(task) + task.begin) / BLOCK * BLOCK; }
+    int64_t seen_to(const Task& task) const { return before(task) + task.end; }
 
     void attend(int64_t segment, State state) {
         clear(state);
-        int64_t from = std::max(segment * SEGMENT, seen_from() / BLOCK * BLOCK);
-        int64_t to = std::min((segment + 1) * SEGMENT, seen_to());
-        for (int64_t block = from; block < to; block += BLOCK) {
-            locate(block, to);
+        int64_t from = std::max(segment * SEGMENT, seen_from(task_)), to = seen_to(task_);
+        for (int64_t block = from; block < std::min((segment + 1) * SEGMENT, to); block += BLOCK) {
+            now_ = locate(task_, block);
+            coming_ = block + BLOCK < to ? locate(task_, block + BLOCK) : next_ ? locate(*next_, seen_from(*next_)) : now_;
             if (rows_ <= NARROW) {
                 with_rows<NARROW>(rows_, [&](auto rows) { narrow_block<decltype(rows)::value>(block, state); });
                 continue;
@@ -159,34 +171,43 @@ class Worker {
         return (const Element*)p_.q + token * p_.q_token + (task_.head * p_.group() + r % p_.group()) * p_.q_head;
     }
 
-    int64_t low(int64_t query) const { return p_.window ? std::max<int64_t>(0, before_ + query - p_.window + 1) : 0; }
+    // Tokens of a task's row that come before the step's.
+    int64_t before(const Task& task) const {
+        return p_.lengths[task.row] - (p_.starts[task.row + 1] - p_.starts[task.row]);
+    }
 
-    // Where the keys and values of a block's tokens lie, 16 by 16; no more than `to` and the end of the block.
-    void locate(int64_t block, int64_t to) {
-        tokens_ = std::min(to - block, BLOCK);
-        for (int64_t g = 0; g * WIDTH < tokens_; g++) {
-            int64_t t = block + g * WIDTH, place = t % p_.page_tokens;
-            int64_t page = p_.table[task_.row * p_.table_row + t / p_.page_tokens];
-            key_at_[g] = (const Element*)p_.keys + page * p_.key_page + task_.head * p_.key_head + place * p_.dim;
-            value_at_[g] =
-                (const Element*)p_.values + page * p_.value_page + task_.head * p_.value_head + place * p_.value_dim;
+    // The first token that a query at `position` sees.
+    int64_t low(int64_t position) const { return p_.window ? std::max<int64_t>(0, position - p_.window + 1) : 0; }
+
+    Place<Element> locate(const Task& task, int64_t block) const {
+        Place<Element> place;
+        place.tokens = std::min(seen_to(task) - block, BLOCK);
+        for (int64_t g = 0; g * WIDTH < place.tokens; g++) {
+            int64_t t = block + g * WIDTH, within = t % p_.page_tokens;
+            int64_t page = p_.table[task.row * p_.table_row + t / p_.page_tokens];
+            place.keys[g] = (const Element*)p_.keys + page * p_.key_page + task.head * p_.key_head + within * p_.dim;
+            place.values[g] =
+                (const Element*)p_.values + page * p_.value_page + task.head * p_.value_head + within * p_.value_dim;
         }
+        return place;
     }
 
     // How many of the 16 tokens of a group there are.
-    int group_size(int64_t g) const { return std::clamp<int64_t>(tokens_ - g * WIDTH, 0, WIDTH); }
+    int group_size(int64_t g) const { return std::clamp<int64_t>(now_.tokens - g * WIDTH, 0, WIDTH); }
 
     // Keys as panels [tokens / 32][lanes][32]; what is not there is zero.
     void pack_keys() {
-        for (int64_t g = 0; g < ceil_div(tokens_, PANEL) * 2; g++) {
+        for (int64_t g = 0; g < ceil_div(now_.tokens, PANEL) * 2; g++) {
             int32_t* into = keys_ + g / 2 * lanes_ * PANEL + g % 2 * WIDTH;
-            pack_rows<E>([&](int r) { return key_at_[g] + r * p_.dim; }, group_size(g), p_.dim, into, PANEL);
+            pack_rows<E>([&](int r) { return now_.keys[g] + r * p_.dim; }, group_size(g), p_.dim, into, PANEL);
+            for (int64_t k = ceil_div(p_.dim, E::PER_LANE); k < lanes_; k++)
+                _mm512_store_si512(into + k * PANEL, _mm512_setzero_si512());
         }
     }
 
     // Values as panels [value width / 32][lanes of tokens][32]; what is not there is zero.
     void pack_values() {
-        for (int64_t t = 0; t < ceil_div(tokens_, PANEL) * PANEL; t += E::PER_LANE)
+        for (int64_t t = 0; t < ceil_div(now_.tokens, PANEL) * PANEL; t += E::PER_LANE)
             for (int64_t d = 0; d < p_.value_dim; d += PANEL) {
                 int32_t* into = values_ + d * BLOCK_LANES + t / E::PER_LANE * PANEL;
                 __m512i low, high;
@@ -196,22 +217,28 @@ class Worker {
             }
     }
 
-    // Of a lane of tokens from t on, the values from d on, in the order that interleaving leaves.
+    // Of a lane of tokens from t on, 32 values from d on, in the order that interleaving leaves.
     inline __attribute__((always_inline)) void value_lane(int64_t t, int64_t d, __m512i& low, __m512i& high) const {
-        const Element* at = value_at_[t / WIDTH] + t % WIDTH * p_.value_dim + d;
+        const Element* at = now_.values[t / WIDTH] + t % WIDTH * p_.value_dim + d;
         int64_t left = p_.value_dim - d;
+        if (t + E::PER_LANE <= now_.tokens && left >= PANEL) return whole_value_lane(at, low, high);
         if constexpr (E::PER_LANE == 1) {
-            low = t < tokens_ ? load_lanes<E>(at, left) : _mm512_setzero_si512();
-            high = t < tokens_ ? load_lanes<E>(at + WIDTH, left - WIDTH) : _mm512_setzero_si512();
+            low = t < now_.tokens ? load_lanes<E>(at, left) : _mm512_setzero_si512();
+            high = t < now_.tokens ? load_lanes<E>(at + WIDTH, left - WIDTH) : _mm512_setzero_si512();
         } else {
-            __m512i even, odd;
-            if (t + 1 < tokens_ && left >= PANEL) {
-                even = _mm512_loadu_si512(at);
-                odd = _mm512_loadu_si512(at + p_.value_dim);
-            } else {
-                even = t < tokens_ ? load_lanes<E>(at, left) : _mm512_setzero_si512();
-                odd = t + 1 < tokens_ ? load_lanes<E>(at + p_.value_dim, left) : _mm512_setzero_si512();
-            }
+            __m512i even = t < now_.tokens ? load_lanes<E>(at, left) : _mm512_setzero_si512();
+            __m512i odd = t + 1 < now_.tokens ? load_lanes<E>(at + p_.value_dim, left) : _mm512_setzero_si512();
+            low = _mm512_unpacklo_epi16(even, odd);
+            high = _mm512_unpackhi_epi16(even, odd);
+        }
+    }
+
+    inline __attribute__((always_inline)) void whole_value_lane(const Element* at, __m512i& low, __m512i& high) const {
+        if constexpr (E::PER_LANE == 1) {
+            low = _mm512_loadu_si512(at);
+            high = _mm512_loadu_si512(at + WIDTH);
+        } else {
+            __m512i even = _mm512_loadu_si512(at), odd = _mm512_loadu_si512(at + p_.value_dim);
             low = _mm512_unpacklo_epi16(even, odd);
             high = _mm512_unpackhi_epi16(even, odd);
         }
@@ -228,10 +255,13 @@ class Worker {
         }
     }
 
-    // A block for so few rows that keys and values are used straight from where they are, as in a decode step.
+    // A block for so few rows that keys and values are used straight from where they are, as in a decode step. Pages are
+    // scattered and the processor does not guess the next one, so each step asks for a part of the coming block: one
+    // cache line with each lane of keys, two with each lane of values. A burst of requests would stop the step.
     template <int ROWS>
     void narrow_block(int64_t block, State state) {
-        int64_t tokens = ceil_div(tokens_, PANEL) * PANEL;
+        constexpr int PANELS = ROWS < NARROW ? 2 : 1;
+        int64_t tokens = ceil_div(now_.tokens, PANEL) * PANEL;
         for (int64_t g = 0; g * WIDTH < tokens; g += 2) {
             __m512 sums[ROWS][2];
 #pragma GCC unroll 16
@@ -247,42 +277,62 @@ class Worker {
         float factors[ROWS];
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; r++) factors[r] = soften(0, r, block, tokens, state);
-        for (int64_t d = 0; d < p_.value_width(); d += PANEL) {
-            __m512 sums[ROWS][2];
-            load_sums<ROWS>(state.sums + d, factors, sums);
-            for (int64_t t = 0; t < tokens_; t += E::PER_LANE) {
-                __m512i low, high;
-                value_lane(t, d, low, high);
-#pragma GCC unroll 16
-                for (int r = 0; r < ROWS; r++) {
-                    __m512i weight = _mm512_set1_epi32(((const int32_t*)weights_)[r * BLOCK_LANES + t / E::PER_LANE]);
-                    sums[r][0] = E::multiply_add(sums[r][0], weight, low);
-                    sums[r][1] = E::multiply_add(sums[r][1], weight, high);
-                }
-            }
-            store_sums<ROWS>(state.sums + d, sums);
-        }
+        int64_t d = 0;
+        for (; PANELS == 2 && d + PANEL < p_.value_width(); d += 2 * PANEL) add_values<ROWS, PANELS>(d, factors, state);
+        for (; d < p_.value_width(); d += PANEL) add_values<ROWS, 1>(d, factors, state);
     }
 
     template <int ROWS>
     inline __attribute__((always_inline)) void add_scores(int64_t g, int64_t k, int h, __m512 sums[ROWS][2]) {
-        __m512i keys[WIDTH];
-        int some = std::min<int64_t>(WIDTH, lanes_ - k), size = group_size(g);
+        int size = group_size(g);
         if (!size) return;
-        transposed<E>([&](int r) { return key_at_[g] + r * p_.dim; }, size, p_.dim, k, keys);
-        auto add = [&](int i) __attribute__((always_inline)) {
+        __m512i keys[WIDTH];
+        const Element* at = now_.keys[g] + k * E::PER_LANE;
+        auto next = [&] { return std::exchange(at, at + p_.dim); };
+        transposed<E>(next, size, p_.dim - k * E::PER_LANE, keys);
+        const char* ahead = (const char*)(coming_.keys[g] ? coming_.keys[g] : now_.keys[g]) + k * LINE;
+        const int32_t* queries = queries_ + k * WIDTH;
 #pragma GCC unroll 16
-            for (int r = 0; r < ROWS; r++) {
-                __m512i query = _mm512_set1_epi32(queries_[(k + i) * WIDTH + r]);
-                sums[r][h] = E::multiply_add(sums[r][h], query, keys[i]);
-            }
-        };
-        if (some == WIDTH) {
+        for (int i = 0; i < WIDTH; i++) {
+            _mm_prefetch(ahead + i * LINE, _MM_HINT_T1);
 #pragma GCC unroll 16
-            for (int i = 0; i < WIDTH; i++) add(i);
-        } else {
-            for (int i = 0; i < some; i++) add(i);
+            for (int r = 0; r < ROWS; r++)
+                sums[r][h] = E::multiply_add(sums[r][h], _mm512_set1_epi32(queries[i * WIDTH + r]), keys[i]);
         }
+    }
+
+    template <int ROWS, int PANELS>
+    inline __attribute__((always_inline)) void add_values(int64_t d, const float* factors, State state) {
+        __m512 sums[PANELS][ROWS][2];
+#pragma GCC unroll 16
+        for (int p = 0; p < PANELS; p++) load_sums<ROWS>(state.sums + d + p * PANEL, factors, sums[p]);
+        for (int64_t t = 0; t < now_.tokens; t += WIDTH) {
+            const char* ahead = (const char*)(coming_.values[t / WIDTH] ? coming_.values[t / WIDTH] : now_.values[t / WIDTH]);
+            ahead += d * WIDTH / PANEL / E::PER_LANE * 2 * LINE;
+            const int32_t* weights = (const int32_t*)weights_ + t / E::PER_LANE;
+            bool whole = t + WIDTH <= now_.tokens && d + PANELS * PANEL <= p_.value_dim;
+            const Element* at = now_.values[t / WIDTH] + d;
+            for (int i = 0; i < WIDTH / E::PER_LANE; i++, at += E::PER_LANE * p_.value_dim) {
+#pragma GCC unroll 16
+                for (int p = 0; p < PANELS; p++) {
+                    _mm_prefetch(ahead + (i * PANELS + p) * 2 * LINE, _MM_HINT_T1);
+                    _mm_prefetch(ahead + (i * PANELS + p) * 2 * LINE + LINE, _MM_HINT_T1);
+                    __m512i low, high;
+                    if (whole)
+                        whole_value_lane(at + p * PANEL, low, high);
+                    else
+                        value_lane(t + i * E::PER_LANE, d + p * PANEL, low, high);
+#pragma GCC unroll 16
+                    for (int r = 0; r < ROWS; r++) {
+                        __m512i weight = _mm512_set1_epi32(weights[r * BLOCK_LANES + i]);
+                        sums[p][r][0] = E::multiply_add(sums[p][r][0], weight, low);
+                        sums[p][r][1] = E::multiply_add(sums[p][r][1], weight, high);
+                    }
+                }
+            }
+        }
+#pragma GCC unroll 16
+        for (int p = 0; p < PANELS; p++) store_sums<ROWS>(state.sums + d + p * PANEL, sums[p]);
     }
 
     template <int ROWS>
@@ -307,7 +357,7 @@ class Worker {
     template <int ROWS>
     void tile_times_block(int64_t row, int64_t block, State state) {
         int64_t last = before_ + task_.begin + (row + ROWS - 1) / p_.group();
-        if (block > last || block + BLOCK <= low(task_.begin + row / p_.group())) return;
+        if (block > last || block + BLOCK <= low(before_ + task_.begin + row / p_.group())) return;
         int64_t tokens = std::min(BLOCK, ceil_div(last + 1 - block, PANEL) * PANEL);
         for (int64_t t = 0; t < tokens; t += PANEL) {
             __m512 sums[ROWS][2];
@@ -336,7 +386,7 @@ class Worker {
     float soften(int64_t row, int r, int64_t block, int64_t tokens, State state) {
         float* scores = scores_ + r * BLOCK;
         int64_t query = task_.begin + (row + r) / p_.group();
-        int64_t from = low(query) - block, to = before_ + query + 1 - block;
+        int64_t from = low(before_ + query) - block, to = before_ + query + 1 - block;
         float &maximum = state.maximum[row + r], before = maximum;
         __m512 best = vector(NOTHING);
         for (int64_t t = 0; t < tokens; t += WIDTH) {
@@ -366,8 +416,9 @@ class Worker {
     float *scores_, *states_;
     Element* weights_;
     Task task_{};
-    int64_t first_ = 0, before_ = 0, rows_ = 0, tokens_ = 0;
-    const Element *key_at_[BLOCK / WIDTH], *value_at_[BLOCK / WIDTH];
+    const Task* next_ = nullptr;
+    Place<Element> now_, coming_;
+    int64_t first_ = 0, before_ = 0, rows_ = 0;
 };
 
 // Tasks with the longest first, and how much there is to do in all.
@@ -386,19 +437,23 @@ int64_t plan(const Problem& p, std::vector<Task>& tasks) {
 
 template <class E>
 void attend_whole(const Problem& p, const std::vector<Task>& tasks, int threads) {
+    int64_t count = tasks.size(), some = std::clamp<int64_t>(count / (threads * 4), 1, 16);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Worker<E> worker(p);
 #pragma omp for schedule(dynamic, 1) nowait
-        for (size_t i = 0; i < tasks.size(); i++) {
-            worker.start(tasks[i]);
-            State total = worker.total();
-            worker.clear(total);
-            for (int64_t s = worker.seen_from() / SEGMENT; s * SEGMENT < worker.seen_to(); s++) {
-                worker.attend(s, worker.part());
-                worker.merge(total, worker.part());
+        for (int64_t from = 0; from < count; from += some) {
+            int64_t to = std::min(from + some, count);
+            for (int64_t i = from; i < to; i++) {
+                worker.start(tasks[i], i + 1 < to ? &tasks[i + 1] : nullptr);
+                State total = worker.total();
+                worker.clear(total);
+                for (int64_t s = worker.seen_from(tasks[i]) / SEGMENT; s * SEGMENT < worker.seen_to(tasks[i]); s++) {
+                    worker.attend(s, worker.part());
+                    worker.merge(total, worker.part());
+                }
+                worker.write(total);
             }
-            worker.write(total);
         }
     }
 }

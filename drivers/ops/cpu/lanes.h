@@ -150,33 +150,35 @@ inline __attribute__((always_inline)) void tile(
     }
 }
 
-// 16 lanes from lane k on of up to 16 rows, transposed: one vector a lane, rows innermost. `row(r)` says where row r is;
-// rows from `count` on are zero.
+// 16 lanes of up to 16 rows, transposed: one vector a lane, rows innermost. `next()` says where the next row's lanes are,
+// of which `elements` elements exist; rows from `count` on are zero.
 template <class E, class F>
-inline __attribute__((always_inline)) void transposed(
-    F&& row, int count, int64_t elements, int64_t k, __m512i block[WIDTH]
-) {
-    int64_t done = k * E::PER_LANE, left = elements - done;
-    if (count == WIDTH && left >= WIDTH * E::PER_LANE) {
+inline __attribute__((always_inline)) void transposed(F&& next, int count, int64_t elements, __m512i block[WIDTH]) {
+    if (count == WIDTH && elements >= WIDTH * E::PER_LANE) {
 #pragma GCC unroll 16
-        for (int r = 0; r < WIDTH; r++) block[r] = _mm512_loadu_si512(row(r) + done);
+        for (int r = 0; r < WIDTH; r++) block[r] = _mm512_loadu_si512(next());
     } else {
 #pragma GCC unroll 16
         for (int r = 0; r < WIDTH; r++)
-            block[r] = r < count ? load_lanes<E>(row(r) + done, left) : _mm512_setzero_si512();
+            block[r] = r < count ? load_lanes<E>(next(), elements) : _mm512_setzero_si512();
     }
     transpose(block);
 }
 
-// Rows of elements as lanes [ceil(elements / PER_LANE)][step] with the rows innermost.
+// Rows of elements as lanes [ceil(elements / PER_LANE)][step] with the rows innermost; `row(r)` says where row r is.
 template <class E, class F>
 inline void pack_rows(F&& row, int count, int64_t elements, int32_t* packed, ptrdiff_t step = WIDTH) {
     int64_t lanes = ceil_div(elements, E::PER_LANE);
     for (int64_t k = 0; k < lanes; k += WIDTH) {
         __m512i block[WIDTH];
-        transposed<E>(row, count, elements, k, block);
-        int some = std::min<int64_t>(WIDTH, lanes - k);
-        for (int i = 0; i < some; i++) _mm512_store_si512(packed + (k + i) * step, block[i]);
+        int r = 0;
+        transposed<E>([&] { return row(r++) + k * E::PER_LANE; }, count, elements - k * E::PER_LANE, block);
+        if (lanes - k >= WIDTH) {
+#pragma GCC unroll 16
+            for (int i = 0; i < WIDTH; i++) _mm512_store_si512(packed + (k + i) * step, block[i]);
+        } else {
+            for (int i = 0; i < lanes - k; i++) _mm512_store_si512(packed + (k + i) * step, block[i]);
+        }
     }
 }
 
