@@ -96,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name}: {install(name)}", flush=True)
         except subprocess.CalledProcessError as error:
             failed += 1
-            print(f"{name}: not installed: {' '.join(map(str, error.cmd))}", file=sys.stderr, flush=True)
+            how = f"signal {-error.returncode}" if error.returncode < 0 else f"status {error.returncode}"
+            print(f"{name}: not installed: {how} of {' '.join(map(str, error.cmd))}", file=sys.stderr, flush=True)
     return 1 if failed else 0
 
 

@@ -27,19 +27,22 @@ class OpenVino(Batched):
         exported = folder.parent / FOLDER
         if not (exported / WEIGHTS).exists():
             OVModelForCausalLM.from_pretrained(
-                folder, export=True, compile=False, load_in_8bit=False, use_cache=True, local_files_only=True
+                str(folder), export=True, compile=False, load_in_8bit=False, use_cache=True, local_files_only=True
             ).save_pretrained(exported)
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16", "KV_CACHE_PRECISION": "bf16", "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": room.threads, "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }  # fmt: skip
-        self._model = OVModelForCausalLM.from_pretrained(exported, ov_config=settings, local_files_only=True)
+        self._model = OVModelForCausalLM.from_pretrained(str(exported), ov_config=settings, local_files_only=True)
         how = transformers.GenerationConfig(do_sample=False, eos_token_id=None, pad_token_id=0)
         self._model.generation_config = how
+        self._model.compile()
+        compiled = self._model.request.get_compiled_model()
         return {
             "openvino": importlib.metadata.version("openvino"), "transformers": transformers.__version__,
             "optimum-intel": importlib.metadata.version("optimum-intel"), "torch": torch.__version__,
-            "weights": (exported / WEIGHTS).stat().st_size, **settings,
+            "weights": (exported / WEIGHTS).stat().st_size,
+            **{name: str(compiled.get_property(name)) for name in settings},
         }  # fmt: skip
 
     def batch(self, prompts: Sequence[Sequence[int]], new_tokens: int, emit: Callable[[Sequence[int]], None]) -> None:
