@@ -14,7 +14,7 @@ from ..contract import ChoiceResult, DoneEvent, FailedEvent, StepEvent, TaskResu
 from .answers import Answer, end_tokens
 from .detokenizer import Vocabulary
 from .loader import Bundle
-from .sampling.chooser import Chooser, choosers, rank
+from .sampling.chooser import NO_TOKEN, Chooser, choosers, rank
 from .sampling.grammar import GrammarCompiler
 from .sampling.sample import sample
 from .shared import SharedModule
@@ -143,18 +143,17 @@ class Flight:
         return module.generate(**given, **hooks, generation_config=self._config())
 
     def _config(self) -> Any:
-        """The model's own settings; what `Sampling` says goes before them."""
+        """The model's own settings; what `Sampling` says goes before them. None would mean the model's own."""
         draft = self._all[0].draft
         config = copy.deepcopy(self._bundle.module.generation_config)
         config.update(
-            max_length=None, max_new_tokens=max(1, draft.room), do_sample=False, num_beams=self._beams,
-            num_return_sequences=1, temperature=None, top_k=None, top_p=None, min_p=None, repetition_penalty=None,
-            return_dict_in_generate=False, **draft.settings,
+            max_new_tokens=max(1, draft.room), do_sample=False, num_beams=self._beams, num_return_sequences=1,
+            repetition_penalty=1.0, return_dict_in_generate=False, **draft.settings,
         )  # fmt: skip
         if (config.min_length or 0) > draft.room:
-            config.min_length = None
+            config.min_length = 0
         if draft.request.sampling.ignore_eos:
-            config.eos_token_id = None
+            config.eos_token_id = NO_TOKEN
         return config
 
     def _choose(self, _ids: Tensor, scores: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -81,15 +81,7 @@ def _chat(bundle: Bundle, prompt: Prompt) -> list[int]:
     if not bundle.chat:
         said = f"{bundle.about.architecture} has no chat template; send text instead"
         raise BadArgument(said, name="input", got="chat", want="text")
-    reserved = sorted(RESERVED_OPTIONS & prompt.template_options.keys())
-    if reserved:
-        raise BadArgument(
-            f"the template option {reserved[0]} is not free to choose", name="template_options", got=reserved[0],
-            want="options of the chat template",
-        )  # fmt: skip
-    if not prompt.messages or not all(isinstance(message.get("role"), str) for message in prompt.messages):
-        want = "at least one message, each with a role"
-        raise BadArgument(f"a chat is {want}", name="input", got="messages without", want=want)
+    check_chat(prompt.messages or (), prompt.template_options)
     options: dict[str, Any] = {"add_generation_prompt": True, **prompt.template_options}
     messages = [dict(message) for message in prompt.messages or ()]
     tools = [dict(tool) for tool in prompt.tools] or None
@@ -102,6 +94,19 @@ def _chat(bundle: Bundle, prompt: Prompt) -> list[int]:
             f"the chat template refuses these messages: {error}", name="input", got=str(error)[:200],
             want="messages with role and content",
         ) from error  # fmt: skip
+
+
+def check_chat(messages: Sequence[Mapping[str, Any]], template_options: Mapping[str, Any]) -> None:
+    """Raises BadArgument for a chat without messages or roles, and for options that are not the caller's to choose."""
+    reserved = sorted(RESERVED_OPTIONS & template_options.keys())
+    if reserved:
+        raise BadArgument(
+            f"the template option {reserved[0]} is not free to choose", name="template_options", got=reserved[0],
+            want="options of the chat template",
+        )  # fmt: skip
+    if not messages or not all(isinstance(message.get("role"), str) for message in messages):
+        want = "at least one message, each with a role"
+        raise BadArgument(f"a chat is {want}", name="input", got="messages without", want=want)
 
 
 def _check_length(bundle: Bundle, prompt: Prompt) -> None:

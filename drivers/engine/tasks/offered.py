@@ -9,9 +9,11 @@ from .. import kinds
 from ..loader import Bundle
 from .base import ForwardTask
 from .embeddings import Embeddings
+from .hearing import Hearing
 from .images import ImageClassification, ImageEmbeddings, PictureFront, ZeroShotImageClassification
 from .masks import FillMask
 from .rewriting import Rewriting
+from .seeing import Seeing
 from .sequences import Reranking, TextClassification, ZeroShotClassification
 from .sounds import AudioClassification, FrameRecognition, SoundFront
 from .spans import QuestionAnswering, TokenClassification
@@ -34,6 +36,12 @@ def offered(bundle: Bundle, ops: OpTable) -> Sequence[ForwardTask]:
 
 def writing(bundle: Bundle) -> WritingTask:
     """What a model that writes does. Raises what the model raises when it is tried."""
+    if bundle.about.kind is kinds.SPEECH:
+        return Hearing(bundle)
+    if bundle.about.kind is kinds.VISION:
+        seeing = Seeing(bundle)
+        seeing.settle(bundle.module)
+        return seeing
     front = TextFront(bundle)
     front.settle(bundle.module.get_encoder())
     return Rewriting(front)
