@@ -8,6 +8,7 @@ whatever its kind.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ class Trial:
         self._tokens = torch.randint(bundle.vocabulary, (2, min(TOKENS, bundle.about.context)), generator=generator)
         self._dtype = bundle.about.dtype
         self._module = bundle.module
+        self._takes_positions = "position_ids" in inspect.signature(self._module.forward).parameters
         self._expected = self._plain()
 
     def unchanged(self) -> bool:
@@ -62,12 +64,23 @@ class Trial:
             raise Refused(f"its logits differ on pages by up to {why} of their range")
 
     def _plain(self) -> Tensor:
-        options: dict[str, Any] = {"use_cache": False}
-        if "position_ids" in inspect.signature(self._module.forward).parameters:
-            # Said, since some models count from elsewhere when they are not told.
-            options["position_ids"] = torch.arange(self._tokens.shape[1])[None]
+        """The logits of one run of each row.
+
+        Positions are said, since some models count from elsewhere when they are not told; a few refuse to be told.
+        """
+        positions = torch.arange(self._tokens.shape[1])[None]
+        told: dict[str, Any] = {"position_ids": positions} if self._takes_positions else {}
+        try:
+            return self._run(told)
+        except FAILURES:
+            if not told:
+                raise
+            self._takes_positions = False
+            return self._run({})
+
+    def _run(self, options: Mapping[str, Any]) -> Tensor:
         with torch.inference_mode():
-            answers = [self._module(input_ids=row[None], **options).logits for row in self._tokens]
+            answers = [self._module(input_ids=row[None], use_cache=False, **options).logits for row in self._tokens]
         return torch.cat(answers).float()
 
     def _paged(self, model: PagedModel) -> Tensor:
