@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fake_pages import FakePages, check_cells
 
 from llmos.drivers.engine.blocks import BlockManager, pages_for
-from llmos.drivers.engine.costs import StepCost, StepLoad, Work
+from llmos.drivers.engine.costs import Speed, StepCost, StepLoad, Work
 from llmos.drivers.engine.scheduler import StepLimits, StepScheduler
 from llmos.drivers.engine.steps import PAGE_TOKENS, Row, RowStep, StepPlan
 
@@ -52,10 +52,12 @@ class Job:
 class FakeRunner:
     """Rows, their pages, and the clock."""
 
-    def __init__(self, pages: int, host_pages: int = 0, limits: StepLimits | None = None) -> None:
+    def __init__(
+        self, pages: int, host_pages: int = 0, limits: StepLimits | None = None, speed: Speed | None = None
+    ) -> None:
         self.limits = limits or StepLimits()
         self.blocks = BlockManager(pages, host_pages)
-        self.cost = StepCost(WORK)
+        self.cost = StepCost(WORK, speed)
         self.scheduler = StepScheduler(self.blocks, self.limits, self.cost)
         self.memory = FakePages(pages, host_pages)
         self.device: Callable[[StepLoad], float] = seconds_of

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from llmos.drivers.engine.costs import StepLoad
+from llmos.drivers.engine.costs import Speed, StepLoad
 from llmos.drivers.engine.scheduler import StepLimits
 from llmos.drivers.engine.steps import PAGE_TOKENS, Row
 
@@ -75,6 +75,17 @@ def test_priority_goes_before_deadline_and_deadline_before_arrival() -> None:
     runner.add(row(8, "important", priority=1))
     order = [next(iter(planned(runner))) for _ in range(5)]
     assert order == ["important", "due first", "due", "early", "later"]
+
+
+def test_a_near_deadline_goes_before_earlier_arrival_and_not_before_priority() -> None:
+    runner = FakeRunner(200, limits=StepLimits(rows=1, tokens=64, chunk=32))
+    runner.add(row(300, "first", priority=1))
+    runner.step()
+    for name, due, priority in (("early", None, 0), ("due", 20.0, 0), ("far", 1000.0, 0), ("important", None, 1)):
+        runner.add(row(8, name, deadline=None if due is None else runner.now + due, priority=priority))
+        runner.step()
+    runner.run()
+    assert [job.row.id for job in runner.done] == ["first", "important", "due", "early", "far"]
 
 
 def test_arrival_counts_among_rows_that_are_added_together() -> None:
@@ -186,6 +197,7 @@ def test_the_least_urgent_row_gives_its_pages_and_comes_back_first() -> None:
         assert "new" not in {step.row.id for step in runner.step().rows} or young.steps > before
     runner.run()
     assert (old.made, young.made, runner.preempted) == (40, 40, [young.row])
+    assert young.row.cached == 0, "what it had computed itself does not count"
 
 
 def test_a_row_that_has_much_computed_waits_in_host_memory() -> None:
@@ -202,6 +214,16 @@ def test_a_row_that_has_much_computed_waits_in_host_memory() -> None:
     assert runner.blocks.host_used == 0
 
 
+def test_what_moves_more_slowly_than_it_is_computed_does_not_wait_in_host_memory() -> None:
+    runner = FakeRunner(12, host_pages=12, speed=Speed(host_bytes=1e6))
+    runner.add(row(80, "old"), 40)
+    young = runner.add(row(80, "young"), 40)
+    while not runner.preempted:
+        runner.step()
+    assert (young.row.host_pages, young.row.computed) == ([], 0)
+    runner.run()
+
+
 def test_a_more_urgent_prompt_takes_the_pages_it_needs() -> None:
     runner = FakeRunner(9)
     runner.add(row(50, "a"), 12)
@@ -212,6 +234,52 @@ def test_a_more_urgent_prompt_takes_the_pages_it_needs() -> None:
     assert runner.preempted == [less.row]
     runner.run()
     assert runner.done[0] is urgent
+
+
+def test_a_row_keeps_a_page_that_it_shares_with_a_less_urgent_one() -> None:
+    runner = FakeRunner(2)
+    job = runner.add(row(20), 2)
+    runner.step()
+    runner.take(job.row, keep=True)
+    runner.resting.clear()
+    fork = runner.blocks.fork(job.row, "fork")
+    job.row.priority = 1
+    runner.add(job.row, 5)
+    runner.add(fork, 5)
+    assert planned(runner) == {job.row.id: 1}
+    assert runner.preempted == [fork]
+
+
+def test_a_row_whose_own_pages_are_in_its_way_computes_some_again() -> None:
+    """All pages are its own, and one of them, which others may find, would have to be copied."""
+    runner = FakeRunner(2)
+    job = runner.add(row(32), 5)
+    runner.step()
+    runner.take(job.row, keep=True)
+    runner.resting.clear()
+    del job.row.tokens[28:]
+    again = runner.add(job.row, 4)
+    runner.run()
+    assert again in runner.done
+    assert runner.preempted == [job.row]
+
+
+def test_prompts_take_pages_only_when_their_turn_is_near() -> None:
+    runner = FakeRunner(100, limits=StepLimits(rows=8, tokens=64, chunk=32))
+    jobs = [runner.add(row(60)) for _ in range(5)]
+    runner.step()
+    assert [bool(job.row.pages) for job in jobs] == [True, True, False, False, False]
+
+
+def test_a_row_that_would_soon_be_pushed_out_again_does_not_start() -> None:
+    runner = FakeRunner(16)
+    for _ in range(2):
+        runner.add(row(60), 60)
+    runner.step()
+    runner.add(row(100), 2)
+    runner.run()
+    assert len(runner.done) == 3
+    assert runner.preempted == []
 
 
 def test_nobody_is_preempted_for_a_row_that_would_not_fit_all_the_same() -> None:
@@ -282,8 +350,8 @@ def test_nobody_waits_for_a_less_urgent_row_or_one_that_has_gone() -> None:
 # ---- what a row may ask
 
 
-def test_all_logits_are_given_once_each_even_when_computed_again() -> None:
-    runner = FakeRunner(6, limits=StepLimits(rows=2, tokens=64, chunk=32))
+def test_all_logits_are_given_once_each_even_when_computed_again_in_other_parts() -> None:
+    runner = FakeRunner(8, limits=StepLimits(rows=3, tokens=64, chunk=31))
     runner.add(row(70, first=0))
     runner.run()
     item = row(70, first=0)
@@ -292,10 +360,21 @@ def test_all_logits_are_given_once_each_even_when_computed_again() -> None:
     for _ in range(2):
         runner.step()
     runner.add(row(50, priority=1))
+    runner.add(row(8, priority=1), 30)
+    runner.step()
+    assert (runner.preempted, job.scored) == ([item], list(range(62)))
     runner.run()
-    assert runner.preempted == [item]
     assert job.scored == list(range(70))
     assert item.cached == 0
+
+
+def test_a_row_that_wants_all_logits_waits_for_nobody() -> None:
+    runner = FakeRunner(20)
+    runner.add(row(40, "a", first=0))
+    item = row(40, "b", first=0)
+    item.all_logits = True
+    runner.add(item)
+    assert planned(runner) == {"a": 40, "b": 40}
 
 
 def test_right_drafts_are_kept_and_wrong_ones_forgotten() -> None:
@@ -311,14 +390,39 @@ def test_right_drafts_are_kept_and_wrong_ones_forgotten() -> None:
     assert job.row.tokens[30:] == [job.truth(at) for at in range(30, 42)]
 
 
-def test_drafts_take_no_room_from_others() -> None:
-    runner = FakeRunner(4, limits=StepLimits(rows=2, tokens=24, chunk=16))
-    one, other = runner.add(row(16), 9), runner.add(row(16), 9)
+def test_rejected_drafts_leave_no_pages_behind() -> None:
+    runner = FakeRunner(20)
+    job = runner.add(row(30), 12)
+    job.row.drafts = [99] * 40
+    runner.step()
+    assert len(job.row.pages) == 2
+    job.row.drafts = [99] * 40
+    (step,) = runner.step().rows
+    assert (step.drafts, len(job.row.pages), runner.blocks.used) == (40, 2, 2)
+
+
+def test_drafts_share_what_tokens_a_step_has_left() -> None:
+    runner = FakeRunner(20, limits=StepLimits(rows=3, tokens=24, chunk=16))
+    jobs = [runner.add(row(16), 9) for _ in range(2)]
+    while not all(job.streams for job in jobs):
+        runner.step()
+    for job in jobs:
+        job.row.drafts = [99] * 20
+    assert [step.drafts for step in runner.step().rows] == [20, 2]
+    for job in jobs:
+        job.row.drafts = [99] * 20
+    runner.add(row(40))
+    assert [step.count for step in runner.step().rows] == [19, 1, 4]
+
+
+def test_drafts_take_no_pages_from_others() -> None:
+    runner = FakeRunner(4)
+    one, other = runner.add(row(17), 9), runner.add(row(17), 9)
     while not (one.streams and other.streams):
         runner.step()
-    one.row.drafts, other.row.drafts = [99] * 20, [99] * 40
+    one.row.drafts, other.row.drafts = [99] * 20, [99] * 3
     plan = runner.step()
-    assert [step.drafts for step in plan.rows] == [0, 0] or plan.tokens <= 24
+    assert [step.drafts for step in plan.rows] == [0, 3]
     assert not plan.preempted
 
 
@@ -336,6 +440,15 @@ def test_a_conversation_goes_on_from_its_pages() -> None:
     assert follow.cached == 43
     runner.run()
     runner.memory.check(job.row)
+
+
+def test_a_cancelled_row_keeps_only_what_is_computed() -> None:
+    runner = FakeRunner(20, limits=StepLimits(rows=2, tokens=64, chunk=32))
+    job = runner.add(row(100))
+    runner.step()
+    assert len(job.row.pages) == 7
+    runner.take(job.row, keep=True)
+    assert (job.row.computed, len(job.row.pages), runner.blocks.used) == (32, 2, 2)
 
 
 def test_the_last_token_is_computed_even_if_all_are() -> None:
@@ -453,6 +566,7 @@ class Serving(RuleBasedStateMachine):
         for item in runner.resting:
             runner.memory.check(item)
             runner.blocks.release(item)
+        runner.blocks.take_transfers()
         assert (runner.blocks.used, runner.blocks.host_used) == (0, 0)
 
 
