@@ -50,10 +50,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Segments:
-    """All segments of one stack in a step, one after the other without a gap; `table` [segments, 3] holds them too."""
+    """All segments of one stack in a step, one after the other without a gap; `table` [segments, 3] holds them too.
+
+    A stack must have so many `places`.
+    """
 
     start: int
     end: int
+    places: int
     runs: tuple[Run, ...]
     table: Tensor
 
@@ -67,7 +71,8 @@ def segments_of(found: Sequence[Segment], device: torch.device | None = None) ->
         else:
             runs.append([segment])
     made = tuple(_run(run, device) for run in runs)
-    return Segments(found[0].start, found[-1].end, made, torch.tensor(found, device=device))
+    places = found[-1].place + 1
+    return Segments(found[0].start, found[-1].end, places, made, torch.tensor(found, device=device))
 
 
 def _joins(before: Segment, segment: Segment) -> bool:

@@ -60,7 +60,13 @@ class LoraStore:
 
         Raises BadModel naming the tensor that does not fit, NotSupported; then nothing has changed.
         """
-        pairs = {self._path(path, weights, what): pair for path, pair in weights.pairs.items()}
+        pairs: dict[str, LoraPair] = {}
+        for path, pair in weights.pairs.items():
+            target = self._path(path, weights, what)
+            if target in pairs:
+                why = f"it changes {target} twice"
+                raise BadModel(f"{weights.file} of {what}: {why}", file=weights.file, why=why)
+            pairs[target] = pair
         fitting = {path: self._fit(path, pair, weights.file, what) for path, pair in pairs.items()}
         self._check_copies(weights, what)
         self._check_complete(weights, pairs, what)
@@ -71,8 +77,8 @@ class LoraStore:
         for path, pair in fitting.items():
             place = self._wrap(path, ops)
             chosen.setdefault(place.key, {})[place.member] = pair
-        for key, members in chosen.items():
-            self._set(self._shared[key], slot, members)
+        for key, shared in self._shared.items():
+            self._set(shared, slot, chosen.get(key, {}))
         self._bytes[name] = sum(_bytes(pair) for pair in fitting.values())
 
     def retire(self, name: str) -> None:
@@ -84,7 +90,7 @@ class LoraStore:
         slot = self._slots.pop(name)
         del self._bytes[name]
         for shared in self._shared.values():
-            self._set(shared, slot, None)
+            self._set(shared, slot, {})
         if all(other // BANK_SLOTS != slot // BANK_SLOTS for other in self._slots.values()):
             self._ranks[slot // BANK_SLOTS] = 0
         for path, place in list(self._targets.items()):
@@ -122,20 +128,11 @@ class LoraStore:
 
     def _layer(self, path: str) -> nn.Module | None:
         """The layer at a path, without what wraps it."""
-        holder, name = self._holder(path)
-        found = getattr(holder, name, None)
-        return found.base if isinstance(found, LoraTarget) else found if isinstance(found, nn.Module) else None
-
-    def _holder(self, path: str) -> tuple[nn.Module | None, str]:
-        """The module that has the last part of a path as a child, also where a module stands for an `inner` one."""
-        *parents, name = path.split(".")
-        holder: nn.Module | None = self._module
-        for part in (*parents, ""):
-            while holder is not None and "inner" in holder._modules and (part or name) not in holder._modules:
-                holder = holder._modules["inner"]
-            if part and holder is not None:
-                holder = holder._modules.get(part)
-        return holder, name
+        try:
+            found = self._module.get_submodule(path)
+        except AttributeError:
+            return None
+        return found.base if isinstance(found, LoraTarget) else found
 
     def _fit(self, path: str, pair: LoraPair, file: str, what: str) -> LoraPair:
         """A pair as the base wants it, the scale in its second matrix. Raises BadModel, NotSupported."""
@@ -200,12 +197,15 @@ class LoraStore:
         self._ranks[bank] = rank
         return bank * BANK_SLOTS
 
-    def _set(self, shared: SharedInput, slot: int, members: Mapping[int, LoraPair] | None) -> None:
+    def _set(self, shared: SharedInput, slot: int, members: Mapping[int, LoraPair]) -> None:
+        """Fill or empty a place of a bank in one shared input; all stacks of a bank have places for all its slots."""
         number, place = divmod(slot, BANK_SLOTS)
         bank = shared.banks.get(number) or Bank(self._ranks[number])
+        taken = [other % BANK_SLOTS for other in self._slots.values() if other // BANK_SLOTS == number]
+        places = max(taken, default=0) + 1
         self._stacked -= bank.stacked_bytes()
         with torch.inference_mode(False), torch.no_grad():
-            bank.set(place, members)
+            bank.set(place, members, places)
         self._stacked += bank.stacked_bytes()
         if bank.pairs:
             shared.banks[number] = bank
@@ -222,9 +222,8 @@ class LoraStore:
         """See that a layer is a target, with all parts of its product if it is part of one."""
         if path in self._targets:
             return self._targets[path]
-        parent = path.rpartition(".")[0]
-        holder, name = self._holder(path)
-        assert holder is not None
+        parent, _, name = path.rpartition(".")
+        holder = self._module.get_submodule(parent)
         siblings = _siblings(holder, name)
         merged = all(hasattr(getattr(holder, sibling), "whole") for sibling in siblings)
         key = parent, siblings
@@ -243,9 +242,9 @@ class LoraStore:
         return self._targets[path]
 
     def _unwrap(self, path: str) -> None:
-        holder, name = self._holder(path)
-        target = getattr(holder, name)
-        setattr(holder, name, target.base)
+        parent, _, name = path.rpartition(".")
+        holder = self._module.get_submodule(parent)
+        setattr(holder, name, getattr(holder, name).base)
         del self._targets[path]
 
 

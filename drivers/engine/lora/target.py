@@ -42,15 +42,20 @@ class Bank:
         self.parts: dict[int, Part] = {}
         self.a = torch.empty(0)
 
-    def set(self, place: int, pairs: Mapping[int, LoraPair] | None) -> None:
-        """Fill a place, or empty it, and stack again."""
-        kept = {**self.pairs, place: pairs or {}}
+    def set(self, place: int, pairs: Mapping[int, LoraPair], places: int) -> None:
+        """Fill a place, or empty it, and stack so many places again where that changes anything.
+
+        An adapter of the bank that changes no member here has a place of zeros all the same.
+        """
+        if not pairs and place not in self.pairs and self.a.shape[0] == places:
+            return
+        kept = {**self.pairs, place: pairs}
         filled = {at: kept[at] for at in sorted(kept) if kept[at]}
         found = {member: pair for each in filled.values() for member, pair in each.items()}
-        members, places, rank = sorted(found), max(filled, default=-1) + 1, self.rank
-        if not members:
+        if not found:
             self.pairs, self.parts, self.a = {}, {}, torch.empty(0)
             return
+        members, rank = sorted(found), self.rank
         like = found[members[0]].a
         self.a = like.new_zeros(places, len(members) * rank, like.shape[1])
         self.parts = {

@@ -27,8 +27,8 @@ struct Lora {
     int64_t count, tokens, start, rank, width, in_stride, out_stride, stack_stride, row_stride, threads, bfloat16;
 };
 
-// hidden of so many tokens for up to four of the ranks: dot products with rows of A [rank][width]. The FIRST tokens of a
-// segment bring its matrix from memory, and fetch what follows: the next ranks, or the next place's.
+// hidden of so many tokens for up to four of the ranks: dot products with rows of A [rank][width]. The FIRST tokens of
+// a segment bring its matrix from memory, and fetch what follows: the next ranks, or the next place's.
 template <class E, int TOKENS, bool FIRST>
 void shrink_tokens(const Lora& l, const typename E::Element* a, int64_t t, int64_t rank) {
     using Element = typename E::Element;

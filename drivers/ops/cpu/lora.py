@@ -22,7 +22,7 @@ class Lora:
 
     def shrink(self, x: Tensor, a: Tensor, segments: Segments) -> Tensor:
         """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
-        _check("lora_shrink", x, a, a.shape[2], x.shape[1])
+        _check("lora_shrink", x, a, segments, (a.shape[2], x.shape[1]))
         tokens = min(segments.end, x.shape[0])
         hidden = x.new_empty(tokens - segments.start, a.shape[1])
         self._native.run.llmos_lora_shrink(_problem(x, a, hidden, segments, tokens))
@@ -30,17 +30,19 @@ class Lora:
 
     def expand(self, y: Tensor, hidden: Tensor, b: Tensor, segments: Segments) -> None:
         """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
-        _check("lora_expand", hidden, b, b.shape[1], hidden.shape[1])
+        _check("lora_expand", hidden, b, segments, (b.shape[1], hidden.shape[1]))
         tokens = min(segments.end, y.shape[0])
         if y.dtype != b.dtype or y.stride(1) != 1 or y.shape[1] != b.shape[2]:
             raise mismatch("lora_expand", "y", (y.dtype, tuple(y.shape), y.stride()), f"{b.dtype} [T, {b.shape[2]}]")
         self._native.run.llmos_lora_expand(_problem(hidden, b, y, segments, tokens))
 
 
-def _check(op: str, given: Tensor, stack: Tensor, wanted: int, width: int) -> None:
+def _check(op: str, given: Tensor, stack: Tensor, segments: Segments, widths: tuple[int, int]) -> None:
     no_gradient(op, given, stack)
-    if given.dtype not in DTYPES.values() or stack.dtype != given.dtype or width != wanted:
-        raise mismatch(op, "tensors", (given.dtype, width, stack.dtype, wanted), "the same dtype and width")
+    if given.dtype not in DTYPES.values() or stack.dtype != given.dtype or widths[0] != widths[1]:
+        raise mismatch(op, "tensors", (given.dtype, stack.dtype, widths), "the same dtype and width")
+    if stack.shape[0] < segments.places:
+        raise mismatch(op, "stack", tuple(stack.shape), f"at least {segments.places} places")
     if given.stride(1) != 1 or stack.stride(2) != 1:
         raise mismatch(op, "strides", (given.stride(), stack.stride()), "dense in the last dimension")
 

@@ -50,6 +50,8 @@ def test_what_it_cannot_read_is_refused(native: Native) -> None:
     for wrong in (x.double(), x[:, :3], x.t().contiguous().t()):
         with pytest.raises(BadArgument):
             lora.shrink(wrong, a, made)
+    with pytest.raises(BadArgument, match="at least 2 places"):
+        lora.shrink(x, a, segments_of([Segment(1, 0, 2)]))
     hidden = lora.shrink(x, a, made)
     for bad in (torch.zeros(2, 6), torch.zeros(2, 5).double(), torch.zeros(5, 2).t()):
         with pytest.raises(BadArgument):
