@@ -18,6 +18,7 @@ from llmos.drivers.contract import SamplingParams
 from llmos.drivers.engine.detokenizer import Vocabulary
 from llmos.drivers.engine.sampling import speculative
 from llmos.drivers.engine.sampling.chooser import Chooser, Sampled
+from llmos.drivers.engine.sampling.philox import Stream
 from llmos.drivers.engine.sampling.sample import sample
 from llmos.drivers.engine.sampling.speculative import Guess, draft, trim, verify
 from llmos.drivers.engine.speculation import Lookup
@@ -140,11 +141,22 @@ def test_a_wrong_rule_is_seen(monkeypatch: pytest.MonkeyPatch, name: str, wrong:
     assert not follows(map(tuple, made), chances(4, MODEL))
 
 
-def test_a_draft_number_used_twice_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(Stream.DRAFT, Stream.TOKEN), (Stream.ACCEPT, Stream.TOKEN), (Stream.ACCEPT, Stream.DRAFT)],
+)
+def test_a_number_used_for_two_things_is_seen(monkeypatch: pytest.MonkeyPatch, one: Stream, other: Stream) -> None:
     original = Chooser.uniform
-    monkeypatch.setattr(Chooser, "uniform", lambda self, stream=0, ahead=0: original(self, 0, ahead))
-    made, _ = speculatively(rows(6000, temperature=1.0), 4, 3, "model")
-    assert not follows(map(tuple, made), chances(4, MODEL))
+
+    def mixed(self: Chooser, stream: Stream = Stream.TOKEN, ahead: int = 0) -> float:
+        return original(self, other if stream == one else stream, ahead)
+
+    model = torch.tensor([0.3, 0.05, 0.3, 0.05, 0.3]).log().repeat(SIZE, 1)
+    right, _ = speculatively(rows(8000, temperature=1.0), 1, 1, "model", model)
+    assert follows(map(tuple, right), chances(1, model))
+    monkeypatch.setattr(Chooser, "uniform", mixed)
+    made, _ = speculatively(rows(8000, temperature=1.0), 1, 1, "model", model)
+    assert not follows(map(tuple, made), chances(1, model))
 
 
 @pytest.mark.parametrize("drafter", ["lookup", "model"])
