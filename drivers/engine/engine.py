@@ -140,6 +140,8 @@ class Engine:
             for each in (entry, *self._adapters_of(entry)):
                 each.resident = None
             raise
+        for each in self._adapters_of(entry):
+            each.given = None
         return entry.describe()
 
     @torch.inference_mode()
@@ -290,7 +292,7 @@ class Engine:
             adapters.retire(entry.adapter)
             requests = frozenset(request.id for request in entry.requests())
             self._retired.append(Retired(entry, adapters, entry.adapter, requests))
-        entry.adapter, entry.given, entry.resident = version, None, below
+        entry.adapter, entry.resident = version, below
         self._drop_retired()
 
     def _drop_retired(self) -> None:
