@@ -81,7 +81,7 @@ def test_a_message_that_is_none_gets_an_error(
 
 
 def test_a_request_id_in_flight_cannot_be_used_again(shared: RawClient) -> None:
-    with shared.watching("nothing") as watch:
+    with shared.watching("task") as watch:
         shared.send_frames(*pack(MessageKind.CALL, watch.number, "stat_object", {"handle": shared.system}))
         shared.until(lambda: watch.kind is not None)
         assert isinstance(watch.error, BadCall)

@@ -57,7 +57,7 @@ def program(kernel: KernelProcess, client: RawClient) -> Iterator[str]:
 
 @contextmanager
 def request(kernel: KernelProcess, client: RawClient) -> Iterator[str]:
-    with client.watching("planted"):
+    with client.watching("lease"):
         yield "request watch_events"
 
 

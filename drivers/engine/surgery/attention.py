@@ -46,16 +46,14 @@ class FusedAttention(nn.Module):
         self._meaning = meaning
         self._rope_write = rope_write
 
-    def forward(
-        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor] | None = None, *rest: Any,
-        **options: Any,
-    ) -> tuple[Tensor, None]:  # fmt: skip
+    def forward(self, hidden_states: Tensor, *rest: Any, **options: Any) -> tuple[Tensor, None]:
         """hidden_states [1, T, H] to ([1, T, H], None), as the library's decoder layers expect."""
         inner = self.inner
         layer, merged = inner.__dict__.get(ATTRIBUTE), inner.q_proj
         step = layer.step.tensors if type(layer) is Layer else None
+        position_embeddings = options.get("position_embeddings")
         if step is None or position_embeddings is None or not hasattr(merged, "whole"):
-            answer: tuple[Tensor, None] = inner(hidden_states, position_embeddings, *rest, **options)
+            answer: tuple[Tensor, None] = inner(hidden_states, *rest, **options)
             return answer
         q, k, v = self._heads(merged.whole(hidden_states)[0], layer)
         cos, sin = position_embeddings
