@@ -75,6 +75,6 @@ def test_layers_that_see_other_tokens_than_the_step_has_are_refused(
 
 
 def test_answers_that_are_not_finite_are_refused(fresh: Callable[..., tuple[Bundle, SharedModule]]) -> None:
-    bundle, shared = fresh(grow=6e38)
+    bundle, shared = fresh(grow=3e38)
     with pytest.raises(BadModel, match="not finite"):
         check_runs(bundle, shared, "a", "a")
