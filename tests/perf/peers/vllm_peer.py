@@ -19,7 +19,7 @@ STEP_TOKENS = 2048
 
 
 class Vllm(Continuous):
-    """Eager: its compiled graphs are for its own layers, which on a CPU gain nothing by them that was seen here."""
+    """Eager: nothing is compiled before it runs."""
 
     eager = True
     prefix_cache = False
