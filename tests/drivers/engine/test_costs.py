@@ -76,6 +76,8 @@ def test_the_first_guess_is_what_bytes_and_operations_say() -> None:
     assert cost.seconds(StepLoad()) == 0.0
     assert cost.seconds(StepLoad(1, 1, 1, 1)) == pytest.approx(1e9 / 20e9, rel=0.05)
     assert cost.seconds(StepLoad(512, 512, 512 * 256, 1)) == pytest.approx(512 * 1e9 / 100e9, rel=0.05)
+    both = cost.seconds(StepLoad(tokens=5))
+    assert both == pytest.approx(2 ** (1 / 3) * 1e9 / 20e9), "reading and computing overlap, but not wholly"
     assert cost.swap_seconds(10) == pytest.approx(10 * 16 * 24_000 / 4e9)
 
 
@@ -110,10 +112,12 @@ def test_pauses_are_not_believed() -> None:
 
 
 def test_a_device_that_became_slower_is_noticed() -> None:
-    cost, load = trained(cpu, 200), StepLoad(8, 4000, 4000, 8)
+    """However long it was known as it was; and that it is the device, not one kind of step."""
+    cost, other, load = trained(cpu, 3000), StepLoad().plus(500, 64, 0), StepLoad(8, 4000, 4000, 8)
     for _ in range(60):
-        cost.observe(load, 3.0 * cpu(load))
-    assert cost.seconds(load) == pytest.approx(3.0 * cpu(load), rel=0.1)
+        cost.observe(load, 6.0 * cpu(load))
+    assert cost.seconds(load) == pytest.approx(6.0 * cpu(load), rel=0.1)
+    assert cost.seconds(other) > 1.25 * cpu(other)
 
 
 def test_nothing_is_learned_from_nothing() -> None:

@@ -442,6 +442,18 @@ def test_a_conversation_goes_on_from_its_pages() -> None:
     runner.memory.check(job.row)
 
 
+def test_it_tells_how_many_pages_conversations_should_make_room_for() -> None:
+    runner = FakeRunner(4)
+    job = runner.add(row(60), 5)
+    runner.step()
+    runner.take(job.row, keep=True)
+    assert (runner.blocks.available, runner.scheduler.wanted_pages()) == (0, 0)
+    runner.add(row(30, "next"))
+    assert runner.scheduler.wanted_pages() >= 2
+    assert planned(runner) == {"next": 30}
+    assert runner.resting == []
+
+
 def test_a_cancelled_row_keeps_only_what_is_computed() -> None:
     runner = FakeRunner(20, limits=StepLimits(rows=2, tokens=64, chunk=32))
     job = runner.add(row(100))
@@ -470,6 +482,8 @@ def test_mistakes_of_the_caller_are_told() -> None:
     for wrong in (row(5, "a"), Row("empty", [])):
         with pytest.raises(ValueError, match="tokens"):
             runner.scheduler.add(wrong)
+    runner.scheduler.remove(row(5, "a"))
+    assert planned(runner) == {"a": 5}, "another row with its id"
     for fields in ({"rows": 0}, {"least": 0}, {"chunk": 3}, {"rows": 64, "tokens": 67}):
         with pytest.raises(ValueError, match="too little"):
             StepLimits(**fields)
