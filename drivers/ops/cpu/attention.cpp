@@ -107,7 +107,11 @@ class Worker {
         int64_t from = std::max(segment * SEGMENT, seen_from(task_)), to = seen_to(task_);
         for (int64_t block = from; block < std::min((segment + 1) * SEGMENT, to); block += BLOCK) {
             now_ = locate(task_, block);
-            coming_ = block + BLOCK < to ? locate(task_, block + BLOCK) : next_ ? locate(*next_, seen_from(*next_)) : now_;
+            coming_ = now_;
+            if (block + BLOCK < to)
+                coming_ = locate(task_, block + BLOCK);
+            else if (next_)
+                coming_ = locate(*next_, seen_from(*next_));
             if (rows_ <= NARROW) {
                 with_rows<NARROW>(rows_, [&](auto rows) { narrow_block<decltype(rows)::value>(block, state); });
                 continue;
@@ -255,9 +259,9 @@ class Worker {
         }
     }
 
-    // A block for so few rows that keys and values are used straight from where they are, as in a decode step. Pages are
-    // scattered and the processor does not guess the next one, so each step asks for a part of the coming block: one
-    // cache line with each lane of keys, two with each lane of values. A burst of requests would stop the step.
+    // A block for so few rows that keys and values are used straight from where they are, as in a decode step. Pages
+    // are scattered and the processor does not guess the next one, so each step asks for a part of the coming block:
+    // one cache line with each lane of keys, two with each lane of values. A burst of requests would stop the step.
     template <int ROWS>
     void narrow_block(int64_t block, State state) {
         constexpr int PANELS = ROWS < NARROW ? 2 : 1;
@@ -307,11 +311,12 @@ class Worker {
 #pragma GCC unroll 16
         for (int p = 0; p < PANELS; p++) load_sums<ROWS>(state.sums + d + p * PANEL, factors, sums[p]);
         for (int64_t t = 0; t < now_.tokens; t += WIDTH) {
-            const char* ahead = (const char*)(coming_.values[t / WIDTH] ? coming_.values[t / WIDTH] : now_.values[t / WIDTH]);
+            const Element *coming = coming_.values[t / WIDTH], *now = now_.values[t / WIDTH];
+            const char* ahead = (const char*)(coming ? coming : now);
             ahead += d * WIDTH / PANEL / E::PER_LANE * 2 * LINE;
             const int32_t* weights = (const int32_t*)weights_ + t / E::PER_LANE;
             bool whole = t + WIDTH <= now_.tokens && d + PANELS * PANEL <= p_.value_dim;
-            const Element* at = now_.values[t / WIDTH] + d;
+            const Element* at = now + d;
             for (int i = 0; i < WIDTH / E::PER_LANE; i++, at += E::PER_LANE * p_.value_dim) {
 #pragma GCC unroll 16
                 for (int p = 0; p < PANELS; p++) {
@@ -428,7 +433,8 @@ int64_t plan(const Problem& p, std::vector<Task>& tasks) {
     for (int64_t row = 0; row < p.rows; row++) {
         int64_t queries = p.starts[row + 1] - p.starts[row];
         for (int64_t end = queries; end > 0; end -= each)
-            for (int64_t head = 0; head < p.kv_heads; head++) tasks.push_back({row, head, std::max<int64_t>(0, end - each), end});
+            for (int64_t head = 0; head < p.kv_heads; head++)
+                tasks.push_back({row, head, std::max<int64_t>(0, end - each), end});
         int64_t seen = p.window ? std::min<int64_t>(p.lengths[row], p.window + queries) : p.lengths[row];
         work += queries * p.heads * seen * (p.dim + p.value_dim) / 32;
     }

@@ -123,7 +123,7 @@ struct Ahead {
     ptrdiff_t step = 0;  // bytes of a share for each lane
 };
 
-// sums [ROWS][32] += rows x panel. `x` holds lane k of row r at k * x_step + r * x_stride, the panel 32 lanes for each k.
+// sums [ROWS][32] += rows x panel. `x` holds lane k of row r at k * x_step + r * x_stride, the panel 32 lanes for each.
 template <class E, int ROWS, Fetch FETCH>
 inline __attribute__((always_inline)) void tile(
     const int32_t* x, ptrdiff_t x_step, ptrdiff_t x_stride, const int32_t* panel, int64_t lanes, __m512 sums[ROWS][2],
@@ -150,8 +150,8 @@ inline __attribute__((always_inline)) void tile(
     }
 }
 
-// 16 lanes of up to 16 rows, transposed: one vector a lane, rows innermost. `next()` says where the next row's lanes are,
-// of which `elements` elements exist; rows from `count` on are zero.
+// 16 lanes of up to 16 rows, transposed: one vector a lane, rows innermost. `next()` says where the next row's lanes
+// are, of which `elements` elements exist; rows from `count` on are zero.
 template <class E, class F>
 inline __attribute__((always_inline)) void transposed(F&& next, int count, int64_t elements, __m512i block[WIDTH]) {
     if (count == WIDTH && elements >= WIDTH * E::PER_LANE) {

@@ -73,7 +73,10 @@ enum Kind { SILU, GELU, GELU_TANH };
 inline __m512 activate(__m512 x, int64_t kind) {
     const __m512 one = vector(1.0f), half = vector(0.5f);
     if (kind == SILU) return _mm512_div_ps(x, _mm512_add_ps(one, exp(_mm512_sub_ps(_mm512_setzero_ps(), x))));
-    if (kind == GELU) return _mm512_mul_ps(_mm512_mul_ps(x, half), _mm512_add_ps(one, erf(_mm512_mul_ps(x, vector(0.70710678f)))));
+    if (kind == GELU) {
+        __m512 error = erf(_mm512_mul_ps(x, vector(0.70710678f)));
+        return _mm512_mul_ps(_mm512_mul_ps(x, half), _mm512_add_ps(one, error));
+    }
     __m512 cube = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
     __m512 inner = _mm512_mul_ps(vector(0.79788456f), _mm512_fmadd_ps(vector(0.044715f), cube, x));
     return _mm512_mul_ps(_mm512_mul_ps(x, half), _mm512_add_ps(one, tanh(inner)));
@@ -159,7 +162,8 @@ void rope_token(const Rope& p, int64_t t) {
         if (p.slots) {
             to = p.slot<Element>(p.keys, t, h, p.k.width);
             std::memcpy(to + rotary, k + rotary, (p.k.width - rotary) * sizeof(Element));
-            std::memcpy(p.slot<Element>(p.values, t, h, p.v.width), p.v.head<Element>(t, h), p.v.width * sizeof(Element));
+            Element* into = p.slot<Element>(p.values, t, h, p.v.width);
+            std::memcpy(into, p.v.head<Element>(t, h), p.v.width * sizeof(Element));
         }
         turn<E>(k, to, cos, sin, rotary);
     }

@@ -6,9 +6,10 @@
 namespace llmos {
 namespace {
 
-constexpr int64_t BLOCK_LANES = 1024;  // of the summed dimension: a block of a panel, 128 KiB, stays in the second cache
-constexpr int DIRECT_ROWS = 4;         // so few rows are read where they are
-constexpr int MAX_TILES = 32;          // tiles of rows whose packed copies exist at a time
+constexpr int64_t BLOCK_LANES = 1024;     // of the summed dimension: 128 KiB of a panel stay in the second cache
+constexpr int64_t CHUNK_BYTES = 1 << 19;  // of weights that a thread takes at least, where there are so many
+constexpr int DIRECT_ROWS = 4;            // so few rows are read where they are
+constexpr int MAX_TILES = 32;             // tiles of rows whose packed copies exist at a time
 
 struct Shape {
     int64_t rows, ins, outs, lanes, x_stride, out_stride;
@@ -86,8 +87,8 @@ template <class E>
 void linear(const typename E::Element* x, const int32_t* weights, const typename E::Element* bias,
             typename E::Element* out, const Shape& s, int threads) {
     static thread_local Scratch shared;
-    int64_t panels = ceil_div(s.outs, PANEL);
-    int64_t some = std::max<int64_t>(1, panels / (threads * 8));
+    int64_t panels = ceil_div(s.outs, PANEL), few = ceil_div(CHUNK_BYTES, s.lanes * PANEL * sizeof(int32_t));
+    int64_t some = std::max(panels / (threads * 8), std::min(ceil_div(panels, threads * 2), few));
     bool direct = s.rows <= DIRECT_ROWS && s.ins % E::PER_LANE == 0 && s.x_stride % E::PER_LANE == 0;
     Tiles tiles(s.rows);
     int32_t* packed = direct ? nullptr : shared.get<int32_t>(tiles.count * s.lanes * WIDTH);

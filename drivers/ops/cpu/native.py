@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llmos.syscalls.errors import BadArgument, NotSupported
 
+from ..memory import HugePages
 from ..table import Spec
 from .build import library
 
@@ -32,7 +33,10 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 
 class Native:
-    """The library, compiled and loaded when it is first asked for."""
+    """The library, compiled and loaded when it is first asked for, and the memory for what its ops keep."""
+
+    def __init__(self) -> None:
+        self.memory = HugePages()
 
     @cached_property
     def run(self) -> ctypes.CDLL:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_linears import check_linear, check_product
 
-from llmos.drivers.ops.cpu.linear import CHUNK, HUGE_PAGE, PANEL, NativeLinear, huge_empty
+from llmos.drivers.ops.cpu.linear import CHUNK, PANEL, NativeLinear
 from llmos.drivers.ops.cpu.native import Native
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -52,11 +52,6 @@ def test_weights_are_packed_piece_by_piece(native: Native) -> None:
     layer = NativeLinear(native, weights, None)
     assert torch.equal(layer.unpack(), torch.cat(weights))
     assert layer.nbytes == -(-sum(sizes) // PANEL) * PANEL * 2 * 4
-
-
-def test_large_weights_lie_in_large_pages() -> None:
-    assert huge_empty((3, HUGE_PAGE), torch.bfloat16).data_ptr() % HUGE_PAGE == 0
-    assert huge_empty((5, 7), torch.float32).shape == (5, 7)
 
 
 def test_it_says_what_it_does_not_serve(native: Native) -> None:
