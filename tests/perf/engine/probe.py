@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llmos.drivers.ops.cpu.linear import huge_empty
+from llmos.drivers.ops.memory import huge_empty
 from llmos.drivers.ops.cpu.ops import register_native
 from llmos.drivers.ops.table import OpTable
 

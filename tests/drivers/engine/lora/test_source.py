@@ -1,52 +1,21 @@
-"""LoRA adapters: they change their own model's answers and nobody else's."""
+"""Adapters from folders: they change their own model's answers and nobody else's; what is wrong is told."""
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers
-from peft import LoraConfig, get_peft_model
+from lora_folders import Make, base_of, expected, weights_of
 from safetensors.torch import load_file, save_file
-from tiny_models import PROMPT, ask, choice, config_of, finish, greedy, random_module, silent, source_of
+from tiny_models import PROMPT, ask, choice, config_of, finish, random_module, silent, source_of
 
 from llmos.drivers.contract import DoneEvent, LoadSettings, ModelSource
-from llmos.drivers.engine.lora import source as adapters
 from llmos.drivers.engine.engine import Engine
+from llmos.drivers.engine.lora.source import check, is_adapter, planned_bytes, read
 from llmos.syscalls.errors import BadArgument, BadModel, BadState, Busy, Cancelled, LlmosError, NotFound, NotSupported
-
-Make = Callable[..., Path]
-
-
-@pytest.fixture
-def make(llama: Path, tmp_path: Path) -> Make:
-    """Adapter folders, random ones, whose effect can be seen."""
-
-    def make_adapter(name: str = "lora", seed: int = 0, base: Any = None, **options: Any) -> Path:
-        torch.manual_seed(seed)
-        module = base if base is not None else transformers.AutoModelForCausalLM.from_pretrained(llama)
-        config = LoraConfig(**{"r": 4, "lora_alpha": 64, "target_modules": ["q_proj", "v_proj"], **options})
-        wrapped = get_peft_model(copy.deepcopy(module), config)
-        with torch.no_grad():
-            for path, parameter in wrapped.named_parameters():
-                if "lora_" in path:
-                    parameter.normal_(0, 0.3)
-        wrapped.save_pretrained(str(tmp_path / name))
-        return tmp_path / name
-
-    return make_adapter
-
-
-def expected(llama: Path, folder: Path) -> list[int]:
-    module = transformers.AutoModelForCausalLM.from_pretrained(llama)
-    module.load_adapter(str(folder))
-    return greedy(module, PROMPT, 12)[0]
-
 
 def answer(engine: Engine, model: str = "m") -> list[int]:
     return list(choice(engine, ask(PROMPT, model=model, max_tokens=12)).tokens)
@@ -61,19 +30,19 @@ def test_each_model_answers_for_itself(engine: Engine, llama: Path, make: Make) 
     one, two = make("one", 1), make("two", 2)
     load(engine, one, "a")
     load(engine, two, "b")
-    assert answer(engine, "a") == expected(llama, one) != base
-    assert answer(engine, "b") == expected(llama, two)
+    assert answer(engine, "a") == expected(base_of(llama), one) != base
+    assert answer(engine, "b") == expected(base_of(llama), two)
     assert answer(engine) == base
     mixed = finish(engine, *(ask(PROMPT, id, id, max_tokens=12) for id in ("a", "m", "b")))
     last = {id: events[-1] for id, events in mixed.items()}
     assert all(isinstance(event, DoneEvent) for event in last.values())
     assert {id: event.choices[0].tokens for id, event in last.items()} == {  # type: ignore[union-attr]
-        "a": expected(llama, one), "m": base, "b": expected(llama, two),
+        "a": expected(base_of(llama), one), "m": base, "b": expected(base_of(llama), two),
     }  # fmt: skip
-    assert answer(engine, "b") == expected(llama, two)
+    assert answer(engine, "b") == expected(base_of(llama), two)
     engine.unload("b")
     assert answer(engine) == base
-    assert answer(engine, "a") == expected(llama, one)
+    assert answer(engine, "a") == expected(base_of(llama), one)
 
 
 def test_an_adapter_is_a_row_of_its_own_and_leaves_without_a_trace(engine: Engine, make: Make) -> None:
@@ -107,7 +76,7 @@ def test_adapters_sleep_and_wake_with_their_base(engine: Engine, llama: Path, ma
     with pytest.raises(BadState):
         engine.submit(ask(PROMPT, model="a"))
     engine.wake("m", silent)
-    assert answer(engine, "a") == expected(llama, folder)
+    assert answer(engine, "a") == expected(base_of(llama), folder)
 
 
 def test_a_base_whose_adapter_is_gone_does_not_wake_by_half(engine: Engine, make: Make) -> None:
@@ -210,9 +179,30 @@ def test_an_adapter_needs_a_base_that_is_a_model(
 
 
 def test_an_adapter_is_planned_from_its_files(engine: Engine, make: Make) -> None:
-    source: ModelSource = source_of(make())
-    assert adapters.is_adapter(source)
+    folder = make()
+    source: ModelSource = source_of(folder)
+    assert is_adapter(source)
     planned = engine.plan(source, LoadSettings())
     load(engine, make("again"))
     held = {row.owner: row.allocator for row in engine.memory() if row.what == "weights"}["a"]
     assert (planned[0].what, planned[0].predicted) == ("weights", held)
+    assert planned_bytes(source, torch.bfloat16) * 2 == planned_bytes(source) == held
+
+
+def test_a_folder_with_a_model_is_no_adapter(llama: Path, make: Make) -> None:
+    assert not is_adapter(source_of(llama))
+    folder = make()
+    (folder / "config.json").write_text((llama / "config.json").read_text())
+    assert not is_adapter(source_of(folder))
+
+
+def test_what_is_read_is_what_was_saved(make: Make) -> None:
+    folder = make(r=3)
+    stages = []
+    found = read(source_of(folder), lambda done, total, unit="", stage="": stages.append((stage, done, total)))
+    saved = weights_of(folder)
+    assert found.pairs.keys() == saved.pairs.keys() and found.file == "adapter_model.safetensors"
+    for path, pair in saved.pairs.items():
+        assert torch.equal(found.pairs[path].a, pair.a) and torch.equal(found.pairs[path].b, pair.b)
+        assert found.pairs[path].scale == pair.scale
+    assert stages[-1][0] == "build" and stages[-1][1] == stages[-1][2] == check(source_of(folder)).bytes
