@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from llmos.syscalls.driver import Beat, HostEvent
-from llmos.syscalls.errors import LlmosError, TooLarge
+from llmos.syscalls.errors import BadArgument, DeviceFault, LlmosError, TooLarge
 from llmos.syscalls.types import Chunk
 from llmos.syscalls.wire import MessageKind, Progress, Reply, error_frames, pack
 
@@ -53,3 +53,5 @@ class Outgoing:
             self._waiting.append(pack(kind, number, "", Reply(value=value)))
         except TooLarge as error:
             self.error(number, error)
+        except BadArgument as error:
+            self.error(number, DeviceFault(f"the driver's answer is not plain data: {error}", cause=str(error)))

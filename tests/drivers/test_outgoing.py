@@ -62,3 +62,13 @@ def test_an_answer_that_is_too_large_becomes_an_error() -> None:
     wire.out.flush()
     (message,) = wire.posted[0]
     assert (message.kind, message.request, message.body["name"]) == (MessageKind.ERROR, 4, "TooLarge")
+
+
+def test_an_answer_that_is_no_plain_data_fails_its_own_request_only() -> None:
+    wire = Wire()
+    wire.out.end(4, object())
+    wire.out.end(5, Done())
+    wire.out.flush()
+    message, other = wire.posted[0]
+    assert (message.kind, message.request, message.body["name"]) == (MessageKind.ERROR, 4, "DeviceFault")
+    assert "not plain data" in message.body["message"] and (other.kind, other.request) == (MessageKind.END, 5)

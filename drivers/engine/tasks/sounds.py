@@ -195,6 +195,8 @@ class FrameRecognition(_Sounds):
             return TranscriptResult(self._tokenizer.decode(ids))
         made = self._tokenizer.decode(ids, **{f"output_{times}_offsets": True})
         second = self._step / self._front.rate
-        segments = [(each["start_offset"] * second, each["end_offset"] * second, each[times])
-                    for each in made[f"{times}_offsets"]]  # fmt: skip
+        segments = [
+            (float(each["start_offset"] * second), float(each["end_offset"] * second), each[times])
+            for each in made[f"{times}_offsets"]
+        ]
         return TranscriptResult(made["text"], segments)
