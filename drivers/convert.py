@@ -112,16 +112,13 @@ def _part(part: Text | Image | Audio | Video | Table, work: Work, buffers: Buffe
     if isinstance(part, Table):
         return contract.TablePart(part.columns, part.rows)
     kind = type(part).__name__.lower()
-    if not part.path:
-        data = _bytes(f"the {kind} part", part.data, work.buffers, buffers)
-    elif part.data:
-        raise BadArgument(f"the {kind} part has bytes and a path; give one of them", name="path", got=part.path)
-    elif part.path not in work.files:
-        raise BadArgument(f"{part.path} did not come with the request", name="path", got=part.path)
-    else:
-        data = buffers.view(work.files[part.path]).slice(0, work.files[part.path].bytes)
+    if part.path:
+        want = "bytes or a buffer: a program's client library reads the path for it"
+        said = f"the {kind} part has the path {part.path}, expected {want}"
+        raise BadArgument(said, name="path", got=part.path, want=want)
+    data = _bytes(f"the {kind} part", part.data, work.buffers, buffers)
     if not len(data):
-        raise BadArgument(f"the {kind} part is empty; give its bytes or a path", name="data", want="encoded bytes")
+        raise BadArgument(f"the {kind} part is empty; give its bytes", name="data", want="encoded bytes")
     return contract.MediaPart(kind, data)
 
 

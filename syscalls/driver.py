@@ -56,10 +56,7 @@ class BufferFile(Argument):
 
 
 class Work(Argument):
-    """One inference for a device host.
-
-    `buffers` are keyed by the handle as text, `files` by the path of the namespace: what media parts refer to.
-    """
+    """One inference for a device host; `buffers` are keyed by the handle as text."""
 
     id: str
     model: str
@@ -71,7 +68,6 @@ class Work(Argument):
     stream: bool = False
     tenant: str = ""
     buffers: dict[str, BufferFile] = {}
-    files: dict[str, BufferFile] = {}
     options: dict[str, Any] = {}
 
 

@@ -28,8 +28,8 @@ ROOMS = {
         "link device_calls file_calls host conformance"
     ),
     "userland": (
-        "places options interrupt flow protocol link methods held private join pump bulk system_flows object_flows "
-        "reader client aio objects async_objects embedding cli shell programs"
+        "places options interrupt flow inputs protocol link methods held private join pump bulk system_flows "
+        "object_flows reader client aio objects async_objects embedding cli shell programs"
     ),
 }
 

@@ -18,9 +18,9 @@ from llmos.syscalls.types import (
 
 from .flow import Flow, OnProgress, ask
 from .held import Opened
+from .inputs import InputLike, of_namespace, to_input
 from .options import (
-    DEFAULT_SAMPLING, CallOptions, InferOptions, InputLike, SamplingLike, deadline_in, fill, sampling_of_model, split,
-    to_input,
+    DEFAULT_SAMPLING, CallOptions, InferOptions, SamplingLike, deadline_in, fill, sampling_of_model, split,
 )  # fmt: skip
 
 OfModel = Opened[Any, ModelInfo]
@@ -67,19 +67,22 @@ def infer(
     task: str = "auto",
     context: OfContext | None = None,
     sampling: SamplingLike = None,
-    **options: Unpack[InferOptions],
+    options: Mapping[str, Any] | None = None,
+    **fields: Unpack[InferOptions],
 ) -> Flow[Inference]:
     """Run one input and wait for the whole result.
 
     Args:
-        input: text, token ids, chat messages, or an `Input`.
+        input: text, a picture or sound (bytes, a `Path`, `Image(path="/files/x.png")`), a list of these, token ids,
+            chat messages, tensors by name, or an `Input`.
         task: a Hugging Face pipeline id; auto is the model's own.
         context: a conversation to continue.
         sampling: a prepared `Sampling`, or "model" for the model's own generation settings.
-        **options: fields of `Sampling` (`max_tokens=40`), which override `sampling`; `timeout`, `priority`,
+        options: what the task takes beside its input, as in `{"candidate_labels": ["yes", "no"]}`.
+        **fields: fields of `Sampling` (`max_tokens=40`), which override `sampling`; `timeout`, `priority`,
             `work_class`, `key`.
     """
-    request = yield from _arguments(self, input, task, context, sampling, options)
+    request = yield from _arguments(self, input, task, context, sampling, options, fields)
     return (yield from ask(calls.Infer(**request)))
 
 
@@ -91,14 +94,15 @@ def infer_stream(
     context: OfContext | None = None,
     sampling: SamplingLike = None,
     credit: int = 32,
-    **options: Unpack[InferOptions],
+    options: Mapping[str, Any] | None = None,
+    **fields: Unpack[InferOptions],
 ) -> Flow[Call[Stream[Chunk, Inference]]]:
     """Run one input and iterate over the result as it is made. Arguments as for `infer`.
 
     Args:
         credit: chunks that may be under way before they are read.
     """
-    request = yield from _arguments(self, input, task, context, sampling, options)
+    request = yield from _arguments(self, input, task, context, sampling, options, fields)
     return calls.InferStream(**request, credit=credit)
 
 
@@ -108,16 +112,18 @@ def _arguments(
     task: str,
     context: OfContext | None,
     sampling: SamplingLike,
-    options: Mapping[str, Any],
+    options: Mapping[str, Any] | None,
+    fields: Mapping[str, Any],
 ) -> Flow[dict[str, Any]]:
-    common, fields = split(options)
+    common, chosen = split(fields)
     base = yield from _base_sampling(self, sampling)
     return {
         "model": self.handle,
-        "input": to_input(input),
+        "input": (yield from of_namespace(to_input(input))),
         "task": task,
         "context": None if context is None else context.handle,
-        "sampling": fill(base, fields, "infer"),
+        "sampling": fill(base, chosen, "infer"),
+        "options": dict(options or {}),
         **_common(common),
     }
 
@@ -149,9 +155,10 @@ def _base_sampling(self: OfModel, sampling: SamplingLike) -> Flow[Sampling]:
 def embed(
     self: OfModel, input: InputLike, *, options: EmbedOptions | None = None, **common: Unpack[CallOptions]
 ) -> Flow[Inference]:
-    """Turn an input into a vector: `.result.tensor`."""
+    """Turn an input into a vector, or a list of texts into one each: `.result.tensor`."""
+    content = yield from of_namespace(to_input(input))
     request = calls.Embed(
-        model=self.handle, input=to_input(input), options=options or EmbedOptions(), **_common({**common})
+        model=self.handle, input=content, options=options or EmbedOptions(), **_common({**common})
     )
     return (yield from ask(request))
 

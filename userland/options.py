@@ -1,23 +1,18 @@
-"""What programs pass as plain Python, and what it becomes: inputs, sampling fields, load options."""
+"""What programs pass as plain keywords, and what it becomes: sampling fields, load options."""
 
 from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypedDict, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
 
 from llmos.syscalls.errors import BadArgument
-from llmos.syscalls.types import (
-    Chat, Grammar, Input, LoadOptions, Parts, Quant, Sampling, Speculative, Tensors, Text, Tokens, WorkClass,
-)  # fmt: skip
+from llmos.syscalls.types import Grammar, LoadOptions, Quant, Sampling, Speculative, WorkClass
 
 S = TypeVar("S", bound=msgspec.Struct)
-
-InputLike = str | Sequence[int] | Sequence[Mapping[str, Any]] | Input
-"""Text, token ids, chat messages (maps with `role` and `content`), or one of the input types."""
 
 SamplingLike = Sampling | Literal["model"] | None
 """A prepared `Sampling`; "model" for the model's own generation settings; None for the defaults."""
@@ -82,28 +77,6 @@ class LoadFields(TypedDict, total=False):
 
 _STRUCTS: Mapping[str, type[msgspec.Struct]] = {"grammar": Grammar, "speculative": Speculative, "quant": Quant}
 _COMMON = frozenset(CallOptions.__annotations__)
-
-
-def to_input(value: InputLike) -> Input:
-    """The input type that a plain value means.
-
-    Raises:
-        BadArgument: it is none of them.
-    """
-    if isinstance(value, str):
-        return Text(text=value)
-    if isinstance(value, (Text, Tokens, Chat, Parts, Tensors)):
-        return value
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
-        items = list(value)
-        if all(isinstance(item, int) and not isinstance(item, bool) for item in items):
-            return Tokens(ids=cast("list[int]", items))
-        if all(isinstance(item, Mapping) for item in items):
-            return Chat(messages=[dict(cast("Mapping[str, Any]", item)) for item in items])
-    raise BadArgument(
-        f"input is a {type(value).__name__}; expected text, a list of token ids, a list of chat messages, or an Input",
-        name="input", got=type(value).__name__, want="str, list[int], list[dict] or Input",
-    )  # fmt: skip
 
 
 def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

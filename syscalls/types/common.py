@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import struct
+from collections.abc import Sequence
 from typing import Annotated, Any, dataclass_transform
 
 from msgspec import Meta, Struct, StructMeta, field
@@ -64,6 +67,28 @@ class Tensor(Argument):
     dtype: Annotated[str, "float32, float16, bfloat16, int64, int32, int8, uint8 or bool"]
     shape: list[Annotated[int, Meta(ge=0)]]
     data: Bytes = b""
+
+    def tolist(self) -> Any:
+        """The numbers as nested lists. Raises ValueError when the bytes lie in a buffer that was not read yet."""
+        if not isinstance(self.data, bytes):
+            raise ValueError("the numbers lie in a shared buffer: read that first")
+        count = math.prod(self.shape)
+        if self.dtype == "bfloat16":
+            halves = struct.unpack(f"<{count}H", self.data)
+            flat = struct.unpack(f"<{count}f", struct.pack(f"<{count}I", *(half << 16 for half in halves)))
+        else:
+            flat = struct.unpack(f"<{count}{_CODES[self.dtype]}", self.data)
+        return _nested(flat, self.shape)
+
+
+_CODES = {"float32": "f", "float16": "e", "int64": "q", "int32": "i", "int8": "b", "uint8": "B", "bool": "?"}
+
+
+def _nested(flat: Sequence[Any], shape: Sequence[int]) -> Any:
+    if not shape:
+        return flat[0]
+    size = len(flat) // shape[0] if shape[0] else 0
+    return [_nested(flat[at * size : (at + 1) * size], shape[1:]) for at in range(shape[0])]
 
 
 class TensorOut(Tensor, forbid_unknown_fields=False):

@@ -32,21 +32,21 @@ class Chat(Argument, tag="chat"):
 
 
 class Image(Argument, tag="image"):
-    """An encoded image (PNG, JPEG, ...) as bytes or as a path of the namespace."""
+    """An encoded image (PNG, JPEG, ...) as bytes; the client library reads those of a `path` of the namespace."""
 
     data: Bytes = b""
     path: str = ""
 
 
 class Audio(Argument, tag="audio"):
-    """Encoded audio (WAV, FLAC, ...) as bytes or as a path of the namespace."""
+    """Encoded audio (WAV, FLAC, ...) as bytes; the client library reads those of a `path` of the namespace."""
 
     data: Bytes = b""
     path: str = ""
 
 
 class Video(Argument, tag="video"):
-    """Encoded video as bytes or as a path of the namespace."""
+    """Encoded video as bytes; the client library reads those of a `path` of the namespace."""
 
     data: Bytes = b""
     path: str = ""

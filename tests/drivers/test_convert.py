@@ -92,12 +92,12 @@ def test_parts_arrive_in_order(folder: Path) -> None:
     sound.write_bytes(b"RIFF....rest")
     parts = Parts(
         parts=[
-            Text(text="look"), Image(data=PICTURE), Audio(path="/files/a.wav"), Table(columns=["a"], rows=[[1]]),
+            Text(text="look"), Image(data=PICTURE), Audio(data=b"RIFF...."), Table(columns=["a"], rows=[[1]]),
             Video(data=BufferRef(buffer=Handle(3), offset=4, length=2)),
         ]
     )  # fmt: skip
     work = Work(
-        id="r", model="m", input=parts, files={"/files/a.wav": BufferFile(path=str(sound), bytes=8)},
+        id="r", model="m", input=parts,
         buffers={"3": BufferFile(path=str(sound), bytes=12)}, options={"top_k": 2},
     )  # fmt: skip
     out = request(work)
@@ -111,8 +111,8 @@ def test_parts_arrive_in_order(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "said"),
     [
-        (Image(), "empty"), (Image(data=PICTURE, path="/files/x.png"), "one of them"),
-        (Audio(path="/files/x.wav"), "did not come"), (Image(data=BufferRef(buffer=Handle(9), length=1)), "buffer 9"),
+        (Image(), "empty"), (Audio(path="/files/x.wav"), "has the path /files/x.wav"),
+        (Image(data=BufferRef(buffer=Handle(9), length=1)), "buffer 9"),
     ],
 )  # fmt: skip
 def test_a_part_without_its_content_is_refused(part: Image | Audio, said: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llmos.syscalls.errors import BadHandle, NotFound, PeerGone
-from llmos.syscalls.types import Data, File, Handle, ModelInfo, Task
+from llmos.syscalls.types import Data, File, Handle, Image, ModelInfo, Task
 from llmos.userland.client import Client
 from llmos.userland.objects import Model
 from llmos.userland.objects import Task as TaskObject
@@ -68,3 +68,20 @@ def test_closing_what_is_gone_already_is_harmless(client: Any, fake: Any, error:
     fake.on("close_handle", lambda request: request.fail(error))
     with Model(client, INFO):
         pass
+
+
+def test_options_of_the_task_travel_beside_the_sampling(client: Any, fake: Any) -> None:
+    Model(client, INFO).infer("x", task="zero-shot-classification", options={"candidate_labels": ["a"]}, max_tokens=2)
+    body = sent(fake)
+    assert (body["task"], body["options"]) == ("zero-shot-classification", {"candidate_labels": ["a"]})
+    assert body["sampling"]["max_tokens"] == 2
+
+
+def test_a_picture_of_the_namespace_is_read_before_the_call(client: Any, fake: Any) -> None:
+    opened = File(handle=Handle(8), path="/files/x.png", bytes=3, version="v1")
+    fake.on("open_file", lambda request: request.reply(opened))
+    fake.on("read_file", lambda request: request.reply(Data(data=b"png", eof=True)))
+    fake.on("close_handle", lambda request: request.reply({}))
+    Model(client, INFO).infer(["see", Image(path="/files/x.png")])
+    parts = sent(fake)["input"]["parts"]
+    assert [part["type"] for part in parts] == ["text", "image"] and parts[1]["data"] == b"png"

@@ -8,10 +8,10 @@ import pytest
 
 from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.spec import COMMON_ARGUMENTS
-from llmos.syscalls.types import Chat, LoadOptions, Sampling, Text, Tokens
+from llmos.syscalls.types import LoadOptions, Sampling
 from llmos.userland.options import (
     DEFAULT_LOAD, DEFAULT_SAMPLING, CallOptions, LoadFields, SamplingOptions, deadline_in, fill, sampling_of_model,
-    split, to_input,
+    split,
 )  # fmt: skip
 
 
@@ -19,20 +19,6 @@ def test_the_keywords_are_the_fields_of_the_types() -> None:
     assert set(get_type_hints(SamplingOptions)) == set(Sampling.__struct_fields__)
     assert set(get_type_hints(LoadFields)) == set(LoadOptions.__struct_fields__) - {"dry_run"}
     assert set(get_type_hints(CallOptions)) == {*COMMON_ARGUMENTS, "timeout"} - {"deadline"}
-
-
-def test_inputs() -> None:
-    assert to_input("a") == Text(text="a")
-    assert to_input([1, 2]) == to_input((1, 2)) == Tokens(ids=[1, 2])
-    assert to_input([]) == Tokens(ids=[])
-    assert to_input([{"role": "user", "content": "a"}]) == Chat(messages=[{"role": "user", "content": "a"}])
-    assert to_input(Text(text="a")) == Text(text="a")
-
-
-@pytest.mark.parametrize("value", [None, 3, b"bytes", [True], ["a"], [1, {}], {"a": 1}])
-def test_what_is_no_input_is_refused(value: Any) -> None:
-    with pytest.raises(BadArgument, match=type(value).__name__):
-        to_input(value)
 
 
 def test_fields_are_filled_over_a_base() -> None:

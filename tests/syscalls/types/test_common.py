@@ -97,3 +97,21 @@ def test_every_type_is_exported() -> None:
     kinds: list[type[Any]] = [*VALUES, *ARGUMENTS]
     declared = {kind.__name__ for kind in kinds if kind.__module__.startswith("llmos.syscalls.types")}
     assert declared <= set(types.__all__)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "data", "numbers"),
+    [
+        ("float32", [2, 1], b"\0\0\0?\0\0\x80?", [[0.5], [1.0]]), ("float16", [2], b"\x008\0<", [0.5, 1.0]),
+        ("bfloat16", [2], b"\0?\x80?", [0.5, 1.0]), ("int64", [1], b"\xff" * 8, [-1]), ("int32", [1], b"\2\0\0\0", [2]),
+        ("int8", [2], b"\xff\1", [-1, 1]), ("uint8", [], b"\x07", 7), ("bool", [1, 2], b"\0\1", [[False, True]]),
+        ("float32", [0, 3], b"", []), ("float32", [2, 0], b"", [[], []]),
+    ],
+)  # fmt: skip
+def test_the_numbers_of_a_tensor(dtype: str, shape: list[int], data: bytes, numbers: Any) -> None:
+    assert TensorOut(dtype=dtype, shape=shape, data=data).tolist() == numbers
+
+
+def test_numbers_in_a_buffer_have_to_be_read_first() -> None:
+    with pytest.raises(ValueError, match="shared buffer"):
+        Tensor(dtype="int8", shape=[1], data=BufferRef(buffer=types.Handle(1), length=1)).tolist()
