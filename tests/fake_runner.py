@@ -180,11 +180,16 @@ class FakeRunner:
             assert 1 <= step.count - step.drafts <= min(left, self.limits.chunk)
             assert step.drafts <= (len(step.row.drafts) if step in streams else 0)
             assert len(step.row.pages) * PAGE_TOKENS >= step.start + step.count
+        if prompts and streams:
+            assert sum(step.count for step in prompts) <= self.limits.least or self.cost.seconds(
+                StepLoad.of(plan.rows)
+            ) <= self.limits.seconds
         if prompts:
             first = prompts[0]
             enough = min(self.limits.least, len(first.row.tokens) - first.start)
             assert first.count >= enough or first.row.all_logits
-        if prompts and streams:
+        waiting = len(self.jobs) - len(streams)
+        if prompts and waiting <= len(streams):
             bound = min(self.limits.seconds, self.limits.stretch * self.cost.seconds(StepLoad.of(streams)))
             least = sum(step.count for step in prompts) <= self.limits.least
             assert least or self.cost.seconds(StepLoad.of(plan.rows)) <= bound

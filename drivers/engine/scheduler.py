@@ -27,6 +27,8 @@ class StepLimits:
 
     At most `rows` and `tokens` in all, `chunk` tokens of one prompt. While rows decode, prompts may stretch a step to
     `stretch` times what it takes without them and no further than `seconds`, but `least` tokens of one always go.
+    While more rows wait for their first token than decode, `stretch` does not count: streams would else hold up most
+    of those who are there, and decode as a small batch meanwhile.
     """
 
     rows: int = 64
@@ -122,7 +124,7 @@ class StepScheduler:
             else:
                 active.append(place)
         ready, preempted = self._choose(active)
-        steps = self._fill(ready)
+        steps = self._fill(ready, sum(not place.decodes for place in active[: self._limits.rows]))
         moved = self._blocks.take_transfers()
         return StepPlan(steps, moved.swap_out, moved.swap_in, moved.copies, preempted, expired, refused)
 
@@ -271,8 +273,11 @@ class StepScheduler:
 
     # ---- with how many tokens
 
-    def _fill(self, ready: Sequence[Place]) -> list[RowStep]:
-        """Rows that decode with one token and drafts; then prompts, as far as time and tokens go."""
+    def _fill(self, ready: Sequence[Place], waiting: int) -> list[RowStep]:
+        """Rows that decode with one token and drafts; then prompts, as far as time and tokens go.
+
+        So many rows wait for their first token, with or without pages.
+        """
         limits, cost = self._limits, self._cost
         decoding = [place for place in ready if place.decodes]
         prompts = [place for place in ready if not place.decodes]
@@ -283,7 +288,8 @@ class StepScheduler:
             guesses -= drafts
             steps.append(RowStep(place.row, place.row.computed, 1 + drafts, 1 + drafts, drafts))
         load = StepLoad.of(steps)
-        bound = min(limits.stretch * cost.seconds(load), limits.seconds) if decoding else math.inf
+        stretch = limits.stretch if waiting <= len(decoding) else math.inf
+        bound = min(stretch * cost.seconds(load), limits.seconds) if decoding else math.inf
         for place in prompts:
             row, every = place.row, place.row.all_logits and place.row.computed >= place.scored
             most = min(place.left, limits.chunk, limits.tokens - load.tokens)

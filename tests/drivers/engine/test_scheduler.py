@@ -164,6 +164,18 @@ def test_a_long_prompt_does_not_hold_up_running_streams(streams: int) -> None:
     assert statistics.median(held) >= 1.3, "what time is left goes to the prompt"
 
 
+def test_streams_do_not_hold_up_a_larger_number_of_prompts() -> None:
+    runner = FakeRunner(400)
+    stream(runner, 4)
+    few = [runner.add(row(128), 1) for _ in range(4)]
+    assert sum(planned(runner).values()) < 4 + 128, "as many wait as decode: the streams keep their pace"
+    runner.add(row(128), 1)
+    assert sum(planned(runner).values()) > 4 + 3 * 128
+    while not all(job in runner.done for job in few):
+        runner.step()
+    assert runner.stretched[-1] < 2.0
+
+
 def test_a_step_stays_within_its_seconds_while_rows_decode() -> None:
     runner = FakeRunner(1000, limits=StepLimits(seconds=0.01))
     stream(runner, 2)
