@@ -188,8 +188,8 @@ class FakeRunner:
             first = prompts[0]
             enough = min(self.limits.least, len(first.row.tokens) - first.start)
             assert first.count >= enough or first.row.all_logits
-        waiting = len(self.jobs) - len(streams)
-        if prompts and waiting <= len(streams):
+        settled = sum(self.jobs[step.row].made >= self.limits.settled for step in streams)
+        if prompts and 2 * settled >= len(self.jobs):
             bound = min(self.limits.seconds, self.limits.stretch * self.cost.seconds(StepLoad.of(streams)))
             least = sum(step.count for step in prompts) <= self.limits.least
             assert least or self.cost.seconds(StepLoad.of(plan.rows)) <= bound

@@ -27,8 +27,9 @@ class StepLimits:
 
     At most `rows` and `tokens` in all, `chunk` tokens of one prompt. While rows decode, prompts may stretch a step to
     `stretch` times what it takes without them and no further than `seconds`, but `least` tokens of one always go.
-    While more rows wait for their first token than decode, `stretch` does not count: streams would else hold up most
-    of those who are there, and decode as a small batch meanwhile.
+    `stretch` is for streams that have found their pace, with `settled` tokens. While they are fewer than the others,
+    who wait or have just begun, it does not count: they would hold up most of those who are there, and decode as a
+    small batch meanwhile.
     """
 
     rows: int = 64
@@ -37,6 +38,7 @@ class StepLimits:
     least: int = 4
     seconds: float = 2.0
     stretch: float = 1.5
+    settled: int = 8
     aging: float = 30.0
 
     def __post_init__(self) -> None:
@@ -124,7 +126,7 @@ class StepScheduler:
             else:
                 active.append(place)
         ready, preempted = self._choose(active)
-        steps = self._fill(ready, sum(not place.decodes for place in active[: self._limits.rows]))
+        steps = self._fill(ready, min(len(active), self._limits.rows))
         moved = self._blocks.take_transfers()
         return StepPlan(steps, moved.swap_out, moved.swap_in, moved.copies, preempted, expired, refused)
 
@@ -273,10 +275,10 @@ class StepScheduler:
 
     # ---- with how many tokens
 
-    def _fill(self, ready: Sequence[Place], waiting: int) -> list[RowStep]:
+    def _fill(self, ready: Sequence[Place], present: int) -> list[RowStep]:
         """Rows that decode with one token and drafts; then prompts, as far as time and tokens go.
 
-        So many rows wait for their first token, with or without pages.
+        So many rows are there, with or without pages.
         """
         limits, cost = self._limits, self._cost
         decoding = [place for place in ready if place.decodes]
@@ -288,7 +290,8 @@ class StepScheduler:
             guesses -= drafts
             steps.append(RowStep(place.row, place.row.computed, 1 + drafts, 1 + drafts, drafts))
         load = StepLoad.of(steps)
-        stretch = limits.stretch if waiting <= len(decoding) else math.inf
+        settled = sum(len(place.row.tokens) - place.prompt >= limits.settled for place in decoding)
+        stretch = limits.stretch if 2 * settled >= present else math.inf
         bound = min(stretch * cost.seconds(load), limits.seconds) if decoding else math.inf
         for place in prompts:
             row, every = place.row, place.row.all_logits and place.row.computed >= place.scored

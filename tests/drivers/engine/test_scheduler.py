@@ -57,13 +57,14 @@ def test_several_prompts_share_a_step() -> None:
 def test_rows_that_decode_go_first_and_a_prompt_advances_beside_them() -> None:
     runner = FakeRunner(200)
     streams = [runner.add(row(20), 300) for _ in range(4)]
-    runner.step()
+    for _ in range(runner.limits.settled):
+        runner.step()
     runner.add(row(900, "prompt", priority=5))
     while "prompt" in {job.row.id for job in runner.jobs.values()}:
         counts = planned(runner)
         assert list(counts.values())[:-1] == [1] * 4
         assert counts["prompt"] >= runner.limits.least
-    assert all(job.made > 10 for job in streams)
+    assert all(job.made > 10 + runner.limits.settled for job in streams)
 
 
 def test_priority_goes_before_deadline_and_deadline_before_arrival() -> None:
@@ -174,6 +175,14 @@ def test_streams_do_not_hold_up_a_larger_number_of_prompts() -> None:
     while not all(job in runner.done for job in few):
         runner.step()
     assert runner.stretched[-1] < 2.0
+
+
+def test_streams_that_have_just_begun_let_prompts_that_came_with_them_catch_up() -> None:
+    runner = FakeRunner(400)
+    jobs = [runner.add(row(128), 40) for _ in range(16)]
+    for _ in range(runner.limits.settled):
+        runner.step()
+    assert all(job.streams for job in jobs)
 
 
 def test_a_step_stays_within_its_seconds_while_rows_decode() -> None:
