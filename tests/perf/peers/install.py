@@ -79,7 +79,7 @@ def install(name: str) -> str:
     _pip(name, "-c", str(pins), *wanted, *recipe.beside)
     found = subprocess.check_output([python(name), "-m", "pip", "freeze"], text=True).split()
     (folder / "installed.txt").write_text("\n".join(found) + "\n")
-    return next(line for line in found if line.startswith(package))
+    return next(line for line in found if line.partition("==")[0].replace("_", "-").lower() == package)
 
 
 def _pip(name: str, *arguments: str) -> None:
