@@ -59,8 +59,8 @@ bench: $(INSTALLED)  ## measure against peers in the same run
 peers: $(INSTALLED)  ## build/peers/*: environments of the engines that make bench ARGS=engine measures against
 	$(PY) tests/perf/peers/install.py $(ARGS)
 
-sweep: $(INSTALLED)  ## try every causal architecture that the library knows, and write docs/coverage.md
-	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) tests/sweep/report.py
+sweep: $(INSTALLED)  ## try every causal architecture that the library knows, or TYPES, and write docs/coverage.md
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) tests/sweep/report.py $(TYPES)
 
 size:  ## lines per folder
 	@$(PYTHON) tests/test_size.py

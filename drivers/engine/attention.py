@@ -9,7 +9,7 @@ served by a lower rung.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from .pages import LayerShape
+from .reach import PROBE, Described, Reach, measure
+from .reach import Refused as Refused
 
 NAME = "llmos_paged"
 ATTRIBUTE = "_llmos_layer"
@@ -28,22 +30,20 @@ IGNORED = frozenset(
 """Arguments that change nothing here: positions are applied before, dropout is off while serving."""
 
 
-class Refused(Exception):
-    """A layer asks for something that this function does not do; the text says what."""
-
-
 @dataclass
 class StepTensors:
     """What one step's attention reads, the same for all layers.
 
     slots [T] int64: page * PAGE_TOKENS + offset of each new token; starts [rows + 1] int32: where each row begins;
     lengths [rows] int32: tokens of each row with this step's; table [rows, pages] int32: the pages of each row.
+    chunks: the same with each row cut where a chunk of so many tokens ends, for layers that see no further.
     """
 
     slots: Tensor
     starts: Tensor
     lengths: Tensor
     table: Tensor
+    chunks: Mapping[int, StepTensors] = field(default_factory=dict)
 
 
 @dataclass
@@ -56,23 +56,24 @@ class Step:
 
 @dataclass(frozen=True)
 class Meaning:
-    """How a layer attends: the scale of its scores, its window and soft cap (0 for none), its sinks [Hq]."""
+    """How a layer attends: the scale of its scores, how far it sees, its soft cap (0 for none), its sinks [Hq]."""
 
     scale: float
-    window: int
+    reach: Reach
     softcap: float
     sinks: Tensor | None
 
 
 @dataclass
 class Layer:
-    """One attention layer's pages, and the ops that serve it."""
+    """One attention layer's pages, the ops that serve it, and how far it sees where that was measured."""
 
     keys: Tensor
     values: Tensor
     step: Step
     write: Callable[..., None]
     attend: Callable[..., Tensor]
+    reach: Reach | None = None
 
     def run(self, q: Tensor, k: Tensor, v: Tensor, meaning: Meaning) -> Tensor:
         """q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, Dv] to [T, Hq, Dv]."""
@@ -85,8 +86,11 @@ class Layer:
         """The same when keys and values are written already."""
         now = self.step.tensors
         assert now is not None
+        reach = self.reach or meaning.reach
+        if reach.chunk:
+            now = now.chunks[reach.chunk]
         return self.attend(
-            q, self.keys, self.values, now.table, now.starts, now.lengths, scale=meaning.scale, window=meaning.window,
+            q, self.keys, self.values, now.table, now.starts, now.lengths, scale=meaning.scale, window=reach.window,
             softcap=meaning.softcap, sinks=meaning.sinks,
         )  # fmt: skip
 
@@ -108,47 +112,58 @@ class Repeated:
 
 @dataclass
 class Recorder:
-    """Stands for pages while the layers of a model are found; notes every call of attention in order."""
+    """Stands for pages while the layers of a model are found; notes every call of attention in order.
 
+    `context`: how many tokens a sequence has at most. `measured`: of each call, whether a mask said how far it sees.
+    """
+
+    context: int
     modules: list[Any] = field(default_factory=list)
     shapes: list[LayerShape] = field(default_factory=list)
     meanings: list[Meaning] = field(default_factory=list)
+    measured: list[bool] = field(default_factory=list)
 
-    def note(self, module: Any, k: Tensor, v: Tensor, meaning: Meaning) -> None:
+    def note(self, module: Any, k: Tensor, v: Tensor, meaning: Meaning, mask: Described | None) -> None:
+        """Raises Refused when what the mask says is unknown here."""
+        if mask is not None:
+            meaning = replace(meaning, reach=measure(mask.rule, self.context))
         self.modules.append(module)
         self.meanings.append(meaning)
+        self.measured.append(mask is not None)
         self.shapes.append(LayerShape(k.shape[1], k.shape[3], v.shape[3]))
 
 
 def paged_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
     """What transformers calls: q [1, Hq, T, D], k and v [1, Hkv, T, D]; answers [1, T, Hq, Dv].
 
     Raises Refused for an argument it does not know.
     """
-    meaning = _meaning(module, query, attention_mask, options)
     layer = getattr(module, ATTRIBUTE, None)
     if isinstance(layer, Recorder):
-        layer.note(module, key, value, meaning)
+        mask = attention_mask if isinstance(attention_mask, Described) else None
+        meaning = _meaning(module, query, attention_mask if mask is None else None, options, mask is not None)
+        layer.note(module, key, value, meaning, mask)
         return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
     if layer is None:
         raise Refused("a layer that was not seen when the model was loaded takes part")
+    meaning = _meaning(module, query, attention_mask, options, getattr(layer, "reach", None) is not None)
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     return layer.run(q, k, v, meaning)[None], None
 
 
-def _meaning(module: Any, query: Tensor, mask: Tensor | None, options: Mapping[str, Any]) -> Meaning:
-    """Raises Refused for what this function does not do."""
+def _meaning(module: Any, query: Tensor, mask: Any, options: Mapping[str, Any], causal: bool) -> Meaning:
+    """Raises Refused for what this function does not do. `causal`: its mask says that it is."""
     rest = {name: value for name, value in options.items() if name not in IGNORED}
     scale = rest.pop("scaling", None)
     window = rest.pop("sliding_window", None) or 0
     softcap = rest.pop("softcap", None) or 0.0
     sinks = rest.pop("s_aux", None)
-    causal = rest.pop("is_causal", None)
-    if causal is None:
-        causal = getattr(module, "is_causal", True)
-    if not causal:
+    said = rest.pop("is_causal", None)
+    if said is None:
+        said = getattr(module, "is_causal", True)
+    if not (causal or said):
         raise Refused("its attention is not causal")
     if mask is not None:
         raise Refused("it builds a mask of its own")
@@ -158,7 +173,7 @@ def _meaning(module: Any, query: Tensor, mask: Tensor | None, options: Mapping[s
         if value is not None and value is not False:
             raise Refused(f"it calls attention with {name}, which is not known")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    return Meaning(float(scale), int(window), float(softcap), sinks)
+    return Meaning(float(scale), Reach(int(window)), float(softcap), sinks)
 
 
 def attach_all(modules: Sequence[Any], layers: Sequence[Layer]) -> None:
@@ -180,9 +195,9 @@ def attach(module: Any, layer: Layer | Repeated | Recorder | None) -> None:
         holder.__dict__[ATTRIBUTE] = layer
 
 
-def record(module: torch.nn.Module, forward: Callable[[], Any]) -> Recorder:
+def record(module: torch.nn.Module, context: int, forward: Callable[[], Any]) -> Recorder:
     """The attention layers of a model, found by running `forward` once. Raises Refused."""
-    recorder = Recorder()
+    recorder = Recorder(context)
     parts = list(module.modules())
     for part in parts:
         attach(part, recorder)
@@ -195,3 +210,4 @@ def record(module: torch.nn.Module, forward: Callable[[], Any]) -> Recorder:
 
 
 AttentionInterface.register(NAME, paged_attention)
+AttentionInterface.register(PROBE, paged_attention)

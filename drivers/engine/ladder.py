@@ -15,14 +15,14 @@ from llmos.syscalls.errors import NotSupported
 
 from ..ops.table import OpTable
 from . import attention, others, paged
-from .attention import Recorder, Refused
+from .attention import Refused
 from .blocks import BlockManager
 from .costs import StepCost, Work
 from .decoder import Decoder, rope_types
 from .detokenizer import Vocabulary
 from .loader import FAILURES, Bundle
 from .pace import Pace
-from .paged import PagedModel
+from .paged import Layers, PagedModel
 from .paged_runner import PagedRunner
 from .pages import PagePool, page_bytes, pool_pages
 from .runner import Runner
@@ -47,7 +47,7 @@ class Rung:
 
     name: str
     reasons: tuple[str, ...]
-    layers: Recorder | None = None
+    layers: Layers | None = None
 
 
 def choose(bundle: Bundle, shared: SharedModule, trial: Trial | None, ops: OpTable, wanted: str, path: str) -> Rung:
@@ -92,7 +92,7 @@ def limits(prefill_tokens: int) -> StepLimits:
 
 
 def _paged_runner(
-    layers: Recorder, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary, grammars: GrammarCompiler,
+    layers: Layers, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary, grammars: GrammarCompiler,
     ops: OpTable, prefill_tokens: int, parameters: int,
 ) -> PagedRunner:  # fmt: skip
     dtype = bundle.about.dtype
@@ -104,17 +104,17 @@ def _paged_runner(
     return PagedRunner(bundle, shared, model, blocks, scheduler, vocabulary, grammars)
 
 
-def paged_layers(module: Any, context: int) -> Recorder:
+def paged_layers(module: Any, context: int) -> Layers:
     """The attention layers of a module set to the paged function. Raises Refused with why it cannot be paged."""
     why = _not_pageable(module)
     if why:
         raise Refused(why)
     try:
-        layers = paged.layers_of(module)
+        layers = paged.layers_of(module, context)
     except FAILURES as error:
         said = str(error).partition("\n")[0][:160]
         raise Refused(f"it does not run without a cache of its own: {type(error).__name__}: {said}") from error
-    why = _untold_window(module.config, layers, context)
+    why = _untold(module.config, layers, context)
     if why:
         raise Refused(why)
     return layers
@@ -144,8 +144,13 @@ def _not_pageable(module: Any) -> str:
     return ""
 
 
-def _untold_window(config: Any, layers: Recorder, context: int) -> str:
-    """Windows that a configuration speaks of and attention is not told: they would be in a mask that is not built."""
+def _untold(config: Any, layers: Layers, context: int) -> str:
+    """What masks that are not built would say: windows and chunks of layers of which that was not measured."""
+    chunks = {meaning.reach.chunk for meaning in layers.meanings if meaning.reach.chunk % PAGE_TOKENS}
+    if chunks:
+        return f"its chunks of {chunks.pop()} tokens are no whole pages of {PAGE_TOKENS}"
+    if all(layers.found.measured):
+        return ""
     text = config.get_text_config(decoder=True)
     kinds = getattr(text, "layer_types", None) or ()
     chunk = getattr(text, "attention_chunk_size", None)
@@ -153,6 +158,6 @@ def _untold_window(config: Any, layers: Recorder, context: int) -> str:
         return f"its attention goes in chunks of {chunk} tokens, which only a mask says; max_context={chunk} has none"
     window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
     slides = "sliding_attention" in kinds if kinds else bool(window)
-    if slides and window and window < context and not any(meaning.window for meaning in layers.meanings):
+    if slides and window and window < context and not any(meaning.reach.window for meaning in layers.meanings):
         return f"its window of {window} tokens is only in a mask; max_context={window} has none"
     return ""

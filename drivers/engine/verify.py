@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ..ops.table import OpTable
-from .attention import Recorder, Refused
+from .attention import Refused
 from .loader import FAILURES, Bundle
-from .paged import PagedModel
+from .paged import Layers, PagedModel
 from .pages import PagePool
 from .steps import PAGE_TOKENS, Row, RowStep, StepPlan
 from .surgery.attention import fuse_attention, unfuse_attention
@@ -46,7 +46,7 @@ class Trial:
         """Whether the model, run plainly, still answers so."""
         return self._distance(self._plain()) is None
 
-    def fit_pages(self, module: Any, layers: Recorder, ops: OpTable) -> None:
+    def fit_pages(self, module: Any, layers: Layers, ops: OpTable) -> None:
         """Fuse its attention and run it on pages, to which it is set. Raises Refused when it fails or differs."""
         model = PagedModel(module, layers, PagePool(layers.shapes, 2 * ROW_PAGES, self._dtype), ops)
         try:

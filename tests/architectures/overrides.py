@@ -25,7 +25,9 @@ _NOTE: Changes = {
     **_INDEXED, "num_key_value_heads": 4, "head_dim": 16, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4,
     "swa_q_lora_rank": 16, "swa_kv_lora_rank": 16, "swa_head_dim": 16, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 16,
 }  # fmt: skip
-_TEMPERED: Changes = {"floor_scale": 8, "no_rope_layers": [1, 0], "attn_temperature_tuning": True}
+_TEMPERED: Changes = {
+    "floor_scale": 8, "no_rope_layers": [1, 0], "attn_temperature_tuning": True, "attention_chunk_size": 16,
+}  # fmt: skip
 _QWEN4: Changes = {
     "indexer_n_heads": 8, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 8,
     "indexer_compress_ratio": 2, "hc_lowrank": 16, "hc_count": 2,

@@ -104,7 +104,7 @@ def test_a_module_that_attends_twice_has_pages_for_each_time() -> None:
 def test_the_layers_are_found_in_the_order_of_their_calls_and_left_as_they_were() -> None:
     model = nn.Sequential(nn.Module(), nn.Module())
     order = (model[1], model[0], model[1])
-    found = attention.record(model, lambda: [attend(module) for module in order])
+    found = attention.record(model, 100, lambda: [attend(module) for module in order])
     assert [id(module) for module in found.modules] == [id(module) for module in order]
     assert [(shape.heads, shape.key_width, shape.value_width) for shape in found.shapes] == [(2, 4, 4)] * 3
     assert isinstance(found, Recorder)

@@ -58,16 +58,16 @@ def test_a_recurrent_model_is_served_below_with_the_reason(ops: OpTable, tmp_pat
 
 def test_layers_are_found_with_what_they_ask_for() -> None:
     found = ladder.paged_layers(module("gemma2", sliding_window=9, head_dim=8), 100)
-    assert [meaning.window for meaning in found.meanings] == [9, 0]
+    assert [meaning.reach.window for meaning in found.meanings] == [9, 0]
     assert all(meaning.softcap for meaning in found.meanings)
 
 
 @pytest.mark.parametrize(
     ("kind", "changed", "why"),
     [
-        ("qwen2_moe", SLIDING | {"sliding_window": 9}, "window of 9"),
+        ("llama4_text", {"attention_chunk_size": 12, "intermediate_size_mlp": 32}, "chunks of 12"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "rotary"),
-        ("bloom", {}, "position_ids"),
+        ("bloom", {}, "interface"),
         ("mamba", {}, "recurrent"),
     ],
 )
@@ -78,7 +78,14 @@ def test_what_pages_do_not_serve_is_refused(kind: str, changed: dict[str, Any], 
 
 def test_a_window_as_wide_as_the_context_is_none() -> None:
     moe = module("qwen2_moe", sliding_window=100, **SLIDING)
-    assert len(ladder.paged_layers(moe, 100).modules) == 2
+    found = ladder.paged_layers(moe, 100)
+    assert [meaning.reach.window for meaning in found.meanings] == [0, 0]
+
+
+@pytest.mark.parametrize("kind", ["qwen2_moe", "phimoe"])
+def test_a_window_that_only_a_mask_says_is_measured(kind: str) -> None:
+    found = ladder.paged_layers(module(kind, sliding_window=70, **SLIDING), 100)
+    assert all(found.found.measured) and found.meanings[0].reach.window == 70
 
 
 def test_bounds_of_a_step_follow_the_size_of_parts() -> None:

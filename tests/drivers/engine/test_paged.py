@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from llmos.drivers.engine import attention, paged
 from llmos.drivers.engine.attention import Refused
 from llmos.drivers.engine.paged import PagedModel
 from llmos.drivers.engine.pages import PagePool
+from llmos.drivers.engine.reach import Reach
 from llmos.drivers.engine.steps import PAGE_TOKENS, Row, RowStep, StepPlan
 from llmos.drivers.ops.table import OpTable
 
@@ -38,7 +40,7 @@ def plain(module: Any, tokens: list[int]) -> torch.Tensor:
 @pytest.fixture
 def model(llama_module: Any, ops: OpTable) -> Any:
     llama_module.set_attn_implementation(attention.NAME)
-    layers = paged.layers_of(llama_module)
+    layers = paged.layers_of(llama_module, 100)
     made = PagedModel(llama_module, layers, PagePool(layers.shapes, 12, torch.float32), ops)
     yield made
     made.release()
@@ -74,5 +76,76 @@ def test_without_wanted_logits_there_are_none(model: PagedModel) -> None:
 
 def test_a_model_without_such_layers_is_refused() -> None:
     config = transformers.BloomConfig(hidden_size=32, n_layer=1, n_head=2, vocab_size=100)
-    with pytest.raises(Refused, match="position_ids"):
-        paged.layers_of(transformers.AutoModelForCausalLM.from_config(config))
+    with pytest.raises(Refused, match="interface"):
+        paged.layers_of(transformers.AutoModelForCausalLM.from_config(config), 100)
+
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 100, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+COUNTING: dict[str, dict[str, Any]] = {
+    "bart": {
+        "vocab_size": 100, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 64,
+        "max_position_embeddings": 64, "init_std": 0.5,
+    },
+    "llama4_text": SMALL | {
+        "intermediate_size_mlp": 64, "attention_chunk_size": 16, "floor_scale": 4, "attn_scale": 2.0,
+        "no_rope_layers": [1, 0], "num_local_experts": 2, "initializer_range": 0.3,
+    },
+    "qwen2_moe": SMALL | {
+        "sliding_window": 9, "use_sliding_window": True, "layer_types": ["sliding_attention", "full_attention"],
+        "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts": 4, "initializer_range": 0.3,
+    },
+}  # fmt: skip
+"""Types whose packed rows are right only if the length, or the reach of a layer, is told or measured."""
+
+
+def of_kind(kind: str) -> Any:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **COUNTING[kind])
+    return transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+
+
+def mixed(module: Any, layers: paged.Layers, ops: OpTable) -> torch.Tensor:
+    """The logits of the last 20 of 40 tokens, in one step with another row."""
+    model = PagedModel(module, layers, PagePool(layers.shapes, 12, torch.float32), ops)
+    one, two = Row("a", TOKENS, pages=[5, 0, 9]), Row("b", TOKENS[::-1], pages=[1, 2, 3])
+    model.run(StepPlan([RowStep(one, 0, 20, 0)]))
+    logits = model.run(StepPlan([RowStep(two, 0, 33, 0), RowStep(one, 20, 20, 20)]))
+    model.release()
+    return logits
+
+
+@pytest.mark.parametrize("kind", COUNTING)
+def test_what_only_lengths_and_masks_say_is_told_and_measured(kind: str, ops: OpTable) -> None:
+    module = of_kind(kind)
+    expected = plain(module, TOKENS)[20:]
+    module.set_attn_implementation(attention.NAME)
+    torch.testing.assert_close(mixed(module, paged.layers_of(module, 100), ops), expected, atol=1e-4, rtol=1e-3)
+
+
+def untold(layers: paged.Layers) -> paged.Layers:
+    return replace(layers, manner=replace(layers.manner, counts=False))
+
+
+def unmeasured(layers: paged.Layers) -> paged.Layers:
+    return replace(layers, found=replace(layers.found, measured=[False] * len(layers.modules)))
+
+
+def wider(layers: paged.Layers) -> paged.Layers:
+    meanings = [replace(meaning, reach=Reach(10 if meaning.reach.window else 0)) for meaning in layers.meanings]
+    return replace(layers, found=replace(layers.found, meanings=meanings))
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [("bart", untold), ("llama4_text", untold), ("llama4_text", unmeasured), ("qwen2_moe", unmeasured),
+     ("qwen2_moe", wider)],
+)  # fmt: skip
+def test_without_that_they_would_answer_wrongly(kind: str, fault: Any, ops: OpTable) -> None:
+    module = of_kind(kind)
+    expected = plain(module, TOKENS)[20:]
+    module.set_attn_implementation(attention.NAME)
+    logits = mixed(module, fault(paged.layers_of(module, 100)), ops)
+    assert (logits - expected).abs().max() > 1e-2 * (expected.max() - expected.min())

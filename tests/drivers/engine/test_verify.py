@@ -30,7 +30,7 @@ def prepared(request: pytest.FixtureRequest, llama: Path) -> tuple[Any, SharedMo
 
 def fit(shared: SharedModule, trial: Trial, ops: OpTable) -> None:
     module = shared.use(attention=attention.NAME)
-    trial.fit_pages(module, paged.layers_of(module), ops)
+    trial.fit_pages(module, paged.layers_of(module, 100), ops)
 
 
 def changed(ops: OpTable, op: str, change: Callable[..., Any]) -> OpTable:

@@ -32,8 +32,8 @@ def build(kind: str, dtype: torch.dtype, ops: OpTable, **changed: Any) -> Any:
     return model
 
 
-def on_pages(model: Any, ops: OpTable) -> tuple[attention.Recorder, PagedModel]:
-    layers = paged.layers_of(model)
+def on_pages(model: Any, ops: OpTable) -> tuple[paged.Layers, PagedModel]:
+    layers = paged.layers_of(model, 100)
     return layers, PagedModel(model, layers, PagePool(layers.shapes, 4, model.dtype), ops)
 
 
@@ -76,7 +76,7 @@ def test_away_from_pages_the_original_answers(ops: OpTable) -> None:
     ids = torch.tensor([TOKENS, TOKENS[::-1]])
     with torch.inference_mode():
         torch.testing.assert_close(model(ids).logits, plain(ids).logits)
-    assert len(paged.layers_of(_paged(model)).modules) == 2
+    assert len(paged.layers_of(_paged(model), 100).modules) == 2
 
 
 def _paged(model: Any) -> Any:
