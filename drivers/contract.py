@@ -67,12 +67,16 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model's files are. `path` and `version` are for people to read."""
+    """Where a model's files are. `path` and `version` are for people to read.
+
+    `draft` is the smaller model that is to guess for it, where `LoadSettings.draft` names one.
+    """
 
     path: str
     version: str
     files: Sequence[SourceFile]
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    draft: ModelSource | None = None
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ _DTYPE_BYTES = {
 
 def to_source(located: Located) -> contract.ModelSource:
     files = [contract.SourceFile(f.name, Path(f.path), f.bytes, f.offset) for f in located.files]
-    return contract.ModelSource(located.path, located.version, files, located.manifest)
+    draft = None if located.draft is None else to_source(located.draft)
+    return contract.ModelSource(located.path, located.version, files, located.manifest, draft)
 
 
 def to_settings(options: LoadOptions) -> contract.LoadSettings:

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmos.syscalls.driver import HostLoad, HostLocate, HostPlan, HostRelease, HostSleep, HostUnload, HostWake, Located
+from llmos.syscalls.driver import HostLoad, HostPlan, HostSleep, HostUnload, HostWake, Located
 from llmos.syscalls.errors import (
     BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, Unavailable,
 )  # fmt: skip
 from llmos.syscalls.types import Kind, LoadOptions, Plan
 
 from .eviction import make_room
-from .namespace import told_from_outside
+from .locating import locate, release
 from .objects import ModelObject
-from .recipes import held, names_of, owned, predicted, recipe, short_name, tell, watch
+from .recipes import held, names_of, owned, paths, predicted, recipe, short_name, tell, watch
 from .residency import Event, State
 from .supervisor import UP, Driver
 
 if TYPE_CHECKING:
     from .core import Kernel
     from .requests import Request
-    from .session import Session
 
 
 class ModelService:
@@ -44,20 +43,6 @@ class ModelService:
     def adapters_of(self, model: ModelObject) -> list[ModelObject]:
         return [m for m in self.by_id.values() if m.base is model]
 
-    async def locate(self, session: Session, path: str) -> tuple[Driver, Located]:
-        """The files behind a path, and the filesystem driver that keeps them for us until `release`."""
-        point, inner = session.mounts.resolve(path)
-        driver = self._kernel.filesystem(point.filesystem, path)
-        await self._kernel.supervisor.wait_ready(driver)
-        assert driver.link is not None
-        located = driver.link.call(HostLocate(source=point.source, path=inner))
-        with told_from_outside(inner, path):
-            return driver, await self._kernel.runner.kept(located, lambda late: self.release(driver, late))
-
-    def release(self, driver: Driver, located: Located) -> None:
-        if driver.link is not None and located.token:
-            driver.link.call(HostRelease(token=located.token))
-
     # ---- loading
 
     async def plan(self, driver: Driver, located: Located, options: LoadOptions, host_id: str) -> Plan:
@@ -74,10 +59,10 @@ class ModelService:
         self, request: Request, driver: Driver, options: LoadOptions, base: ModelObject | None, path: str
     ) -> ModelObject:
         """Load, or join the load or the loaded model of the same recipe."""
-        files, located = await self.locate(request.session, path)
+        files, located = await locate(self._kernel, request.session, path, options.draft)
         known = self._same(driver, located, options, base)
         if known is not None:
-            self.release(files, located)
+            release(files, located)
             if known.loading is not None:
                 request.because("load.shared", f"{known.name} is being loaded already; waiting for it")
                 watch(known, request)
@@ -86,10 +71,10 @@ class ModelService:
         name = options.name or short_name(path)
         holder = self.named(name)
         if holder is not None and holder.loading is not None:
-            self.release(files, located)
+            release(files, located)
             raise Unavailable(f"{name} is {holder.status}; try again when that is done", retry_after_ms=1000)
         if holder is not None and not options.replace:
-            self.release(files, located)
+            release(files, located)
             raise Exists(
                 f"the name {name!r} belongs to {holder.path} on {holder.driver.name}; "
                 "give another name, or replace=True to take it over"
@@ -164,9 +149,9 @@ class ModelService:
     def _same(
         self, driver: Driver, located: Located, options: LoadOptions, base: ModelObject | None
     ) -> ModelObject | None:
-        wanted = (driver.name, located.path, located.version, [f.path for f in located.files], recipe(options), base)
+        wanted = (driver.name, located.path, located.version, paths(located), recipe(options), base)
         for model in self.by_id.values():
-            files = [f.path for f in model.located.files]
+            files = paths(model.located)
             mine = (model.driver.name, model.located.path, model.version, files, recipe(model.options), model.base)
             if mine == wanted and (not options.name or options.name == model.name):
                 return model
@@ -219,7 +204,7 @@ class ModelService:
         kernel.residency.drop(model.id)
         if model.loaded is None:
             kernel.ledger.release(model.host_id)
-        self.release(model.files, model.located)
+        release(model.files, model.located)
         kernel.remove_object(model)
         kernel.emit("model", model.id, name=model.name, state="unloaded")
 
@@ -297,7 +282,8 @@ class ModelService:
         """Load version `to` beside the running one, then move new requests over; running ones finish on the old."""
         kernel = self._kernel
         self._check_swap(model)
-        files, located = await self.locate(request.session, f"{model.path.partition('@')[0]}@{to}")
+        path = f"{model.path.partition('@')[0]}@{to}"
+        files, located = await locate(self._kernel, request.session, path, model.options.draft)
         host_id = kernel.new_id("w")
         loaded = None
         try:
@@ -313,14 +299,14 @@ class ModelService:
             if loaded is not None and model.driver.link is not None:
                 model.driver.link.call(HostUnload(id=host_id))
             kernel.ledger.release(host_id)
-            self.release(files, located)
+            release(files, located)
             raise
         old = model.host_id
         self._retired[old] = (model.files, model.located, model.driver)
         model.host_id = host_id
         request.because("model.swapped", f"{model.name}: version {model.version} -> {located.version}")
         model.files, model.located, model.loaded = files, located, loaded
-        model.version, model.path = located.version, f"{model.path.partition('@')[0]}@{to}"
+        model.version, model.path = located.version, path
         kernel.holdings.contexts_lost(model, "its model was swapped")
         self._open(model)
         self.request_left(old)
@@ -342,7 +328,7 @@ class ModelService:
             return
         files, located, driver = self._retired.pop(host_id)
         self._kernel.ledger.release(host_id)
-        self.release(files, located)
+        release(files, located)
         assert driver.link is not None  # `device_lost` forgets what a lost device kept
         driver.link.call(HostUnload(id=host_id))
 
@@ -353,7 +339,7 @@ class ModelService:
         for host_id, (files, located, on) in list(self._retired.items()):
             if on is driver:
                 del self._retired[host_id]
-                self.release(files, located)
+                release(files, located)
         for model in list(self.by_id.values()):
             if model.driver is not driver:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from llmos.syscalls.driver import Located
 from llmos.syscalls.types import LedgerRow, LoadOptions
 from llmos.syscalls.wire import Progress
 
@@ -47,6 +48,11 @@ def held(rows: Sequence[LedgerRow]) -> dict[str, int]:
 def recipe(options: LoadOptions) -> tuple[object, ...]:
     """What makes two loads the same model: everything but its name and how long to keep it."""
     return (options.dtype, options.kv_dtype, options.max_context, options.quant, options.draft, options.rung)
+
+
+def paths(located: Located) -> list[str]:
+    """The files of a model and of its draft model."""
+    return [file.path for each in (located, located.draft) if each is not None for file in each.files]
 
 
 def names_of(models: Iterable[ModelObject]) -> str:

@@ -46,6 +46,8 @@ class Located(Value):
     files: list[LocalFile]
     manifest: dict[str, Any] = {}
     token: str = ""
+    draft: Located | None = None
+    """The smaller model that guesses for this one; the kernel puts it here for `LoadOptions.draft`."""
 
 
 class BufferFile(Argument):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
 import msgspec
@@ -70,7 +71,7 @@ class LoadFields(TypedDict, total=False):
     keep_alive: float
     pin: bool
     group: str
-    draft: str
+    draft: str | Path
     rung: str
     devices: list[str]
 

@@ -50,6 +50,7 @@ def load_model(
         base: the loaded model that an adapter is for.
         timeout: seconds.
         on_progress: called with each `Progress`.
+        options: the fields of `LoadOptions`; `draft`, a smaller model, is a path or folder like `path`.
     """
     return (yield from _load(self, path, device, base, timeout, on_progress, {**options}))
 
@@ -70,7 +71,9 @@ def _load(
     on_progress: OnProgress | None,
     fields: Mapping[str, Any],
 ) -> Flow[ModelInfo]:
-    options = fill(DEFAULT_LOAD, fields, "load_model")
+    draft = fields.get("draft")
+    named = {"draft": (yield from namespace_path(self, draft))} if draft else {}
+    options = fill(DEFAULT_LOAD, {**fields, **named}, "load_model")
     request = calls.LoadModel(
         path=(yield from namespace_path(self, path)),
         device=(yield from _device(self, device)),

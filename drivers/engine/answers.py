@@ -27,7 +27,7 @@ class Answer:
         self._logprobs: list[TokenLogprob] | None = None if sampling.logprobs is None else []
         self._request = request.id
         self._stream = request.stream
-        self._ends = end_tokens(request, bundle)
+        self.ends = end_tokens(request, bundle)
         self.room = room
         self._detokenizer = vocabulary.detokenizer(() if request.prompt.messages is not None else prompt)
         self._stops = StopMatcher(sampling.stop)
@@ -42,7 +42,7 @@ class Answer:
         self.tokens.append(token)
         if self._logprobs is not None and logprob is not None:
             self._logprobs.append(logprob)
-        if token in self._ends:
+        if token in self.ends:
             self.end("stop")
             return
         self._add(self._stops.feed(self._detokenizer.feed(token)))

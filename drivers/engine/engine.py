@@ -20,7 +20,7 @@ from ..contract import (
     StepEvent,
 )  # fmt: skip
 from ..ops.table import OpTable
-from . import causal, models, others, tokens
+from . import causal, drafts, models, others, tokens
 from .lora import source as lora_source
 from .lora.store import LoraStore
 from .lora.trial import check_runs
@@ -28,6 +28,7 @@ from .lora.weights import LoraWeights, interpret
 from .models import Entry, Resident
 from .plan import PREFILL_CHUNK
 from .plugged import NONE, Architectures
+from .prepare import collect
 from .runner import Conversation, Runner
 
 MEMORY = "tensors in memory"
@@ -252,7 +253,7 @@ class Engine:
         self._conversations.clear()
         self._turns.clear()
         self._retired.clear()
-        models.collect()
+        collect()
 
     def _make_model(self, id: str, source: ModelSource, settings: LoadSettings) -> Entry:
         if lora_source.is_adapter(source):
@@ -263,6 +264,7 @@ class Engine:
 
     def _make_adapter(self, id: str, source: ModelSource, settings: LoadSettings, base: str) -> Entry:
         models.check_settings(settings)
+        drafts.check(source, settings)
         under = self._model(base)
         planned = lora_source.planned_bytes(source, under.awake().bundle.about.dtype)
         return self._adapter_entry(id, source, settings, under, planned)
@@ -312,7 +314,7 @@ class Engine:
             entry.resident.shared.adapters.drop(entry.adapter)
         entry.resident = None
         if entry.base is None:
-            models.collect()
+            collect()
         return freed
 
     def _end_cancelled(self) -> None:

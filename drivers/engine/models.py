@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmos.syscalls.errors import BadArgument, BadState, NoDeviceMemory, NotSupported
 
 from ..contract import LoadedModel, LoadSettings, ModelSource, ProgressSink, Request, Row
 from ..ops.table import OpTable
-from . import checkpoint, ladder, loader, plan
+from . import checkpoint, drafts, ladder, loader, plan
 from .detokenizer import Vocabulary
 from .loader import Bundle
 from .lora import source as lora_source
 from .lora.weights import LoraWeights
 from .memory import free_bytes, live_bytes, tensors_of
+from .paged_runner import PagedRunner
 from .plugged import NONE, Architectures
+from .prepare import prepared
 from .runner import Runner
 from .shared import SharedModule
-from .surgery.operate import operate
-from .verify import Trial
 
 TOKEN_TASKS = ("tokenize", "detokenize")
 RUNGS = ("P", "H", "S", "G", "F")
@@ -108,7 +107,6 @@ def check_settings(settings: LoadSettings) -> None:
     """Raises NotSupported for what the engine does not do, BadArgument for what cannot be."""
     refused = {
         "quant": (settings.quant is not None, "weights are not quantized by this engine"),
-        "draft": (bool(settings.draft), "speculative decoding is not made by this engine"),
         "kv_dtype": (settings.kv_dtype not in ("auto", settings.dtype), "keys and values keep the model's dtype"),
     }
     for name, (wrong, why) in refused.items():
@@ -124,6 +122,11 @@ def plan_model(
 ) -> tuple[plan.Footprint, int]:
     """Bytes of a model or adapter, and its context, from its files without their tensors. Raises BadModel."""
     check_settings(settings)
+    drafts.check(source, settings)
+    if source.draft is not None:
+        footprint, context = plan_model(replace(source, draft=None), replace(settings, draft=""), own)
+        chosen = drafts.settings_of(source.draft, settings, context, own)
+        return footprint.with_draft(plan_model(source.draft, chosen, own)[0]), context
     if lora_source.is_adapter(source):
         return adapter_footprint(lora_source.planned_bytes(source)), 0
     weights = checkpoint.check_weights(source)
@@ -148,27 +151,18 @@ def reside(
     if needed > free:
         said = f"{entry.source.path} needs {needed} bytes for its weights, {free} are free; unload or close something"
         raise NoDeviceMemory(said, needed=needed, free=free)
-    bundle, trial = _operated(loader.load(entry.source, entry.settings, progress, own), ops)
-    if trial is not None and not trial.unchanged():
-        bundle = loader.load(entry.source, entry.settings, progress)
-        trial = Trial(bundle)
+    bundle, trial = prepared(entry.source, entry.settings, ops, progress, own)
     shared = SharedModule(bundle.module)
     vocabulary = None if bundle.tokenizer is None else Vocabulary(bundle.tokenizer)
     held = live_bytes(tensors_of(bundle.module))
     rung = ladder.choose(bundle, shared, trial, ops, entry.settings.rung, entry.source.path)
     runners = ladder.runners(rung, bundle, shared, vocabulary, ops, prefill_tokens, entry.footprint.parameters)
+    if entry.source.draft is not None:
+        first = runners[0]
+        if not isinstance(first, PagedRunner):
+            why = f"a draft model guesses on rung P alone ({'; '.join(rung.reasons)})"
+            raise NotSupported(f"{entry.source.path}: {why}", why=why)
+        draft = entry.source.draft
+        first.drafter, more = drafts.load(draft, entry.settings, bundle, ops, prefill_tokens, progress, own)
+        held += more
     return Resident(bundle, shared, vocabulary, runners, rung.name, rung.reasons, held)
-
-
-def _operated(bundle: Bundle, ops: OpTable) -> tuple[Bundle, Trial | None]:
-    """A causal model with faster modules, and what it answered without them; others as they are."""
-    if not bundle.about.causal:
-        return bundle, None
-    trial = Trial(bundle)
-    operate(bundle.module, ops)
-    return bundle, trial
-
-
-def collect() -> None:
-    """Free what was dropped now; modules and their hooks refer to each other."""
-    gc.collect()

@@ -9,94 +9,32 @@ from torch import Tensor
 
 from llmos.syscalls.errors import LlmosError, NoDeviceMemory, NotSupported, TimedOut, TooLarge
 
-from ..contract import DoneEvent, FailedEvent, Request, StepEvent, TokenLogprob
+from ..contract import FailedEvent, Request, StepEvent
 from . import attention, causal, tokens
 from .answers import Answer
 from .blocks import BlockManager, pages_for
 from .causal import common_prefix, room_for
 from .detokenizer import Vocabulary
+from .drafting import Drafter
+from .jobs import NGRAM, Choice, Job, method_of
 from .loader import Bundle
 from .lora.layout import sorted_by_adapter
 from .memory import out_of_memory
 from .paged import PagedModel
 from .runner import Conversation
-from .sampling.chooser import Chooser, Sampled, choosers, rank
+from .sampling.chooser import choosers
 from .sampling.grammar import GrammarCompiler
 from .sampling.logprobs import prompt_logprobs
 from .sampling.params import check
-from .sampling.speculative import Guess, trim, verify
+from .sampling.speculative import Guess, verify
 from .scheduler import StepScheduler
 from .shared import SharedModule
-from .speculation import Lookup
 from .steps import Row, RowStep, StepPlan
 
 
 CLASSES = ("background", "batch", "interactive")
 CLASS_STEP = 10_000
 """More than priorities of one class can be apart."""
-DRAFTS = 4
-"""Tokens guessed ahead when the request does not say how many."""
-
-
-class Choice:
-    """One answer with the row that its tokens are in. `accepted` counts its guessed tokens that were right."""
-
-    def __init__(self, row: Row, answer: Answer, chooser: Chooser) -> None:
-        self.row = row
-        self.answer = answer
-        self.chooser = chooser
-        self.accepted = 0
-        asked = chooser.params.speculative
-        self._guesses = 0 if asked is None else int(asked.get("tokens", DRAFTS))
-        self._lookup = Lookup(row.tokens) if asked is not None else None
-
-    def take(self, made: Sequence[Sampled], drafts: Sequence[int]) -> int:
-        """The tokens that a step brought, up to the end of the answer; returns how many `drafts` were among them."""
-        right = 0
-        for at, sampled in enumerate(made):
-            if self.answer.reason:
-                break
-            right += at < len(drafts) and sampled.token == drafts[at]
-            self.row.tokens.append(sampled.token)
-            self.answer.take(sampled.token, sampled.logprob, sampled.finished)
-        self.accepted += right
-        return right
-
-    def guess(self) -> None:
-        """Guess what follows, for the next step to check."""
-        if self._lookup is not None and not self.answer.reason:
-            self._lookup.extend(self.row.tokens[len(self._lookup) :])
-            wanted = min(self._guesses, self.answer.room - len(self.answer.tokens) - 1)
-            self.row.drafts = trim(self.chooser, self._lookup.propose(wanted)) if wanted > 0 else []
-
-
-class Job:
-    """A request under way. Its conversation gets the row of its answer when that has ended well."""
-
-    def __init__(self, request: Request, prompt: Sequence[int], conversation: Conversation | None) -> None:
-        self.request = request
-        self.prompt = prompt
-        self.conversation = conversation
-        self.choices: list[Choice] = []
-        self.prompt_logprobs: list[TokenLogprob] = []
-        self.device_ns = 0
-
-    @property
-    def ended(self) -> bool:
-        return all(choice.answer.reason for choice in self.choices)
-
-    def done(self) -> DoneEvent:
-        """The result; of more answers than asked for, the best."""
-        by_chooser = {id(choice.chooser): choice for choice in self.choices}
-        best = [by_chooser[id(chooser)] for chooser in rank([choice.chooser for choice in self.choices])]
-        asked = self.request.sampling.prompt_logprobs is not None
-        return DoneEvent(
-            self.request.id, causal.TASK, tuple(choice.answer.result(at) for at, choice in enumerate(best)),
-            prompt_tokens=len(self.prompt), cached_tokens=self.choices[0].row.cached,
-            new_tokens=sum(len(choice.answer.tokens) for choice in self.choices),
-            accepted_tokens=sum(choice.accepted for choice in self.choices), device_ns=self.device_ns,
-            prompt_logprobs=self.prompt_logprobs if asked else None,
-        )  # fmt: skip
 
 
 class PagedRunner:
@@ -109,11 +47,15 @@ class PagedRunner:
         self, bundle: Bundle, shared: SharedModule, model: PagedModel, blocks: BlockManager, scheduler: StepScheduler,
         vocabulary: Vocabulary, grammars: GrammarCompiler,
     ) -> None:  # fmt: skip
+        self.drafter: Drafter | None = None
+        """Guesses for requests that ask for a draft model."""
         self._bundle, self._shared, self._model, self._grammars = bundle, shared, model, grammars
         self._blocks, self._scheduler, self._vocabulary = blocks, scheduler, vocabulary
         self._jobs: dict[str, Job] = {}
         self._choices: dict[int, tuple[Job, Choice]] = {}
         """By the id of the row object."""
+        self._width = 0
+        """Of the model's logits."""
         self._resting: dict[str, Conversation] = {}
         """Conversations with pages that no request uses; the one used least recently first."""
 
@@ -125,7 +67,8 @@ class PagedRunner:
         """Accept a request. Raises BadArgument, TooLarge, NotSupported."""
         sampling = request.sampling
         check(sampling, self._bundle.vocabulary)
-        if sampling.speculative is not None and sampling.speculative.get("method", "ngram") == "draft":
+        asked = sampling.speculative
+        if asked is not None and method_of(asked) != NGRAM and self.drafter is None:
             why = "the model was loaded without a draft model"
             raise NotSupported(f"speculative.method is draft, but {why}; ngram needs none", why=why)
         limit = self._bundle.about.context if conversation is None else conversation.max_tokens
@@ -175,16 +118,18 @@ class PagedRunner:
         self._charge(plan, seconds)
         for job, why in failed:
             events.extend(self._fail(job, why))
-        return [*events, *self._ended(plan)]
+        events.extend(self._ended(plan))
+        self._draft(plan)
+        return events
 
     def step_seconds(self) -> float:
-        return self._scheduler.step_seconds()
+        return self._scheduler.step_seconds() + (0.0 if self.drafter is None else self.drafter.seconds)
 
     def requests(self) -> Sequence[Request]:
         return [job.request for job in self._jobs.values()]
 
     def kv_bytes(self) -> int:
-        return self._model.pool.bytes
+        return self._model.pool.bytes + (0 if self.drafter is None else self.drafter.bytes)
 
     def conversation_bytes(self, conversation: Conversation) -> int:
         return 0
@@ -204,6 +149,8 @@ class PagedRunner:
         self._jobs.clear()
         self._choices.clear()
         self._model.release()
+        if self.drafter is not None:
+            self.drafter.release()
 
     # ---- one step
 
@@ -215,6 +162,7 @@ class PagedRunner:
         chosen: list[tuple[Job, Choice]] = []
         guesses: list[Guess] = []
         end = 0
+        self._width = logits.shape[-1]
         for step in plan.rows:
             job, choice = self._choices[id(step.row)]
             first, end = end, end + step.logits
@@ -223,7 +171,8 @@ class PagedRunner:
             if step.logits and step.start + step.count >= len(step.row.tokens) and not choice.answer.reason:
                 chosen.append((job, choice))
                 judged = range(end - 1 - step.drafts, end)
-                guesses.append(Guess(choice.chooser, judged, step.row.drafts[: step.drafts]))
+                drafts = step.row.drafts[: step.drafts]
+                guesses.append(Guess(choice.chooser, judged, drafts, choice.drawn_from, choice.answer.ends))
         failed: list[tuple[Job, LlmosError]] = []
         accepted: dict[str, int] = {}
         for (job, choice), guess, made in zip(chosen, guesses, verify(guesses, logits, self._vocabulary), strict=True):
@@ -233,6 +182,29 @@ class PagedRunner:
                 accepted[choice.row.id] = choice.take(made, guess.drafts)
                 choice.guess()
         return failed, accepted
+
+    def _draft(self, plan: StepPlan) -> None:
+        """Let the draft model guess what follows in the rows of a step, for the next one to check."""
+        if self.drafter is None:
+            return
+        found = [self._choices[id(step.row)] for step in plan.rows if id(step.row) in self._choices]
+        through = [(job, choice) for job, choice in found if choice.answer.tokens]
+        asking = [(job, choice, ask) for job, choice in through if (ask := choice.ask()) is not None]
+        if not asking:
+            self.drafter.seconds = 0.0
+            return
+        asks = [ask for _, _, ask in asking]
+        try:
+            guessed = self.drafter.guess(asks, self._width)
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory(error) is None:
+                raise
+            for ask in asks:
+                self.drafter.forget(ask.id)
+            return
+        for (job, choice, _), found_now in zip(asking, guessed, strict=True):
+            choice.propose(found_now)
+            job.device_ns += int(self.drafter.seconds * 1e9 / len(asking))
 
     def _score_prompt(self, job: Job, step: RowStep, logits: Tensor) -> None:
         known = len(job.prompt_logprobs)
@@ -305,6 +277,7 @@ class PagedRunner:
         """A choice has ended. A conversation goes on from the pages of its answer, unless there is none."""
         row, conversation = choice.row, job.conversation
         del self._choices[id(row)]
+        self._forget_draft(row)
         answered = bool(choice.answer.tokens) or choice.answer.reason != "cancelled"
         kept = conversation is not None and choice is job.choices[0] and answered
         self._scheduler.remove(row, keep=kept)
@@ -313,6 +286,10 @@ class PagedRunner:
             conversation.tokens = list(row.tokens)
             self._rest(conversation, row)
 
+    def _forget_draft(self, row: Row) -> None:
+        if self.drafter is not None:
+            self.drafter.forget(row.id)
+
     def _finish(self, job: Job) -> list[StepEvent]:
         del self._jobs[job.request.id]
         return [job.done()]
@@ -320,6 +297,7 @@ class PagedRunner:
     def _fail(self, job: Job, error: LlmosError) -> list[StepEvent]:
         for choice in job.choices:
             if self._choices.pop(id(choice.row), None) is not None:
+                self._forget_draft(choice.row)
                 self._scheduler.remove(choice.row, keep=False)
         if self._jobs.pop(job.request.id, None) is None:
             return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,6 +53,12 @@ class Footprint:
     def conversation(self) -> CacheShape | None:
         """What a conversation takes of its own; None when all share the pages."""
         return self.cache if self.paged is None else None
+
+    def with_draft(self, draft: Footprint) -> Footprint:
+        """This model and a draft model on pages of its own; they take turns, so the larger workspace serves both."""
+        paged = (self.paged or 0) + (draft.paged or 0)
+        workspace = max(self.workspace, draft.workspace)
+        return replace(self, weights=self.weights + draft.weights, workspace=workspace, paged=paged)
 
     def rows(self, owner: str, context: int, weights: int = 0, kv: int = 0) -> Sequence[Row]:
         """Ledger rows; `weights` and `kv` are bytes held now."""

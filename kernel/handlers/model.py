@@ -6,6 +6,7 @@ from llmos.syscalls import calls
 from llmos.syscalls.errors import Denied, NotSupported, Unavailable
 from llmos.syscalls.types import Freed, Handle, Kind, ModelInfo, Plan, Right
 
+from ..locating import locate, release
 from ..objects import DeviceObject, ModelObject
 from ..requests import Request
 from ..supervisor import Driver, DriverState
@@ -61,11 +62,11 @@ def _preference(name: str) -> int:
 
 async def _dry_run(request: Request, call: calls.LoadModel, driver: Driver) -> ModelInfo:
     kernel = request.kernel
-    files, located = await kernel.models.locate(request.session, call.path)
+    files, located = await locate(kernel, request.session, call.path, call.options.draft)
     try:
         plan = await kernel.models.plan(driver, located, call.options, "planned")
     finally:
-        kernel.models.release(files, located)
+        release(files, located)
     manifest = located.manifest
     return ModelInfo(
         handle=Handle(0),

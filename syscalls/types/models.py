@@ -38,6 +38,7 @@ class LoadOptions(Argument):
     pin: bool = False
     group: str = ""
     draft: str = ""
+    """Path of a smaller model with the same vocabulary, which guesses ahead for requests that ask for it."""
     rung: Annotated[str, "force a rung of the runner ladder: P, H, S, G or F"] = ""
     dry_run: bool = False
     """Only plan: `ModelInfo.plan` says whether it would fit; nothing is loaded."""

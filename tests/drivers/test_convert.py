@@ -66,6 +66,10 @@ def test_settings_and_sources() -> None:
     files = [LocalFile(name="w", path="/x/w", bytes=3, offset=1)]
     source = convert.to_source(Located(path="/m", version="2", files=files, manifest={"a": 1}))
     assert source == contract.ModelSource("/m", "2", [contract.SourceFile("w", Path("/x/w"), 3, 1)], {"a": 1})
+    small = Located(path="/d", version="1", files=files)
+    assert convert.to_source(Located(path="/m", version="2", files=[], draft=small)).draft == contract.ModelSource(
+        "/d", "1", [contract.SourceFile("w", Path("/x/w"), 3, 1)]
+    )
 
 
 def test_a_located_model_survives_the_way_out_and_back() -> None:
