@@ -29,7 +29,9 @@ class Answer:
         self._stream = request.stream
         self.ends = end_tokens(request, bundle)
         self.room = room
-        self._detokenizer = vocabulary.detokenizer(() if request.prompt.messages is not None else prompt)
+        starts = request.prompt.messages is not None and sampling.grammar is None
+        # an answer to a chat begins a text, whose first space many tokenizers drop; a grammar has counted that space
+        self._detokenizer = vocabulary.detokenizer(() if starts else prompt)
         self._stops = StopMatcher(sampling.stop)
         self._text: list[str] = []
         self._pending = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from llmos.syscalls.errors import LlmosError, NoDeviceMemory, NotSupported, Time
 
 from ..contract import FailedEvent, Request, StepEvent
 from . import attention, causal, tokens
-from .answers import Answer
+from .answers import Answer, end_tokens
 from .blocks import BlockManager, pages_for
 from .causal import common_prefix, room_for
 from .detokenizer import Vocabulary
@@ -23,19 +24,18 @@ from .memory import out_of_memory
 from .paged import PagedModel
 from .runner import Conversation
 from .sampling.chooser import choosers
-from .sampling.grammar import GrammarCompiler
+from .sampling.grammar import Grammar, GrammarCompiler
 from .sampling.logprobs import prompt_logprobs
 from .sampling.params import check
 from .sampling.speculative import Guess, verify
 from .scheduler import StepScheduler
 from .shared import SharedModule
 from .steps import Row, RowStep, StepPlan
+from .turns import CLASSES
 
 
-CLASSES = ("background", "batch", "interactive")
-CLASS_STEP = 10_000
-"""More than priorities of one class can be apart."""
-
+COMPILING_S = 0.005
+"""How long a step without rows waits for a grammar."""
 
 class PagedRunner:
     """Serves text generation. Conversations that no request uses keep their pages until others need the room."""
@@ -54,6 +54,8 @@ class PagedRunner:
         self._jobs: dict[str, Job] = {}
         self._choices: dict[int, tuple[Job, Choice]] = {}
         """By the id of the row object."""
+        self._compiling: dict[str, Future[Grammar]] = {}
+        """By request, which waits for it; the rows of others go on."""
         self._width = 0
         """Of the model's logits."""
         self._resting: dict[str, Conversation] = {}
@@ -76,14 +78,18 @@ class PagedRunner:
         prompt = tokens.continuing(self._bundle, request.prompt, before)
         room = room_for(prompt, sampling.max_tokens, limit)
         job = Job(request, prompt, conversation)
-        constraint = causal.constraint(request, self._bundle, self._grammars)
-        for number, chooser in enumerate(choosers(sampling, prompt, constraint)):
+        ends = end_tokens(request, self._bundle)
+        compiled = None if sampling.grammar is None else self._grammars.start(sampling.grammar, ends)
+        for number, chooser in enumerate(choosers(sampling, prompt)):
             answer = Answer(request, number, self._bundle, self._vocabulary, prompt, room)
             job.choices.append(Choice(self._row(job, number, adapter), answer, chooser))
         self._jobs[request.id] = job
         for choice in job.choices:
             self._choices[id(choice.row)] = job, choice
-            self._scheduler.add(choice.row)
+            if compiled is None:
+                self._scheduler.add(choice.row)
+        if compiled is not None:
+            self._compiling[request.id] = compiled
 
     def cancel(self, requests: Collection[str]) -> list[StepEvent]:
         """End requests with what they have."""
@@ -99,10 +105,12 @@ class PagedRunner:
 
     def step(self) -> list[StepEvent]:
         """Take the rows of one plan through the model."""
+        events = self._admit()
         self._make_room()
         plan = sorted_by_adapter(self._scheduler.plan(time.monotonic()))
-        events = self._drop(plan)
+        events.extend(self._drop(plan))
         if not plan.rows:
+            wait(self._compiling.values(), COMPILING_S, FIRST_COMPLETED)
             return events
         started = time.perf_counter()
         try:
@@ -147,12 +155,30 @@ class PagedRunner:
 
     def close(self) -> None:
         self._jobs.clear()
+        self._compiling.clear()
         self._choices.clear()
         self._model.release()
         if self.drafter is not None:
             self.drafter.release()
 
     # ---- one step
+
+    def _admit(self) -> list[StepEvent]:
+        """Let requests begin whose grammar is compiled, and fail those whose grammar is none."""
+        events: list[StepEvent] = []
+        for id, compiled in list(self._compiling.items()):
+            if not compiled.done():
+                continue
+            del self._compiling[id]
+            try:
+                grammar = compiled.result()
+            except LlmosError as error:
+                events.extend(self._fail(self._jobs[id], error))
+                continue
+            for choice in self._jobs[id].choices:
+                choice.chooser.constraint = grammar.copy()
+                self._scheduler.add(choice.row)
+        return events
 
     def _take(self, plan: StepPlan, logits: Tensor) -> tuple[list[tuple[Job, LlmosError]], dict[str, int]]:
         """Choose the next tokens of each row that is through its prompt.
@@ -270,6 +296,7 @@ class PagedRunner:
         else:
             row = Row(id, list(job.prompt), salt)
         row.all_logits = every
+        row.priority, row.deadline = CLASSES[request.work_class] + request.priority, request.deadline
         row.adapter = self._shared.adapters.slot(adapter)
         return row
 
@@ -292,6 +319,7 @@ class PagedRunner:
 
     def _finish(self, job: Job) -> list[StepEvent]:
         del self._jobs[job.request.id]
+        self._compiling.pop(job.request.id, None)
         return [job.done()]
 
     def _fail(self, job: Job, error: LlmosError) -> list[StepEvent]:

@@ -10,11 +10,13 @@ from .common import Argument
 
 
 class Grammar(Argument):
-    """Structured output: exactly one of the three is set."""
+    """Structured output: exactly one of these is set."""
 
     json_schema: dict[str, Any] | None = None
     regex: str | None = None
     lark: str | None = None
+    choice: list[Annotated[str, Meta(min_length=1)]] | None = None
+    """The answer is one of these texts."""
 
 
 class Speculative(Argument):
@@ -44,6 +46,7 @@ class Sampling(Argument):
     ignore_eos: bool = False
     n: Annotated[int, Meta(ge=1)] = 1
     best_of: Annotated[int, Meta(ge=1)] | None = None
+    """Make so many answers and give the `n` of the greatest log probability per token."""
     beams: Annotated[int, Meta(ge=1)] = 1
     logprobs: Annotated[int, Meta(ge=0, le=100)] | None = None
     """How many alternatives to report per new token; 0 reports the chosen token only; None reports nothing."""

@@ -76,6 +76,11 @@ class Chooser:
         self.plain = not (self.drawn or self._penalties or params.logit_bias or self.scored)
         """Whether the greatest logit that the grammar allows is all that is needed."""
 
+    @property
+    def mean(self) -> float:
+        """The log probability per token; 0.0 of none."""
+        return self.cumulative / max(1, self.position)
+
     def uniform(self, stream: Stream = Stream.TOKEN, ahead: int = 0) -> float:
         """The random number in [0, 1) of the position, or of the one so many tokens ahead."""
         return uniform(self.seed, self.choice, self.position + ahead, stream)
@@ -114,9 +119,10 @@ def choosers(params: SamplingParams, prompt: Sequence[int], constraint: Constrai
 
 
 def rank(made: Sequence[Chooser]) -> list[Chooser]:
-    """The `n` answers to give, best first: those of the greatest cumulated log probability, equal ones in their order.
+    """The `n` answers to give, best first: those of the greatest log probability per token, as OpenAI's completions
+    rank them, so that a short answer is not the better for being short; equal ones in their order.
 
     Without `best_of` all are given as they are.
     """
     most = made[0].params.n
-    return sorted(made, key=lambda chooser: -chooser.cumulative)[:most] if len(made) > most else list(made)
+    return sorted(made, key=lambda chooser: -chooser.mean)[:most] if len(made) > most else list(made)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy
@@ -129,7 +131,7 @@ class _Words:
 
 
 class GrammarCompiler:
-    """Compiles grammars for one tokenizer and keeps the last ones."""
+    """Compiles grammars for one tokenizer and keeps the last ones. Any thread."""
 
     def __init__(self, tokenizer: Any, vocabulary: Vocabulary) -> None:
         self._tokenizer = tokenizer
@@ -137,6 +139,15 @@ class GrammarCompiler:
         self._words: Any = None
         self._end = 0
         self._kept: OrderedDict[str, LLMatcher] = OrderedDict()
+        self._lock = Lock()
+
+    def start(self, grammar: Mapping[str, Any], ends: Sequence[int] | frozenset[int] = ()) -> Future[Grammar]:
+        """As `compile`, on a thread of its own. Raises BadArgument at once for what is no grammar at all."""
+        _only(grammar)
+        worker = ThreadPoolExecutor(1, "grammar")
+        made = worker.submit(self.compile, grammar, ends)
+        worker.shutdown(wait=False)
+        return made
 
     def compile(self, grammar: Mapping[str, Any], ends: Sequence[int] | frozenset[int] = ()) -> Grammar:
         """A fresh state of a grammar; the first one for a tokenizer takes a second or two with a large vocabulary.
@@ -153,14 +164,15 @@ class GrammarCompiler:
         """
         kind, source = _only(grammar)
         key = f"{kind}:{dumped(source) if kind == 'json_schema' else json.dumps(source)}"
-        found = self._kept.get(key)
-        if found is None:
-            found = self._compile(kind, source)
-            self._kept[key] = found
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return Grammar(found.deep_copy(), self._end, frozenset(ends))
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                found = self._compile(kind, source)
+                self._kept[key] = found
+                if len(self._kept) > KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return Grammar(found.deep_copy(), self._end, frozenset(ends))
 
     def _compile(self, kind: str, source: Any) -> LLMatcher:
         guidance = _library()
@@ -178,6 +190,7 @@ class GrammarCompiler:
             said = _short(matcher.get_error())
             name = f"grammar.{kind}"
             raise BadArgument(f"{name} is wrong: {said}", name=name, got=str(source)[:200], want=said)
+        matcher.deep_copy().compute_bitmask()  # the first mask is the slow one, and copies share what it found
         return matcher
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from tiny_models import ask
+from tiny_models import ask, byte_fallback
 
 from llmos.drivers.contract import TokenLogprob
 from llmos.drivers.engine.answers import Answer
@@ -72,6 +72,19 @@ def test_its_room_and_a_complete_grammar_end_it(bundle: Bundle) -> None:
         short.take(token)
     complete.take(ids(bundle, "a")[0], complete=True)
     assert (short.reason, complete.reason, answer(bundle, 0).reason) == ("length", "grammar", "length")
+
+
+def test_the_first_space_of_a_chats_answer_is_text_where_a_grammar_counts_it(bundle: Bundle) -> None:
+    marked = replace(bundle, tokenizer=byte_fallback())
+    (token, *_), chat = ids(marked, "ab"), [{"role": "user", "content": "x"}]
+    assert Vocabulary(marked.tokenizer).bytes_of(token).startswith(b" ")
+    texts = []
+    for grammar in (None, {"choice": [" ab"]}):
+        made = Answer(ask(chat, grammar=grammar), 0, marked, Vocabulary(marked.tokenizer), ids(marked, "hi"), 9)
+        for each in ids(marked, "ab"):
+            made.take(each)
+        texts.append(made.result().text)
+    assert texts == ["ab", " ab"]
 
 
 def test_what_was_held_back_comes_when_it_is_ended(bundle: Bundle) -> None:

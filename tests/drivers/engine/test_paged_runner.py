@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,9 @@ from tiny_models import CONTEXT, PROMPT, ask, choice, done, greedy, silent, sour
 from llmos.drivers.contract import ChunkEvent, DoneEvent, FailedEvent, LoadSettings, StepEvent
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.engine.paged_runner import PagedRunner
+from llmos.drivers.engine.sampling.grammar import GrammarCompiler
 from llmos.drivers.ops.table import OpTable
+from llmos.syscalls.errors import BadArgument, TimedOut
 
 OTHERS = (PROMPT[:7], PROMPT[3:], PROMPT * 2, PROMPT[::-1])
 
@@ -98,16 +102,77 @@ def test_several_answers_share_the_prompt_and_differ(engine: Engine) -> None:
 
 
 def test_of_best_of_the_likeliest_are_given(engine: Engine) -> None:
-    asked = {"max_tokens": 6, "temperature": 1.5, "seed": 4, "logprobs": 0}
+    stops = choice(engine, ask(PROMPT, max_tokens=6, temperature=1.5, seed=4)).tokens[1:2]
+    asked = {"max_tokens": 6, "temperature": 1.5, "seed": 4, "logprobs": 0, "stop_token_ids": list(stops)}
     every = done(engine, ask(PROMPT, n=5, **asked)).choices
+    assert len({len(made.tokens) for made in every}) > 1
     best = done(engine, ask(PROMPT, n=2, best_of=5, **asked)).choices
 
     def mass(one: Any) -> float:
-        return float(sum(token.logprob for token in one.logprobs))
+        return float(sum(token.logprob for token in one.logprobs)) / len(one.tokens)
 
     ranked = sorted(every, key=mass, reverse=True)[:2]
     assert [list(c.tokens) for c in best] == [list(c.tokens) for c in ranked]
     assert [c.index for c in best] == [0, 1]
+
+
+def test_the_most_urgent_is_served_first_whatever_came_before(ops: OpTable, llama: Path) -> None:
+    engine = Engine(ops, 5)
+    engine.load("m", source_of(llama), LoadSettings(), silent)
+    asked = [replace(ask([at, *PROMPT], f"b{at}", max_tokens=1), work_class="batch") for at in range(40)]
+    asked += [replace(ask([100, *PROMPT], "high", max_tokens=1), work_class="batch", priority=3)]
+    asked += [ask([101, *PROMPT], "now", max_tokens=1)]
+    for request in asked:
+        engine.submit(request)
+    order: list[str] = []
+    while len(order) < len(asked):
+        order += [event.request for event in engine.step()]
+    assert set(order[:2]) == {"now", "high"} or order[0] == "now"
+    assert order.index("high") < 14, "the first step has room for thirteen others"
+
+
+def test_a_request_is_given_up_at_its_deadline(engine: Engine) -> None:
+    late = replace(ask(PROMPT, "late"), deadline=time.monotonic() - 1)
+    events = run(engine, [late, replace(ask(PROMPT, "soon", max_tokens=2), deadline=time.monotonic() + 600)])
+    assert isinstance(events["late"][-1], FailedEvent) and isinstance(events["late"][-1].error, TimedOut)
+    assert last(events["soon"]).new_tokens == 2
+
+
+def test_others_go_on_while_a_grammar_is_compiled(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, compiled, threads = GrammarCompiler._compile, threading.Event(), []
+
+    def slow(*given: Any) -> Any:
+        threads.append(threading.current_thread())
+        assert compiled.wait(60)
+        return real(*given)
+
+    monkeypatch.setattr(GrammarCompiler, "_compile", slow)
+    engine.submit(ask(PROMPT, "g", max_tokens=30, grammar={"regex": "[ab]{8}"}))
+    engine.submit(ask(PROMPT, "s", max_tokens=20, stream=True))
+    tokens: list[int] = []
+    while len(tokens) < 20:
+        tokens += [token for event in engine.step() if isinstance(event, ChunkEvent) for token in event.tokens]
+    assert runner(engine).busy and not engine.step() and threads[0] is not threading.current_thread()
+    compiled.set()
+    (answer,) = _until_done(engine)[1].choices
+    assert len(answer.text) == 8 and set(answer.text) <= {"a", "b"}
+
+
+def test_a_grammar_that_is_none_and_a_cancel_while_it_is_compiled(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = run(engine, [ask(PROMPT, "a", grammar={"regex": "("}), ask(PROMPT, "b", max_tokens=3)])
+    assert isinstance(events["a"][-1], FailedEvent) and isinstance(events["a"][-1].error, BadArgument)
+    assert last(events["b"]).new_tokens == 3
+    with pytest.raises(BadArgument, match="exactly one"):
+        engine.submit(ask(PROMPT, grammar={"regex": "a", "lark": "start: /a/"}))
+    real, compiled = GrammarCompiler._compile, threading.Event()
+    monkeypatch.setattr(GrammarCompiler, "_compile", lambda *given: compiled.wait(60) and real(*given))
+    engine.submit(ask(PROMPT, "c", grammar={"regex": "[cd]"}))
+    engine.cancel("c")
+    ended = [event for event in engine.step() if isinstance(event, DoneEvent)]
+    compiled.set()
+    assert [made.reason for made in ended[0].choices] == ["cancelled"] and not runner(engine).busy
 
 
 def test_streams_of_several_answers_are_told_apart(engine: Engine) -> None:

@@ -41,14 +41,14 @@ def test_without_a_seed_every_request_has_its_own() -> None:
     assert pair[0].seed == pair[1].seed
 
 
-def test_the_answers_given_are_those_of_the_greatest_cumulated_log_probability() -> None:
+def test_the_answers_given_are_those_of_the_greatest_log_probability_per_token() -> None:
     made = choosers(SamplingParams(n=2, best_of=4, temperature=1.0), [1])
-    for each, cumulative in zip(made, (-4.0, -1.0, -3.0, -1.0), strict=True):
-        each.cumulative = cumulative
-    assert [each.choice for each in rank(made)] == [1, 3]
+    for each, cumulative, length in zip(made, (-4.0, -2.0, -3.0, -1.0), (4, 4, 1, 2), strict=True):
+        each.cumulative, each.position = cumulative, length
+    assert [each.choice for each in rank(made)] == [1, 3], "the mean, equal ones in their order"
     alike = choosers(SamplingParams(n=2, temperature=1.0), [1])
     alike[1].cumulative = 1.0
-    assert [each.choice for each in rank(alike)] == [0, 1]
+    assert [each.choice for each in rank(alike)] == [0, 1] and alike[0].mean == 0.0
 
 
 def test_a_bias_on_a_token_that_the_output_has_not_is_no_trouble() -> None:
