@@ -7,19 +7,20 @@ static cache. G: the library's own cache, a request at a time. F: one forward pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
 from llmos.syscalls.errors import NotSupported
 
 from ..ops.table import OpTable
-from . import attention, others, paged
+from . import attention, gathered, others, paged
 from .attention import Refused
 from .blocks import BlockManager
 from .costs import StepCost, Work
 from .decoder import Decoder, rope_types
 from .detokenizer import Vocabulary
+from .gathered import Gathering
 from .loader import FAILURES, Bundle
 from .pace import Pace
 from .paged import Layers, PagedModel
@@ -47,7 +48,7 @@ class Rung:
 
     name: str
     reasons: tuple[str, ...]
-    layers: Layers | None = None
+    layers: Layers | Gathering | None = None
 
 
 def choose(bundle: Bundle, shared: SharedModule, trial: Trial | None, ops: OpTable, wanted: str, path: str) -> Rung:
@@ -92,20 +93,33 @@ def limits(prefill_tokens: int) -> StepLimits:
 
 
 def _paged_runner(
-    layers: Layers, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary, grammars: GrammarCompiler,
+    layers: Layers | Gathering, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary, grammars: GrammarCompiler,
     ops: OpTable, prefill_tokens: int, parameters: int,
 ) -> PagedRunner:  # fmt: skip
     dtype = bundle.about.dtype
     pool = PagePool(layers.shapes, pool_pages(bundle.about.context), dtype)
     model = PagedModel(shared.use(attention=attention.NAME), layers, pool, ops)
+    model.between(lambda rows: shared.use(attention=attention.NAME, rows=rows))
     blocks = BlockManager(pool.pages, pool.host_pages)
     work = Work(parameters * dtype.itemsize, 2.0 * parameters, page_bytes(layers.shapes, dtype) / PAGE_TOKENS)
     scheduler = StepScheduler(blocks, limits(prefill_tokens), StepCost(work))
     return PagedRunner(bundle, shared, model, blocks, scheduler, vocabulary, grammars)
 
 
-def paged_layers(module: Any, context: int) -> Layers:
-    """The attention layers of a module set to the paged function. Raises Refused with why it cannot be paged."""
+def paged_layers(module: Any, context: int) -> Layers | Gathering:
+    """What pages of a module hold, whichever way it goes through them, as far as a look at it tells.
+
+    The module is set to the paged function and may be left with another. Raises Refused with why it cannot be paged.
+    """
+    try:
+        return _attending(module, context)
+    except Refused:
+        module.set_attn_implementation("eager")
+        return _gathering(module)
+
+
+def _attending(module: Any, context: int) -> Layers:
+    """The attention layers of a module set to the paged function. Raises Refused."""
     why = _not_pageable(module)
     if why:
         raise Refused(why)
@@ -120,18 +134,48 @@ def paged_layers(module: Any, context: int) -> Layers:
     return layers
 
 
+def _gathering(module: Any) -> Gathering:
+    """What a module with its own attention keeps of its tokens. Raises Refused."""
+    why = _not_pageable(module)
+    if why:
+        raise Refused(why)
+    try:
+        return gathered.gathering_of(module, padded=True)
+    except FAILURES as error:
+        said = str(error).partition("\n")[0][:160]
+        raise Refused(f"it does not take a cache over pages: {type(error).__name__}: {said}") from error
+
+
 def _highest(bundle: Bundle, shared: SharedModule, trial: Trial | None, ops: OpTable) -> Rung:
     if trial is None:
         return Rung(*others.rung(bundle.about.kind))
     try:
         module = shared.use(attention=attention.NAME)
-        layers = paged_layers(module, bundle.about.context)
+        layers = _attending(module, bundle.about.context)
         trial.fit_pages(module, layers, ops)
     except Refused as error:
         why = str(error)
     else:
         return Rung(PAGED, (), layers)
-    return Rung(GENERATE, (f"P: {why}", "H: this build has no hybrid runner", "S: this build has no slots"))
+    shared.own_attention = True
+    try:
+        module = shared.use()
+        gathering = _tried(_gathering(module), module, trial, ops)
+    except Refused as error:
+        shared.own_attention = False
+        why = "; ".join(dict.fromkeys((why, str(error))))
+        return Rung(GENERATE, (f"P: {why}", "H: this build has no hybrid runner", "S: this build has no slots"))
+    return Rung(PAGED, (f"P: keys and values are gathered for the model's own attention: {why}",), gathering)
+
+
+def _tried(found: Gathering, module: Any, trial: Trial, ops: OpTable) -> Gathering:
+    """With batches that are padded if those are right, else without. Raises Refused."""
+    try:
+        trial.fit_pages(module, found, ops)
+    except Refused:
+        found = replace(found, padded=False)
+        trial.fit_pages(module, found, ops)
+    return found
 
 
 def _not_pageable(module: Any) -> str:

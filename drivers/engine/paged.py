@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,13 +15,13 @@ from ..ops.table import OpTable
 from . import attention
 from .attention import Layer, Meaning, Recorder, Refused, Step, StepTensors
 from .caches import PositionsCache
+from .gathered import CACHE_NAMES, Gathered, Gathering, new_tokens
 from .loader import FAILURES
 from .pages import LayerShape, PagePool
 from .reach import PROBE
 from .steps import PAGE_TOKENS, RowStep, StepPlan
 
 PROBE_TOKENS = 4
-CACHE_NAMES = ("past_key_values", "layer_past")
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,36 @@ def _record(module: Any, context: int, manner: Manner, cached: bool) -> Layers:
 
 
 class PagedModel:
-    """One module and its pages. The module stays as it is but for the attention function that it calls."""
+    """One module and its pages."""
+
+    def __init__(self, module: Any, layers: Layers | Gathering, pool: PagePool, ops: OpTable) -> None:
+        self.pool = pool
+        self._way: Packed | Gathered
+        if isinstance(layers, Gathering):
+            self._way = Gathered(module, layers, pool)
+        else:
+            self._way = Packed(module, layers, pool, ops)
+
+    def between(self, before: Callable[[Sequence[RowStep]], Any]) -> None:
+        """Let `before` know the rows of each run of the module, where a step may take several."""
+        if isinstance(self._way, Gathered):
+            self._way.before = before
+
+    def release(self) -> None:
+        """Take the pages away from the module."""
+        self._way.release()
+
+    @torch.inference_mode()
+    def run(self, plan: StepPlan) -> Tensor:
+        """Carry out a plan; logits [R, V] of the wanted positions, row after row."""
+        self.pool.move(plan)
+        return self._way.run(plan.rows)
+
+
+class Packed:
+    """All rows in one run, one after the other; the module stays as it is but for the attention function it calls."""
 
     def __init__(self, module: Any, layers: Layers, pool: PagePool, ops: OpTable) -> None:
-        self.pool = pool
         self._module = module
         self._device = _device(module)
         self._step = Step()
@@ -131,12 +157,10 @@ class PagedModel:
         for part in self._parts:
             attention.attach(part, None)
 
-    @torch.inference_mode()
-    def run(self, plan: StepPlan) -> Tensor:
-        """Carry out a plan; logits [R, V] of the wanted positions, row after row."""
-        self.pool.move(plan)
-        ids, positions, kept = _packed(plan.rows)
-        self._step.tensors = self._tensors(plan.rows)
+    def run(self, rows: Sequence[RowStep]) -> Tensor:
+        """Logits [R, V] of the wanted positions, row after row."""
+        ids, positions, kept = _packed(rows)
+        self._step.tensors = self._tensors(rows)
         self._step.number += 1
         options = self._told(torch.tensor([positions], device=self._device))
         if self._keeps:
@@ -199,11 +223,8 @@ def _packed(rows: Sequence[RowStep]) -> tuple[list[int], list[int], list[int]]:
     positions: list[int] = []
     kept: list[int] = []
     for step in rows:
-        row, end = step.row, step.start + step.count
-        known = len(row.tokens)
-        ids.extend(row.tokens[step.start : end])
-        ids.extend(row.drafts[max(0, step.start - known) : max(0, end - known)])
-        positions.extend(range(step.start, end))
+        ids.extend(new_tokens(step))
+        positions.extend(range(step.start, step.start + step.count))
         kept.extend(range(len(ids) - step.logits, len(ids)))
     return ids, positions, kept
 

@@ -17,12 +17,14 @@ class SharedModule:
         self.adapters = LoraStore(module)
         self._plain = str(module.config._attn_implementation)
         self._attention = self._plain
+        self.own_attention = False
+        """Whether it keeps the library's function even on pages, because it attends in a way of its own."""
 
     def use(self, adapter: str = "", attention: str = "", rows: Sequence[RowStep] = ()) -> Any:
         """The module with an attention function (the library's choice when empty), and with adapters: one for all
         tokens, or those of rows that are sorted by adapter; none otherwise.
         """
-        wanted = attention or self._plain
+        wanted = self._plain if self.own_attention else attention or self._plain
         if wanted != self._attention:
             self.module.set_attn_implementation(wanted)
             self._attention = wanted

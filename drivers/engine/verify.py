@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..ops.table import OpTable
 from .attention import Refused
+from .gathered import Gathering
 from .loader import FAILURES, Bundle
 from .paged import Layers, PagedModel
 from .pages import PagePool
@@ -46,7 +47,7 @@ class Trial:
         """Whether the model, run plainly, still answers so."""
         return self._distance(self._plain()) is None
 
-    def fit_pages(self, module: Any, layers: Layers, ops: OpTable) -> None:
+    def fit_pages(self, module: Any, layers: Layers | Gathering, ops: OpTable) -> None:
         """Fuse its attention and run it on pages, to which it is set. Raises Refused when it fails or differs."""
         model = PagedModel(module, layers, PagePool(layers.shapes, 2 * ROW_PAGES, self._dtype), ops)
         try:
@@ -84,7 +85,7 @@ class Trial:
         return torch.cat(answers).float()
 
     def _paged(self, model: PagedModel) -> Tensor:
-        """The second row starts while the first is half through, the last tokens go one by one."""
+        """The second row starts while the first is half through; of both one token each, at different places."""
         count = self._tokens.shape[1]
         first, second = (
             Row(name, row.tolist(), pages=list(range(at, 2 * ROW_PAGES, 2)))
@@ -94,11 +95,14 @@ class Trial:
         steps = (
             [(first, 0, cut)],
             [(second, 0, cut), (first, cut, last)],
-            [(first, last, count), (second, cut, count)],
+            [(first, last, count), (second, cut, cut + 1)],
+            [(second, cut + 1, count)],
         )
         found: dict[str, list[Tensor]] = {"a": [], "b": []}
         for step in steps:
             parts = [RowStep(row, start, end - start, end - start) for row, start, end in step if end > start]
+            if not parts:
+                continue
             logits = model.run(StepPlan(parts)).float()
             for part in parts:
                 found[part.row.id].append(logits[: part.count])

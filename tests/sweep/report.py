@@ -30,7 +30,7 @@ from sweep.served import serve
 from llmos.syscalls.errors import LlmosError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "coverage.md"
-PAGED_SHARE = 0.80
+PAGED_SHARE = 0.95
 """How many of the types that keep nothing but keys and values must be on rung P at least."""
 
 STATE_SHARE = 0.0

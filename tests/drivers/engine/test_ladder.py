@@ -13,6 +13,7 @@ from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine import attention, ladder
 from llmos.drivers.engine.attention import Refused
 from llmos.drivers.engine.engine import Engine
+from llmos.drivers.engine.gathered import Gathering
 from llmos.drivers.ops.table import OpTable
 from llmos.syscalls.errors import NotSupported
 
@@ -65,9 +66,8 @@ def test_layers_are_found_with_what_they_ask_for() -> None:
 @pytest.mark.parametrize(
     ("kind", "changed", "why"),
     [
-        ("llama4_text", {"attention_chunk_size": 12, "intermediate_size_mlp": 32}, "chunks of 12"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "rotary"),
-        ("bloom", {}, "interface"),
+        ("openai-gpt", {}, "no cache"),
         ("mamba", {}, "recurrent"),
     ],
 )
@@ -80,6 +80,19 @@ def test_a_window_as_wide_as_the_context_is_none() -> None:
     moe = module("qwen2_moe", sliding_window=100, **SLIDING)
     found = ladder.paged_layers(moe, 100)
     assert [meaning.reach.window for meaning in found.meanings] == [0, 0]
+
+
+def test_chunks_that_are_no_whole_pages_are_gathered() -> None:
+    changed = {"intermediate_size_mlp": 32, "head_dim": 8, "num_local_experts": 2}
+    whole = ladder.paged_layers(module("llama4_text", attention_chunk_size=32, **changed), 100)
+    assert {meaning.reach.chunk for meaning in whole.meanings} == {32}
+    assert isinstance(ladder.paged_layers(module("llama4_text", attention_chunk_size=12, **changed), 100), Gathering)
+
+
+def test_attention_of_a_models_own_is_served_on_pages_with_the_reason(ops: OpTable, tmp_path: Path) -> None:
+    engine = Engine(ops)
+    loaded = engine.load("a", source_of(build(tmp_path / "m", "gptj")), LoadSettings(), silent)
+    assert loaded.rung == "P" and loaded.rung_reasons[0].startswith("P: keys and values are gathered")
 
 
 @pytest.mark.parametrize("kind", ["qwen2_moe", "phimoe"])
