@@ -89,6 +89,7 @@ class LoadSettings:
     quant: Mapping[str, Any] | None = None
     draft: str = ""
     rung: str = ""
+    prefix_cache: bool = True
 
 
 @dataclass(frozen=True)

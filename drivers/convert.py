@@ -42,7 +42,7 @@ def to_source(located: Located) -> contract.ModelSource:
 def to_settings(options: LoadOptions) -> contract.LoadSettings:
     quant = None if options.quant is None else msgspec.structs.asdict(options.quant)
     return contract.LoadSettings(
-        options.dtype, options.kv_dtype, options.max_context, quant, options.draft, options.rung
+        options.dtype, options.kv_dtype, options.max_context, quant, options.draft, options.rung, options.prefix_cache
     )
 
 

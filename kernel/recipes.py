@@ -47,7 +47,8 @@ def held(rows: Sequence[LedgerRow]) -> dict[str, int]:
 
 def recipe(options: LoadOptions) -> tuple[object, ...]:
     """What makes two loads the same model: everything but its name and how long to keep it."""
-    return (options.dtype, options.kv_dtype, options.max_context, options.quant, options.draft, options.rung)
+    memory = (options.dtype, options.kv_dtype, options.max_context, options.quant)
+    return (*memory, options.draft, options.rung, options.prefix_cache)
 
 
 def paths(located: Located) -> list[str]:

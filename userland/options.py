@@ -72,6 +72,7 @@ class LoadFields(TypedDict, total=False):
     pin: bool
     group: str
     draft: str | Path
+    prefix_cache: bool
     rung: str
     devices: list[str]
 

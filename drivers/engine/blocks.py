@@ -31,12 +31,16 @@ class Transfers:
 
 
 class BlockManager:
-    """The pages of one model. `asked` and `found` count the tokens that rows looked for in the prefix cache."""
+    """The pages of one model. `asked` and `found` count the tokens that rows looked for in the prefix cache.
+
+    Without `caching` nothing is found: rows have pages in common only by `share` and `fork`.
+    """
 
     def __init__(self, pages: int, host_pages: int = 0) -> None:
         """`pages` on the device, `host_pages` in host memory."""
         self.pages = pages
         self.host_pages = host_pages
+        self.caching = True
         self.asked = self.found = 0
         self._holders = [0] * pages
         self._empty = list(range(pages - 1, -1, -1))
@@ -179,7 +183,7 @@ class BlockManager:
 
         Where another row was first with the same page, this row takes that one and gives its own back.
         """
-        known = min(row.computed, len(row.tokens)) // PAGE_TOKENS
+        known = min(row.computed, len(row.tokens)) // PAGE_TOKENS if self.caching else 0
         while row.published < min(known, len(row.pages)):
             at = row.published
             if at and row.pages[at - 1] not in self._key_of:

@@ -157,8 +157,10 @@ def reside(
     held = live_bytes(tensors_of(bundle.module))
     rung = ladder.choose(bundle, shared, trial, ops, entry.settings.rung, entry.source.path)
     runners = ladder.runners(rung, bundle, shared, vocabulary, ops, prefill_tokens, entry.footprint.parameters)
+    first = runners[0]
+    if isinstance(first, PagedRunner) and not entry.settings.prefix_cache:
+        first.forget_prefixes()
     if entry.source.draft is not None:
-        first = runners[0]
         if not isinstance(first, PagedRunner):
             why = f"a draft model guesses on rung P alone ({'; '.join(rung.reasons)})"
             raise NotSupported(f"{entry.source.path}: {why}", why=why)

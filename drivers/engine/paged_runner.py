@@ -61,6 +61,10 @@ class PagedRunner:
         self._resting: dict[str, Conversation] = {}
         """Conversations with pages that no request uses; the one used least recently first."""
 
+    def forget_prefixes(self) -> None:
+        """From now on a request uses nothing that was computed for another, but for its conversation."""
+        self._blocks.caching = False
+
     @property
     def busy(self) -> bool:
         return bool(self._jobs)

@@ -228,7 +228,7 @@ class StepScheduler:
         if row.host_pages:
             blocks.swap_in(row)
         elif not row.pages:
-            twin = self._promises.get(self._rest(row))
+            twin = self._promises.get(self._rest(row)) if blocks.caching else None
             if twin is not None and twin.row.computed >= len(row.tokens) - 1 and not row.all_logits:
                 blocks.share(twin.row, row, len(row.tokens) - 1)
             else:
@@ -244,7 +244,7 @@ class StepScheduler:
     def _awaits(self, place: Place) -> bool:
         """Whether a more urgent row is about to compute what this one would have to compute next."""
         row, blocks = place.row, self._blocks
-        if row.pages or row.host_pages or row.all_logits:
+        if row.pages or row.host_pages or row.all_logits or not blocks.caching:
             return False
         found, full = len(blocks.prefix(row)), (len(row.tokens) - 1) // PAGE_TOKENS
         end = (found + 1) * PAGE_TOKENS if found < full else len(row.tokens) - 1
