@@ -10,6 +10,7 @@ constexpr int64_t BLOCK_LANES = 1024;     // of the summed dimension: 128 KiB of
 constexpr int64_t CHUNK_BYTES = 1 << 19;  // of weights that a thread takes at least, where there are so many
 constexpr int DIRECT_ROWS = 4;            // so few rows are read where they are
 constexpr int MAX_TILES = 32;             // tiles of rows whose packed copies exist at a time
+constexpr int64_t SMALL = 1 << 16;        // lanes of rows that one thread packs sooner than threads wait for each other
 
 struct Shape {
     int64_t rows, ins, outs, lanes, x_stride, out_stride;
@@ -92,17 +93,19 @@ void linear(const typename E::Element* x, const int32_t* weights, const typename
     bool direct = s.rows <= DIRECT_ROWS && s.ins % E::PER_LANE == 0 && s.x_stride % E::PER_LANE == 0;
     Tiles tiles(s.rows);
     int32_t* packed = direct ? nullptr : shared.get<int32_t>(tiles.count * s.lanes * WIDTH);
+    auto pack = [&](int64_t i) {
+        const auto* rows = x + tiles.start(i) * s.x_stride;
+        pack_rows<E>([&](int r) { return rows + r * s.x_stride; }, tiles.size(i), s.ins, packed + i * s.lanes * WIDTH);
+    };
+    bool together = !direct && s.rows * s.lanes > SMALL;
+    for (int64_t i = 0; !direct && !together && i < tiles.count; i++) pack(i);
 #pragma omp parallel num_threads(threads)
     {
         static thread_local Scratch own;
         float* sums = own.get<float>(tiles.count * TILE_ROWS * PANEL);
-        if (!direct) {
+        if (together) {
 #pragma omp for schedule(static)
-            for (int64_t i = 0; i < tiles.count; i++) {
-                const auto* rows = x + tiles.start(i) * s.x_stride;
-                pack_rows<E>([&](int r) { return rows + r * s.x_stride; }, tiles.size(i), s.ins,
-                             packed + i * s.lanes * WIDTH);
-            }
+            for (int64_t i = 0; i < tiles.count; i++) pack(i);
         }
 #pragma omp for schedule(dynamic, some) nowait
         for (int64_t p = 0; p < panels; p++) {
