@@ -354,11 +354,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="python -m llmos.drivers.host", description="Run one driver for a kernel.")
     parser.add_argument("name", help="the driver, as its package announces it")
-    parser.add_argument("--socket", required=True, metavar="ENDPOINT", help="the kernel's socket for hosts")
+    parser.add_argument("--fd", type=int, required=True, metavar="N", help="this end of the kernel's socket pair")
     arguments = parser.parse_args(argv)
     faulthandler.enable()
     threading.excepthook = _end_process
-    link = Link(arguments.socket, parent)
+    link = Link(arguments.fd, parent)
     host = Host(arguments.name, link)
     signal.signal(signal.SIGTERM, host.ask_to_end)
     status = host.run()

@@ -2,32 +2,35 @@
 
 Two threads share the socket, one at a time. While the work thread waits or does something short it uses the socket
 itself: a thread between would double the time of a small call. Before long work it lends the socket to the I/O thread,
-which answers control calls at once, queues the others, and sends what the work thread says meanwhile. Both watch the
-parent: without a kernel this process has no purpose.
+which answers control calls at once, queues the others, and sends what the work thread says meanwhile. Neither waits for
+a kernel that does not read. Both watch the parent: without a kernel this process has no purpose.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import select
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import zmq
-
 from llmos.syscalls.driver import HOST_CALLS, HostCancel, HostCredit, HostStats, Stats
 from llmos.syscalls.errors import BadCall, LlmosError
+from llmos.syscalls.frames import Decoder, Outbox
 from llmos.syscalls.spec import check
 from llmos.syscalls.types import Done, Value
-from llmos.syscalls.wire import LIMITS, MessageKind, Reply, error_frames, pack, unpack_body, unpack_header
+from llmos.syscalls.wire import MessageKind, Reply, error_frames, pack, unpack_body, unpack_header
 
 from .hookspecs import Send
 
 EXIT_ORPHAN = 75
-_LINGER_MS = 1000
+_LINGER_S = 1.0
+_READ_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,34 +57,40 @@ class Control(Protocol):
 
 
 class Link:
-    """The connection. Its methods belong to the work thread."""
+    """The connection. Its methods belong to the work thread.
 
-    def __init__(self, endpoint: str, parent: int) -> None:
+    Args:
+        fd: the inherited end of the kernel's socket pair; programs that this process starts do not get it.
+        parent: process id of the kernel.
+    """
+
+    def __init__(self, fd: int, parent: int) -> None:
         self._inbox: deque[Incoming | Stop] = deque()
         self._outbox: deque[Sequence[bytes]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._parent = os.pidfd_open(parent)
         self._control: Control = _Nobody()
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, LIMITS.message_bytes)
-        # Messages wait for a slow kernel here instead of blocking the control lane; credit bounds them at their source.
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.setsockopt(zmq.RCVHWM, 0)
-        self._socket.connect(endpoint)
-        self._poller = zmq.Poller()
-        for source in (self._socket, self._wake, self._parent):
-            self._poller.register(source, zmq.POLLIN)
+        os.set_inheritable(fd, False)
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(False)
+        self._decoder = Decoder()
+        self._unsent = Outbox()
+        """Waits for a slow kernel instead of blocking the control lane; credit bounds it at its source."""
+        self._full = False
+        self._poller = select.poll()
+        for source in (fd, self._wake, self._parent):
+            self._poller.register(source, select.POLLIN)
         self.transmit: Send = self._send
-        """Puts a message on the wire; may be replaced before the first request."""
+        """Takes a message to be sent; may be replaced before the first request."""
         self._lent = False
         self._recalled = False
         self._may_serve = threading.Lock()
         self._may_serve.acquire()
         self._handed_back = threading.Lock()
         self._handed_back.acquire()
-        threading.Thread(target=self._serve_when_lent, name="io", daemon=True).start()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve_when_lent, name="io", daemon=True)
+        self._thread.start()
 
     def serve(self, control: Control) -> None:
         """Answer control calls through `control` from now on."""
@@ -103,6 +112,7 @@ class Link:
         else:
             for frames in messages:
                 self.transmit(frames)
+            self._flush()
 
     def lend(self) -> None:
         """Something long begins: the I/O thread takes over."""
@@ -111,7 +121,7 @@ class Link:
             self._may_serve.release()
 
     def take_back(self) -> None:
-        """Use the socket here again; what was posted has been sent."""
+        """Use the socket here again; what was posted goes out before what follows."""
         if self._lent:
             self._recalled = True
             os.eventfd_write(self._wake, 1)
@@ -124,16 +134,21 @@ class Link:
         os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
-        """End, once what was posted is sent. The I/O thread stays parked until the process ends."""
+        """End, once what was posted is sent, if the kernel reads."""
         self.take_back()
+        self._closed = True
+        self._may_serve.release()
+        self._thread.join()
+        self._socket.settimeout(_LINGER_S)
+        with contextlib.suppress(OSError):
+            while self._unsent:
+                self._unsent.sent(self._socket.sendmsg(self._unsent.buffers()))
         self._socket.close()
-        self._context.term()
         os.close(self._wake)
         os.close(self._parent)
 
     def _serve_when_lent(self) -> None:
-        while True:
-            self._may_serve.acquire()
+        while self._may_serve.acquire() and not self._closed:
             while not self._recalled:
                 self._wait(None)
             self._send_waiting()
@@ -141,38 +156,65 @@ class Link:
 
     def _wait(self, timeout_s: float | None) -> None:
         """Take in what comes within the time; None waits until something does. On whichever thread has the socket."""
-        for source, _event in self._poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)):
+        for source, event in self._poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)):
             if source == self._parent:
                 os._exit(EXIT_ORPHAN)
             elif source == self._wake:
                 os.eventfd_read(self._wake)
                 self._send_waiting()
-            else:
+            elif event & ~select.POLLOUT:
                 self._receive_waiting()
+            else:
+                self._flush()
 
     def _send(self, frames: Sequence[bytes]) -> None:
-        self._socket.send_multipart(frames)
+        self._unsent.add(frames)
 
     def _send_waiting(self) -> None:
         while self._outbox:
             self.transmit(self._outbox.popleft())
+        self._flush()
+
+    def _flush(self) -> None:
+        """Send what the kernel has room for, and watch for more room if that was not all."""
+        try:
+            while self._unsent:
+                self._unsent.sent(self._socket.sendmsg(self._unsent.buffers()))
+        except BlockingIOError:
+            pass
+        except OSError:
+            os._exit(EXIT_ORPHAN)
+        if bool(self._unsent) is not self._full:
+            self._full = not self._full
+            self._poller.modify(self._socket, select.POLLIN | (select.POLLOUT if self._full else 0))
 
     def _receive_waiting(self) -> None:
-        while True:
-            self._receive(self._socket.recv_multipart())
-            if not self._socket.poll(0):
-                return
+        while data := self._read():
+            for header, body in self._decoder.feed(data):
+                self._receive(header, body)
+            if len(data) < _READ_BYTES:
+                break
+        self._flush()
 
-    def _receive(self, frames: Sequence[bytes]) -> None:
-        kind, number, name = unpack_header(frames[0])
-        if kind is not MessageKind.CALL or len(frames) != 2:
-            raise BadCall(f"a host takes calls of two frames; the kernel sent {kind.value} in {len(frames)}")
+    def _read(self) -> bytes:
+        """What has come; nothing when that was all. The end of the kernel is the end of this process."""
+        try:
+            return self._socket.recv(_READ_BYTES) or os._exit(EXIT_ORPHAN)
+        except BlockingIOError:
+            return b""
+        except ConnectionError:
+            os._exit(EXIT_ORPHAN)
+
+    def _receive(self, header: bytes, body: bytes) -> None:
+        kind, number, name = unpack_header(header)
+        if kind is not MessageKind.CALL:
+            raise BadCall(f"a host takes calls; the kernel sent {kind.value}")
         answer = _CONTROL_CALLS.get(name)
         if answer is None:
-            self._inbox.append(Incoming(number, name, frames[1]))
+            self._inbox.append(Incoming(number, name, body))
             return
         try:
-            value = answer(self._control, check(HOST_CALLS[name], unpack_body(frames[1])))
+            value = answer(self._control, check(HOST_CALLS[name], unpack_body(body)))
         except LlmosError as error:
             self.transmit(error_frames(number, error))
         else:

@@ -71,7 +71,6 @@ def locked(config: KernelConfig) -> Iterator[None]:
             ) from None
         os.truncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
-        config.paths.hosts_socket.unlink(missing_ok=True)
         if activation_fd() is None:
             config.paths.socket.unlink(missing_ok=True)
         yield

@@ -23,8 +23,11 @@ class Watcher(Protocol):
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call back whenever `fd` is readable."""
 
+    def watch_room(self, fd: int, wanted: bool) -> None:
+        """Whether to call back as well when a watched `fd` has room for data."""
+
     def unwatch(self, fd: int) -> None:
-        """Stop that."""
+        """Stop calling back."""
 
 
 class Child:
@@ -35,6 +38,7 @@ class Child:
         env: its whole environment.
         on_exit: called once from the loop with the exit status (negative: the signal), after all output was read.
         on_line: called with each line of its output.
+        pass_fds: descriptors it inherits, beside its input and output.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Child:
         *,
         new_group: bool = False,
         cwd: str | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self._runner = runner
         self._watcher = watcher
@@ -66,6 +71,7 @@ class Child:
             stderr=subprocess.STDOUT,
             start_new_session=new_group,
             cwd=cwd,
+            pass_fds=pass_fds,
         )
         self.pid = self._process.pid
         assert self._process.stdout is not None

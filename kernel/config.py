@@ -51,11 +51,6 @@ class Paths(Struct, frozen=True, kw_only=True):
         return self.runtime / "kernel.sock"
 
     @property
-    def hosts_socket(self) -> Path:
-        """Where driver hosts connect."""
-        return self.runtime / "hosts.sock"
-
-    @property
     def models(self) -> Path:
         """The folder of the models."""
         return self.home / "models"
@@ -234,8 +229,7 @@ def _paths(named: _Paths, environ: Mapping[str, str], uid: int) -> Paths:
     else:
         buffers = runtime / "buffers"
     paths = Paths(home=_folder(named.home or "~/.llmos"), runtime=runtime, buffers=buffers)
-    for socket in (paths.socket, paths.hosts_socket):
-        _check_socket(socket)
+    _check_socket(paths.socket)
     return paths
 
 

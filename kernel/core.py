@@ -61,8 +61,6 @@ class Kernel(Observer):
         watcher: Watcher,
         wall: Callable[[], float],
         send_client: Send,
-        send_host: Callable[[bytes, Sequence[bytes]], None],
-        hosts_endpoint: str,
     ) -> None:
         self.config = config
         self.runner = runner
@@ -92,9 +90,7 @@ class Kernel(Observer):
         self.draining = False
         self._pumping = False
         environ = {**os.environ, "LLMOS_HOME": str(config.paths.home)}
-        self.supervisor = Supervisor(
-            runner, watcher, self.journal, self, send_host, hosts_endpoint, environ, wall, self.pid
-        )
+        self.supervisor = Supervisor(runner, watcher, self.journal, self, environ, wall, self.pid)
         self.holdings = Holdings(self)
         self.models = ModelService(self)
         self.inference = InferenceService(self)

@@ -1,6 +1,6 @@
-"""The one loop: two sockets, file descriptors of children and peers, timers. Everything else is called from here.
+"""The one loop: the programs' socket, descriptors of hosts and children, timers. Everything else is called from here.
 
-Not asyncio, and epoll on the sockets' own descriptors instead of `zmq.Poller`: both add less to each message, see
+Not asyncio, and epoll on the socket's own descriptor instead of `zmq.Poller`: both add less to each message, see
 `docs/benchmarks/README.md`. One thread, so no locks.
 """
 
@@ -48,7 +48,7 @@ def _peer_at(address: str) -> Peer:
 
 
 class Server:
-    """Sockets and time for one kernel.
+    """Descriptors and time for one kernel.
 
     Args:
         config: where to listen and everything else.
@@ -75,17 +75,14 @@ class Server:
         self._poll = select.epoll()
         paths = config.paths
         self._clients = self._router(endpoint or f"ipc://{paths.socket}", listen_fd)
-        self._hosts = self._router(f"ipc://{paths.hosts_socket}", None)
-        self._clients_fd, self._hosts_fd = self._descriptor(self._clients), self._descriptor(self._hosts)
+        self._clients_fd = int(self._clients.getsockopt(zmq.FD))
+        self._poll.register(self._clients_fd, select.EPOLLIN)
         if endpoint is None and listen_fd is None:
             paths.socket.chmod(0o666 if config.listen.shared else 0o600)
-        paths.hosts_socket.chmod(0o600)
         self.stopping = False
         self._deadline = 0
         runner = Runner(clock)
-        self.kernel = Kernel(
-            config, runner, self, wall, self.send_client, self._send_host, f"ipc://{paths.hosts_socket}"
-        )
+        self.kernel = Kernel(config, runner, self, wall, self.send_client)
         self._runner = runner
         self._next_tick = clock() + TICK_NS
 
@@ -100,16 +97,14 @@ class Server:
         socket.bind(endpoint)
         return socket
 
-    def _descriptor(self, socket: zmq.Socket[bytes]) -> int:
-        fd = int(socket.getsockopt(zmq.FD))
-        self._poll.register(fd, select.EPOLLIN)
-        return fd
-
     # ---- file descriptors (Watcher)
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         self._callbacks[fd] = callback
         self._poll.register(fd, select.EPOLLIN)
+
+    def watch_room(self, fd: int, wanted: bool) -> None:
+        self._poll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
 
     def unwatch(self, fd: int) -> None:
         if self._callbacks.pop(fd, None) is not None:
@@ -146,13 +141,6 @@ class Server:
                 if session is not None:
                     self.kernel.sessions.close(session, "it does not read its answers")
 
-    def _send_host(self, route: bytes, frames: Sequence[bytes]) -> None:
-        try:
-            _send(self._hosts, route, frames)
-        except zmq.ZMQError as error:
-            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
-                raise
-
     # ---- receiving
 
     def _receive_clients(self) -> None:
@@ -184,16 +172,6 @@ class Server:
             self.kernel.log("server", "a message without a verifiable sender was dropped", level="warning")
             return None
 
-    def _receive_hosts(self) -> None:
-        for _ in range(_BURST):
-            if not _readable(self._hosts):
-                return
-            first, *rest = self._hosts.recv_multipart(_NOBLOCK, copy=False)
-            peer = self._peer(first)
-            if peer is not None:
-                self.kernel.supervisor.message(first.bytes, peer.pid, [frame.bytes for frame in rest])
-                self._runner.run(self._clock())
-
     # ---- the loop
 
     def run(self) -> None:
@@ -205,19 +183,17 @@ class Server:
 
     def turn(self) -> None:
         """Wait for something to happen and handle it."""
-        clients, hosts = _readable(self._clients), _readable(self._hosts)
-        for fd, _event in self._poll.poll(0 if clients or hosts else self._timeout()):
+        clients = _readable(self._clients)
+        events = self._poll.poll(0 if clients else self._timeout())
+        began = self._clock()
+        waiting = [(fd, self._callbacks.get(fd)) for fd, _event in events]
+        for fd, callback in waiting:
             if fd == self._clients_fd:
                 clients = True
-            elif fd == self._hosts_fd:
-                hosts = True
-            elif fd in self._callbacks:
-                self._callbacks[fd]()
-        began = self._clock()
+            elif callback is not None and self._callbacks.get(fd) is callback:  # not closed, nor used anew, meanwhile
+                callback()
         if clients:
             self._receive_clients()
-        if hosts:
-            self._receive_hosts()
         now = self._clock()
         self._runner.run(now)
         if now >= self._next_tick:
@@ -264,10 +240,8 @@ class Server:
         self.kernel.close()
         self._poll.close()
         self._clients.close()
-        self._hosts.close()
         if self._own_context:
             self._context.term()
-        self.kernel.config.paths.hosts_socket.unlink(missing_ok=True)
 
 
 def _readable(socket: zmq.Socket[bytes]) -> bool:

@@ -18,7 +18,8 @@ from llmos.syscalls.events import Beat, DeviceFacts, Fault, HostEvent, Ready
 from llmos.syscalls.types import Number, Reason
 
 from .config import DriverConfig
-from .children import Child, Watcher, exit_text
+from .channel import Channel
+from .children import KILL_AFTER_S, Child, Watcher, exit_text
 from .journal import Journal
 from .link import Garbage, Link
 from .pending import Future, Runner, Timer
@@ -54,7 +55,7 @@ class Driver:
     state: DriverState = DriverState.STOPPED
     child: Child | None = None
     link: Link | None = None
-    route: bytes | None = None
+    channel: Channel | None = None
     facts: DeviceFacts | None = None
     beat: Beat = field(default_factory=lambda: Beat(seq=0, steps=0))
     verdict: str = ""
@@ -119,8 +120,6 @@ class Supervisor:
         watcher: Watcher,
         journal: Journal,
         observer: Observer,
-        send: Callable[[bytes, Sequence[bytes]], None],
-        endpoint: str,
         environ: Mapping[str, str],
         wall: Callable[[], float],
         pid: int,
@@ -130,13 +129,9 @@ class Supervisor:
         self._watcher = watcher
         self._journal = journal
         self._observer = observer
-        self._send = send
-        self._endpoint = endpoint
         self._environ = dict(environ)
         self._wall = wall
         self._pid = pid
-        self._by_pid: dict[int, Driver] = {}
-        self._by_route: dict[bytes, Driver] = {}
 
     def add(self, name: str, group: str, settings: DriverConfig, threads: int) -> Driver:
         driver = Driver(name, group, settings, threads, RestartPolicy(settings.rules))
@@ -159,25 +154,43 @@ class Supervisor:
             raise BadState(f"driver {driver.name} runs already (pid {driver.pid})", state=driver.state)
         self._cancel(driver)
         driver.verdict = ""
-        argv = [sys.executable, "-P", "-m", "llmos.drivers.host", driver.name, "--socket", self._endpoint]
         driver.beat = Beat(seq=0, steps=0, busy_with="start", may_take_s=driver.settings.start_s)
-        driver.link = Link(driver.name, self._runner, lambda frames: self._to_host(driver, frames))
         try:
-            driver.child = Child(
-                argv,
-                self._environment(driver),
-                self._runner,
-                self._watcher,
-                lambda status: self._exited(driver, status),
-                lambda line: self._line(driver, line),
-            )
+            self._spawn(driver)
         except OSError as error:
-            driver.link, driver.cause = None, f"its process could not be started: {error}"
+            self._hang_up(driver)
+            driver.cause = f"its process could not be started: {error}"
             self._after_crash(driver, driver.cause)
             return
-        self._by_pid[driver.child.pid] = driver
         self._change(driver, DriverState.STARTING)
         self._expect(driver, driver.settings.start_s)
+        assert driver.link is not None
+        self._runner.spawn(self._begin(driver, driver.link), lambda _value, _error: None)
+
+    def _spawn(self, driver: Driver) -> None:
+        channel = driver.channel = Channel(
+            self._watcher,
+            lambda frames: self._message(driver, frames),
+            lambda why: self._kill(driver, why),
+            lambda: self._closed(driver),
+        )
+        driver.link = Link(driver.name, self._runner, channel.send)
+        theirs = channel.theirs.fileno()
+        driver.child = Child(
+            [sys.executable, "-P", "-m", "llmos.drivers.host", driver.name, "--fd", str(theirs)],
+            self._environment(driver),
+            self._runner,
+            self._watcher,
+            lambda status: self._exited(driver, status),
+            lambda line: self._line(driver, line),
+            pass_fds=[theirs],
+        )
+        channel.theirs.close()
+
+    def _hang_up(self, driver: Driver) -> None:
+        if driver.channel is not None:
+            driver.channel.close()
+        driver.channel = driver.link = None
 
     def stop(self, driver: Driver, drain_s: float = 0.0) -> None:
         """End the host with SIGTERM, once what runs has ended or `drain_s` seconds have passed; then it is killed."""
@@ -188,7 +201,7 @@ class Supervisor:
             return
         child, link = driver.child, driver.link
         self._change(driver, DriverState.STOPPING)
-        if drain_s and link is not None and driver.route is not None:
+        if drain_s and link is not None:
             self._runner.spawn(self._drain(link, child), lambda _value, _error: None)
         driver.due = self._runner.after(drain_s, child.terminate)
 
@@ -200,6 +213,7 @@ class Supervisor:
         """Kill the host and wait for it: for the end of the kernel, when the loop runs no more."""
         if driver.child is not None:
             driver.child.kill_now()
+            self._hang_up(driver)
             driver.child = None
 
     def restart(self, driver: Driver) -> None:
@@ -261,27 +275,8 @@ class Supervisor:
 
     # ---- messages
 
-    def message(self, route: bytes, pid: int, frames: Sequence[bytes]) -> None:
-        """One message on the hosts' socket; only a host's own process may speak for it."""
-        driver = self._by_route.get(route)
-        if driver is None or driver.pid != pid:
-            driver = self._by_pid.get(pid)
-            if driver is None:
-                self._journal.write("supervisor", "warning", f"message on the driver socket from unknown process {pid}")
-                return
-            self._by_route[route] = driver
-            driver.route = route
-            assert driver.link is not None
-            settings = driver.settings
-            manifest = HostManifest(
-                driver=driver.name,
-                threads=driver.threads,
-                memory_bytes=settings.memory_bytes,
-                config=settings.config,
-            )
-            self._runner.spawn(self._begin(driver, driver.link, manifest), lambda _value, _error: None)
-        if driver.link is None:
-            return
+    def _message(self, driver: Driver, frames: Sequence[bytes]) -> None:
+        assert driver.link is not None
         event = driver.link.receive(frames)
         if isinstance(event, Garbage):
             self._kill(driver, f"it sent something that is no message of a driver: {event.why}")
@@ -296,17 +291,28 @@ class Supervisor:
                 self._expect(driver, 3.0)
         elif event is not None:
             self._observer.driver_event(driver, event)
+        self._runner.run(self._runner.clock())
 
-    async def _begin(self, driver: Driver, link: Link, manifest: HostManifest) -> None:
+    async def _begin(self, driver: Driver, link: Link) -> None:
+        settings = driver.settings
+        manifest = HostManifest(
+            driver=driver.name,
+            threads=driver.threads,
+            memory_bytes=settings.memory_bytes,
+            config=settings.config,
+        )
         try:
             await link.call(HostStart(manifest=manifest))
         except LlmosError as error:
             if driver.link is link:
                 driver.verdict = driver.verdict or str(error)
 
-    def _to_host(self, driver: Driver, frames: Sequence[bytes]) -> None:
-        if driver.route is not None:
-            self._send(driver.route, frames)
+    def _closed(self, driver: Driver) -> None:
+        """No word can come any more: the process has ended, which is seen in a moment, or it must."""
+        if driver.watch is not None:
+            driver.watch.cancel()
+        cause = "it closed its connection to the kernel and did not end"
+        driver.watch = self._runner.after(KILL_AFTER_S, lambda: self._kill(driver, driver.verdict or cause))
 
     # ---- life
 
@@ -355,15 +361,14 @@ class Supervisor:
             driver.child.signal(signal.SIGKILL)
 
     def _exited(self, driver: Driver, status: int) -> None:
-        child, link = driver.child, driver.link
-        assert child is not None and link is not None
+        child, link, channel = driver.child, driver.link, driver.channel
+        assert child is not None and link is not None and channel is not None
+        channel.drain()
         stopping = driver.state is DriverState.STOPPING
         cause = driver.verdict or "; ".join(t for t in (exit_text(status), child.tail(1)) if t)
         self._cancel(driver)
-        self._by_pid.pop(child.pid, None)
-        if driver.route is not None:
-            self._by_route.pop(driver.route, None)
-        driver.child = driver.link = driver.route = driver.facts = None
+        self._hang_up(driver)
+        driver.child = driver.facts = None
         driver.cause = "" if cause == ON_REQUEST else cause
         link.lost("stopped" if stopping else cause)
         if stopping:

@@ -1,4 +1,4 @@
-"""The wire: `[header][body][raw buffer]*` over ZeroMQ; header and body are msgpack.
+"""The wire: `[header][body]`, both msgpack; programs send them over ZeroMQ, hosts over a socket pair (`frames`).
 
 header = `[protocol, kind, request id, name]`, where `name` is the call's name in a `call` and empty otherwise.
 A request id is chosen by the caller, positive, and unique among its requests in flight; 0 speaks of no single request.
@@ -23,6 +23,7 @@ FEATURES = ("stream", "buffers", "idempotency", "resume")
 
 LIMITS = WireLimits(message_bytes=8 << 20, inline_bytes=64 << 10, depth=64, items=1 << 20)
 """The sizes this side keeps to. Bytes above `inline_bytes` travel in a shared buffer."""
+HEADER_BYTES = 1024
 
 
 class MessageKind(StrEnum):
@@ -116,8 +117,8 @@ def unpack_header(frame: bytes) -> tuple[MessageKind, int, str]:
     Raises:
         BadCall: not a header of this protocol.
     """
-    if len(frame) > 1024:
-        raise BadCall(f"the header has {len(frame)} bytes, at most 1024 are allowed")
+    if len(frame) > HEADER_BYTES:
+        raise BadCall(f"the header has {len(frame)} bytes, at most {HEADER_BYTES} are allowed")
     header = _unpackb(frame, "header")
     if not isinstance(header, list) or len(header) != 4:
         raise BadCall("the header is not a list of protocol, kind, request id and name")

@@ -255,9 +255,7 @@ class Inside:
         quiet = {"journal.path": "none", "journal.level": "error"}
         self.config = configuration.load({"config": str(file), **paths, **quiet})
         runner = loop.runner if loop is not None else Runner(lambda: self.now)
-        self.kernel = Kernel(
-            self.config, runner, self.watcher, self.wall, self._to_program, lambda _route, _frames: None, "ipc://none"
-        )
+        self.kernel = Kernel(self.config, runner, self.watcher, self.wall, self._to_program)
         self.hosts = {name: ScriptedHost(self, driver) for name, driver in self.kernel.supervisor.drivers.items()}
         for host in self.hosts.values():
             host.starts()

@@ -17,11 +17,12 @@ import pytest
 from sources import FOLDERS, ROOT, Import, imports, modules, name_of
 
 ROOMS = {
-    "syscalls": "errors types events describe spec wire shm calls driver manual",
+    "syscalls": "errors types events describe spec wire frames shm calls driver manual",
     "kernel": (
-        "settings restart namespace policy config console store journal metrics handles quota pending requests session "
-        "ledger residency eviction lane scheduler buffers children link supervisor objects dispatch instruments procfs "
-        "holdings recipes models inference files tasks sessions actions handlers core server __main__"
+        "settings restart namespace policy config console store journal metrics handles quota pending requests "
+        "session ledger residency eviction lane scheduler buffers children channel link supervisor objects dispatch "
+        "instruments procfs holdings recipes models inference files tasks sessions actions handlers core server "
+        "__main__"
     ),
     "drivers": (
         "requests contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing "

@@ -21,6 +21,9 @@ class Loop:
         self._callbacks[fd] = callback
         self._poll.register(fd, select.EPOLLIN)
 
+    def watch_room(self, fd: int, wanted: bool) -> None:
+        self._poll.modify(fd, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+
     def unwatch(self, fd: int) -> None:
         if self._callbacks.pop(fd, None) is not None:
             self._poll.unregister(fd)

@@ -1,8 +1,9 @@
-"""A kernel of a few lines: the other end of a host's socket, for tests with real processes."""
+"""A kernel of a few lines: the other end of a host's socket pair, for tests with real processes."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zmq
+from framed import Framed
 
 from llmos.syscalls.wire import TERMINAL, Message, MessageKind, pack, unpack
 
@@ -24,37 +25,33 @@ PATIENCE_S = 60.0
 class FakeKernel:
     """Speaks to one host process. Everything it receives stays in `log`, in order."""
 
-    folder: Path
     name: str = "null0"
     environ: Mapping[str, str] = field(default_factory=dict)
     log: list[Message] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.endpoint = f"ipc://{self.folder}/h.sock"
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.ROUTER)
-        for option in (zmq.LINGER, zmq.SNDHWM, zmq.RCVHWM):  # a ROUTER drops what is above its high-water mark
-            self._socket.setsockopt(option, 0)
-        self._socket.bind(self.endpoint)
-        self._route = b""
         self._number = 0
-        self.process = self.spawn()
-
-    def spawn(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-P", "-m", "llmos.drivers.host", self.name, "--socket", self.endpoint]
+        command = [sys.executable, "-P", "-m", "llmos.drivers.host", self.name, "--fd"]
         environ = {**os.environ, "LLMOS_PARENT_PID": str(os.getpid()), **self.environ}
-        return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = self.spawn(command, env=environ, stderr=subprocess.PIPE)
+
+    def spawn(self, command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        """Start a process with the other end of a new socket pair, whose number becomes its last argument."""
+        ours, theirs = socket.socketpair()
+        self.link = Framed(ours)
+        with theirs:
+            fd = theirs.fileno()
+            return subprocess.Popen([*command, str(fd)], pass_fds=[fd], stdout=subprocess.PIPE, **options)
 
     def raw(self) -> list[bytes]:
         """The next message as frames; fails when the host has ended or none comes."""
         deadline = time.monotonic() + PATIENCE_S
-        while not self._socket.poll(100):
-            if self.process.poll() is not None and not self._socket.poll(0):
+        while not self.link.poll(100):
+            if self.process.poll() is not None and not self.link.poll(0):
                 out, err = self.output()
                 raise EOFError(f"the host ended with {self.process.returncode}: {out}{err}")
             assert time.monotonic() < deadline, f"nothing came; so far {self.log[-5:]}"
-        self._route, *frames = self._socket.recv_multipart()
-        return frames
+        return self.link.receive()
 
     def next(self) -> Message:
         message = unpack(self.raw())
@@ -76,11 +73,8 @@ class FakeKernel:
     def send(self, name: str, body: Any = None) -> int:
         """Call without waiting; returns the call's number."""
         self._number += 1
-        self._socket.send_multipart([self._route, *pack(MessageKind.CALL, self._number, name, body)])
+        self.link.send(pack(MessageKind.CALL, self._number, name, body))
         return self._number
-
-    def send_frames(self, frames: list[bytes]) -> None:
-        self._socket.send_multipart([self._route, *frames])
 
     def answer(self, number: int) -> Message:
         """The terminal answer of a call; those that passed by while waiting for another count."""
@@ -118,9 +112,9 @@ class FakeKernel:
     def wait(self) -> int:
         """The exit status of the host; what it still says goes to the log."""
         deadline = time.monotonic() + PATIENCE_S
-        while self.process.poll() is None or self._socket.poll(0):
+        while self.process.poll() is None or self.link.poll(0):
             assert time.monotonic() < deadline, "the host does not end"
-            if self._socket.poll(20):
+            if self.link.poll(20):
                 self.next()
         return self.process.returncode
 
@@ -134,14 +128,13 @@ class FakeKernel:
             self.process.kill()
         if self.process.stdout is not None and not self.process.stdout.closed:
             self.process.communicate()
-        self._socket.close()
-        self._context.term()
+        self.link.close()
 
 
 @pytest.fixture
-def kernel(folder: Path) -> Iterator[FakeKernel]:
+def kernel() -> Iterator[FakeKernel]:
     """A null device's host, not started yet."""
-    fake = FakeKernel(folder)
+    fake = FakeKernel()
     yield fake
     fake.close()
 
@@ -185,12 +178,12 @@ def package(folder: Path) -> Callable[..., Package]:
 
 
 @pytest.fixture
-def host_of(folder: Path) -> Iterator[Callable[..., FakeKernel]]:
+def host_of() -> Iterator[Callable[..., FakeKernel]]:
     """`host_of(name, environ)`: the host of another driver."""
     made: list[FakeKernel] = []
 
     def make(name: str, environ: Mapping[str, str] | None = None) -> FakeKernel:
-        made.append(FakeKernel(folder, name, environ or {}))
+        made.append(FakeKernel(name, environ or {}))
         return made[-1]
 
     yield make

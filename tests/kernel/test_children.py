@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from watching import Loop
@@ -26,7 +27,7 @@ def loop() -> Iterator[Loop]:
 class Started:
     """A child that runs a Python text, and how it ended."""
 
-    def __init__(self, loop: Loop, text: str, **options: bool) -> None:
+    def __init__(self, loop: Loop, text: str, **options: Any) -> None:
         self.loop = loop
         self.ended: list[int] = []
         self.lines: list[str] = []
@@ -55,6 +56,17 @@ def test_output_is_seen_while_it_runs(loop: Loop) -> None:
     assert started.lines == ["here"]
     started.child.signal(signal.SIGKILL)
     assert started.wait() == -signal.SIGKILL
+
+
+def test_a_child_inherits_what_it_is_given_and_nothing_else(loop: Loop) -> None:
+    given, other = os.pipe()
+    os.set_inheritable(other, True)
+    text = f"import os; os.fstat({given}); print('given')\ntry: os.fstat({other})\nexcept OSError: print('alone')"
+    started = Started(loop, text, pass_fds=[given])
+    assert started.wait() == 0 and started.lines == ["given", "alone"]
+    assert not os.get_inheritable(given)
+    os.close(given)
+    os.close(other)
 
 
 def test_an_endless_line_is_cut(loop: Loop) -> None:

@@ -31,7 +31,6 @@ def test_without_a_file_everything_has_a_default(folder: Path, environ: dict[str
     assert config.paths.home == folder / "home" and config.paths.models == folder / "home" / "models"
     assert config.paths.runtime == folder / "run" / "llmos"
     assert config.paths.socket == folder / "run" / "llmos" / "kernel.sock"
-    assert config.paths.hosts_socket == folder / "run" / "llmos" / "hosts.sock"
     assert config.paths.buffers.parent == Path("/dev/shm") and f"llmos-{os.getuid()}-" in config.paths.buffers.name
     assert config.drivers.load is None and config.drivers.of("cpu0").threads is None
     assert config.drivers.of("cpu0").rules == RestartRules()

@@ -113,15 +113,14 @@ def test_the_runtime_folder_is_held_by_one(folder: Path) -> None:
         pass
 
 
-def test_old_sockets_are_removed_but_not_the_service_managers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_socket_is_removed_but_not_the_service_managers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(folder)
     config.paths.runtime.mkdir()
     for activated in (True, False):
         config.paths.socket.touch()
-        config.paths.hosts_socket.touch()
         monkeypatch.setattr(module, "activation_fd", lambda activated=activated: 3 if activated else None)
         with locked(config):
-            assert config.paths.socket.exists() is activated and not config.paths.hosts_socket.exists()
+            assert config.paths.socket.exists() is activated
 
 
 def test_a_folder_of_somebody_else_is_refused(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -126,32 +127,6 @@ def test_who_cannot_be_verified_is_not_heard(folder: Path) -> None:
     served.close()
 
 
-def test_a_host_is_a_process_of_the_kernel_or_nobody(served: Served) -> None:
-    host = served.context.socket(zmq.DEALER)
-    host.linger = 0
-    host.connect(f"ipc://{served.config.paths.hosts_socket}")
-    for _ in range(100):
-        host.send_multipart(pack(MessageKind.BEAT, 0, "", {"seq": 0, "steps": 0}))
-    journal = served.server.kernel.journal
-    turn(served.server, lambda: sum("unknown process" in record.text for record in journal.read(limit=1000)) == 100)
-    host.close()
-
-
-def test_a_host_that_cannot_be_verified_is_not_heard(folder: Path) -> None:
-    def nobody(_frame: zmq.Frame) -> Peer:
-        raise ValueError("no address")
-
-    served = Served(folder, identify=nobody)
-    host = served.context.socket(zmq.DEALER)
-    host.linger = 0
-    host.connect(f"ipc://{served.config.paths.hosts_socket}")
-    host.send(b"x")
-    turn(served.server, lambda: served.told("without a verifiable sender"))
-    assert not served.told("unknown process")
-    host.close()
-    served.close()
-
-
 def test_what_is_sent_to_a_lost_connection_is_noticed(served: Served) -> None:
     client, other = served.client(), served.client()
     session = served.server.kernel.sessions.by_id[client.session]
@@ -171,14 +146,10 @@ def test_other_errors_of_sending_are_not_hidden(served: Served) -> None:
     broken = served.context.socket(zmq.ROUTER)
     broken.close()
     server = served.server
-    clients, hosts = server._clients, server._hosts
-    server._clients = server._hosts = broken
+    clients, server._clients = server._clients, broken
     with pytest.raises(zmq.ZMQError):
         server.send_client(b"\0route", [b"x"])
-    with pytest.raises(zmq.ZMQError):
-        server._send_host(b"\0route", [b"x"])
-    server._clients, server._hosts = clients, hosts
-    server._send_host(b"\0nobody", [b"x"])
+    server._clients = clients
 
 
 BIG = b"x" * (1 << 20)
@@ -302,6 +273,44 @@ def test_a_descriptor_unwatched_by_the_one_before_is_not_called(served: Served) 
             os.close(fd)
 
 
+def test_a_descriptor_that_is_used_anew_meanwhile_is_not_taken_for_the_old_one(served: Served) -> None:
+    pipes = [os.pipe() for _ in range(2)]
+    called: list[str] = []
+
+    def replace(mine: int) -> Callable[[], None]:
+        def arrived() -> None:
+            called.append("old")
+            other = pipes[1 - mine][0]
+            served.server.unwatch(other)
+            served.server.watch(other, lambda: called.append("new"))
+
+        return arrived
+
+    for place, (read, write) in enumerate(pipes):
+        os.write(write, b"x")
+        served.server.watch(read, replace(place))
+    served.server.turn()
+    assert called == ["old"]
+    for read, write in pipes:
+        served.server.unwatch(read)
+        os.close(read)
+        os.close(write)
+
+
+def test_room_for_data_is_told_while_it_is_wanted(served: Served) -> None:
+    ours, theirs = socket.socketpair()
+    told: list[bool] = []
+    served.server.watch(ours.fileno(), lambda: told.append(True))
+    for wanted in (True, False):
+        served.server.watch_room(ours.fileno(), wanted)
+        served.server._runner.after(0.0, lambda: None)
+        served.server.turn()
+    assert told == [True]
+    served.server.unwatch(ours.fileno())
+    ours.close()
+    theirs.close()
+
+
 # ---- stopping
 
 
@@ -339,7 +348,7 @@ def test_a_server_may_own_its_context(folder: Path) -> None:
     served.close()
     server = Server(served.config)
     server.close()
-    assert server._context.closed and not served.config.paths.hosts_socket.exists()
+    assert server._context.closed
 
 
 # ---- listening
@@ -348,7 +357,6 @@ def test_a_server_may_own_its_context(folder: Path) -> None:
 def test_a_shared_socket_is_open_to_other_users(folder: Path) -> None:
     served = Served(folder, "[listen]\nshared = true\n")
     assert stat.S_IMODE(served.config.paths.socket.stat().st_mode) == 0o666
-    assert stat.S_IMODE(served.config.paths.hosts_socket.stat().st_mode) == 0o600
     served.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from framed import Framed
 from watching import Loop
 
+from llmos.kernel import supervisor as module
+from llmos.kernel.channel import Channel
 from llmos.kernel.config import DriverConfig
 from llmos.kernel.journal import Journal
 from llmos.kernel.supervisor import (
@@ -23,7 +27,7 @@ from llmos.syscalls.driver import HostStats
 from llmos.syscalls.errors import BadState, DriverFailed, LlmosError, NotFound, NotSupported
 from llmos.syscalls.events import HostEvent
 from llmos.syscalls.types import Reason
-from llmos.syscalls.wire import MessageKind, error_frames, pack, unpack
+from llmos.syscalls.wire import Message, MessageKind, error_frames, pack, unpack
 
 STAND_IN = """
     import os, signal, sys
@@ -59,6 +63,22 @@ class Seen(Observer):
         self.states.append(driver.state.value)
 
 
+class HeldChannel(Channel):
+    """The test holds the host's end as well as the stand-in, which says nothing and reads nothing."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.host = Framed(self.theirs.dup())
+
+    def says(self, frames: Sequence[bytes]) -> None:
+        self.host.send(frames)
+        self._happened()
+
+    def close(self) -> None:
+        super().close()
+        self.host.close()
+
+
 class Hosts:
     """A supervisor over stand-ins for the host program."""
 
@@ -69,28 +89,37 @@ class Hosts:
             (place / "__init__.py").touch()
         (package / "host.py").write_text(textwrap.dedent(STAND_IN))
         self.loop, self.seen = Loop(), Seen()
-        self.sent: list[tuple[bytes, Sequence[bytes]]] = []
         self.journal = Journal(1000, None, time.time, None)
         self.environ = {**os.environ, "PYTHONPATH": str(folder), "STAND_IN": "waits"}
         self.supervisor = Supervisor(
-            self.loop.runner, self.loop, self.journal, self.seen,
-            lambda route, frames: self.sent.append((route, frames)), "ipc://none", self.environ, time.time, 4242,
-        )  # fmt: skip
+            self.loop.runner, self.loop, self.journal, self.seen, self.environ, time.time, 4242
+        )
 
     def add(self, what: str = "waits", group: str = DEVICES, **settings: Any) -> Driver:
         self.supervisor._environ["STAND_IN"] = what
         return self.supervisor.add("null0", group, DriverConfig(**settings), 2)
 
     def start(self, what: str = "waits", **settings: Any) -> Driver:
-        """A driver whose process is up and has spoken for the first time."""
+        """A driver whose process is up."""
         driver = self.add(what, **settings)
         self.supervisor.start(driver)
         self.loop.until(lambda: driver.child is None or driver.child.tail())
         return driver
 
+    def channel(self, driver: Driver) -> HeldChannel:
+        assert isinstance(driver.channel, HeldChannel)
+        return driver.channel
+
     def says(self, driver: Driver, kind: MessageKind, body: Any, name: str = "", number: int = 0) -> None:
-        self.supervisor.message(b"route", driver.pid, pack(kind, number, name, body))
-        self.loop.runner.run(time.monotonic_ns())
+        self.channel(driver).says(pack(kind, number, name, body))
+
+    def sent(self, driver: Driver) -> list[Message]:
+        """What the driver was sent since this was asked last."""
+        host = self.channel(driver).host
+        messages = []
+        while host.poll(0):
+            messages.append(unpack(host.receive()))
+        return messages
 
     def beats(self, driver: Driver, may_take_s: float = 60.0, seq: int = 1) -> None:
         self.says(driver, MessageKind.BEAT, {"seq": seq, "steps": 7, "busy_with": "a step", "may_take_s": may_take_s})
@@ -117,7 +146,8 @@ class Hosts:
 
 
 @pytest.fixture
-def hosts(folder: Path) -> Iterator[Hosts]:
+def hosts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    monkeypatch.setattr(module, "Channel", HeldChannel)
     hosts = Hosts(folder)
     yield hosts
     hosts.close()
@@ -152,19 +182,17 @@ def test_threads_are_shared(asked: dict[str, int | None], cores: int, given: dic
 def test_a_host_is_told_who_it_is_and_gets_ready(hosts: Hosts) -> None:
     driver = hosts.start(config={"a": 1}, memory_bytes=5)
     assert driver.state is DriverState.STARTING and driver.child is not None
-    assert driver.child.tail() == "null0 --socket ipc://none 2 4242"
-    assert driver.link is not None
-    driver.link.call(HostStats())
-    assert hosts.sent == []
-    hosts.beats(driver)
-    message = unpack(list(hosts.sent[0][1]))
+    name, option, fd, *rest = driver.child.tail().split()
+    assert (name, option, rest) == ("null0", "--fd", ["2", "4242"]) and int(fd) > 2
+    [message] = hosts.sent(driver)
     assert message.name == "start" and message.body["manifest"]["config"] == {"a": 1}
     assert message.body["manifest"]["memory_bytes"] == 5
+    hosts.beats(driver)
     hosts.ready(driver)
     hosts.ready(driver)
     assert hosts.seen.ready == ["null0"] and driver.facts is not None and driver.facts.memory_bytes == 10
     lines = [record.text for record in hosts.journal.read(about="null0") if record.unit == "driver"]
-    assert lines == ["null0 --socket ipc://none 2 4242"]
+    assert lines == [f"null0 --fd {fd} 2 4242"]
     with pytest.raises(BadState, match="runs already"):
         hosts.supervisor.start(driver)
 
@@ -211,19 +239,18 @@ def test_a_host_that_ignores_the_end_is_killed(hosts: Hosts, monkeypatch: pytest
 
 def test_a_host_finishes_what_runs_before_it_ends(hosts: Hosts) -> None:
     driver = hosts.up()
-    hosts.sent.clear()
     hosts.supervisor.stop(driver, 60.0)
-    message = unpack(list(hosts.sent[0][1]))
+    *_, message = hosts.sent(driver)
     assert message.name == "drain" and driver.child is not None
     hosts.says(driver, MessageKind.REPLY, {"value": {}}, number=message.request)
     hosts.until(driver, DriverState.STOPPED)
 
 
-def test_a_host_that_never_spoke_is_not_asked_to_drain(hosts: Hosts) -> None:
+def test_a_host_that_does_not_drain_is_ended(hosts: Hosts) -> None:
     driver = hosts.start()
     hosts.supervisor.stop(driver, 0.01)
+    assert [message.name for message in hosts.sent(driver)] == ["start", "drain"]
     hosts.until(driver, DriverState.STOPPED)
-    assert hosts.sent == []
 
 
 def test_a_host_is_restarted_on_request_without_counting(hosts: Hosts) -> None:
@@ -279,19 +306,45 @@ def test_who_waits_gets_the_driver_when_it_is_ready(hosts: Hosts) -> None:
 # ---- what hosts say
 
 
-def test_only_the_hosts_own_process_speaks_for_it(hosts: Hosts) -> None:
-    driver = hosts.up()
-    frames = pack(MessageKind.BEAT, 0, "", {"seq": 9, "steps": 9})
-    hosts.supervisor.message(b"route", os.getpid(), frames)
-    assert driver.beat.seq == 1
-    assert "unknown process" in hosts.journal.read(level="warning")[-1].text
-
-
-def test_garbage_ends_the_host(hosts: Hosts) -> None:
+@pytest.mark.parametrize("noise", [b"\0\0\0\1\0\0\0\1\xc1\xc1", b"\xff" * 8], ids=["a message", "the stream"])
+def test_garbage_ends_the_host(hosts: Hosts, noise: bytes) -> None:
     driver = hosts.up(restarts=0)
-    hosts.supervisor.message(b"route", driver.pid, [b"\xc1", b"\xc1"])
+    hosts.channel(driver).host.socket.sendall(noise)
     hosts.until(driver, DriverState.FAILED)
     assert "no message of a driver" in driver.cause
+
+
+def test_what_a_host_said_last_counts_although_it_has_ended(hosts: Hosts) -> None:
+    driver = hosts.up(restarts=0)
+    call = driver.link.call(HostStats()) if driver.link else None
+    *_, message = hosts.sent(driver)
+    host = hosts.channel(driver).host
+    host.send(pack(MessageKind.REPLY, message.request, "", {"value": {"values": {"x": 1.0}}}))
+    host.send(pack(MessageKind.EVENT, 0, "fault", {"text": "the bus fell off", "sticky": True}))
+    assert driver.child is not None and call is not None
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.child._exited()
+    assert call.result().values == {"x": 1.0} and driver.cause == "the bus fell off"
+    assert driver.state is DriverState.FAILED
+
+
+def test_a_host_that_closes_its_connection_must_end(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KILL_AFTER_S", 0.01)
+    driver = hosts.up(restarts=0)
+    hosts.channel(driver).host.socket.shutdown(socket.SHUT_WR)
+    hosts.until(driver, DriverState.FAILED)
+    assert driver.cause == "it closed its connection to the kernel and did not end"
+
+
+def test_a_host_that_closes_its_connection_after_a_fault_has_that_as_its_cause(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KILL_AFTER_S", 0.01)
+    driver = hosts.up(restarts=0)
+    hosts.says(driver, MessageKind.EVENT, {"text": "a page was lost", "sticky": False}, "fault")
+    hosts.channel(driver).host.socket.shutdown(socket.SHUT_WR)
+    hosts.until(driver, DriverState.FAILED)
+    assert driver.cause == "a page was lost"
 
 
 def test_a_device_host_must_report_its_device(hosts: Hosts) -> None:
@@ -315,10 +368,8 @@ def test_other_events_are_handed_on(hosts: Hosts) -> None:
 
 def test_why_a_start_failed_is_the_cause(hosts: Hosts) -> None:
     driver = hosts.start(restarts=0)
-    hosts.beats(driver)
-    number = unpack(list(hosts.sent[0][1])).request
-    hosts.supervisor.message(b"route", driver.pid, error_frames(number, NotSupported("no such hardware")))
-    hosts.loop.runner.run(time.monotonic_ns())
+    [message] = hosts.sent(driver)
+    hosts.channel(driver).says(error_frames(message.request, NotSupported("no such hardware")))
     assert driver.child is not None
     driver.child.signal(signal.SIGKILL)
     hosts.until(driver, DriverState.FAILED)
@@ -334,15 +385,6 @@ def test_a_fault_is_the_cause_and_a_sticky_one_must_end_the_host_soon(hosts: Hos
     driver.child.signal(signal.SIGKILL)
     hosts.until(driver, DriverState.FAILED)
     assert driver.cause == "the bus fell off"
-
-
-def test_an_answer_after_the_end_is_not_taken(hosts: Hosts) -> None:
-    driver = hosts.up()
-    pid = driver.pid
-    link, driver.link = driver.link, None
-    hosts.supervisor.message(b"route", pid, [b"\xc1"])
-    assert driver.verdict == ""
-    driver.link = link
 
 
 # ---- liveness
@@ -386,14 +428,17 @@ def test_an_observer_may_ignore_everything() -> None:
         assert told.__doc__ is None
 
 
-def test_a_host_that_cannot_be_started_is_tried_again(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("owner", "name"), [(os, "pidfd_open"), (socket, "socketpair")])
+def test_a_host_that_cannot_be_started_is_tried_again(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
     driver = hosts.add()
 
-    def refuse(pid: int) -> int:
+    def refuse(*_given: int) -> int:
         raise OSError(errno.EMFILE, "too many open files")
 
-    monkeypatch.setattr(os, "pidfd_open", refuse)
+    monkeypatch.setattr(owner, name, refuse)
     hosts.supervisor.start(driver)
-    assert driver.child is None and "too many open files" in driver.cause
+    assert driver.child is None and driver.channel is None and "too many open files" in driver.cause
     assert hosts.seen.states[-1] == "backoff"
     hosts.supervisor.stop(driver)

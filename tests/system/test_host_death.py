@@ -141,8 +141,8 @@ def test_a_conversation_is_lost_and_says_so(client: RawClient) -> None:
     model = client.load("null")
     context = client.call("open_context", model=model)["handle"]
     assert client.wait(client.start(model, "one", call_context=context)).value["choices"][0]["text"] == "one"
-    kill(client.host())
-    client.await_driver("ready")
+    with client.driver_goes_through("backoff", "ready"):
+        kill(client.host())
     error = client.wait(client.start(model, "two", call_context=context)).error
     assert isinstance(error, BadState)
     assert error.state == "lost"

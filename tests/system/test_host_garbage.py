@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import errno
 from pathlib import Path
 
 import pytest
-import zmq
 from llmos.syscalls.errors import PeerGone
-from llmos.syscalls.wire import LIMITS, MessageKind, pack
-from system import zmtp
-from system.footprint import Footprint
 from system.kernel_process import KernelProcess, running
 from system.model_folder import write_model
 from system.raw_client import RawClient
@@ -51,52 +47,25 @@ def test_output_without_end_costs_nothing(client: RawClient) -> None:
     assert client.driver()["fields"]["restarts"] == 0
 
 
-def stranger(kernel: KernelProcess) -> zmq.SyncSocket:
-    """A connection to the socket of the hosts from a process that is none."""
-    socket: zmq.SyncSocket = zmq.Context().socket(zmq.DEALER)
-    socket.linger = 1000
-    socket.connect(f"ipc://{kernel.runtime}/hosts.sock")
-    return socket
+def test_nobody_else_finds_a_way_to_speak_for_a_host(shared_kernel: KernelProcess, shared: RawClient) -> None:
+    """The kernel and its hosts have socket pairs without a name, which cannot be opened, only inherited."""
+    assert [path.name for path in shared_kernel.runtime.iterdir() if path.is_socket()] == ["kernel.sock"]
+    for driver in ("null0", "models"):
+        [end] = sockets(shared.host(driver))
+        with pytest.raises(OSError, match="No such device") as refused:
+            end.open("rb")
+        assert refused.value.errno == errno.ENXIO
 
 
-def journal(client: RawClient, after: int) -> list[str]:
-    return [record["text"] for record in client.call("read_journal", system=client.system, after=after)]
+def sockets(pid: int) -> list[Path]:
+    """The open sockets of a process."""
+    return [end for end in Path(f"/proc/{pid}/fd").iterdir() if str(end.readlink()).startswith("socket:")]
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        pack(MessageKind.BEAT, 0, "", {"seq": 0, "steps": 0}),
-        pack(MessageKind.EVENT, 0, "ready", {"devices": [{"name": "null0", "kind": "x", "memory_bytes": 1 << 60}]}),
-        pack(MessageKind.EVENT, 0, "fault", {"text": "null0 is broken", "sticky": True}),
-        pack(MessageKind.END, 1, "", {"value": None}),
-        [b""],
-        [b"\xc1", b"\xc1"],
-        [bytes(LIMITS.message_bytes)],
-    ],
-)
-def test_nobody_else_speaks_for_a_host(
-    shared_kernel: KernelProcess, shared: RawClient, footprint: Footprint, frames: list[bytes]
-) -> None:
-    before = shared.driver()
-    last = shared.call("read_journal", system=shared.system, after=-1, limit=1)[-1]["seq"]
-    socket = stranger(shared_kernel)
-    socket.send_multipart(frames)
-    socket.context.destroy()
-    while not any(str(os.getpid()) in text for text in journal(shared, last)):
-        shared.quiet()
-    after = shared.driver()
-    assert after["state"] == "ready"
-    assert after["fields"]["pid"] == before["fields"]["pid"]
-    assert shared.infer(shared.load("null"), "works")["choices"][0]["text"] == "works"
-    shared.call("unload_model", model=shared.load("null"))
-
-
-def test_a_host_s_routing_id_does_not_make_a_host(shared_kernel: KernelProcess, footprint: Footprint) -> None:
-    path = shared_kernel.runtime / "hosts.sock"
-    for number in range(20):
-        with zmtp.greeted(path, bytes([0, 0, 0, 0, number])) as raw:
-            raw.sendall(zmtp.message(pack(MessageKind.EVENT, 0, "fault", {"text": "spoofed"})))
+def test_a_program_does_not_inherit_the_way_to_the_hosts(client: RawClient) -> None:
+    task = client.call("spawn_program", system=client.system, argv=["sleep", "600"])
+    assert sockets(client.call("stat_object", handle=task["handle"])["fields"]["pid"]) == []
+    client.call("close_handle", handle=task["handle"])
 
 
 def test_a_host_that_is_refused_says_why(folder: Path) -> None:
