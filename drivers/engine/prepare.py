@@ -8,6 +8,7 @@ from ..contract import LoadSettings, ModelSource, ProgressSink
 from ..ops.table import OpTable
 from . import loader
 from .loader import Bundle
+from .mapped import FilePages
 from .plugged import NONE, Architectures
 from .surgery.operate import operate
 from .verify import Trial
@@ -24,7 +25,10 @@ def prepared(
     if not bundle.about.causal:
         return bundle, None
     trial = Trial(bundle)
-    operate(bundle.module, ops)
+    pages = FilePages([file.path for file in source.files])
+    pages.drop()
+    operate(bundle.module, ops, pages.trim)
+    pages.drop()
     if trial.unchanged():
         return bundle, trial
     del bundle, trial

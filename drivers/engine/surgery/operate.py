@@ -26,8 +26,11 @@ class Report:
     units: int = 0
 
 
-def operate(model: nn.Module, ops: OpTable) -> Report:
-    """Replace what can be replaced, in place; weights are moved, one module after the other, never kept twice."""
+def operate(model: nn.Module, ops: OpTable, moved: Callable[[], None] = lambda: None) -> Report:
+    """Replace what can be replaced, in place; weights are moved, one module after the other, never kept twice.
+
+    `moved` is called after each.
+    """
     report = Report()
     first = next(iter(model.parameters()))
     spec: Spec = {"device": first.device.type, "dtype": str(first.dtype).removeprefix("torch.")}
@@ -35,11 +38,14 @@ def operate(model: nn.Module, ops: OpTable) -> Report:
     tied = _tied(model)
     for module in list(model.modules()):
         report.merged += merge(module, make)
+        moved()
     for linear, embeddings in tied.items():
         report.packed += _pack_tied(model, linear, embeddings, make)
+        moved()
     heads = {id(model.get_submodule(name)) for name in tied}
     for module in list(model.modules()):
         report.packed += pack(module, make, heads)
+        moved()
     makers: tuple[tuple[str, Callable[..., nn.Module | None]], ...] = (("norms", fused_norm), ("units", fused_unit))
     for module in list(model.modules()):
         for name, child in list(module.named_children()):

@@ -1,0 +1,76 @@
+"""Pages of mapped files come and go, and nothing that was written is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from llmos.drivers.engine import mapped
+from llmos.drivers.engine.mapped import FILES, HEAP, FilePages, resident_bytes
+
+BYTES = 48 << 20
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(range(256)) * (BYTES // 256))
+    return path
+
+
+def read(path: Path) -> torch.Tensor:
+    """The file mapped as safetensors maps it, and read."""
+    found = torch.from_file(str(path), shared=False, size=BYTES, dtype=torch.uint8)
+    assert int(found[::4096].sum()) == 0
+    return found
+
+
+def test_what_was_read_is_given_back_and_read_again(file: Path) -> None:
+    pages = FilePages([file])
+    found, before = read(file), resident_bytes(FILES)
+    pages.trim()
+    assert resident_bytes(FILES) < before - BYTES // 2
+    assert found[1000:1004].tolist() == [232, 233, 234, 235]
+
+
+def test_few_pages_stay(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read(file)
+    pages, before = FilePages([file]), resident_bytes(FILES)
+    pages.trim()
+    assert resident_bytes(FILES) >= before - (1 << 20)
+    pages.drop()
+    assert resident_bytes(FILES) < before - BYTES // 2 and found[255] == 255
+
+
+def test_what_was_written_stays(file: Path) -> None:
+    pages, found = FilePages([file]), read(file)
+    found[5] = 77
+    pages.drop()
+    assert found[5] == 77 and found[6] == 6 and file.read_bytes()[5] == 5
+
+
+def test_other_files_stay(file: Path, tmp_path: Path) -> None:
+    pages, found = FilePages([tmp_path / "other"]), read(file)
+    before = resident_bytes(FILES)
+    pages.drop()
+    assert resident_bytes(FILES) >= before - (1 << 20) and found[1] == 1
+
+
+def test_what_the_heap_has_free_goes_back(file: Path) -> None:
+    pages, before = FilePages([file]), resident_bytes(HEAP)
+    parts = [bytearray(60_000) for _ in range(1500)]
+    kept = parts[::50]
+    del parts
+    held = resident_bytes(HEAP)
+    pages.trim()
+    assert resident_bytes(HEAP) < max(held - (16 << 20), before + (16 << 20)) and len(kept) == 30
+
+
+def test_a_system_that_does_not_tell_is_left_alone(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "STATUS", tmp_path / "none")
+    monkeypatch.setattr(mapped, "MAPPINGS", tmp_path / "none")
+    found = read(file)
+    FilePages([file]).drop()
+    assert resident_bytes(FILES) == 0 and found[2] == 2
