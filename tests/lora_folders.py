@@ -23,6 +23,7 @@ TARGETS: Mapping[str, Any] = {
     "llama": {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]},
     "gpt2": {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True},
     "mixtral": {"target_modules": ["q_proj", "v_proj", "o_proj"]},
+    "gptj": {"target_modules": ["q_proj", "v_proj", "out_proj", "fc_in"]},
     "gemma2": {"target_modules": ["q_proj", "o_proj", "up_proj", "down_proj"]},
 }
 """By architecture: the layers of an adapter for it."""

@@ -20,7 +20,7 @@ from .pages import LayerShape, PagePool
 from .reach import Refused
 from .steps import PAGE_TOKENS, RowStep
 
-CACHE_NAMES = ("past_key_values", "layer_past")
+CACHE_NAMES = ("past_key_values", "layer_past", "cache_params")
 PROBE_TOKENS = 4
 
 Call = tuple[str, int]
@@ -98,33 +98,39 @@ class PagesCache(TakingCache):
 class Gathering:
     """What a module keeps of its tokens, in the order of its calls, and how it is called.
 
-    `told`: it takes position_ids; `padded`: rows of unlike length may go in one batch.
+    `told`: it takes position_ids; `padded`: rows of unlike length may go in one batch; `states`: some layers keep a
+    state beside.
     """
 
     calls: Sequence[Call]
     shapes: Sequence[LayerShape]
     cache: str
     told: bool
-    padded: bool
+    padded: bool = False
+    states: bool = False
     modules: Sequence[Any] = ()
     meanings: Sequence[Any] = ()
 
 
-def gathering_of(module: Any, padded: bool) -> Gathering:
-    """What a module keeps, by one run of a few tokens. Raises Refused, and what the module raises."""
+def gathering_of(module: Any, layers: Sequence[Any] = ()) -> Gathering:
+    """What a module keeps, by one run of a few tokens; `layers` are those of a cache that keep a state.
+
+    Raises Refused, and what the module raises.
+    """
     accepted = inspect.signature(module.forward).parameters
     cache = next((name for name in CACHE_NAMES if name in accepted), "")
     if not cache:
         raise Refused("it takes no cache")
     noting, device = NotingCache(), next(iter(module.parameters())).device
+    noting.layers = list(layers)
     ids = torch.zeros(1, PROBE_TOKENS, dtype=torch.long, device=device)
     told = "position_ids" in accepted
     options = {"position_ids": torch.arange(PROBE_TOKENS, device=device)[None]} if told else {}
     with torch.inference_mode():
         module(input_ids=ids, use_cache=True, return_dict=True, **{cache: noting}, **options)
-    if not noting.calls:
+    if not noting.calls and not layers:
         raise Refused("it hands nothing to a cache")
-    return Gathering(noting.calls, noting.shapes, cache, told, padded)
+    return Gathering(noting.calls, noting.shapes, cache, told, states=bool(layers))
 
 
 class Gathered:
@@ -133,6 +139,7 @@ class Gathered:
     def __init__(self, module: Any, layers: Gathering, pool: PagePool) -> None:
         self.before: Callable[[Sequence[RowStep]], Any] | None = None
         self._module, self._layers = module, layers
+        self._device = next(iter(module.parameters())).device
         self._pages = [keys for keys, _values in pool.views()]
         self._keeps = "logits_to_keep" in inspect.signature(module.forward).parameters
 
@@ -152,12 +159,17 @@ class Gathered:
 
     def _run(self, rows: Sequence[RowStep]) -> Tensor:
         """Logits [B, wanted, V] of rows that are alike in what is new of them."""
+        return self._through(rows, ())
+
+    def _through(self, rows: Sequence[RowStep], layers: Sequence[Any]) -> Tensor:
+        """The same with layers of the cache that keep a state, or none."""
         if self.before is not None:
             self.before(rows)
-        device, count, wanted = self._pages[0].device, rows[0].count, rows[0].logits
+        device, count, wanted = self._device, rows[0].count, rows[0].logits
         length = max(step.start + step.count for step in rows)
         slots = torch.stack([_slots(step, length) for step in rows]).to(device)
         cache = PagesCache(self._layers.calls, self._pages, slots[:, length - count :], slots)
+        cache.layers = list(layers)
         options: dict[str, Any] = {self._layers.cache: cache, "use_cache": True, "return_dict": True}
         if len(rows) > 1:
             padding = torch.tensor([length - step.start - step.count for step in rows], device=device)

@@ -14,13 +14,14 @@ from typing import Any
 from llmos.syscalls.errors import NotSupported
 
 from ..ops.table import OpTable
-from . import attention, gathered, others, paged
+from . import attention, gathered, others, paged, states
 from .attention import Refused
 from .blocks import BlockManager
 from .costs import StepCost, Work
 from .decoder import Decoder, rope_types
 from .detokenizer import Vocabulary
 from .gathered import Gathering
+from .hybrid_runner import HybridRunner
 from .loader import FAILURES, Bundle
 from .pace import Pace
 from .paged import Layers, PagedModel
@@ -34,6 +35,7 @@ from .shared import SharedModule
 from .steps import PAGE_TOKENS
 from .verify import Trial
 
+GATHERED = "P: keys and values are gathered for the model's own attention: "
 PAGED, HYBRID, SLOTS, GENERATE, FORWARD = "P", "H", "S", "G", "F"
 LEAST_PREFILL = 4
 """Tokens of a prompt that go in every step, however busy."""
@@ -59,8 +61,8 @@ def choose(bundle: Bundle, shared: SharedModule, trial: Trial | None, ops: OpTab
     found = _highest(bundle, shared, trial, ops)
     if wanted in ("", found.name):
         return found
-    if wanted == GENERATE and found.name == PAGED:
-        return Rung(GENERATE, ("P: another rung was asked for",))
+    if wanted == GENERATE and found.name in (PAGED, HYBRID):
+        return Rung(GENERATE, (f"{found.name}: another rung was asked for",))
     why = next((reason for reason in found.reasons if reason.startswith(wanted)), f"it runs on rung {found.name}")
     why = f"{bundle.about.architecture} does not run on rung {wanted} ({why})"
     raise NotSupported(f"{path}: {why}", why=why)
@@ -84,7 +86,8 @@ def runners(
     serial = SerialRunner(bundle, shared, decoder, vocabulary, grammars, ops, Pace(parameters))
     if rung.layers is None:
         return [serial]
-    return [_paged_runner(rung.layers, bundle, shared, vocabulary, grammars, ops, prefill_tokens, parameters), serial]
+    made = _paged_runner(rung.name, rung.layers, bundle, shared, vocabulary, grammars, ops, prefill_tokens, parameters)
+    return [made, serial]
 
 
 def limits(prefill_tokens: int) -> StepLimits:
@@ -92,18 +95,25 @@ def limits(prefill_tokens: int) -> StepLimits:
     return StepLimits(ROWS, ROWS + prefill_tokens, prefill_tokens, min(LEAST_PREFILL, prefill_tokens))
 
 
+def _bounds(rung: str, prefill_tokens: int, context: int) -> StepLimits:
+    """Where a state is kept a prompt goes at once, however busy."""
+    return limits(prefill_tokens) if rung == PAGED else StepLimits(ROWS, ROWS + context, context, context)
+
+
 def _paged_runner(
-    layers: Layers | Gathering, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary, grammars: GrammarCompiler,
-    ops: OpTable, prefill_tokens: int, parameters: int,
+    rung: str, layers: Layers | Gathering, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary,
+    grammars: GrammarCompiler, ops: OpTable, prefill_tokens: int, parameters: int,
 ) -> PagedRunner:  # fmt: skip
     dtype = bundle.about.dtype
     pool = PagePool(layers.shapes, pool_pages(bundle.about.context), dtype)
     model = PagedModel(shared.use(attention=attention.NAME), layers, pool, ops)
     model.between(lambda rows: shared.use(attention=attention.NAME, rows=rows))
     blocks = BlockManager(pool.pages, pool.host_pages)
+    blocks.caching = rung == PAGED
     work = Work(parameters * dtype.itemsize, 2.0 * parameters, page_bytes(layers.shapes, dtype) / PAGE_TOKENS)
-    scheduler = StepScheduler(blocks, limits(prefill_tokens), StepCost(work))
-    return PagedRunner(bundle, shared, model, blocks, scheduler, vocabulary, grammars)
+    scheduler = StepScheduler(blocks, _bounds(rung, prefill_tokens, bundle.about.context), StepCost(work))
+    made = PagedRunner if rung == PAGED else HybridRunner
+    return made(bundle, shared, model, blocks, scheduler, vocabulary, grammars)
 
 
 def paged_layers(module: Any, context: int) -> Layers | Gathering:
@@ -136,11 +146,23 @@ def _attending(module: Any, context: int) -> Layers:
 
 def _gathering(module: Any) -> Gathering:
     """What a module with its own attention keeps of its tokens. Raises Refused."""
-    why = _not_pageable(module)
+    why = _not_pageable(module) or ("some of its layers keep a state" if states.keeps(module) else "")
     if why:
         raise Refused(why)
+    return _noted(module, ())
+
+
+def _hybrid(module: Any) -> Gathering:
+    """The same of a module that keeps states beside. Raises Refused."""
+    why = _length_dependent(module)
+    if why:
+        raise Refused(why)
+    return _noted(module, states.fresh_layers(module))
+
+
+def _noted(module: Any, layers: Sequence[Any]) -> Gathering:
     try:
-        return gathered.gathering_of(module, padded=True)
+        return gathered.gathering_of(module, layers)
     except FAILURES as error:
         said = str(error).partition("\n")[0][:160]
         raise Refused(f"it does not take a cache over pages: {type(error).__name__}: {said}") from error
@@ -158,30 +180,37 @@ def _highest(bundle: Bundle, shared: SharedModule, trial: Trial | None, ops: OpT
     else:
         return Rung(PAGED, (), layers)
     shared.own_attention = True
+    module = shared.use()
     try:
-        module = shared.use()
-        gathering = _tried(_gathering(module), module, trial, ops)
+        return Rung(PAGED, (GATHERED + why,), _tried(_gathering(module), module, trial, ops))
+    except Refused as error:
+        why = "; ".join(dict.fromkeys((why, str(error))))
+    try:
+        return Rung(HYBRID, (f"P: {why}",), _tried(_hybrid(module), module, trial, ops))
     except Refused as error:
         shared.own_attention = False
-        why = "; ".join(dict.fromkeys((why, str(error))))
-        return Rung(GENERATE, (f"P: {why}", "H: this build has no hybrid runner", "S: this build has no slots"))
-    return Rung(PAGED, (f"P: keys and values are gathered for the model's own attention: {why}",), gathering)
+        return Rung(GENERATE, (f"P: {why}", f"H: {error}", "S: this build has no slots"))
 
 
 def _tried(found: Gathering, module: Any, trial: Trial, ops: OpTable) -> Gathering:
-    """With batches that are padded if those are right, else without. Raises Refused."""
+    """Row after row, or in batches that are padded where those come to the same. Raises Refused."""
+    alone = trial.fit_pages(module, found, ops)
+    padded = replace(found, padded=True)
     try:
-        trial.fit_pages(module, found, ops)
+        together = trial.fit_pages(module, padded, ops)
     except Refused:
-        found = replace(found, padded=False)
-        trial.fit_pages(module, found, ops)
-    return found
+        return found
+    return padded if trial.alike(alone, together) else found
 
 
 def _not_pageable(module: Any) -> str:
     """What a look at a model tells against pages; empty when nothing does."""
     if module._is_stateful:
         return "it keeps a recurrent state"
+    return _length_dependent(module)
+
+
+def _length_dependent(module: Any) -> str:
     kinds = rope_types(module.config) & {"dynamic", "longrope"}
     if kinds:
         return f"its rotary frequencies follow the length ({', '.join(sorted(kinds))})"

@@ -19,6 +19,7 @@ from .gathered import CACHE_NAMES, Gathered, Gathering, new_tokens
 from .loader import FAILURES
 from .pages import LayerShape, PagePool
 from .reach import PROBE
+from .states import Stateful
 from .steps import PAGE_TOKENS, RowStep, StepPlan
 
 PROBE_TOKENS = 4
@@ -110,9 +111,14 @@ class PagedModel:
         self.pool = pool
         self._way: Packed | Gathered
         if isinstance(layers, Gathering):
-            self._way = Gathered(module, layers, pool)
+            self._way = (Stateful if layers.states else Gathered)(module, layers, pool)
         else:
             self._way = Packed(module, layers, pool, ops)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that rows keep beside their pages."""
+        return self._way.state_bytes if isinstance(self._way, Stateful) else 0
 
     def between(self, before: Callable[[Sequence[RowStep]], Any]) -> None:
         """Let `before` know the rows of each run of the module, where a step may take several."""

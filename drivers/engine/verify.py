@@ -28,6 +28,9 @@ ROW_PAGES = 2
 TOLERANCE = {torch.float32: 1e-3}
 HALF_TOLERANCE = 0.06
 """Largest difference of logits, as a share of their range."""
+ALIKE = {torch.float32: 1e-4}
+HALF_ALIKE = 0.02
+"""The same for two runs that should round alike."""
 HALF_AGREES = 0.6
 """In half precision a router may send a token to another expert: of so many positions the logits must agree."""
 
@@ -47,15 +50,21 @@ class Trial:
         """Whether the model, run plainly, still answers so."""
         return self._distance(self._plain()) is None
 
-    def fit_pages(self, module: Any, layers: Layers | Gathering, ops: OpTable) -> None:
-        """Fuse its attention and run it on pages, to which it is set. Raises Refused when it fails or differs."""
+    def fit_pages(self, module: Any, layers: Layers | Gathering, ops: OpTable) -> Tensor:
+        """Fuse its attention and run it on pages, to which it is set; its logits there [2, T, V].
+
+        Raises Refused when it fails or differs.
+        """
         model = PagedModel(module, layers, PagePool(layers.shapes, 2 * ROW_PAGES, self._dtype), ops)
         try:
-            fused = fuse_attention(module, layers.modules, layers.meanings, ops, lambda: self._paged(model))
-            why = self._distance(self._paged(model))
+            singly = isinstance(layers, Gathering)
+            fused = fuse_attention(module, layers.modules, layers.meanings, ops, lambda: self._paged(model, singly))
+            logits = self._paged(model, singly)
+            why = self._distance(logits)
             if why and fused:
                 unfuse_attention(module)
-                why = self._distance(self._paged(model))
+                logits = self._paged(model, singly)
+                why = self._distance(logits)
         except FAILURES as error:
             said = str(error).partition("\n")[0][:160]
             raise Refused(f"it does not run on pages: {type(error).__name__}: {said}") from error
@@ -63,6 +72,14 @@ class Trial:
             model.release()
         if why:
             raise Refused(f"its logits differ on pages by up to {why} of their range")
+        return logits
+
+    def alike(self, one: Tensor, other: Tensor) -> bool:
+        """Whether two ways through the pages, which differ in nothing but company, gave the same logits."""
+        spread = (one.max() - one.min()).item() or 1.0
+        allowed = ALIKE.get(self._dtype, HALF_ALIKE)
+        agree = ((one - other).abs().amax(-1) / spread <= allowed).float()
+        return min(half.mean(-1).min().item() for half in agree.chunk(2, 1)) >= self._least
 
     def _plain(self) -> Tensor:
         """The logits of one run of each row.
@@ -84,30 +101,30 @@ class Trial:
             answers = [self._module(input_ids=row[None], use_cache=False, **options).logits for row in self._tokens]
         return torch.cat(answers).float()
 
-    def _paged(self, model: PagedModel) -> Tensor:
-        """The second row starts while the first is half through; of both one token each, at different places."""
+    def _paged(self, model: PagedModel, singly: bool) -> Tensor:
+        """The second row starts while the first is half through, and goes on beside the last token of that: at once,
+        or `singly`, so that one batch after the other has rows of unlike length.
+        """
         count = self._tokens.shape[1]
         first, second = (
             Row(name, row.tolist(), pages=list(range(at, 2 * ROW_PAGES, 2)))
             for at, (name, row) in enumerate(zip("ab", self._tokens, strict=True))
         )
         cut, last = count // 2, count - 1
-        steps = (
+        part = 1 if singly else count - cut
+        steps = [
             [(first, 0, cut)],
             [(second, 0, cut), (first, cut, last)],
-            [(first, last, count), (second, cut, cut + 1)],
-            [(second, cut + 1, count)],
-        )
+            *([(first, last, count), (second, at, at + part)] for at in range(cut, count, part)),
+        ]
         found: dict[str, list[Tensor]] = {"a": [], "b": []}
         for step in steps:
             parts = [RowStep(row, start, end - start, end - start) for row, start, end in step if end > start]
-            if not parts:
-                continue
-            logits = model.run(StepPlan(parts)).float()
-            for part in parts:
-                found[part.row.id].append(logits[: part.count])
-                logits = logits[part.count :]
-        return torch.stack([torch.cat(found["a"]), torch.cat(found["b"])])
+            logits = model.run(StepPlan(parts)).float() if parts else self._expected[0, :0]
+            for taken in parts:
+                found[taken.row.id].append(logits[: taken.count])
+                logits = logits[taken.count :]
+        return torch.stack([torch.cat(found["a"])[:count], torch.cat(found["b"])])
 
     def _distance(self, logits: Tensor) -> str | None:
         """None for the same answers, else how far they are apart. Tokens that follow others count on their own."""
@@ -116,4 +133,8 @@ class Trial:
         agree = (apart <= TOLERANCE.get(self._dtype, HALF_TOLERANCE)).float()
         cut = agree.shape[1] // 2
         share = min(agree[:, :cut].mean().item(), agree[:, cut:].mean().item())
-        return None if share >= (1.0 if self._dtype in TOLERANCE else HALF_AGREES) else f"{apart.max().item():.2g}"
+        return None if share >= self._least else f"{apart.max().item():.2g}"
+
+    @property
+    def _least(self) -> float:
+        return 1.0 if self._dtype in TOLERANCE else HALF_AGREES

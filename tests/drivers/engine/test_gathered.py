@@ -50,6 +50,10 @@ def plain(module: Any, tokens: Sequence[int]) -> torch.Tensor:
     return logits
 
 
+def gathering(module: Any, padded: bool) -> Gathering:
+    return replace(gathered.gathering_of(module), padded=padded)
+
+
 def on_pages(module: Any, layers: Gathering, ops: OpTable) -> PagedModel:
     pool = PagePool(layers.shapes, 12, torch.float32)
     for keys, _values in pool.views():
@@ -64,7 +68,7 @@ def close(found: torch.Tensor, expected: torch.Tensor) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_parts_of_prompts_and_single_tokens_in_one_step(kind: str, ops: OpTable) -> None:
     module = of_kind(kind)
-    model = on_pages(module, gathered.gathering_of(module, padded=kind in BATCHED), ops)
+    model = on_pages(module, gathering(module, kind in BATCHED), ops)
     one, two, three = Row("a", TOKENS, pages=[5, 0, 9]), Row("b", OTHER, pages=[1, 2, 3]), Row("c", TOKENS, pages=[4])
     model.run(StepPlan([RowStep(one, 0, 38, 0), RowStep(two, 0, 7, 0)]))
     step = [RowStep(one, 38, 1, 1), RowStep(three, 0, 12, 3), RowStep(two, 7, 1, 1)]
@@ -79,7 +83,7 @@ def test_rows_that_decode_go_in_one_run_where_they_may(ops: OpTable) -> None:
     module = of_kind("gptj")
     one, two = Row("a", TOKENS, pages=[5]), Row("b", OTHER, pages=[1])
     for padded, expected in ((True, [[one, two]]), (False, [[one], [two]])):
-        model = on_pages(module, gathered.gathering_of(module, padded), ops)
+        model = on_pages(module, gathering(module, padded), ops)
         model.run(StepPlan([RowStep(one, 0, 4, 0), RowStep(two, 0, 9, 0)]))
         runs: list[list[Row]] = []
         model.between(lambda rows, runs=runs: runs.append([step.row for step in rows]))
@@ -89,7 +93,7 @@ def test_rows_that_decode_go_in_one_run_where_they_may(ops: OpTable) -> None:
 
 def test_drafts_follow_the_tokens(ops: OpTable) -> None:
     module = of_kind("gptj")
-    model = on_pages(module, gathered.gathering_of(module, padded=True), ops)
+    model = on_pages(module, gathering(module, True), ops)
     row = Row("a", TOKENS[:21], pages=[5, 0], drafts=TOKENS[21:24])
     model.run(StepPlan([RowStep(row, 0, 20, 0)]))
     close(model.run(StepPlan([RowStep(row, 20, 4, 4, drafts=3)])), plain(module, TOKENS[:24])[20:])
@@ -97,7 +101,7 @@ def test_drafts_follow_the_tokens(ops: OpTable) -> None:
 
 def test_a_prefix_in_shared_pages_is_read(ops: OpTable) -> None:
     module = of_kind("bloom")
-    model = on_pages(module, gathered.gathering_of(module, padded=True), ops)
+    model = on_pages(module, gathering(module, True), ops)
     model.run(StepPlan([RowStep(Row("a", TOKENS, pages=[4, 5, 6]), 0, 40, 0)]))
     other = TOKENS[:16] + OTHER[:10]
     logits = model.run(StepPlan([RowStep(Row("b", other, pages=[4, 7]), 16, 10, 10)]))
@@ -107,7 +111,7 @@ def test_a_prefix_in_shared_pages_is_read(ops: OpTable) -> None:
 def test_padding_that_a_model_does_not_understand_differs(ops: OpTable) -> None:
     """roformer counts positions from the length of the cache, which in a padded batch is that of the longest row."""
     module = of_kind("roformer")
-    model = on_pages(module, gathered.gathering_of(module, padded=True), ops)
+    model = on_pages(module, gathering(module, True), ops)
     one, two = Row("a", TOKENS, pages=[5, 0, 9]), Row("b", OTHER, pages=[1, 2, 3])
     model.run(StepPlan([RowStep(one, 0, 38, 0), RowStep(two, 0, 7, 0)]))
     logits = model.run(StepPlan([RowStep(one, 38, 1, 1), RowStep(two, 7, 1, 1)]))
@@ -117,7 +121,7 @@ def test_padding_that_a_model_does_not_understand_differs(ops: OpTable) -> None:
 
 def test_calls_in_another_order_than_noted_fail(ops: OpTable) -> None:
     module = of_kind("gptj")
-    layers = gathered.gathering_of(module, padded=True)
+    layers = gathering(module, True)
     model = on_pages(module, replace(layers, calls=list(reversed(layers.calls))), ops)
     with pytest.raises(RuntimeError, match="out of turn"):
         model.run(StepPlan([RowStep(Row("a", TOKENS, pages=[5]), 0, 4, 1)]))
@@ -126,4 +130,4 @@ def test_calls_in_another_order_than_noted_fail(ops: OpTable) -> None:
 def test_what_keeps_nothing_is_refused() -> None:
     config = transformers.OpenAIGPTConfig(n_embd=32, n_layer=1, n_head=2, vocab_size=100)
     with pytest.raises(Refused, match="no cache"):
-        gathered.gathering_of(transformers.AutoModelForCausalLM.from_config(config), padded=True)
+        gathered.gathering_of(transformers.AutoModelForCausalLM.from_config(config))

@@ -48,13 +48,25 @@ def test_another_rung_can_be_asked_for_where_it_serves(ops: OpTable, llama: Path
             engine.load("b", source_of(llama), LoadSettings(rung=rung), silent)
 
 
-def test_a_recurrent_model_is_served_below_with_the_reason(ops: OpTable, tmp_path: Path) -> None:
+def test_a_recurrent_model_keeps_states_beside_pages_with_the_reason(ops: OpTable, tmp_path: Path) -> None:
     engine = Engine(ops)
     folder = build(tmp_path / "m", "mamba")
     loaded = engine.load("a", source_of(folder), LoadSettings(), silent)
-    assert loaded.rung == "G" and loaded.rung_reasons[0] == "P: it keeps a recurrent state"
+    assert (loaded.rung, list(loaded.rung_reasons)) == ("H", ["P: it keeps a recurrent state"])
+    assert loaded.slots == ladder.ROWS
+    assert engine.load("g", source_of(folder), LoadSettings(rung="G"), silent).rung == "G"
     with pytest.raises(NotSupported, match="recurrent"):
         engine.load("b", source_of(folder), LoadSettings(rung="P"), silent)
+
+
+def test_a_model_with_states_of_its_own_is_served_below_with_the_reasons(ops: OpTable, tmp_path: Path) -> None:
+    engine = Engine(ops)
+    folder = build(tmp_path / "m", "rwkv")
+    loaded = engine.load("a", source_of(folder), LoadSettings(), silent)
+    assert loaded.rung == "G" and "keeps no state" in loaded.rung_reasons[1]
+    for rung, why in (("P", "recurrent"), ("H", "keeps no state"), ("S", "no slots")):
+        with pytest.raises(NotSupported, match=why):
+            engine.load("b", source_of(folder), LoadSettings(rung=rung), silent)
 
 
 def test_layers_are_found_with_what_they_ask_for() -> None:
