@@ -21,7 +21,7 @@ ROOMS = {
     "kernel": (
         "settings restart namespace policy config console store journal metrics handles quota pending requests "
         "session ledger residency eviction lane scheduler buffers children channel link supervisor objects dispatch "
-        "instruments procfs holdings recipes models inference files tasks sessions actions handlers core server "
+        "instruments procfs holdings recipes locating models inference files tasks sessions actions handlers core server "
         "__main__"
     ),
     "drivers": (
