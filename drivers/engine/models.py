@@ -161,7 +161,7 @@ def reside(
     if isinstance(first, PagedRunner) and not entry.settings.prefix_cache:
         first.forget_prefixes()
     if entry.source.draft is not None:
-        if not isinstance(first, PagedRunner):
+        if not isinstance(first, PagedRunner) or rung.name != ladder.PAGED:
             why = f"a draft model guesses on rung P alone ({'; '.join(rung.reasons)})"
             raise NotSupported(f"{entry.source.path}: {why}", why=why)
         draft = entry.source.draft
