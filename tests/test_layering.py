@@ -21,8 +21,8 @@ ROOMS = {
     "kernel": (
         "settings restart namespace policy config console store journal metrics handles quota pending requests "
         "session ledger residency eviction lane scheduler buffers children channel link supervisor objects dispatch "
-        "instruments procfs holdings recipes locating models inference files tasks sessions actions handlers core server "
-        "__main__"
+        "instruments procfs holdings recipes locating models inference files tasks sessions actions handlers core "
+        "server __main__"
     ),
     "drivers": (
         "requests contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing "
