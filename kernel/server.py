@@ -153,8 +153,11 @@ class Server:
         for _ in range(_BURST):
             if not _readable(socket):
                 return
-            first = socket.recv(_NOBLOCK, copy=False)
-            rest = socket.recv_multipart() if first.more else []
+            frame = first = socket.recv(_NOBLOCK, copy=False)
+            rest = []
+            while frame.more:
+                frame = socket.recv(copy=False)
+                rest.append(frame.bytes)
             route = first.bytes
             if route[:1] != _OWN_ROUTE:
                 error = BadCall("this connection chose its own routing id: leave that to the library")

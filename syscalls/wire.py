@@ -43,6 +43,9 @@ _KINDS = {kind.value: kind for kind in MessageKind}
 _OPENERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
 """First bytes of msgpack's lists and maps: fixmap, fixarray, array 16 and 32, map 16 and 32."""
 _CONTAINERS = frozenset({list, dict, tuple})
+# msgspec is quicker, msgpack is the measure: what msgspec refuses goes through msgpack, for its result or its error.
+_encode = msgspec.msgpack.Encoder().encode
+_decode_header = msgspec.msgpack.Decoder(tuple[int, str, int, str]).decode
 TERMINAL = frozenset({MessageKind.REPLY, MessageKind.ERROR, MessageKind.END})
 
 
@@ -94,8 +97,7 @@ def pack(kind: MessageKind, request: int, name: str = "", body: Any = None) -> l
 
 def pack_header(kind: MessageKind, request: int, name: str = "") -> bytes:
     """The first frame alone, for a body that is packed already."""
-    header: bytes = msgpack.packb([PROTOCOL, kind.value, request, name])
-    return header
+    return _encode((PROTOCOL, kind, request, name))
 
 
 def unpack(frames: Sequence[bytes]) -> Message:
@@ -119,6 +121,12 @@ def unpack_header(frame: bytes) -> tuple[MessageKind, int, str]:
     """
     if len(frame) > HEADER_BYTES:
         raise BadCall(f"the header has {len(frame)} bytes, at most {HEADER_BYTES} are allowed")
+    try:
+        protocol, kind, request, name = _decode_header(frame)
+        if protocol == PROTOCOL and 0 <= request < 2**63:
+            return _KINDS[kind], request, name
+    except (msgspec.DecodeError, KeyError):
+        pass  # what is wrong with it is said below
     header = _unpackb(frame, "header")
     if not isinstance(header, list) or len(header) != 4:
         raise BadCall("the header is not a list of protocol, kind, request id and name")
@@ -160,8 +168,8 @@ def _packb(body: Any, *, strict: bool) -> bytes:
     try:
         plain = msgspec.to_builtins(body, builtin_types=(bytes,), str_keys=False)
         try:
-            packed: bytes = msgpack.packb(plain)
-        except UnicodeEncodeError:
+            packed = _encode(plain)
+        except (UnicodeEncodeError, OverflowError):
             packed = msgpack.packb(plain, unicode_errors="strict" if strict else "backslashreplace")
     except RecursionError:
         raise TooLarge("the message contains itself, or is nested too deep to be sent", limit=LIMITS.depth) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from datetime import UTC
 from typing import Any
 
 import msgpack
@@ -90,6 +91,35 @@ def test_msgspec_reads_and_writes_the_same_bytes(body: dict[str, Any]) -> None:
     packed = pack(MessageKind.REPLY, 1, "", body)[1]
     assert strategies.same(msgspec.msgpack.decode(packed), body)
     assert strategies.same(unpack_body(msgspec.msgpack.encode(body)), body)
+
+
+ODD = (
+    st.datetimes(timezones=st.just(UTC) | st.none())
+    | st.uuids()
+    | st.decimals(allow_nan=False)
+    | st.binary().map(bytearray)
+    | st.sampled_from(MessageKind)
+    | st.tuples(st.integers(0, 9), st.text(max_size=3))
+    | st.frozensets(st.integers(0, 9), max_size=3)
+)
+
+
+@given(st.dictionaries(st.text(max_size=5) | st.integers(-9, 9), strategies.PLAIN | ODD, max_size=5))
+def test_what_is_sent_is_what_msgpack_makes_of_plain_data(body: dict[str, Any]) -> None:
+    """Nothing becomes an extension type: a time with its zone is text, as it is everywhere in the contract."""
+    plain = msgspec.to_builtins(body, builtin_types=(bytes,), str_keys=False)
+    assert pack(MessageKind.REPLY, 1, "", body)[1] == msgpack.packb(plain)
+
+
+@given(st.sampled_from(MessageKind), st.integers(0, 2**63 - 1), st.text(max_size=40))
+def test_a_header_is_what_msgpack_makes_of_it(kind: MessageKind, request: int, name: str) -> None:
+    header = wire.pack_header(kind, request, name)
+    assert header == msgpack.packb([wire.PROTOCOL, kind.value, request, name])
+    assert unpack_header(header) == (kind, request, name)
+
+
+def test_a_header_in_other_bytes_is_the_same_header() -> None:
+    assert unpack_header(msgpack.packb([1.0, "call", 1, "infer"])) == (MessageKind.CALL, 1, "infer")
 
 
 def test_a_body_is_empty_by_default() -> None:
