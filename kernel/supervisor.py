@@ -28,6 +28,9 @@ from .restart import GiveUp, RestartPolicy
 DEVICES = "llmos.devices"
 FILESYSTEMS = "llmos.filesystems"
 ON_REQUEST = "restarted on request"
+SPIN_COUNT = "10000"
+"""How often an idle thread of libgomp looks for work before it sleeps (GOMP_SPINCOUNT): about 0.1 ms, longer than the
+time between two ops of a step and far shorter than a time slice. See docs/benchmarks/README.md."""
 
 
 class DriverState(StrEnum):
@@ -267,7 +270,7 @@ class Supervisor:
             "LLMOS_PARENT_PID": str(self._pid),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
-            "OMP_WAIT_POLICY": "passive",
+            "GOMP_SPINCOUNT": SPIN_COUNT,
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": self._environ.get("HF_HUB_OFFLINE", "1"),
             "PYTHONUNBUFFERED": "1",

@@ -17,7 +17,7 @@ from .limits import decode_seconds, ideal_seconds, prefill_seconds
 from .models import adapters, causal, encoder, words
 from .options import MODULES, Options
 from .probe import Probe
-from .process import PASSIVE, PeerFailed, PeerProcess
+from .process import AS_A_HOST, PeerFailed, PeerProcess
 from .shapes import ENCODERS, SHAPES, EncoderShape
 
 SAME = 0.99
@@ -27,7 +27,7 @@ SAME = 0.99
 @contextlib.contextmanager
 def peer(name: str, options: Options, folder: Path, context: int, record: bool = False) -> Iterator[PeerProcess]:
     """A process of its own with a model, for the length of a block."""
-    process = PeerProcess(name, "", options.threads, dict(PASSIVE) if name == "ours" else {})
+    process = PeerProcess(name, "", options.threads, dict(AS_A_HOST) if name == "ours" else {})
     try:
         if record:
             process.ask("record")

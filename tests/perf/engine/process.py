@@ -16,6 +16,8 @@ from typing import Any
 
 from peers.peer import Answer, Job, Room
 
+from llmos.kernel.supervisor import SPIN_COUNT
+
 PERF = Path(__file__).resolve().parents[1]
 LIMIT_S = 3600.0
 GRACE_S = 15.0
@@ -34,13 +36,13 @@ class Kind:
     settings: tuple[tuple[str, str], ...] = ()
 
 
-PASSIVE = (("OMP_WAIT_POLICY", "passive"),)
+AS_A_HOST = (("GOMP_SPINCOUNT", SPIN_COUNT),)
 """As the kernel starts the host of a device."""
 
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("ours", settings=PASSIVE),
+        Kind("ours", settings=AS_A_HOST),
         Kind("ours-kernel"),
         Kind("generate", padded=True),
         Kind("generate-static", padded=True),
