@@ -6,6 +6,7 @@ static cache. G: the library's own cache, a request at a time. F: one forward pa
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -121,11 +122,12 @@ def paged_layers(module: Any, context: int) -> Layers | Gathering:
 
     The module is set to the paged function and may be left with another. Raises Refused with why it cannot be paged.
     """
-    try:
+    with contextlib.suppress(Refused):
         return _attending(module, context)
-    except Refused:
-        module.set_attn_implementation("eager")
+    module.set_attn_implementation("eager")
+    with contextlib.suppress(Refused):
         return _gathering(module)
+    return _hybrid(module)
 
 
 def _attending(module: Any, context: int) -> Layers:

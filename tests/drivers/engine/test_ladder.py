@@ -79,8 +79,7 @@ def test_layers_are_found_with_what_they_ask_for() -> None:
     ("kind", "changed", "why"),
     [
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "rotary"),
-        ("openai-gpt", {}, "no cache"),
-        ("mamba", {}, "recurrent"),
+        ("openai-gpt", {}, "keeps no state"),
     ],
 )
 def test_what_pages_do_not_serve_is_refused(kind: str, changed: dict[str, Any], why: str) -> None:
@@ -92,6 +91,13 @@ def test_a_window_as_wide_as_the_context_is_none() -> None:
     moe = module("qwen2_moe", sliding_window=100, **SLIDING)
     found = ladder.paged_layers(moe, 100)
     assert [meaning.reach.window for meaning in found.meanings] == [0, 0]
+
+
+def test_what_is_kept_is_told_for_each_way_through_pages() -> None:
+    assert len(ladder.paged_layers(module("llama"), 100).shapes) == 2
+    assert len(ladder.paged_layers(module("gptj", n_embd=32, n_head=4, n_layer=2, rotary_dim=4), 100).shapes) == 4
+    mamba = ladder.paged_layers(module("mamba"), 100)
+    assert isinstance(mamba, Gathering) and mamba.states and not mamba.shapes
 
 
 def test_chunks_that_are_no_whole_pages_are_gathered() -> None:
