@@ -28,8 +28,8 @@ from .restart import GiveUp, RestartPolicy
 DEVICES = "llmos.devices"
 FILESYSTEMS = "llmos.filesystems"
 ON_REQUEST = "restarted on request"
-SPIN_COUNT = "10000"
-"""How often an idle thread of libgomp looks for work before it sleeps (GOMP_SPINCOUNT): about 0.1 ms, longer than the
+SPIN_COUNT = "20000"
+"""How often an idle thread of libgomp looks for work before it sleeps (GOMP_SPINCOUNT): about 0.3 ms, longer than the
 time between two ops of a step and far shorter than a time slice. See docs/benchmarks/README.md."""
 
 
