@@ -1,4 +1,4 @@
-"""A driver's process: `python -m llmos.drivers.host NAME --socket ipc://...`, started by the kernel.
+"""A driver's process: `python -m llmos.drivers.host NAME --fd N`, started by the kernel.
 
 One driver per process, so that what it breaks is its own. The main thread is the work thread: it runs the driver and
 the step loop. The I/O thread is `link`. A typed error answers its call; anything else that escapes is a fault, which
