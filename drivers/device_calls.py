@@ -141,7 +141,7 @@ class DeviceCalls:
     def limit(self, call: Call[Any]) -> float:
         """Seconds this call may take."""
         if isinstance(call, HostLoad | HostSwap | HostPlan):
-            return self._limits.load + sum(file.bytes for file in call.model.files) / _READ_BYTES_PER_S
+            return self._limits.load + _bytes_of(call.model) / _READ_BYTES_PER_S
         if isinstance(call, HostWake | HostSleep | HostUnload):
             held = self._models.get(call.id)
             return self._limits.load + (held.bytes if held else 0) / _READ_BYTES_PER_S
@@ -289,7 +289,7 @@ class DeviceCalls:
             loaded = self._device.load(key, source, convert.to_settings(options), self._sink(number, model), base)
         finally:
             self._cancelled.pop(model, None)
-        return Held(key, located.version, sum(file.bytes for file in located.files), loaded)
+        return Held(key, located.version, _bytes_of(located), loaded)
 
     def _sink(self, number: int, model: str) -> contract.ProgressSink:
         last = ("", float("-inf"))
@@ -392,3 +392,9 @@ class DeviceCalls:
     def _not_supported(self, _number: int, call: Call[Any]) -> None:
         name = type(call).__name__.removeprefix("Host").lower()
         raise NotSupported(f"{self._facts.name} has no {name}", why="drivers cannot offer it yet")
+
+
+def _bytes_of(located: Located) -> int:
+    """Of a model's files and its draft model's."""
+    every = (located, located.draft)
+    return sum(file.bytes for each in every if each is not None for file in each.files)

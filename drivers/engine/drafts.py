@@ -65,7 +65,9 @@ def load(
     context = small.about.context
     pool = PagePool(rung.layers.shapes, pool_pages(context), small.about.dtype)
     model = PagedModel(shared.use(attention=attention.NAME), rung.layers, pool, ops)
-    return Drafter(model, BlockManager(pool.pages), context, small.vocabulary, prefill_tokens), held
+    blocks = BlockManager(pool.pages)
+    blocks.caching = settings.prefix_cache
+    return Drafter(model, blocks, context, small.vocabulary, prefill_tokens), held
 
 
 def _check_vocabulary(source: ModelSource, small: Bundle, bundle: Bundle) -> None:

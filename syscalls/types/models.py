@@ -40,7 +40,7 @@ class LoadOptions(Argument):
     draft: str = ""
     """Path of a smaller model with the same vocabulary, which guesses ahead for requests that ask for it."""
     prefix_cache: bool = True
-    """Requests reuse what was computed of the same beginning for others of their tenant; False: each computes its own."""
+    """Requests use what was computed of the same beginning for others of their tenant; False: each computes its own."""
     rung: Annotated[str, "force a rung of the runner ladder: P, H, S, G or F"] = ""
     dry_run: bool = False
     """Only plan: `ModelInfo.plan` says whether it would fit; nothing is loaded."""

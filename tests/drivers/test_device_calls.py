@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llmos.drivers.device_calls import _bytes_of
+from llmos.syscalls.driver import LocalFile, Located
 from llmos.syscalls.wire import MessageKind
 
 LOCATED = {"path": "/models/m", "version": "v2", "files": []}
@@ -383,3 +385,9 @@ def test_an_answer_too_large_for_a_message_is_an_error(host_of: Any, package: An
         error = kernel.answer(kernel.submit("x", request, sampling={"max_tokens": 0})).body
         assert error["name"] == "TooLarge" and error["fields"]["limit"] == 8 << 20
     assert error["fields"]["got"] == 12_000_000
+
+
+def test_the_files_of_a_draft_model_count_too() -> None:
+    small = Located(path="/d", version="1", files=[LocalFile(name="w", path="/w", bytes=3)])
+    both = Located(path="/m", version="1", files=[LocalFile(name="v", path="/v", bytes=4)] * 2, draft=small)
+    assert (_bytes_of(small), _bytes_of(both)) == (3, 11)
