@@ -7,7 +7,7 @@ static cache. G: the library's own cache, a request at a time. F: one forward pa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -148,10 +148,10 @@ def _attending(module: Any, context: int) -> Layers:
 
 def _gathering(module: Any) -> Gathering:
     """What a module with its own attention keeps of its tokens. Raises Refused."""
-    why = _not_pageable(module) or ("some of its layers keep a state" if states.keeps(module) else "")
+    why = _not_pageable(module)
     if why:
         raise Refused(why)
-    return _noted(module, ())
+    return _over_pages(lambda: gathered.gathering_of(module, states.none_kept(module)))
 
 
 def _hybrid(module: Any) -> Gathering:
@@ -159,12 +159,12 @@ def _hybrid(module: Any) -> Gathering:
     why = _length_dependent(module)
     if why:
         raise Refused(why)
-    return _noted(module, states.fresh_layers(module))
+    return _over_pages(lambda: gathered.gathering_of(module, states.fresh_layers(module)))
 
 
-def _noted(module: Any, layers: Sequence[Any]) -> Gathering:
+def _over_pages(find: Callable[[], Gathering]) -> Gathering:
     try:
-        return gathered.gathering_of(module, layers)
+        return find()
     except FAILURES as error:
         said = str(error).partition("\n")[0][:160]
         raise Refused(f"it does not take a cache over pages: {type(error).__name__}: {said}") from error

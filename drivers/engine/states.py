@@ -57,9 +57,11 @@ State = Sequence[Kept]
 """All states of a row, layer by layer."""
 
 
-def keeps(module: Any) -> bool:
-    """Whether some layer of the library's cache for a module keeps a state."""
-    return bool(_linear(_layers(module)))
+def none_kept(module: Any) -> Sequence[Any]:
+    """No layers, for a module that keeps no state. Raises Refused when the library's cache keeps one for it."""
+    if _linear(_layers(module)):
+        raise Refused("some of its layers keep a state")
+    return ()
 
 
 def fresh_layers(module: Any) -> list[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ from .surgery.attention import fuse_attention, unfuse_attention
 
 TOKENS = PAGE_TOKENS + 6
 ROW_PAGES = 2
+SINGLE = 5
+"""So many tokens go one by one where batches are tried."""
 TOLERANCE = {torch.float32: 1e-3}
 HALF_TOLERANCE = 0.06
 """Largest difference of logits, as a share of their range."""
@@ -57,8 +60,9 @@ class Trial:
         """
         model = PagedModel(module, layers, PagePool(layers.shapes, 2 * ROW_PAGES, self._dtype), ops)
         try:
-            singly = isinstance(layers, Gathering)
-            fused = fuse_attention(module, layers.modules, layers.meanings, ops, lambda: self._paged(model, singly))
+            singly, fused = isinstance(layers, Gathering), 0
+            if not singly:
+                fused = fuse_attention(module, layers.modules, layers.meanings, ops, lambda: self._paged(model, singly))
             logits = self._paged(model, singly)
             why = self._distance(logits)
             if why and fused:
@@ -75,11 +79,11 @@ class Trial:
         return logits
 
     def alike(self, one: Tensor, other: Tensor) -> bool:
-        """Whether two ways through the pages, which differ in nothing but company, gave the same logits."""
+        """Whether two ways through the pages, which differ in nothing but company, gave the same logits in the end."""
         spread = (one.max() - one.min()).item() or 1.0
         allowed = ALIKE.get(self._dtype, HALF_ALIKE)
-        agree = ((one - other).abs().amax(-1) / spread <= allowed).float()
-        return min(half.mean(-1).min().item() for half in agree.chunk(2, 1)) >= self._least
+        apart = (one - other)[:, -SINGLE:].abs().amax(-1) / spread
+        return (apart <= allowed).float().mean(-1).min().item() >= self._least
 
     def _plain(self) -> Tensor:
         """The logits of one run of each row.
@@ -103,7 +107,7 @@ class Trial:
 
     def _paged(self, model: PagedModel, singly: bool) -> Tensor:
         """The second row starts while the first is half through, and goes on beside the last token of that: at once,
-        or `singly`, so that one batch after the other has rows of unlike length.
+        or in the end `singly`, so that one batch after the other has rows of unlike length.
         """
         count = self._tokens.shape[1]
         first, second = (
@@ -111,11 +115,11 @@ class Trial:
             for at, (name, row) in enumerate(zip("ab", self._tokens, strict=True))
         )
         cut, last = count // 2, count - 1
-        part = 1 if singly else count - cut
+        ends = list(range(max(cut, count - SINGLE), count + 1)) if singly else [count]
         steps = [
             [(first, 0, cut)],
             [(second, 0, cut), (first, cut, last)],
-            *([(first, last, count), (second, at, at + part)] for at in range(cut, count, part)),
+            *([(first, last, count), (second, start, end)] for start, end in pairwise(sorted({cut, *ends}))),
         ]
         found: dict[str, list[Tensor]] = {"a": [], "b": []}
         for step in steps:

@@ -10,10 +10,12 @@ import transformers
 from tiny_models import build, silent, source_of
 
 from llmos.drivers.contract import LoadSettings
-from llmos.drivers.engine import attention, ladder
+from llmos.drivers.engine import attention, ladder, loader
 from llmos.drivers.engine.attention import Refused
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.engine.gathered import Gathering
+from llmos.drivers.engine.shared import SharedModule
+from llmos.drivers.engine.verify import Trial
 from llmos.drivers.ops.table import OpTable
 from llmos.syscalls.errors import NotSupported
 
@@ -123,3 +125,14 @@ def test_bounds_of_a_step_follow_the_size_of_parts() -> None:
     wide, narrow = ladder.limits(512), ladder.limits(2)
     assert (wide.chunk, wide.tokens, wide.rows) == (512, 512 + ladder.ROWS, ladder.ROWS)
     assert (narrow.chunk, narrow.least) == (2, 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("kind", "padded"), [("gptj", True), ("bloom", True), ("mamba2", True), ("mamba", False)])
+def test_rows_are_padded_to_a_batch_only_where_that_is_right(
+    ops: OpTable, tmp_path: Path, kind: str, padded: bool, dtype: str
+) -> None:
+    source = source_of(build(tmp_path / "m", kind))
+    bundle = loader.load(source, LoadSettings(dtype=dtype), silent)
+    rung = ladder.choose(bundle, SharedModule(bundle.module), Trial(bundle), ops, "", "m")
+    assert isinstance(rung.layers, Gathering) and rung.layers.padded is padded
