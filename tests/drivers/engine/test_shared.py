@@ -21,3 +21,11 @@ def test_it_is_set_when_that_changes_and_not_else(llama: Path, monkeypatch: pyte
         assert shared.use(attention=name) is module
         assert module.config._attn_implementation == (name or plain)
     assert calls == [attention.NAME, plain]
+
+
+def test_what_attends_in_a_way_of_its_own_keeps_that_on_pages(llama: Path) -> None:
+    module = loader.load(source_of(llama), LoadSettings(), silent).module
+    shared, plain = SharedModule(module), module.config._attn_implementation
+    shared.own_attention = True
+    shared.use(attention=attention.NAME)
+    assert module.config._attn_implementation == plain
