@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -57,7 +58,7 @@ def values(node: mi.Type) -> st.SearchStrategy[Any]:
         case mi.UnionType():
             return st.one_of(*map(values, node.types))
         case mi.StructType():
-            return _objects(node)
+            return _struct(node.cls)
     raise AssertionError(f"no strategy for {node}")
 
 
@@ -67,6 +68,14 @@ def _bounds(node: mi.IntType | mi.FloatType, step: int) -> tuple[Any, Any]:
     if step:
         return (INT64[0] if low is None else int(low)), (INT64[1] if high is None else int(high))
     return low, high
+
+
+@cache
+def _struct(cls: type) -> st.SearchStrategy[Any]:
+    """The same one each time, since a type may have fields of its own kind."""
+    node = mi.type_info(cls)
+    assert isinstance(node, mi.StructType)
+    return st.deferred(lambda: _objects(node))
 
 
 def _objects(node: mi.StructType) -> st.SearchStrategy[dict[str, Any]]:

@@ -21,32 +21,37 @@ class HugePages:
     """Gives out tensors; small ones share pages. A region goes back to the system when its last tensor is dropped."""
 
     def __init__(self) -> None:
-        self._region = torch.empty(0, dtype=torch.uint8)
+        self._region: _Region | None = None
         self._used = 0
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A tensor with any content."""
+        """A tensor with any content, and a storage of its own."""
         size = torch.Size(shape).numel() * dtype.itemsize
         if size > REGION // 2:
             return huge_empty(shape, dtype)
-        if self._used + size > self._region.numel():
-            self._region, self._used = _map(REGION), 0
-        found = self._region[self._used : self._used + size]
+        if self._region is None or self._used + size > REGION:
+            self._region, self._used = _Region(REGION), 0
+        found = self._region.tensor(self._used, shape, dtype)
         self._used += -(-size // ALIGNMENT) * ALIGNMENT
-        return found.view(dtype).view(*shape)
+        return found
 
 
 def huge_empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """One tensor with pages of its own."""
-    return _map(torch.Size(shape).numel() * dtype.itemsize).view(dtype).view(*shape)
+    return _Region(torch.Size(shape).numel() * dtype.itemsize).tensor(0, shape, dtype)
 
 
-def _map(size: int) -> Tensor:
-    """Bytes that begin with a large page."""
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(size, dtype=torch.uint8)
-    memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    raw = torch.frombuffer(memory, dtype=torch.uint8)
-    start = -raw.data_ptr() % HUGE_PAGE
-    return raw[start : start + size]
+class _Region:
+    """Bytes that begin with a large page, kept as long as a tensor lies there."""
+
+    def __init__(self, size: int) -> None:
+        self._memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            self._memory.madvise(mmap.MADV_HUGEPAGE)
+        self._start = -torch.frombuffer(self._memory, dtype=torch.uint8).data_ptr() % HUGE_PAGE
+
+    def tensor(self, offset: int, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        count = torch.Size(shape).numel()
+        if not count:
+            return torch.empty(*shape, dtype=dtype)
+        return torch.frombuffer(self._memory, dtype=dtype, count=count, offset=self._start + offset).view(*shape)

@@ -363,14 +363,14 @@ def test_a_request_that_a_driver_forgets_at_unload_is_answered(host_of: Any, pac
     assert kernel.answer(number).body["name"] == "BadState"
 
 
-def test_an_answer_that_cannot_be_sent_is_a_fault(host_of: Any, package: Any) -> None:
-    twist = "events = [DoneEvent(e.request, 'x', new_tokens=object()) for e in events]"
+def test_an_answer_that_cannot_be_sent_fails_its_own_request(host_of: Any, package: Any) -> None:
+    twist = "events = [DoneEvent(e.request, object() if e.request == 'r' else 'x') for e in events]"
     kernel = host_of("late0", package("late0", LATE.format(twist=twist)).environ)
     kernel.start()
     kernel.load()
-    kernel.submit("x")
-    assert kernel.wait() == 70
-    assert "cannot be sent" in kernel.events("fault")[0].body["text"]
+    error = kernel.answer(kernel.submit("x", "r")).body
+    assert error["name"] == "DeviceFault" and "cannot be sent" in error["message"]
+    assert kernel.answer(kernel.submit("x", "other")).body["value"]["task"] == "x"
 
 
 def test_an_answer_too_large_for_a_message_is_an_error(host_of: Any, package: Any) -> None:

@@ -29,6 +29,7 @@ def test_large_tensors_begin_with_a_large_page_and_small_ones_share_one() -> Non
     assert large.data_ptr() % HUGE_PAGE == 0 and large.shape == (3, REGION) and large.dtype == torch.bfloat16
     first, second = memory.empty((5, 7), torch.float32), memory.empty((9,), torch.int64)
     assert first.data_ptr() // HUGE_PAGE == second.data_ptr() // HUGE_PAGE
+    assert first.untyped_storage().nbytes() == first.nbytes, "what is counted is what it takes"
     first.fill_(1.0)
     second.fill_(2)
     assert bool((first == 1.0).all()) and bool((second == 2).all())
