@@ -26,7 +26,7 @@ demo: $(INSTALLED)  ## the same without a terminal: prompts, streamed answers, c
 	@$(PY) -m llmos.userland.programs.demo
 
 test: $(INSTALLED)  ## every test not marked slow; syscalls/ and kernel/ must be covered whole
-	$(PY) -m pytest -n $(JOBS) -rs --durations=10 --durations-min=5 -m "not slow" $(COVERAGE)
+	$(PY) -m pytest -n $(JOBS) -rs --durations=10 --durations-min=5 --hypothesis-profile=quick -m "not slow" $(COVERAGE)
 
 test-all: $(INSTALLED)  ## every test
 	$(PY) -m pytest -n $(JOBS) -rs --durations=10 --durations-min=5 $(COVERAGE)

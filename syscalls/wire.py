@@ -125,7 +125,7 @@ def unpack_header(frame: bytes) -> tuple[MessageKind, int, str]:
         protocol, kind, request, name = _decode_header(frame)
         if protocol == PROTOCOL and 0 <= request < 2**63:
             return _KINDS[kind], request, name
-    except (msgspec.DecodeError, KeyError):
+    except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
         pass  # what is wrong with it is said below
     header = _unpackb(frame, "header")
     if not isinstance(header, list) or len(header) != 4:

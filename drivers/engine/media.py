@@ -96,7 +96,8 @@ def sound(data: memoryview, rate: int, limits: MediaLimits = LIMITS) -> np.ndarr
             _check("sound", "seconds", opened.frames / opened.samplerate, limits.seconds)
             _check("sound", "samples", opened.frames * opened.channels, limits.samples)
             blocks = opened.blocks(BLOCK, dtype="float32", always_2d=True)
-            mixed, own = [block.mean(axis=1) for block in blocks], opened.samplerate
+            with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused below
+                mixed, own = [block.mean(axis=1) for block in blocks], opened.samplerate
     except reader.LibsndfileError as error:
         said = f"this is no sound that can be read (WAV, FLAC, OGG, MP3): {error}"
         raise BadArgument(said, name="input", got=str(error)[:200], want="WAV, FLAC, OGG, MP3") from error

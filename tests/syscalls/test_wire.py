@@ -145,6 +145,7 @@ HEADER = [wire.PROTOCOL, "call", 1, "infer"]
     ("header", "text"),
     [
         (b"\xc1", "not msgpack"),
+        (b"\x94\x01\xa1\x99\x01\xa1x", "not msgpack"),
         (msgpack.packb({}), "not a list"),
         (msgpack.packb(HEADER[:3]), "not a list"),
         (msgpack.packb([99, *HEADER[1:]]), "protocol 99"),

@@ -84,6 +84,7 @@ def test_a_package_is_found_in_the_environment_that_is_given(package: Callable[.
     assert not any("broken9" in line for line in Path("/proc/self/environ").read_text().split("\0"))
 
 
+@pytest.mark.slow
 def test_a_model_and_a_source_can_be_given(folder: Path) -> None:
     model = folder / "mine"
     model.mkdir()
