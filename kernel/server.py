@@ -10,10 +10,11 @@ import os
 import select
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import zmq
+import zmq.backend
 
 from llmos.syscalls.errors import BadCall, LlmosError
 from llmos.syscalls.wire import LIMITS, error_frames
@@ -75,6 +76,9 @@ class Server:
         self._poll = select.epoll()
         paths = config.paths
         self._clients = self._router(endpoint or f"ipc://{paths.socket}", listen_fd)
+        self._send_frame = partial(zmq.backend.Socket.send, self._clients)
+        self._settled = False
+        """No message waits, and the descriptor will tell of the next one."""
         self._clients_fd = int(self._clients.getsockopt(zmq.FD))
         self._poll.register(self._clients_fd, select.EPOLLIN)
         if endpoint is None and listen_fd is None:
@@ -118,8 +122,9 @@ class Server:
         if parked is not None:
             parked.append(frames)
             return True
+        self._settled = False
         try:
-            _send(self._clients, route, frames)
+            _send(self._send_frame, route, frames)
         except zmq.Again:
             self._parked[route] = [frames]
         except zmq.ZMQError as error:
@@ -150,10 +155,14 @@ class Server:
         ended, whatever the library lets programs choose.
         """
         socket, dispatcher = self._clients, self.kernel.dispatcher
-        for _ in range(_BURST):
-            if not _readable(socket):
+        for taken in range(_BURST):
+            if taken and not self._more():
                 return
-            frame = first = socket.recv(_NOBLOCK, copy=False)
+            try:
+                frame = first = socket.recv(_NOBLOCK, copy=False)
+            except zmq.Again:
+                self._settled = True
+                return
             rest = []
             while frame.more:
                 frame = socket.recv(copy=False)
@@ -167,6 +176,13 @@ class Server:
             if peer is not None:
                 dispatcher.receive(route, peer, rest)
                 self._runner.run(self._clock())
+
+    def _more(self) -> bool:
+        """Whether messages wait. The socket's descriptor tells of a new one only once, and sending may take that
+        away (zmq_getsockopt(3), ZMQ_FD): so one has to ask, unless nothing was sent since the answer was no."""
+        events: int = self._clients.getsockopt(_EVENTS)  # type: ignore[assignment]  # bytes only for other options
+        self._settled = not events & _POLLIN
+        return not self._settled
 
     def _peer(self, frame: zmq.Frame) -> Peer | None:
         try:
@@ -186,7 +202,7 @@ class Server:
 
     def turn(self) -> None:
         """Wait for something to happen and handle it."""
-        clients = _readable(self._clients)
+        clients = not self._settled and self._more()
         events = self._poll.poll(0 if clients else self._timeout())
         began = self._clock()
         waiting = [(fd, self._callbacks.get(fd)) for fd, _event in events]
@@ -247,18 +263,12 @@ class Server:
             self._context.term()
 
 
-def _readable(socket: zmq.Socket[bytes]) -> bool:
-    """Whether messages wait; the socket's descriptor tells of new ones only once (zmq_getsockopt(3), ZMQ_FD)."""
-    events: int = socket.getsockopt(_EVENTS)  # type: ignore[assignment]  # bytes only for other options
-    return bool(events & _POLLIN)
-
-
-def _send(socket: zmq.Socket[bytes], route: bytes, frames: Sequence[bytes]) -> None:
+def _send(send: Callable[[bytes, int], object], route: bytes, frames: Sequence[bytes]) -> None:
     """Send one message; only the first part of it can fail, when the peer is gone or its queue is full."""
-    socket.send(route, _MORE)
+    send(route, _MORE)
     for frame in frames[:-1]:
-        socket.send(frame, _MORE)
-    socket.send(frames[-1], _NOBLOCK)
+        send(frame, _MORE)
+    send(frames[-1], _NOBLOCK)
 
 
 def self_test(context: zmq.Context[zmq.Socket[bytes]], folder: Path) -> None:

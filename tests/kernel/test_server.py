@@ -7,12 +7,14 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
 import zmq
+import zmq.backend
 
 from llmos.kernel import config as configuration
 from llmos.kernel import server as module
@@ -145,11 +147,9 @@ def test_what_is_sent_to_a_lost_connection_is_noticed(served: Served) -> None:
 def test_other_errors_of_sending_are_not_hidden(served: Served) -> None:
     broken = served.context.socket(zmq.ROUTER)
     broken.close()
-    server = served.server
-    clients, server._clients = server._clients, broken
+    served.server._send_frame = partial(zmq.backend.Socket.send, broken)
     with pytest.raises(zmq.ZMQError):
-        server.send_client(b"\0route", [b"x"])
-    server._clients = clients
+        served.server.send_client(b"\0route", [b"x"])
 
 
 BIG = b"x" * (1 << 20)

@@ -247,6 +247,8 @@ _MODELS = (
             _option("--dtype", Kind.CHOICE, "the number format of the weights", choices=_DTYPES),
             _option("--max-context", Kind.COUNT, "the longest context in tokens"),
             _option("--base", Kind.MODEL, "the loaded model an adapter belongs to"),
+            _option("--draft", Kind.MODEL_PATH, "a small model of the same vocabulary that guesses ahead for it"),
+            _flag("--no-prefix-cache", "its requests use nothing that was computed for others"),
             _flag("--replace", "take the place of the loaded model of the same name"),
             _flag("-n --dry-run", "only plan: the bytes it needs and whether it fits"),
         ),

@@ -38,7 +38,7 @@ def peaks(scores: Tensor) -> tuple[Tensor, Tensor]:
     if whole <= BLOCK:
         index = scores.argmax(dim=-1)
         return scores.gather(-1, index.unsqueeze(-1)).squeeze(-1), index
-    blocks = scores[:, :whole].view(scores.shape[0], -1, BLOCK)
+    blocks = scores[:, :whole].view(scores.shape[0], whole // BLOCK, BLOCK)
     block = blocks.amax(dim=-1).argmax(dim=-1)
     rows = torch.arange(scores.shape[0], device=scores.device)
     inner = blocks[rows, block].argmax(dim=-1)

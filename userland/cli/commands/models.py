@@ -59,6 +59,10 @@ def load(cli: Cli, values: Namespace) -> int:
         options["pin"] = True
     if values.replace:
         options["replace"] = True
+    if values.draft is not None:
+        options["draft"] = cli.stored(values.draft)
+    if values.no_prefix_cache:
+        options["prefix_cache"] = False
     if values.dry_run:
         return _plan(cli, cli.system.plan_model(cli.stored(values.model), device=values.device, **options))
     base = cli.system.model(values.base) if values.base else None

@@ -157,3 +157,9 @@ def test_where_rounding_stands_in_the_way_it_is_the_last_token_with_weight() -> 
     weights = torch.tensor([[0.0, 0.25, 0.5, 0.0], [0.5, 0.25, 0.0, 0.0]], dtype=torch.float64)
     index, before = _passing(weights, torch.tensor([0.75, 0.25], dtype=torch.float64))
     assert index.tolist() == [2, 0] and before.tolist() == [0.25, 0.0]
+
+
+@pytest.mark.parametrize("size", [7, 4 * BLOCK, 4 * BLOCK + 3])
+def test_a_step_in_the_middle_of_a_prompt_has_no_rows_and_no_peaks(size: int) -> None:
+    values, indexes = peaks(torch.empty(0, size))
+    assert values.shape == indexes.shape == (0,)

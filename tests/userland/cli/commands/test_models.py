@@ -30,6 +30,12 @@ def test_load_answers_json_and_a_plan_loads_nothing(llmos: Any) -> None:
     assert llmos("load null -d null0 --json").json["device"] == "null0"
 
 
+def test_a_draft_model_is_looked_for_and_prefixes_may_be_kept_apart(llmos: Any) -> None:
+    ran = llmos("load null -d null0 --draft /models/nothing")
+    assert ran.status == 1 and "/models/nothing" in ran.err
+    assert llmos("load null -d null0 --no-prefix-cache").status == 0
+
+
 def test_a_folder_of_this_machine_is_loaded(llmos: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_model(folder / "mine")
     monkeypatch.chdir(folder)
