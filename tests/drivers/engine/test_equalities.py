@@ -16,6 +16,7 @@ from tiny_models import PROMPT, ask, build, byte_level, done, finish, silent, so
 from llmos.drivers.contract import ChoiceResult, DoneEvent, LoadSettings, Request
 from llmos.drivers.engine import ladder
 from llmos.drivers.engine.engine import Engine
+from llmos.drivers.engine.sampling.distribution import BLOCK
 from llmos.drivers.engine.scheduler import StepScheduler
 from llmos.drivers.ops.table import OpTable
 
@@ -105,3 +106,10 @@ def test_half_precision_in_any_batch_but_where_two_tokens_are_as_good(
             best, second = (logprob for _, logprob, _ in one.logprobs[apart].top)
             assert best - second <= CLOSE, (id, apart)
     assert same >= len(alone) // 2
+
+
+def test_a_prompt_in_parts_with_a_vocabulary_of_real_size(ops: OpTable, tmp_path: Path) -> None:
+    """Steps within the prompt give no logits at all, and tokens of a large vocabulary are chosen by blocks."""
+    folder = build(tmp_path / "wide", vocab_size=3 * BLOCK + 5)
+    whole, parts = (answers(made(ops, folder, tokens), asked(ignore_eos=True)[:1]) for tokens in (512, 16))
+    assert whole == parts and len(parts["0"].tokens) == 30
