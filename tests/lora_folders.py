@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,13 @@ def config_of(folder: Path) -> dict[str, Any]:
 
 def weights_of(folder: Path) -> LoraWeights:
     return interpret(tensors_of(folder), config_of(folder), folder.name, "adapter_model.safetensors")
+
+
+@contextmanager
+def without_weights(folder: Path) -> Iterator[None]:
+    """Its tensors are missing meanwhile."""
+    weights = folder / "adapter_model.safetensors"
+    kept = weights.read_bytes()
+    weights.unlink()
+    yield
+    weights.write_bytes(kept)

@@ -48,7 +48,7 @@ class Crew:
             _check(name, jobs, answers, last)
         except PeerFailed as error:
             say(f"{name} is left out: {error}")
-            self.failures[name] = str(error)
+            self.failures[name] = error.why
             self._peers.pop(name).close()
             return None
         return answers
@@ -65,7 +65,7 @@ def crew(names: Sequence[str], folder: Path, shape: Shape, room: Room) -> Iterat
                 loaded[name] = _load(stack, name, folder, shape, room)
             except PeerFailed as error:
                 say(f"{name} is left out: {error}")
-                failures[name] = str(error)
+                failures[name] = error.why
         made = Crew(loaded)
         made.failures.update(failures)
         yield made

@@ -56,7 +56,15 @@ OURS = ("ours", "ours-kernel")
 
 
 class PeerFailed(Exception):
-    """A peer's process ended, or answered with an error."""
+    """A peer's process ended, or answered with an error.
+
+    Attributes:
+        why: the same without what the process said, which may hold paths of this machine.
+    """
+
+    def __init__(self, why: str, said: str = "") -> None:
+        super().__init__(f"{why}; it said last: {said}" if said else why)
+        self.why = why
 
 
 def python(environment: str) -> Path:
@@ -134,7 +142,7 @@ class PeerProcess:
     def _failure(self, what: str) -> PeerFailed:
         self._log.flush()
         self._log.seek(0)
-        return PeerFailed(f"{self.name} {what}; it said last: {self._log.read()[-1500:]}")
+        return PeerFailed(f"{self.name} {what}", self._log.read()[-1500:])
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lora_folders import TARGETS, Make, base_of, config_of, expected, save_adapter, tensors_of
+from lora_folders import TARGETS, Make, base_of, config_of, expected, save_adapter, tensors_of, without_weights
 from tiny_models import PROMPT, ask, build, choice, finish, silent, source_of
 
 from llmos.drivers.contract import ChunkEvent, DoneEvent, LoadSettings, Request, StepEvent
@@ -275,12 +275,8 @@ def test_an_adapter_from_memory_outlives_a_wake_that_fails(engine: Engine, llama
     put(engine, one, "a")
     engine.load("b", source_of(two), LoadSettings(), silent, "m")
     engine.sleep("m")
-    weights = two / "adapter_model.safetensors"
-    kept = weights.read_bytes()
-    weights.unlink()
-    with pytest.raises(BadModel):
+    with without_weights(two), pytest.raises(BadModel):
         engine.wake("m", silent)
-    weights.write_bytes(kept)
     engine.wake("m", silent)
     assert answer(engine, "a") == expected(base_of(llama), one)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lora_folders import Make, base_of, expected, weights_of
+from lora_folders import Make, base_of, expected, weights_of, without_weights
 from safetensors.torch import load_file, save_file
 from tiny_models import PROMPT, ask, choice, config_of, finish, random_module, silent, source_of
 
@@ -16,6 +16,7 @@ from llmos.drivers.contract import DoneEvent, LoadSettings, ModelSource
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.engine.lora.source import check, is_adapter, planned_bytes, read
 from llmos.syscalls.errors import BadArgument, BadModel, BadState, Busy, Cancelled, LlmosError, NotFound, NotSupported
+
 
 def answer(engine: Engine, model: str = "m") -> list[int]:
     return list(choice(engine, ask(PROMPT, model=model, max_tokens=12)).tokens)
@@ -83,12 +84,8 @@ def test_a_base_whose_adapter_is_gone_does_not_wake_by_half(engine: Engine, make
     folder = make()
     load(engine, folder)
     engine.sleep("m")
-    weights = folder / "adapter_model.safetensors"
-    kept = weights.read_bytes()
-    weights.unlink()
-    with pytest.raises(BadModel):
+    with without_weights(folder), pytest.raises(BadModel):
         engine.wake("m", silent)
-    weights.write_bytes(kept)
     engine.wake("m", silent)
     assert answer(engine, "a")
 
