@@ -35,8 +35,8 @@ class TakingCache(Cache):
         self._past, self._new = past, new
 
     def take(self, call: Call, states: Tensor) -> Tensor:
-        """[B, H, new, D] to all that the rows have, [B, H, past + new, D]."""
-        raise NotImplementedError
+        """[B, H, new, D] to all that the rows have, [B, H, past + new, D]; each kind of cache has its own."""
+        raise NotImplementedError(f"{type(self).__name__} takes nothing")
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
