@@ -27,6 +27,8 @@ F = TypeVar("F")
 
 Send = Callable[[Sequence[bytes]], None]
 _DOING = {"submit": "while it answered", "load": "while it loaded the model", "wake": "while it woke the model"}
+AWAKE_NS = 500_000
+"""Most answers of a file system are here after 150 us, and a program that reads on has asked again after 400."""
 _SPECS = {spec.cls: spec for spec in HOST_CALLS.values()}
 
 
@@ -67,7 +69,9 @@ class Link:
 
     def call(self, call: Call[R], on_progress: Callable[[Progress], None] | None = None) -> Future[R]:
         """Send a call; the future gets its result, its error, or PeerGone when the host ends first."""
-        return self._start(call, None, on_progress)
+        future = self._start(call, None, on_progress)
+        self._runner.expect(AWAKE_NS)
+        return future
 
     def stream(self, call: Call[Stream[T, F]], on_item: Callable[[T], None]) -> Future[F]:
         """Send a streaming call; `on_item` gets each chunk, the future what the end carries."""

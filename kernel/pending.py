@@ -134,6 +134,12 @@ class Runner:
         self._ready: deque[Job] = deque()
         self._timers: list[tuple[int, int, Timer]] = []
         self._numbers = count()
+        self.awake_until = 0
+        """Until then (nanoseconds of the clock) something is so likely to come that the loop does not sleep."""
+
+    def expect(self, within_ns: int) -> None:
+        """Something is likely to come so soon."""
+        self.awake_until = self.clock() + within_ns
 
     def future(self) -> Future[Any]:
         return Future(self)

@@ -77,6 +77,7 @@ class Server:
         paths = config.paths
         self._clients = self._router(endpoint or f"ipc://{paths.socket}", listen_fd)
         self._send_frame = partial(zmq.backend.Socket.send, self._clients)
+        self._may_stay_awake = len(os.sched_getaffinity(0)) > 1
         self._settled = False
         """No message waits, and the descriptor will tell of the next one."""
         self._clients_fd = int(self._clients.getsockopt(zmq.FD))
@@ -203,7 +204,7 @@ class Server:
     def turn(self) -> None:
         """Wait for something to happen and handle it."""
         clients = not self._settled and self._more()
-        events = self._poll.poll(0 if clients else self._timeout())
+        events = self._poll.poll(0) if clients else self._wait()
         began = self._clock()
         waiting = [(fd, self._callbacks.get(fd)) for fd, _event in events]
         for fd, callback in waiting:
@@ -222,6 +223,14 @@ class Server:
         if self._parked:
             self._unpark()
         self._lag(began)
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """Descriptors with something to tell. Falling asleep and waking take longer than what comes next after a call
+        to a host, so for a moment the loop stays awake, where there is another core for the host."""
+        while self._may_stay_awake and self._clock() < self._runner.awake_until:
+            if events := self._poll.poll(0):
+                return events
+        return self._poll.poll(self._timeout())
 
     def _lag(self, began: int) -> None:
         seconds = (self._clock() - began) / 1e9

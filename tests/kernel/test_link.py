@@ -21,7 +21,8 @@ class Host:
 
     def __init__(self) -> None:
         self.sent: list[Sequence[bytes]] = []
-        self.link = Link("null0", Runner(lambda: 0), self.sent.append)
+        self.runner = Runner(lambda: 0)
+        self.link = Link("null0", self.runner, self.sent.append)
 
     @property
     def last(self) -> int:
@@ -53,6 +54,13 @@ def test_a_call_is_sent_and_its_reply_reaches_the_future(host: Host) -> None:
     assert host.says(MessageKind.REPLY, {"value": {"bytes": 5}}) is None
     assert future.result().bytes == 5
     assert host.link.in_flight == 0
+
+
+def test_the_answer_of_a_call_is_near_and_the_end_of_a_stream_is_not(host: Host) -> None:
+    submit(host)
+    assert host.runner.awake_until == 0
+    host.link.call(HostUnload(id="m"))
+    assert 0 < host.runner.awake_until <= 1_000_000
 
 
 def test_an_error_reaches_the_future_as_its_class(host: Host) -> None:

@@ -221,6 +221,25 @@ def test_a_slow_turn_is_told(folder: Path) -> None:
     served.close()
 
 
+def test_the_loop_stays_awake_for_an_answer_that_is_near_and_no_longer(folder: Path) -> None:
+    now = [0]
+
+    def clock() -> int:
+        now[0] += 10_000
+        return now[0]
+
+    served = Served(folder, clock=clock)
+    runner = served.server._runner
+    served.server._may_stay_awake = True
+    for within, least, most in ((1_000_000, 100, 115), (0, 1, 15)):
+        runner.after(0.0, lambda: None)
+        runner.expect(within)
+        before = now[0]
+        served.server.turn()
+        assert least <= (now[0] - before) // 10_000 <= most
+    served.close()
+
+
 def test_ticks_come_about_once_a_second(folder: Path) -> None:
     now = [0]
     served = Served(folder, clock=lambda: now[0])
