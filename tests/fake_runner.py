@@ -6,6 +6,7 @@ once, at its place, after all tokens before it. Time is simulated.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from llmos.drivers.engine.costs import Speed, StepCost, StepLoad, Work
 from llmos.drivers.engine.scheduler import StepLimits, StepScheduler
 from llmos.drivers.engine.steps import PAGE_TOKENS, Row, RowStep, StepPlan
 
+NUMBER = itertools.count()
 WORK = Work(weight_bytes=1e9, token_flops=1e9, key_bytes=24_000)
 
 
@@ -193,3 +195,19 @@ class FakeRunner:
             bound = min(self.limits.seconds, self.limits.stretch * self.cost.seconds(StepLoad.of(streams)))
             least = sum(step.count for step in prompts) <= self.limits.least
             assert least or self.cost.seconds(StepLoad.of(plan.rows)) <= bound
+
+
+def prompt(tokens: int, first: int = 0) -> list[int]:
+    return [first + at for at in range(tokens)]
+
+
+def row(tokens: int, id: str = "", first: int | None = None, priority: int = 0, deadline: float | None = None) -> Row:
+    """A row whose prompt is like no other, unless `first` says so."""
+    number = next(NUMBER)
+    start = 10_000 * (number + 1) if first is None else first
+    return Row(id or f"row {number}", prompt(tokens, start), priority=priority, deadline=deadline)
+
+
+def planned(runner: FakeRunner) -> dict[str, int]:
+    """The next step: ids and how many tokens."""
+    return {step.row.id: step.count for step in runner.step().rows}

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from host_stand_ins import HeldChannel, Hosts
 from scripted import Inside, Program, inside
 from watching import Loop
+
+from llmos.kernel import supervisor
 
 
 @pytest.fixture
@@ -30,3 +33,12 @@ def live(folder: Path) -> Iterator[Inside]:
     with inside(folder, loop=loop, drivers="models") as kernel:
         yield kernel
     loop.close()
+
+
+@pytest.fixture
+def hosts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
+    """A supervisor whose hosts say what the test says."""
+    monkeypatch.setattr(supervisor, "Channel", HeldChannel)
+    hosts = Hosts(folder)
+    yield hosts
+    hosts.close()
