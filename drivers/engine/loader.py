@@ -24,10 +24,14 @@ from ..contract import LoadSettings, ModelSource, ProgressSink
 from . import checkpoint, fronts, kinds, plugged
 from .checkpoint import CONFIG, Weights
 from .kinds import Kind
+from .mapped import FilePages
 from .memory import out_of_memory
 from .plugged import NONE, Architectures
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+"""What safetensors calls them."""
+
 UNBOUNDED_CONTEXT = 32_768
 """Tokens, for models that name no limit of their own (recurrent ones, ALiBi)."""
 
@@ -128,7 +132,8 @@ def load(
         tokenizer = _tokenizer(source, folder) if about.kind.text else None
         processor = _processor(source, folder, about.kind)
         progress(weights.bytes, weights.bytes, "bytes", "build")
-        module = _module(source, folder, about, weights)
+        with _given_back(folder, about, weights):
+            module = _module(source, folder, about, weights)
     vocabulary = _try(source, module, about)
     about = replace(about, context=_usable_context(module, tokenizer, about))
     return Bundle(module, tokenizer, about, _eos(module), vocabulary, processor)
@@ -168,6 +173,13 @@ def check_finite(folder: Path, weights: Weights, progress: ProgressSink) -> None
 def _finite(part: torch.Tensor) -> bool:
     """The extremes show infinity, and NaN, which they pass on; a mask of the whole tensor would be far slower."""
     return part.numel() == 0 or all(bool(extreme.isfinite()) for extreme in torch.aminmax(part))
+
+
+def _given_back(folder: Path, about: Description, weights: Weights) -> contextlib.AbstractContextManager[None]:
+    """Where weights become others of another dtype, those of the files are given back as soon as they were read."""
+    if set(weights.dtypes) <= {NAMES[about.dtype]}:
+        return contextlib.nullcontext()
+    return FilePages([folder / name for name in weights.files]).watched()
 
 
 def _module(source: ModelSource, folder: Path, about: Description, weights: Weights) -> Any:

@@ -7,9 +7,11 @@ Weights of another dtype than the file's are in the heap, which keeps what is fr
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ DONTNEED = 4
 FILES, HEAP = "RssFile:", "RssAnon:"
 STEP = 32 << 20
 """Bytes that may become resident before something is given back."""
+
+WATCH_S = 0.005
+"""Seconds between two looks at what a block of code that cannot be interrupted has read."""
 
 
 class FilePages:
@@ -38,6 +43,24 @@ class FilePages:
         if resident_bytes(HEAP) > self._heap + STEP:
             _advise("malloc_trim", ctypes.c_size_t(0))
             self._heap = resident_bytes(HEAP)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Give them back meanwhile, for code that reads much in one call; none may be written to in it."""
+        ended = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(ended,), name="file pages")
+        watch.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watch.join()
+            self.drop()
+
+    def _watch(self, ended: threading.Event) -> None:
+        while not ended.wait(WATCH_S):
+            if resident_bytes(FILES) > self._resident + STEP:
+                self.drop()
 
     def drop(self) -> None:
         """Give all back but those of mappings that were written to, whose content is nowhere else."""

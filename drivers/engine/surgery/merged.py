@@ -152,7 +152,8 @@ def merge(parent: nn.Module, make: Make) -> int:
 def pack(parent: nn.Module, make: Make, but: Collection[int] = ()) -> int:
     """Pack the plain linear layers among the children of a module, `but` those of these ids; returns how many."""
     packed = 0
-    for name, child in list(parent.named_children()):
+    for name in [name for name, _ in parent.named_children()]:
+        child = getattr(parent, name)
         if type(child) is nn.Linear and id(child) not in but:
             setattr(parent, name, SingleLinear(make([child.weight], child.bias)))
             packed += 1

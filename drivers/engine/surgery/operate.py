@@ -29,21 +29,23 @@ class Report:
 def operate(model: nn.Module, ops: OpTable, moved: Callable[[], None] = lambda: None) -> Report:
     """Replace what can be replaced, in place; weights are moved, one module after the other, never kept twice.
 
-    `moved` is called after each.
+    The output layer, which is the largest, goes first, while there is least beside it. `moved` is called after each.
     """
     report = Report()
     first = next(iter(model.parameters()))
     spec: Spec = {"device": first.device.type, "dtype": str(first.dtype).removeprefix("torch.")}
     make: Make = ops.choose("linear", spec).implementation.call
     tied = _tied(model)
-    for module in list(model.modules()):
-        report.merged += merge(module, make)
-        moved()
     for linear, embeddings in tied.items():
         report.packed += _pack_tied(model, linear, embeddings, make)
         moved()
     heads = {id(model.get_submodule(name)) for name in tied}
-    for module in list(model.modules()):
+    report.packed += pack(model, make, heads)
+    moved()
+    for module in _parents(model):
+        report.merged += merge(module, make)
+        moved()
+    for module in _parents(model):
         report.packed += pack(module, make, heads)
         moved()
     makers: tuple[tuple[str, Callable[..., nn.Module | None]], ...] = (("norms", fused_norm), ("units", fused_unit))
@@ -56,6 +58,11 @@ def operate(model: nn.Module, ops: OpTable, moved: Callable[[], None] = lambda: 
                     setattr(report, count, getattr(report, count) + 1)
                     break
     return report
+
+
+def _parents(model: nn.Module) -> list[nn.Module]:
+    """The modules that have children. A list of all would keep the weights of those that are replaced meanwhile."""
+    return [module for module in model.modules() if next(module.children(), None) is not None]
 
 
 def _tied(model: nn.Module) -> dict[str, list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,16 @@ def test_a_system_that_does_not_tell_is_left_alone(file: Path, tmp_path: Path, m
     found = read(file)
     FilePages([file]).drop()
     assert resident_bytes(FILES) == 0 and found[2] == 2
+
+
+def test_what_a_long_call_has_read_is_given_back_meanwhile(file: Path) -> None:
+    """As soon as it is more than a step; the thread ends with the block."""
+    before, deadline = threading.active_count(), time.monotonic() + 30.0
+    pages, found = FilePages([file]), torch.from_file(str(file), shared=False, size=BYTES, dtype=torch.uint8)
+    with pages.watched():
+        start = resident_bytes(FILES)
+        assert int(found[::4096].sum()) == 0
+        while resident_bytes(FILES) > start + mapped.STEP:
+            assert time.monotonic() < deadline
+    assert threading.active_count() == before
+    assert resident_bytes(FILES) < start + (1 << 20) and found[257] == 1
