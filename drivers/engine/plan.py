@@ -10,9 +10,11 @@ import torch
 
 from ..contract import Row
 from . import attention, ladder
+from .gathered import Gathering
 from .loader import Description, empty_module
 from .memory import tensors_in, tensors_of
 from .pages import page_bytes, pool_pages
+from .states import STATES_KEPT
 from .tasks.base import BATCH_TOKENS
 
 PROBE_TOKENS = 4
@@ -40,7 +42,8 @@ class CacheShape:
 class Footprint:
     """Bytes of weights, of keys and values, and of what one step needs beside them.
 
-    Keys and values are `paged` bytes for all sequences together, or else `cache` for each.
+    Keys and values are `paged` bytes for all sequences together, with the states that some keep beside their pages, or
+    else `cache` for each.
     """
 
     weights: int
@@ -78,18 +81,20 @@ def footprint(about: Description, rung: str = "") -> Footprint:
     cache = cache_shape(module, about) if about.causal else _other_cache(about)
     parameters = sum(tensor.numel() for tensor in {id(item): item for item in module.parameters()}.values())
     workspace = _workspace(module, about) if about.causal else _batch_bytes(module)
-    paged = _paged_bytes(module, about) if about.causal and rung in ("", ladder.PAGED) else None
+    paging = about.causal and rung in ("", ladder.PAGED, ladder.HYBRID)
+    paged = _paged_bytes(module, about, cache.fixed) if paging else None
     return Footprint(weights, cache, workspace, parameters, paged)
 
 
-def _paged_bytes(module: Any, about: Description) -> int | None:
-    """Bytes of the pages, when the model can have some."""
+def _paged_bytes(module: Any, about: Description, state: int) -> int | None:
+    """Bytes of the pages, and of so large a state for each row where some is kept, when the model can have pages."""
     module.set_attn_implementation(attention.NAME)
     try:
         layers = ladder.paged_layers(module, about.context)
     except attention.Refused:
         return None
-    return pool_pages(about.context) * page_bytes(layers.shapes, about.dtype)
+    kept = ladder.ROWS * STATES_KEPT * state if isinstance(layers, Gathering) and layers.states else 0
+    return kept + pool_pages(about.context) * page_bytes(layers.shapes, about.dtype)
 
 
 def cache_shape(module: Any, about: Description) -> CacheShape:

@@ -53,6 +53,9 @@ class Kept:
 FEW = 8
 """So many tokens follow a state one by one; with more a row starts over, which takes one run."""
 
+STATES_KEPT = 2
+"""Of each row: that of the last step, which the next may have to begin with again, and that after it."""
+
 State = Sequence[Kept]
 """All states of a row, layer by layer."""
 

@@ -12,6 +12,8 @@ from tiny_models import ask, done, finish, silent, source_of
 
 from llmos.drivers.contract import DoneEvent, LoadSettings
 from llmos.drivers.engine.engine import Engine
+from llmos.drivers.engine.ladder import ROWS
+from llmos.drivers.engine.models import plan_model
 from llmos.drivers.ops.table import OpTable
 
 Loaded = tuple[Engine, TinyModel]
@@ -75,3 +77,22 @@ def test_a_prompt_goes_at_once_and_its_state_is_counted_while_it_is_there(served
     assert list(done(engine, ask(OTHER_PROMPT, "o", max_tokens=3, ignore_eos=True)).choices[0].tokens) == expected(
         model, OTHER_PROMPT, 3
     )
+
+
+@pytest.mark.parametrize("name", ["mamba", "jamba", "qwen3_next"])
+def test_the_states_of_all_rows_are_planned(ops: OpTable, name: str) -> None:
+    """Within a tenth of what as many rows as there may be really hold, pages included."""
+    engine, model = Engine(ops), tiny_model(name)
+    with saved(model) as folder:
+        footprint, _context = plan_model(source_of(folder), SETTINGS)
+        engine.load("m", source_of(folder), SETTINGS, silent)
+    runner = engine._entries["m"].awake().runners[0]
+    pages = runner.kv_bytes()
+    for number in range(ROWS):
+        engine.submit(ask(PROMPT[:2], str(number), max_tokens=40, ignore_eos=True))
+    held = [0]
+    while len(held) < 6 or held[-1] > held[-2]:
+        engine.step()
+        held.append(runner.kv_bytes())
+    assert footprint.paged == pytest.approx(max(held), rel=0.1)
+    assert max(held) - pages > 0.1 * pages, "the states are no small part of it"
