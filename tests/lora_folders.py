@@ -26,6 +26,7 @@ TARGETS: Mapping[str, Any] = {
     "mixtral": {"target_modules": ["q_proj", "v_proj", "o_proj"]},
     "gptj": {"target_modules": ["q_proj", "v_proj", "out_proj", "fc_in"]},
     "gemma2": {"target_modules": ["q_proj", "o_proj", "up_proj", "down_proj"]},
+    "qwen3_next": {"target_modules": ["q_proj", "v_proj", "o_proj", "in_proj_qkvz", "in_proj_ba", "out_proj"]},
 }
 """By architecture: the layers of an adapter for it."""
 

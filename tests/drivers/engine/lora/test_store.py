@@ -51,7 +51,7 @@ class Served:
 @pytest.fixture(params=[False, True], ids=["plain", "fused"])
 def served(request: pytest.FixtureRequest, ops: OpTable, tmp_path: Path) -> Callable[[str], Served]:
     def make_served(name: str) -> Served:
-        base = random_module(config_of(name, num_hidden_layers=2))
+        base = random_module(config_of(name))
         folders = [
             save_adapter(base, tmp_path / "one", 1, 0.05, **TARGETS[name]),
             save_adapter(base, tmp_path / "two", 2, 0.05, **{**TARGETS[name], "r": 3, "use_rslora": True}),
