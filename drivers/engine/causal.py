@@ -10,12 +10,12 @@ from torch import Tensor
 from llmos.syscalls.errors import NotSupported, TooLarge
 
 from ..contract import DoneEvent, Request, StepEvent
-from .answers import Answer, end_tokens
+from .answers import Answer
 from .decoder import Decoder, SequenceState
 from .detokenizer import Vocabulary
 from .loader import Bundle
 from .sampling.chooser import choosers, rank
-from .sampling.grammar import Grammar, GrammarCompiler
+from .sampling.grammar import Grammar
 from .sampling.params import check
 from .sampling.sample import sample
 
@@ -34,8 +34,8 @@ class Generation:
     """
 
     def __init__(
-        self, request: Request, bundle: Bundle, decoder: Decoder, vocabulary: Vocabulary, grammars: GrammarCompiler,
-        prompt: Sequence[int], state: SequenceState, limit: int,
+        self, request: Request, bundle: Bundle, decoder: Decoder, vocabulary: Vocabulary, prompt: Sequence[int],
+        state: SequenceState, limit: int,
     ) -> None:  # fmt: skip
         sampling = request.sampling
         check(sampling, bundle.vocabulary)
@@ -47,7 +47,7 @@ class Generation:
         self.finished = False
         self._decoder, self._prompt, self._vocabulary = decoder, prompt, vocabulary
         room = room_for(prompt, sampling.max_tokens, limit)
-        self._choosers = choosers(sampling, prompt, constraint(request, bundle, grammars))
+        self._choosers = choosers(sampling, prompt)
         self._answers = [Answer(request, at, bundle, vocabulary, prompt, room) for at in range(len(self._choosers))]
         self._at = 0
         """The answer that is being made; each begins with the state after the prompt."""
@@ -55,6 +55,11 @@ class Generation:
         self._after_prompt: tuple[SequenceState, Tensor] | None = None
         self._before: list[int] | None = None
         self._cached = self._device_ns = 0
+
+    def follow(self, grammar: Grammar) -> None:
+        """Limit the tokens of all answers, before the first step."""
+        for chooser in self._choosers:
+            chooser.constraint = grammar.copy()
 
     def next_tokens(self) -> int:
         """How many tokens the next step takes through the model."""
@@ -136,14 +141,6 @@ class Generation:
             prompt_tokens=len(self._prompt), cached_tokens=self._cached,
             new_tokens=sum(len(answer.tokens) for answer in self._answers), device_ns=self._device_ns,
         )  # fmt: skip
-
-
-def constraint(request: Request, bundle: Bundle, grammars: GrammarCompiler) -> Grammar | None:
-    """What limits the tokens of the answers. Raises BadArgument, NotSupported."""
-    sampling = request.sampling
-    if sampling.grammar is None:
-        return None
-    return grammars.compile(sampling.grammar, end_tokens(request, bundle))
 
 
 def room_for(prompt: Sequence[int], most: int, limit: int) -> int:

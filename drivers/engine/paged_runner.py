@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from torch import Tensor
 
@@ -12,9 +11,10 @@ from llmos.syscalls.errors import LlmosError, NoDeviceMemory, NotSupported, Time
 
 from ..contract import FailedEvent, Request, StepEvent
 from . import attention, causal, tokens
-from .answers import Answer, end_tokens
+from .answers import Answer
 from .blocks import BlockManager, pages_for
 from .causal import common_prefix, room_for
+from .compiling import Compiling
 from .detokenizer import Vocabulary
 from .drafting import Drafter
 from .jobs import NGRAM, Choice, Job, method_of
@@ -24,7 +24,7 @@ from .memory import out_of_memory
 from .paged import PagedModel
 from .runner import Conversation
 from .sampling.chooser import choosers
-from .sampling.grammar import Grammar, GrammarCompiler
+from .sampling.grammar import GrammarCompiler
 from .sampling.logprobs import prompt_logprobs
 from .sampling.params import check
 from .sampling.speculative import Guess, verify
@@ -33,9 +33,6 @@ from .shared import SharedModule
 from .steps import Row, RowStep, StepPlan
 from .turns import CLASSES
 
-
-COMPILING_S = 0.005
-"""How long a step without rows waits for a grammar."""
 
 class PagedRunner:
     """Serves text generation. Conversations that no request uses keep their pages until others need the room."""
@@ -49,13 +46,11 @@ class PagedRunner:
     ) -> None:  # fmt: skip
         self.drafter: Drafter | None = None
         """Guesses for requests that ask for a draft model."""
-        self._bundle, self._shared, self._model, self._grammars = bundle, shared, model, grammars
+        self._bundle, self._shared, self._model, self._compiling = bundle, shared, model, Compiling(grammars)
         self._blocks, self._scheduler, self._vocabulary = blocks, scheduler, vocabulary
         self._jobs: dict[str, Job] = {}
         self._choices: dict[int, tuple[Job, Choice]] = {}
         """By the id of the row object."""
-        self._compiling: dict[str, Future[Grammar]] = {}
-        """By request, which waits for it; the rows of others go on."""
         self._width = 0
         """Of the model's logits."""
         self._resting: dict[str, Conversation] = {}
@@ -82,8 +77,7 @@ class PagedRunner:
         prompt = tokens.continuing(self._bundle, request.prompt, before)
         room = room_for(prompt, sampling.max_tokens, limit)
         job = Job(request, prompt, conversation)
-        ends = end_tokens(request, self._bundle)
-        compiled = None if sampling.grammar is None else self._grammars.start(sampling.grammar, ends)
+        compiled = self._compiling.start(request, self._bundle)
         for number, chooser in enumerate(choosers(sampling, prompt)):
             answer = Answer(request, number, self._bundle, self._vocabulary, prompt, room)
             job.choices.append(Choice(self._row(job, number, adapter), answer, chooser))
@@ -93,7 +87,7 @@ class PagedRunner:
             if compiled is None:
                 self._scheduler.add(choice.row)
         if compiled is not None:
-            self._compiling[request.id] = compiled
+            self._compiling.hold(request.id, compiled)
 
     def cancel(self, requests: Collection[str]) -> list[StepEvent]:
         """End requests with what they have."""
@@ -114,7 +108,7 @@ class PagedRunner:
         plan = sorted_by_adapter(self._scheduler.plan(time.monotonic()))
         events.extend(self._drop(plan))
         if not plan.rows:
-            wait(self._compiling.values(), COMPILING_S, FIRST_COMPLETED)
+            self._compiling.wait()
             return events
         started = time.perf_counter()
         try:
@@ -170,17 +164,13 @@ class PagedRunner:
     def _admit(self) -> list[StepEvent]:
         """Let requests begin whose grammar is compiled, and fail those whose grammar is none."""
         events: list[StepEvent] = []
-        for id, compiled in list(self._compiling.items()):
-            if not compiled.done():
+        for id, found in self._compiling.ended():
+            job = self._jobs[id]
+            if isinstance(found, LlmosError):
+                events.extend(self._fail(job, found))
                 continue
-            del self._compiling[id]
-            try:
-                grammar = compiled.result()
-            except LlmosError as error:
-                events.extend(self._fail(self._jobs[id], error))
-                continue
-            for choice in self._jobs[id].choices:
-                choice.chooser.constraint = grammar.copy()
+            for choice in job.choices:
+                choice.chooser.constraint = found.copy()
                 self._scheduler.add(choice.row)
         return events
 
@@ -323,7 +313,7 @@ class PagedRunner:
 
     def _finish(self, job: Job) -> list[StepEvent]:
         del self._jobs[job.request.id]
-        self._compiling.pop(job.request.id, None)
+        self._compiling.forget(job.request.id)
         return [job.done()]
 
     def _fail(self, job: Job, error: LlmosError) -> list[StepEvent]:

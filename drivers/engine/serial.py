@@ -15,6 +15,7 @@ from ..ops.table import OpTable
 from . import causal, embedding, tokens
 from .beams import BeamSearch
 from .causal import Generation
+from .compiling import Compiling
 from .decoder import Decoder, SequenceState
 from .detokenizer import Vocabulary
 from .embedding import Embedding
@@ -58,7 +59,7 @@ class SerialRunner:
         self.rung = "F" if decoder is None else "G"
         self.tasks: Sequence[str] = (embedding.TASK,) if decoder is None else (causal.TASK, embedding.TASK)
         self._bundle, self._shared, self._decoder = bundle, shared, decoder
-        self._vocabulary, self._grammars, self._ops, self._pace = vocabulary, grammars, ops, pace
+        self._vocabulary, self._compiling, self._ops, self._pace = vocabulary, Compiling(grammars), ops, pace
         self._queue: deque[Turn] = deque()
 
     @property
@@ -78,14 +79,18 @@ class SerialRunner:
         """End requests with what they have."""
         events: list[StepEvent] = []
         for turn in [turn for turn in self._queue if turn.request.id in requests]:
-            self._queue.remove(turn)
             events.extend(turn.work.cancel())
-            _keep(turn)
+            self._leave(turn)
         return events
 
     def step(self) -> list[StepEvent]:
-        """Advance the first request; its own errors end it alone and leave its conversation as it was."""
-        turn = self._queue[0]
+        """Advance the first request that waits for no grammar; its own errors end it alone and leave its conversation
+        as it was.
+        """
+        failed, turn = self._admit(), self._next()
+        if turn is None:
+            self._compiling.wait()
+            return failed
         count, started = turn.work.next_tokens(), time.perf_counter()
         try:
             self._shared.use(turn.adapter)
@@ -100,12 +105,12 @@ class SerialRunner:
         else:
             self._pace.observe(count, time.perf_counter() - started)
         if turn.work.finished:
-            self._queue.popleft()
-            _keep(turn)
-        return events
+            self._leave(turn)
+        return [*failed, *events]
 
     def step_seconds(self) -> float:
-        return self._pace.seconds(self._queue[0].work.next_tokens()) if self._queue else 0.0
+        turn = self._next()
+        return 0.0 if turn is None else self._pace.seconds(turn.work.next_tokens())
 
     def requests(self) -> Sequence[Request]:
         return [turn.request for turn in self._queue]
@@ -127,6 +132,27 @@ class SerialRunner:
 
     def close(self) -> None:
         self._queue.clear()
+        self._compiling.clear()
+
+    def _next(self) -> Turn | None:
+        return next((turn for turn in self._queue if turn.request.id not in self._compiling), None)
+
+    def _admit(self) -> list[StepEvent]:
+        """Let requests begin whose grammar is compiled, and fail those whose grammar is none."""
+        events: list[StepEvent] = []
+        for id, found in self._compiling.ended():
+            turn = next(turn for turn in self._queue if turn.request.id == id)
+            if isinstance(found, LlmosError):
+                events.extend(_fail(turn, found))
+                self._leave(turn)
+            elif isinstance(turn.work, Generation):
+                turn.work.follow(found)
+        return events
+
+    def _leave(self, turn: Turn) -> None:
+        self._queue.remove(turn)
+        self._compiling.forget(turn.request.id)
+        _keep(turn)
 
     def _generation(self, request: Request, conversation: Conversation | None) -> Generation | BeamSearch:
         assert self._decoder is not None
@@ -135,9 +161,11 @@ class SerialRunner:
         prompt = tokens.continuing(self._bundle, request.prompt, () if conversation is None else conversation.tokens)
         if request.sampling.beams > 1:
             return BeamSearch(request, self._bundle, self._vocabulary, prompt, state, limit)
-        return Generation(
-            request, self._bundle, self._decoder, self._vocabulary, self._grammars, prompt, state, limit
-        )
+        made = Generation(request, self._bundle, self._decoder, self._vocabulary, prompt, state, limit)
+        compiled = self._compiling.start(request, self._bundle)
+        if compiled is not None:
+            self._compiling.hold(request.id, compiled)
+        return made
 
 
 def _state(conversation: Conversation) -> SequenceState:

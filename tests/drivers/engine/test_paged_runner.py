@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,9 +16,8 @@ from tiny_models import CONTEXT, PROMPT, ask, choice, done, greedy, silent, sour
 from llmos.drivers.contract import ChunkEvent, DoneEvent, FailedEvent, LoadSettings, StepEvent
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.engine.paged_runner import PagedRunner
-from llmos.drivers.engine.sampling.grammar import GrammarCompiler
 from llmos.drivers.ops.table import OpTable
-from llmos.syscalls.errors import BadArgument, TimedOut
+from llmos.syscalls.errors import TimedOut
 
 OTHERS = (PROMPT[:7], PROMPT[3:], PROMPT * 2, PROMPT[::-1])
 
@@ -136,43 +134,6 @@ def test_a_request_is_given_up_at_its_deadline(engine: Engine) -> None:
     events = run(engine, [late, replace(ask(PROMPT, "soon", max_tokens=2), deadline=time.monotonic() + 600)])
     assert isinstance(events["late"][-1], FailedEvent) and isinstance(events["late"][-1].error, TimedOut)
     assert last(events["soon"]).new_tokens == 2
-
-
-def test_others_go_on_while_a_grammar_is_compiled(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, compiled, threads = GrammarCompiler._compile, threading.Event(), []
-
-    def slow(*given: Any) -> Any:
-        threads.append(threading.current_thread())
-        assert compiled.wait(60)
-        return real(*given)
-
-    monkeypatch.setattr(GrammarCompiler, "_compile", slow)
-    engine.submit(ask(PROMPT, "g", max_tokens=30, grammar={"regex": "[ab]{8}"}))
-    engine.submit(ask(PROMPT, "s", max_tokens=20, stream=True))
-    tokens: list[int] = []
-    while len(tokens) < 20:
-        tokens += [token for event in engine.step() if isinstance(event, ChunkEvent) for token in event.tokens]
-    assert runner(engine).busy and not engine.step() and threads[0] is not threading.current_thread()
-    compiled.set()
-    (answer,) = _until_done(engine)[1].choices
-    assert len(answer.text) == 8 and set(answer.text) <= {"a", "b"}
-
-
-def test_a_grammar_that_is_none_and_a_cancel_while_it_is_compiled(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events = run(engine, [ask(PROMPT, "a", grammar={"regex": "("}), ask(PROMPT, "b", max_tokens=3)])
-    assert isinstance(events["a"][-1], FailedEvent) and isinstance(events["a"][-1].error, BadArgument)
-    assert last(events["b"]).new_tokens == 3
-    with pytest.raises(BadArgument, match="exactly one"):
-        engine.submit(ask(PROMPT, grammar={"regex": "a", "lark": "start: /a/"}))
-    real, compiled = GrammarCompiler._compile, threading.Event()
-    monkeypatch.setattr(GrammarCompiler, "_compile", lambda *given: compiled.wait(60) and real(*given))
-    engine.submit(ask(PROMPT, "c", grammar={"regex": "[cd]"}))
-    engine.cancel("c")
-    ended = [event for event in engine.step() if isinstance(event, DoneEvent)]
-    compiled.set()
-    assert [made.reason for made in ended[0].choices] == ["cancelled"] and not runner(engine).busy
 
 
 def test_streams_of_several_answers_are_told_apart(engine: Engine) -> None:
