@@ -67,7 +67,7 @@ def locked(config: KernelConfig) -> Iterator[None]:
             pid = os.read(fd, 32).decode("ascii", "replace").strip()
             raise ConfigError(
                 f"a kernel (pid {pid}) runs already on {folder}; use it, stop it with `llmos stop`, "
-                "or choose another folder with --runtime"
+                "or name another folder in LLMOS_RUNTIME_DIR"
             ) from None
         os.truncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())

@@ -121,15 +121,12 @@ class DriverObject(KernelObject):
 
 @dataclass(kw_only=True, eq=False)
 class DeviceObject(DriverObject):
-    total: int = 0
-    free: int = 0
-
     def size(self) -> int:
         return self.driver.facts.memory_bytes if self.driver.facts else 0
 
     def fields(self) -> dict[str, Any]:
         facts = self.driver.facts
-        mine: dict[str, Any] = {"driver": self.driver.name, "free": self.free, "restarts": self.driver.policy.restarts}
+        mine: dict[str, Any] = {"driver": self.driver.name, "restarts": self.driver.policy.restarts}
         if facts is not None:
             mine.update(kind=facts.kind, description=facts.description, memory_bytes=facts.memory_bytes)
             mine["features"] = dict(facts.features)

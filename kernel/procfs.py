@@ -70,8 +70,10 @@ class ProcFs:
         return node
 
     def _objects(self, kind: Kind) -> Tree:
-        found = [o for o in self._kernel.objects.values() if o.kind is kind]
-        return {o.name if kind in (Kind.DEVICE, Kind.DRIVER) else o.id: lambda o=o: _json(o.describe()) for o in found}
+        kernel = self._kernel
+        named = kind in (Kind.DEVICE, Kind.DRIVER)
+        found = [o for o in kernel.objects.values() if o.kind is kind]
+        return {o.name if named else o.id: lambda o=o: _json(kernel.describe(o)) for o in found}
 
     def _dev(self) -> Tree:
         return self._objects(Kind.DEVICE)

@@ -25,7 +25,10 @@ def test_objects_are_found_by_kind_and_id(kernel: Inside, program: Program) -> N
     assert program.names("/proc") == [
         "contexts", "drivers", "leases", "models", "requests", "sessions", "tasks"
     ]  # fmt: skip
-    assert document(program, f"/proc/models/{model['id']}")["name"] == "tiny"
+    shown = document(program, f"/proc/models/{model['id']}")
+    assert shown["name"] == "tiny" and shown["bytes"] > 0 and shown["fields"]["waiting"] == 0
+    device = document(program, "/dev/null0")
+    assert device["fields"]["free"] == device["bytes"] - shown["bytes"]
     assert program.names("/proc/drivers") == ["files", "models", "null0"]
     assert document(program, f"/proc/sessions/{program.session}")["fields"]["program"] == "test"
 
