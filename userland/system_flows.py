@@ -93,7 +93,7 @@ def namespace_path(self: Self, path: str | Path) -> Flow[str]:
     if known is not None:
         return known
     if not folder.is_dir():
-        raise NotFound(f"there is no folder {folder} on this machine")
+        raise NotFound(f"there is no folder {folder} on this machine" + (": it is a file" if folder.exists() else ""))
     for attempt in range(1, 100):
         target = f"{MOUNTS}/{folder.name or 'root'}" + (f"-{attempt}" if attempt > 1 else "")
         try:

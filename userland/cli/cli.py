@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from llmos.syscalls.errors import BadArgument
+
 from .out import Out
 
 if TYPE_CHECKING:
@@ -67,6 +69,19 @@ class Cli:
         """The path of a stored model: a folder of this machine is mounted, and a bare name is of /models."""
         path: str = self.system.namespace_path(name)
         return path if path.startswith("/") else f"/models/{path}"
+
+    def path(self, name: str) -> str:
+        """The path of the namespace that was typed; a folder of this machine is mounted.
+
+        Raises:
+            BadArgument: it is neither.
+            NotFound: there is no such folder.
+        """
+        path: str = self.system.namespace_path(name)
+        if not path.startswith("/"):
+            text = f"{name!r} is no path: write /{name} for the namespace (`ls /` lists it), ./{name} for this machine"
+            raise BadArgument(text, name="path", got=name, want="a path that starts with / or ./")
+        return path
 
     def with_out(self, out: Out) -> Cli:
         """The same surroundings with another output, for one command of a shell."""

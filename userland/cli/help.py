@@ -12,7 +12,7 @@ from .table import COMMANDS, COMMON, Argument, Command, Option, find_command, gr
 
 def overview() -> str:
     """All commands by group."""
-    lines = ["llmos: an operating system for AI models", ""]
+    lines = ["llmos: an operating system for AI models", "llmos COMMAND runs one, llmos alone opens the shell", ""]
     for group, commands in groups().items():
         lines.append(f"{group}:")
         lines += [f"  {usage(command):42} {command.help}" for command in commands]

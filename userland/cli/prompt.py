@@ -49,9 +49,10 @@ class ShellCompleter(Completer):
         except ValueError:
             return
         word = "" if before[-1:].isspace() or not words else words.pop()
-        for candidate in self._candidates(words, word):
-            if candidate.startswith(word):
-                yield Completion(candidate, start_position=-len(word))
+        found = [candidate for candidate in self._candidates(words, word) if candidate.startswith(word)]
+        for candidate in found:
+            done = len(found) == 1 and not candidate.endswith("/")
+            yield Completion(candidate + " " * done, start_position=-len(word), display=candidate)
 
     def _candidates(self, words: list[str], word: str) -> Iterator[str]:
         if not words:

@@ -132,7 +132,7 @@ _SYSTEM = (
             _option("--config", Kind.FILE, "the TOML configuration file"),
             _flag("--shared", "let other users of this machine connect, as the policy allows"),
         ),
-        examples=("serve", "serve --http 127.0.0.1:7411"),
+        examples=("serve", "serve --config kernel.toml"),
     ),
     Command(
         name="stop", group="system", help="stop the running kernel once its requests are finished", changes=True,
@@ -190,18 +190,20 @@ _FILES = (
         options=(_flag("-l --long", "with sizes, dates and versions"),),
         examples=("ls", "ls /dev", "ls -l /models/acme"),
     ),
-    Command(name="cat", group="files", help="print a file", arguments=_ANY_PATH, examples=("cat /proc/version",)),
+    Command(name="cat", group="files", help="print a file", arguments=_ANY_PATH,
+            examples=("cat /sys/version", "cat /models/tiny/README.md")),
     Command(
         name="cp", group="files", help="copy a file or a model", changes=True,
         arguments=(
             Argument(name="source", kind=Kind.PATH, help="what to copy"),
             Argument(name="target", kind=Kind.PATH, help="where to"),
         ),
-        options=(_flag("-f --force", "replace the target"),), examples=("cp /models/tiny /models/mine",),
+        options=(_flag("-f --force", "replace the target"),),
+        examples=("cp /models/tiny/README.md ./card.md", "cp ./notes.txt /home/notes.txt", "cp /models/tiny ./tiny"),
     ),
     Command(
         name="rm", group="files", help="remove a file or a model", arguments=_ANY_PATH, options=(_FORCE,),
-        changes=True, examples=("rm /models/mine@v1",),
+        changes=True, examples=("rm /home/notes.txt", "rm /models/acme/fox-7@1"),
     ),
     Command(
         name="mount", group="files", help="attach a folder to the namespace; alone, list what is mounted",
@@ -214,7 +216,7 @@ _FILES = (
             _option("--filesystem", Kind.FILESYSTEM, "the file system that reads it; models by default"),
             _flag("--write", "allow writing; without it the mount is read-only"),
         ),
-        examples=("mount", "mount ~/hub /models/hub", "mount ~/notes /data/notes --filesystem data --write"),
+        examples=("mount", "mount ~/hub /models/hub", "mount ~/notes /data/notes --filesystem files --write"),
     ),
     Command(name="umount", group="files", help="detach a mount", arguments=_ANY_PATH, changes=True,
             examples=("umount /models/hub",)),
@@ -270,12 +272,12 @@ _MODELS = (
     ),
     Command(
         name="swap", group="models", help="exchange a loaded model for another of its versions", changes=True,
-        arguments=(*_LOADED, *_one(Kind.VERSION, "the version or alias to change to")), examples=("swap fox v3",),
+        arguments=(*_LOADED, *_one(Kind.VERSION, "the version or alias to change to")), examples=("swap fox 3",),
     ),
     Command(
         name="alias", group="models", help="give a version of a model an alias", changes=True,
         arguments=(*_REGISTERED, *_one(Kind.NAME, "the alias, without @", name="alias")),
-        examples=("alias /models/acme/fox-7@v2 production",),
+        examples=("alias /models/acme/fox-7@2 production",),
     ),
     Command(name="rollback", group="models", help="go back to the version before", arguments=_REGISTERED,
             changes=True, examples=("rollback /models/acme/fox-7",)),
@@ -295,27 +297,28 @@ _WORK = (
     Command(name="sessions", group="monitor", help="the connected programs", examples=("sessions",)),
     Command(name="tasks", group="tasks", help="the tasks and their state", examples=("tasks",)),
     Command(name="wait", group="tasks", help="wait until a task ends", arguments=_TASK, options=(_TIMEOUT,),
-            examples=("wait t-17",)),
+            examples=("wait t-f423e9-17",)),
     Command(name="pause", group="tasks", help="pause a task", arguments=_TASK, changes=True,
-            examples=("pause t-17",)),
+            examples=("pause t-f423e9-17",)),
     Command(name="resume", group="tasks", help="continue a paused task", arguments=_TASK, changes=True,
-            examples=("resume t-17",)),
+            examples=("resume t-f423e9-17",)),
     Command(
         name="priority", group="tasks", help="change how early a task runs", changes=True,
         arguments=(*_TASK, *_one(Kind.INTEGER, "higher runs earlier; 0 is usual", name="value")),
-        examples=("priority t-17 5",),
+        examples=("priority t-f423e9-17 5",),
     ),
     Command(
         name="cancel", group="tasks", help="cancel a task or a request", changes=True,
-        arguments=_one(Kind.ID, "the id of a task or a request"),
+        arguments=_one(Kind.ID, "the id of a task (see tasks) or of a request (ls /proc/requests)"),
         options=(_option("--grace", Kind.SECONDS, "how long it may take to end by itself"),),
-        examples=("cancel r42", "cancel t-17 --grace 5"),
+        examples=("cancel r-f423e9-42", "cancel t-f423e9-17 --grace 5"),
     ),
 )
 
 _REASONS = (
     Command(name="why", group="monitor", help="the reasons: why it waits, was evicted, runs where it runs",
-            arguments=_one(Kind.OBJECT, "a task, request, model, device or driver"), examples=("why t-17",)),
+            arguments=_one(Kind.OBJECT, "a task, request, model, device or driver"),
+            examples=("why tiny", "why t-f423e9-17")),
     Command(name="stat", group="monitor", help="everything known about one object",
             arguments=_one(Kind.OBJECT, "a task, model, device, driver or path"), examples=("stat cpu0",)),
     Command(
@@ -326,12 +329,12 @@ _REASONS = (
             _option("--level", Kind.CHOICE, "only records of at least this level", choices=_LEVELS),
             _flag("-f --follow", "go on with new records"),
         ),
-        examples=("logs", "logs -n 20", "logs t-17 --follow"),
+        examples=("logs", "logs -n 20", "logs tiny --follow"),
     ),
     Command(
         name="metrics", group="monitor", help="the measured values of the system",
         arguments=_one(Kind.NAME, "only names that start with this", name="prefix", required=False),
-        examples=("metrics", "metrics kernel."),
+        examples=("metrics", "metrics llmos_request"),
     ),
     Command(
         name="events", group="monitor", help="watch what happens, as it happens",
@@ -346,7 +349,7 @@ _REASONS = (
                      choices=("check", "start", "stop", "restart", "reset")),
             *_one(Kind.DRIVER, "the driver's name", name="name"),
         ),
-        examples=("driver check null", "driver restart cpu"),
+        examples=("driver check null0", "driver restart cpu0"),
     ),
 )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llmos.syscalls.errors import BadArgument, NotFound
 from llmos.userland.cli.cli import ALONE, Cli
 from llmos.userland.cli.out import Out
 from llmos.userland.cli.table import COMMANDS
@@ -30,6 +31,18 @@ def test_without_one_it_says_so_or_starts_a_private_one(
     with Cli(Out(), may_boot=True) as cli:
         assert cli.system.devices() and cli.private
     assert "this one is private" in capsys.readouterr().err
+
+
+def test_a_path_is_of_the_namespace_or_of_this_machine(folder: Path, system: Any) -> None:
+    cli = Cli(Out(), system)
+    assert cli.path("/home/a") == "/home/a"
+    (folder / "models").mkdir()
+    assert cli.path(f"file:{folder}/models") == "/mnt/models"
+    (folder / "a.txt").write_text("x")
+    with pytest.raises(NotFound, match=r"a\.txt on this machine: it is a file"):
+        cli.path(f"file:{folder}/a.txt")
+    with pytest.raises(BadArgument, match=r"write /a.txt for the namespace .*, ./a.txt for this machine"):
+        cli.path("a.txt")
 
 
 def test_a_system_of_somebody_else_stays_open(system: Any) -> None:

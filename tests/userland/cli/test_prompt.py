@@ -21,7 +21,7 @@ def complete(system: Any) -> Any:
     completer = ShellCompleter(Cli(Out(), system))
 
     def candidates(text: str) -> list[str]:
-        return [c.text for c in completer.get_completions(Document(text), CompleteEvent())]
+        return [c.text.rstrip() for c in completer.get_completions(Document(text), CompleteEvent())]
 
     return candidates
 
@@ -39,6 +39,12 @@ def complete(system: Any) -> Any:
 )  # fmt: skip
 def test_what_may_come_next(complete: Any, text: str, found: list[str]) -> None:
     assert complete(text) == found
+
+
+def test_a_space_follows_what_is_whole(system: Any) -> None:
+    completer = ShellCompleter(Cli(Out(), system))
+    for text, found in (("loa", ["load "]), ("lo", ["load", "logs"]), ("ls /mod", ["/models/"])):
+        assert [c.text for c in completer.get_completions(Document(text), CompleteEvent())] == found
 
 
 def test_files_of_this_machine(complete: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from llmos.syscalls.errors import BadArgument, Busy, Exists
+from llmos.syscalls.errors import BadArgument, Busy, Exists, NotSupported
 from llmos.syscalls.types import Entry, TransformRecipe
 from llmos.userland.places import host_path
 
@@ -14,7 +14,7 @@ from ..cli import Cli
 
 
 def ls(cli: Cli, values: Namespace) -> int:
-    path = cli.system.namespace_path(values.path or "/models")
+    path = cli.path(values.path or "/models")
     entry = cli.system.stat_path(path)
     entries = [entry] if entry.kind == "file" else cli.system.list(path)
     if cli.out.result(entries):
@@ -42,7 +42,7 @@ def _long(entry: Entry) -> tuple[object, ...]:
 
 
 def cat(cli: Cli, values: Namespace) -> int:
-    data = cli.system.read(values.path)
+    data = cli.system.read(cli.path(values.path))
     if cli.out.as_json:
         cli.out.result({"path": values.path, "data": data.decode("utf-8", "replace")})
         return 0
@@ -56,18 +56,27 @@ def cp(cli: Cli, values: Namespace) -> int:
     if source is not None and target is not None:
         raise BadArgument("both paths are of this machine's own file system; its own cp copies them", name="target")
     if target is not None:
-        entry = cli.system.stat_path(values.source)
+        entry = cli.system.stat_path(cli.path(values.source))
         whole = target / Path(entry.path).name.partition("@")[0] if target.is_dir() else target
         written = _copy_out(cli, entry, whole, values.force)
     elif source is not None and source.is_file():
-        written = cli.system.write(values.target, source.read_bytes(), mode="w" if values.force else "x")
-    elif source is None and cli.system.stat_path(values.source).kind == "file":
-        written = cli.system.write(values.target, cli.system.read(values.source), mode="w" if values.force else "x")
+        written = _copy_in(cli, source.read_bytes(), values)
+    elif source is None and cli.system.stat_path(cli.path(values.source)).kind == "file":
+        written = _copy_in(cli, cli.system.read(values.source), values)
     else:
         return _import(cli, values)
     if not cli.out.result({"source": values.source, "target": values.target, "bytes": written}):
         cli.out.line(f"{text.size(written)} copied to {values.target}")
     return 0
+
+
+def _copy_in(cli: Cli, data: bytes, values: Namespace) -> int:
+    """A file into the namespace; the bytes written."""
+    try:
+        written: int = cli.system.write(cli.path(values.target), data, mode="w" if values.force else "x")
+    except Exists:
+        raise Exists(f"{values.target} exists; say --force to replace it") from None
+    return written
 
 
 def _copy_out(cli: Cli, entry: Entry, target: Path, force: bool) -> int:
@@ -82,25 +91,31 @@ def _copy_out(cli: Cli, entry: Entry, target: Path, force: bool) -> int:
 
 
 def _import(cli: Cli, values: Namespace) -> int:
-    source = cli.system.namespace_path(values.source)
+    source, target = cli.path(values.source), cli.path(values.target)
     recipe = TransformRecipe(kind="import", options={"replace": values.force})
-    result = cli.system.transform([source], values.target, recipe).wait()
+    try:
+        result = cli.system.transform([source], target, recipe).wait()
+    except NotSupported as error:
+        models = Path(cli.system.stat().fields["home"]) / "models"
+        said = f"{values.target}: models are not copied into the namespace yet; put the folder into {models}"
+        raise NotSupported(said, why=error.why) from None
     if not cli.out.result(result):
         cli.out.line(f"{values.target} is {result.state}")
     return 0 if result.state == "done" else 1
 
 
 def rm(cli: Cli, values: Namespace) -> int:
+    path = cli.path(values.path)
     try:
-        done = cli.system.remove(values.path)
+        done = cli.system.remove(path)
     except Busy:
         if not values.force:
             raise
-        model = values.path.partition("@")[0]
+        model = path.partition("@")[0]
         for info in cli.system.models():
             if info.fields.get("path", "").partition("@")[0] == model:
                 cli.system.model(info.id).unload(force=True)
-        done = cli.system.remove(values.path)
+        done = cli.system.remove(path)
     if not cli.out.result(done):
         cli.out.line(f"{values.path} is removed")
     return 0
@@ -131,7 +146,7 @@ def umount(cli: Cli, values: Namespace) -> int:
 
 
 def search(cli: Cli, values: Namespace) -> int:
-    hits = cli.system.search(values.path, values.words, limit=values.limit or 8)
+    hits = cli.system.search(cli.path(values.path), values.words, limit=values.limit or 8)
     if not cli.out.result(hits):
         rows = [(hit.path, f"{hit.score:.2f}", hit.reason) for hit in hits]
         cli.out.table(("PATH", ">SCORE", "WHY"), rows, "nothing was found")

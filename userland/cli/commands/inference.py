@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 from typing import Any
 
-from llmos.syscalls.errors import LlmosError, NotFound, TooLarge
+from llmos.syscalls.errors import BadArgument, LlmosError, NotFound, TooLarge
 from llmos.syscalls.types import Inference
 from llmos.userland.objects import Model
 from llmos.userland.places import host_path
@@ -45,6 +45,8 @@ def run(cli: Cli, values: Namespace) -> int:
     prompt = values.prompt
     if prompt is None and cli.ask is None and not cli.in_shell:
         prompt = sys.stdin.read()
+        if not prompt.strip():
+            raise BadArgument("there is no prompt: write it behind the model, or pipe it in", name="prompt")
     with open_model(cli, values.model, values.device) as model:
         if prompt is None:
             return chat(cli, model, values)

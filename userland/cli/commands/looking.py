@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from llmos.syscalls import calls
 from llmos.syscalls.errors import BadArgument, NotFound
-from llmos.syscalls.types import Event, Kind, ObjectInfo, Reason, Record
+from llmos.syscalls.types import Event, Kind, Metric, ObjectInfo, Reason, Record
 
 from .. import text
 from ..cli import Cli
@@ -239,9 +239,17 @@ def _print_records(cli: Cli, records: Sequence[Record]) -> None:
 def metrics(cli: Cli, values: Namespace) -> int:
     found = cli.system.metrics(values.prefix or "")
     if not cli.out.result(found):
-        rows = [(name, metric.kind, f"{metric.value:g}", metric.unit, metric.help) for name, metric in found.items()]
+        rows = [(name, *measured(metric), metric.unit, metric.help) for name, metric in found.items()]
         cli.out.table(("NAME", "KIND", ">VALUE", "UNIT", "MEANING"), rows, "no such metric")
     return 0
+
+
+def measured(metric: Metric) -> tuple[str, str]:
+    """A metric's kind and value; of a histogram, whose value is a sum, the mean and of how many."""
+    if metric.kind != "histogram":
+        return metric.kind, f"{metric.value:g}"
+    count = metric.buckets.get("+Inf", 0)
+    return f"mean of {count}", f"{metric.value / count:g}" if count else ""
 
 
 def events(cli: Cli, values: Namespace) -> int:

@@ -104,8 +104,9 @@ def show(cli: Cli, values: Namespace) -> int:
     for info in loaded:
         f = info.fields
         cli.out.line(f"\nloaded as {info.name} ({info.id}) on {f.get('device')}: {info.state}, {text.size(info.bytes)}")
-        cli.out.line(f"served by rung {f.get('rung')}; not by a higher one because:")
-        for reason in f.get("rung_reasons", []):
+        reasons = f.get("rung_reasons", [])
+        cli.out.line(f"served by rung {f.get('rung')}" + ("; not by a higher one because:" if reasons else ""))
+        for reason in reasons:
             cli.out.line(f"  {reason}")
     return 0
 
@@ -113,6 +114,8 @@ def show(cli: Cli, values: Namespace) -> int:
 def _plain(name: str, value: Any) -> Any:
     if name == "parameters" and isinstance(value, int):
         return text.count(value)
+    if isinstance(value, dict):
+        return text.fields(value)
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
@@ -208,7 +211,7 @@ def rollback(cli: Cli, values: Namespace) -> int:
 
 def _upkeep(cli: Cli, action: str, path: str) -> tuple[ObjectInfo, dict[str, Any], Callable[[str], str]]:
     """Run an action on what lies at a path; also its report, and how its paths are called outside of the mount."""
-    mount, inner = _mount_of(cli, path)
+    mount, inner = _mount_of(cli, cli.path(path))
     assert mount.handle is not None
     after = cli.system.control(mount.handle, action, **({"name": inner} if inner else {}))
     top = mount.fields["path"].rstrip("/")

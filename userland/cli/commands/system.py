@@ -69,7 +69,7 @@ def driver(cli: Cli, values: Namespace) -> int:
     assert info.handle is not None
     after = cli.system.control(info.handle, values.action)
     if not cli.out.result(after):
-        cli.out.line(f"driver {values.name}: {values.action} is under way; it is {after.state}")
+        cli.out.line(f"driver {values.name}: {values.action} is under way; `drivers` shows how it goes")
     return 0
 
 

@@ -24,21 +24,26 @@ def top(cli: Cli, values: Namespace) -> int:
     if cli.out.as_json:
         cli.out.result({"devices": cli.system.devices(), "models": cli.system.models(), "tasks": cli.system.tasks()})
         return 0
+    from rich.console import Group
+    from rich.text import Text
+
     interval = values.interval or INTERVAL_S
     if values.once or not cli.out.terminal:
-        cli.out.console.print(_view(cli))
+        cli.out.console.print(Group(*_view(cli)))
         return 0
     from rich.live import Live
 
-    with _keys(), Live(_view(cli), console=cli.out.console, screen=True, auto_refresh=False) as live:
+    def view() -> Group:
+        return Group(*_view(cli), Text(), Text("q or Ctrl-C ends", style="dim"))
+
+    with _keys(), Live(view(), console=cli.out.console, screen=True, auto_refresh=False) as live:
         while not _pressed(interval):
-            live.update(_view(cli), refresh=True)
+            live.update(view(), refresh=True)
     return 0
 
 
-def _view(cli: Cli) -> Any:
-    """The whole picture as one rich object."""
-    from rich.console import Group
+def _view(cli: Cli) -> list[Any]:
+    """The whole picture as rich objects, one below the other."""
     from rich.text import Text
 
     system = cli.system
@@ -56,8 +61,7 @@ def _view(cli: Cli) -> Any:
     if tasks:
         rows = [(t.id, t.state, t.name, text.ago(t.since)) for t in tasks]
         parts += [Text(), cli.out.grid(("TASK", "STATE", "NAME", "SINCE"), rows)]
-    parts += [Text(), Text("q or Ctrl-C ends", style="dim")]
-    return Group(*parts)
+    return parts
 
 
 @contextmanager

@@ -15,7 +15,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_ls(llmos: Any) -> None:
+def test_ls_and_odd_paths(llmos: Any, here: Path) -> None:
     assert "null" in llmos("ls").out
     assert llmos("ls /").out.split() == ["dev/", "home/", "models/", "proc/", "sys/"]
     assert "KIND" in llmos("ls -l /models").out
@@ -23,6 +23,9 @@ def test_ls(llmos: Any) -> None:
     assert llmos("ls /sys/version").out == "version\n"
     ran = llmos("ls /nothing")
     assert ran.status == 1 and "/nothing" in ran.err
+    for line in ("ls home", "cat a", "rm a", "cp a /home/b", "cp ./a.txt b", "search a b", "fsck a"):
+        (here / "a.txt").write_text("a")
+        assert "is no path: write /" in llmos(line).err, line
 
 
 def test_files_go_in_and_out(llmos: Any, here: Path) -> None:
@@ -31,7 +34,7 @@ def test_files_go_in_and_out(llmos: Any, here: Path) -> None:
     assert llmos("cat /home/a.txt").out == "hello\n"
     assert llmos("cat /home/a.txt --json").json == {"path": "/home/a.txt", "data": "hello\n"}
     ran = llmos("cp ./a.txt /home/a.txt")
-    assert ran.status == 1 and "exists" in ran.err
+    assert ran.status == 1 and "exists; say --force" in ran.err
     assert llmos("cp ./a.txt /home/a.txt --force").status == 0
     assert llmos("cp /home/a.txt /home/b.txt").status == 0
     assert llmos("cp /home/b.txt ./b.txt").status == 0
@@ -51,9 +54,9 @@ def test_a_model_is_copied_out_whole(llmos: Any, here: Path) -> None:
     assert (here / "into/null/config.json").is_file()
 
 
-def test_a_model_into_the_namespace_is_what_the_kernel_says(llmos: Any) -> None:
+def test_a_model_into_the_namespace_is_refused_with_where_to_put_it(llmos: Any, system: Any) -> None:
     ran = llmos("cp /models/null /models/copy")
-    assert ran.status == 1 and "import" in ran.err
+    assert ran.status == 1 and f"put the folder into {system.stat().fields['home']}/models" in ran.err
 
 
 def test_both_on_this_machine_is_no_work_for_us(llmos: Any, here: Path) -> None:

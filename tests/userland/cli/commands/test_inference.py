@@ -30,6 +30,8 @@ def test_one_answer(llmos: Any) -> None:
 
 def test_the_prompt_may_come_from_a_pipe(llmos: Any) -> None:
     assert llmos("run fox", stdin="from a pipe").out == "from a pipe\n"
+    ran = llmos("run fox", stdin="\n")
+    assert ran.status == 1 and "there is no prompt" in ran.err
 
 
 def test_json_is_the_chunks_and_then_the_whole(llmos: Any) -> None:

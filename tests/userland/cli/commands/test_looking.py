@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from llmos.userland.cli.commands.looking import device_row, model_row, once_each
-from llmos.syscalls.types import ObjectInfo, Reason
+from llmos.userland.cli.commands.looking import device_row, measured, model_row, once_each
+from llmos.syscalls.types import Metric, ObjectInfo, Reason
 
 
 @pytest.fixture
@@ -109,6 +109,13 @@ def test_logs_and_metrics(llmos: Any, loaded: Any) -> None:
     assert "llmos_sessions" in llmos("metrics llmos_sess").out
     assert "llmos_sessions" in llmos("metrics llmos_sess --json").json
     assert "no such metric" in llmos("metrics nothing").out
+
+
+def test_of_a_histogram_the_mean_is_shown() -> None:
+    told = Metric(kind="histogram", value=3.0, buckets={"1": 0, "+Inf": 2})
+    assert measured(told) == ("mean of 2", "1.5")
+    assert measured(Metric(kind="histogram", value=0.0, buckets={"+Inf": 0})) == ("mean of 0", "")
+    assert measured(Metric(kind="gauge", value=4.0)) == ("gauge", "4")
 
 
 @pytest.mark.parametrize("command", ["events", "events model", "logs --follow"])

@@ -75,6 +75,7 @@ def test_show_tells_of_the_stored_and_the_loaded_model(llmos: Any, system: Any) 
     system.load_model("/models/null", device="null0", name="fox")
     ran = llmos("show null")
     assert "architecture" in ran.out and "loaded as fox" in ran.out
+    assert "served by rung F; not by a higher one because:\n  the null device" in ran.out
     assert set(llmos("show /models/null --json").json) == {"entry", "loaded"}
     assert llmos("show nothing").status == 1
 
@@ -82,6 +83,7 @@ def test_show_tells_of_the_stored_and_the_loaded_model(llmos: Any, system: Any) 
 def test_versions_aliases_and_rollback(llmos: Any, system: Any) -> None:
     assert llmos("alias two@v1 stable").status == 0
     assert system.stat_path("/models/two@stable").version == "v1"
+    assert "stable=v1\n" in llmos("show two").out
     assert "version v1 again" in llmos("rollback two").out
     assert system.stat_path("/models/two").version == "v1"
     system.load_model("/models/two@v1", device="null0", name="two")

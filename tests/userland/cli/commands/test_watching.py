@@ -13,7 +13,7 @@ def test_once(llmos: Any, system: Any) -> None:
     assert "no model is loaded" in llmos("top --once").out
     system.load_model("/models/null", device="null0", name="fox")
     ran = llmos("top")
-    assert "fox" in ran.out and "null0" in ran.out and "sessions" in ran.out
+    assert "fox" in ran.out and "null0" in ran.out and "sessions" in ran.out and "Ctrl-C" not in ran.out
     assert set(llmos("top --json").json) == {"devices", "models", "tasks"}
 
 
@@ -26,7 +26,7 @@ def test_on_a_terminal_it_refreshes_until_q(system: Any, kernel: Any) -> None:
         seen = b""
         while seen.count(b"up ") < 3:
             seen += os.read(ours, 65536)
-        assert b"null0" in seen
+        assert b"null0" in seen and b"Ctrl-C ends" in seen
         os.write(ours, b"q")
         while True:
             try:
