@@ -81,7 +81,7 @@ def test_a_prompt_goes_at_once_and_its_state_is_counted_while_it_is_there(served
 
 @pytest.mark.parametrize("name", ["mamba", "jamba", "qwen3_next"])
 def test_the_states_of_all_rows_are_planned(ops: OpTable, name: str) -> None:
-    """Within a tenth of what as many rows as there may be really hold, pages included."""
+    """Within a tenth of what they really hold, pages included; a few rows find no page in so small a model."""
     engine, model = Engine(ops), tiny_model(name)
     with saved(model) as folder:
         footprint, _context = plan_model(source_of(folder), SETTINGS)
@@ -89,10 +89,13 @@ def test_the_states_of_all_rows_are_planned(ops: OpTable, name: str) -> None:
     runner = engine._entries["m"].awake().runners[0]
     pages = runner.kv_bytes()
     for number in range(ROWS):
-        engine.submit(ask(PROMPT[:2], str(number), max_tokens=40, ignore_eos=True))
+        engine.submit(ask(PROMPT[:2], str(number), max_tokens=40, ignore_eos=True, stream=True))
+    rows: set[str] = set()
     held = [0]
     while len(held) < 6 or held[-1] > held[-2]:
-        engine.step()
+        rows |= {event.request for event in engine.step()}
         held.append(runner.kv_bytes())
-    assert footprint.paged == pytest.approx(max(held), rel=0.1)
-    assert max(held) - pages > 0.1 * pages, "the states are no small part of it"
+    assert len(rows) > ROWS // 2
+    states = (max(held) - pages) / len(rows) * ROWS
+    assert footprint.paged == pytest.approx(pages + states, rel=0.1)
+    assert states > pages / 4, "they are no small part of it"
