@@ -7,11 +7,12 @@ import gc
 from ..contract import LoadSettings, ModelSource, ProgressSink
 from ..ops.table import OpTable
 from . import loader
+from .kinds import TEXT
 from .loader import Bundle
 from .mapped import FilePages
 from .plugged import NONE, Architectures
 from .surgery.operate import operate
-from .verify import Trial
+from .verify import ForwardTrial, Trial, forward_trial
 
 
 def prepared(
@@ -19,22 +20,30 @@ def prepared(
 ) -> tuple[Bundle, Trial | None]:
     """A model, with what it answered before its parts were replaced if it is a causal one.
 
-    Loaded again as it is when it answers differently with them. Raises what loading raises.
+    Loaded again as it is when it answers differently with them; parts of models that read no text, or write some, are
+    not replaced. Raises what loading raises.
     """
     bundle = loader.load(source, settings, progress, own)
-    if not bundle.about.causal:
+    trial = _trial(bundle)
+    if trial is None:
         return bundle, None
-    trial = Trial(bundle)
     pages = FilePages([file.path for file in source.files])
     pages.drop()
     operate(bundle.module, ops, pages.trim)
     pages.drop()
     if trial.unchanged():
-        return bundle, trial
+        return bundle, trial if isinstance(trial, Trial) else None
     del bundle, trial
     collect()
     bundle = loader.load(source, settings, progress, own)
-    return bundle, Trial(bundle)
+    return bundle, Trial(bundle) if bundle.about.causal else None
+
+
+def _trial(bundle: Bundle) -> Trial | ForwardTrial | None:
+    if bundle.about.causal:
+        return Trial(bundle)
+    kind = bundle.about.kind
+    return None if kind.writes or kind.reads != TEXT else forward_trial(bundle)
 
 
 def collect() -> None:

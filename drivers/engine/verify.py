@@ -38,6 +38,46 @@ HALF_AGREES = 0.6
 """In half precision a router may send a token to another expert: of so many positions the logits must agree."""
 
 
+FORWARD_TOLERANCE = {torch.float32: 1e-4}
+HALF_FORWARD_TOLERANCE = 3e-2
+"""Largest difference of what a model answers in one pass, as a share of its largest value."""
+
+
+class ForwardTrial:
+    """A row of tokens and all that the untouched model answers to it in one pass."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._tokens = torch.randint(bundle.vocabulary, (1, min(TOKENS, bundle.about.context)), generator=generator)
+        self._module = bundle.module
+        self._expected = self._answer()
+
+    def unchanged(self) -> bool:
+        """Whether the model still answers so."""
+        found = self._answer()
+        return len(found) == len(self._expected) and all(
+            bool((one - other).abs().max() <= self._allowed(one) * other.abs().max())
+            for one, other in zip(found, self._expected, strict=True)
+        )
+
+    def _answer(self) -> list[Tensor]:
+        with torch.inference_mode():
+            answer = self._module(input_ids=self._tokens, return_dict=True)
+        return [part for part in answer.values() if isinstance(part, Tensor)]
+
+    @staticmethod
+    def _allowed(part: Tensor) -> float:
+        return FORWARD_TOLERANCE.get(part.dtype, HALF_FORWARD_TOLERANCE)
+
+
+def forward_trial(bundle: Bundle) -> ForwardTrial | None:
+    """None for a model that wants more than tokens, or other ones than these."""
+    try:
+        return ForwardTrial(bundle)
+    except FAILURES:
+        return None
+
+
 class Trial:
     """Two rows of tokens and the logits [2, T, V] that the untouched model has for them."""
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .linear import OneDnnLinear, PlainLinear
-from .reference_attention import paged_attention, write_kv
+from .reference_attention import packed_attention, paged_attention, write_kv
 from .reference_layers import add_rms_norm, gelu_mul, gelu_tanh_mul, rms_norm, rope, rope_write, silu_mul
 from .reference_lora import lora_expand, lora_shrink
 from .table import OpTable, Spec
@@ -88,8 +88,8 @@ def pool_states(states: Tensor, mask: Tensor, how: str) -> Tensor:
 def register_reference(table: OpTable) -> None:
     """Put the reference of every op into a table; do it first, so that it is asked last."""
     for call in (
-        pool_states, paged_attention, write_kv, rms_norm, add_rms_norm, silu_mul, gelu_mul, gelu_tanh_mul, rope,
-        rope_write, lora_shrink, lora_expand,
+        pool_states, paged_attention, packed_attention, write_kv, rms_norm, add_rms_norm, silu_mul, gelu_mul,
+        gelu_tanh_mul, rope, rope_write, lora_shrink, lora_expand,
     ):  # fmt: skip
         table.register(call.__name__, NAME, call, _always)
     table.register("linear", NAME, PlainLinear, _always)

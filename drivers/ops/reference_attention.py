@@ -1,8 +1,9 @@
-"""Attention over pages of keys and values in plain torch.
+"""Attention over pages of keys and values, and within packed rows, in plain torch.
 
 | op | arguments | answer |
 |---|---|---|
 | `paged_attention` | q [T, Hq, D], pages, table, row starts, lengths, scale; window, softcap, sinks | [T, Hq, Dv] |
+| `packed_attention` | q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, Dv], row starts, scale | [T, Hq, Dv] |
 | `write_kv` | k [T, Hkv, D], v [T, Hkv, Dv], pages, slots [T] | nothing; the pages are written |
 
 Pages are `[pages, Hkv, tokens per page, D]`, the last two dimensions dense, with any stride between pages: one layer's
@@ -11,8 +12,11 @@ view of a block that holds several. Rows are packed: row r has the queries `cu_q
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def paged_attention(
@@ -45,6 +49,20 @@ def paged_attention(
         scores = scores.masked_fill(_hidden(last - first, length, window, q.device), -torch.inf)
         weights = _softmax(scores, sinks)
         out[first:last] = (weights @ values[:, None]).permute(2, 0, 1, 3).flatten(1, 2).to(q.dtype)
+    return out
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float) -> Tensor:
+    """Attention of packed rows, each to all of its own tokens, as an encoder's.
+
+    `starts` int32 [rows + 1]: row r has the tokens `starts[r]` to `starts[r + 1]`, and the last ends where q does.
+    """
+    out = q.new_empty(q.shape[0], q.shape[1], v.shape[2])
+    for first, last in pairwise(starts.tolist()):
+        queries, keys, values = (part[first:last].transpose(0, 1)[None] for part in (q, k, v))
+        grouped = q.shape[1] != k.shape[1]
+        attended = F.scaled_dot_product_attention(queries, keys, values, scale=scale, enable_gqa=grouped)
+        out[first:last] = attended[0].transpose(0, 1)
     return out
 
 

@@ -51,6 +51,7 @@ def _on_text(bundle: Bundle, ops: OpTable) -> Sequence[ForwardTask]:
     kind, config = bundle.about.kind, bundle.module.config
     front = TextFront(bundle)
     front.settle(bundle.module)
+    front.pack(bundle.module, ops)
     if kind is kinds.SEQUENCE:
         found: list[ForwardTask] = [TextClassification(front)]
         if ZeroShotClassification.entailment(config) is not None:

@@ -1,13 +1,15 @@
 """Texts to lines of token ids, and lines to padded batches.
 
 Padding must not change what a model answers. Whether that holds is tried once for each model: lines of different
-lengths share a batch only where a padded batch answers what each line answers alone.
+lengths share a batch only where a padded batch answers what each line answers alone. Where it can be, the padding is
+then left out of the model's layers.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,26 +19,44 @@ from torch import Tensor
 from llmos.syscalls.errors import BadArgument, TooLarge
 
 from ...contract import Prompt
-from .. import tokens
-from ..loader import Bundle
+from ...ops.table import OpTable
+from .. import packing, tokens
+from ..loader import FAILURES, Bundle
+from ..packing import Packing
+from ..reach import Refused
 from .base import Line
 from .options import Options
 
 TRIALS = ("a", "a b c d e f g")
+PACKED_TRIALS = (7, 150, 1, 33)
+"""Tokens of the lines with which packing is tried."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 6e-2, torch.float16: 1e-2}
 """Of the largest value: what another shape of the same product may change."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A text, or a pair, as ids. For each token: its characters, its part (0, 1; None for special ones), its word."""
+    """A text, or a pair, as ids; `encoding` is what a fast tokenizer knows beside, in the order of the ids."""
 
     line: Line
     ids: Sequence[int]
-    offsets: Sequence[tuple[int, int]] = ()
-    parts: Sequence[int | None] = ()
-    words: Sequence[int | None] = ()
     truncated: bool = False
+    encoding: Any = None
+
+    @property
+    def offsets(self) -> Sequence[tuple[int, int]]:
+        """The characters of each token; ids that are not of a text have none."""
+        return [(0, 0)] * len(self.ids) if self.encoding is None else list(self.encoding.offsets)
+
+    @property
+    def parts(self) -> Sequence[int | None]:
+        """The part of each token, 0 or 1; None for special ones."""
+        return () if self.encoding is None else list(self.encoding.sequence_ids)
+
+    @property
+    def words(self) -> Sequence[int | None]:
+        """The word of each token."""
+        return () if self.encoding is None else list(self.encoding.word_ids)
 
     def characters(self, first: int, last: int, *, whole_words: bool) -> tuple[int, int]:
         """Where the text of some tokens of one part stands."""
@@ -57,6 +77,9 @@ class TextFront:
         self.limit = bundle.about.context
         self.batching = "padded"
         """padded, equal (only lines of one length) or single."""
+        self.unpacked = "it was not tried"
+        """Why layers are given padding; empty when they are not."""
+        self._packing: Packing | None = None
         pad, config = self.tokenizer.pad_token_id, bundle.module.config
         if getattr(config, "pad_token_id", None) is None and pad is not None:
             config.pad_token_id = pad  # by which causal models find a line's last token
@@ -71,6 +94,19 @@ class TextFront:
             if self._agree(module, pair):
                 self.batching = batching
                 break
+
+    def pack(self, module: Any, ops: OpTable) -> None:
+        """Leave padding out of the layers of a model where that answers the same; else it stays as it is."""
+        generator, pad = torch.Generator().manual_seed(0), self._padding["input_ids"]
+        ids = torch.randint(self.bundle.vocabulary - 1, (self.limit,), generator=generator)
+        lines = [self.line((ids[:count] + (ids[:count] >= pad)).tolist()) for count in PACKED_TRIALS]
+        try:
+            self.unpacked = self._packed(module, lines, ops)
+        except FAILURES as error:
+            self.unpacked = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        if self.unpacked and self._packing is not None:
+            packing.unpack(module, self._packing)
+            self._packing = None
 
     def texts(self, prompt: Prompt, what: str, least: int = 1, most: int | None = None) -> list[str]:
         """The texts of a prompt, one or several parts. Raises BadArgument for anything else."""
@@ -94,12 +130,13 @@ class TextFront:
             given = [each[: limit * tokens.CHARACTERS_PER_TOKEN] for each in given]
             shortened = True
         options: dict[str, Any] = {} if most is None else {"truncation": cut, "max_length": limit}
-        made = self.tokenizer(*given, verbose=False, return_offsets_mapping=self.tokenizer.is_fast, **options)
+        made = self.tokenizer(*given, verbose=False, **options)
         ids = made["input_ids"]
         self._check(len(ids) <= limit, len(ids))
         if not self.tokenizer.is_fast:
             return Encoded(self.line(ids, made), ids, truncated=shortened or len(ids) == most)
-        return self._encoded(made, 0, made, shortened or bool(made.encodings[0].overflowing))
+        encoding = made.encodings[0]
+        return Encoded(self.line(ids, made), ids, shortened or bool(encoding.overflowing), encoding)
 
     def windows(self, texts: Sequence[str], size: int, stride: int | None, cut: str) -> list[Encoded]:
         """A text, or the second of a pair, in windows of `size` tokens that share `stride`. Needs a fast tokenizer.
@@ -120,20 +157,14 @@ class TextFront:
             want = f"less than {room}"
             raise BadArgument(f"stride is {stride}, not {want}", name="stride", got=str(stride), want=want)
         made = self.tokenizer(
-            *texts, truncation=cut, max_length=size, stride=stride, return_overflowing_tokens=True,
-            return_offsets_mapping=True, verbose=False,
+            *texts, truncation=cut, max_length=size, stride=stride, return_overflowing_tokens=True, verbose=False,
         )  # fmt: skip
-        every = range(len(made["input_ids"]))
-        found = [self._encoded({name: made[name][i] for name in made}, i, made, False) for i in every]
+        found = []
+        for at, (ids, encoding) in enumerate(zip(made["input_ids"], made.encodings, strict=True)):
+            found.append(Encoded(self.line(ids, {name: made[name][at] for name in made}), ids, encoding=encoding))
         if not any(part == len(texts) - 1 for each in found for part in each.parts):
             raise BadArgument("the text has no tokens", name="input", got="no tokens", want="at least one token")
         return found
-
-    def _encoded(self, made: Any, number: int, whole: Any, truncated: bool) -> Encoded:
-        """One encoding of a batch that a fast tokenizer made."""
-        offsets = [tuple(each) for each in made["offset_mapping"]]
-        parts, words = whole.sequence_ids(number), whole.word_ids(number)
-        return Encoded(self.line(made["input_ids"], made), made["input_ids"], offsets, parts, words, truncated)
 
     def line(self, ids: Sequence[int], more: Any = None) -> Line:
         """A line of ids. What the tokenizer said beside them is taken along; padding inside them does not count."""
@@ -156,7 +187,7 @@ class TextFront:
             (text,) = self.texts(prompt, "one text or token ids", most=1)
             return text, self.encode(text, most=most)
         ids, truncated = tokens.truncated(self.bundle, prompt, most)
-        return "", Encoded(self.line(ids), ids, [(0, 0)] * len(ids), truncated=truncated)
+        return "", Encoded(self.line(ids), ids, truncated)
 
     def collate(self, lines: Sequence[Line]) -> dict[str, Tensor]:
         """The lines as one batch [lines, longest], padded at the right."""
@@ -172,7 +203,22 @@ class TextFront:
         accepted = inspect.signature(module.forward).parameters
         given = {name: value.to(module.device) for name, value in batch.items() if name in accepted}
         options = {"use_cache": False} if "use_cache" in accepted else {}
-        return module(**given, **options, return_dict=True)
+        mask, whole = batch.get("attention_mask"), self._packing
+        with nullcontext() if whole is None or mask is None or not packing.fits(mask) else whole.batch(mask):
+            return module(**given, **options, return_dict=True)
+
+    def _packed(self, module: Any, lines: Sequence[Line], ops: OpTable) -> str:
+        """Pack a model and try it; why it is not to stay so."""
+        if self.batching != "padded" or "attention_mask" not in lines[0].inputs:
+            return f"its batches are {self.batching}, without a mask that it obeys"
+        alone = [self.forward(module, self.collate([line]))[0][0] for line in lines]
+        batch = self.collate(lines)
+        try:
+            self._packing = packing.pack(module, self.limit, ops, lambda: self.forward(module, batch))
+            together = self.forward(module, batch)[0]
+        except Refused as error:
+            return str(error)
+        return "" if self._same(together, alone, lines) else "it answers differently"
 
     def _agree(self, module: Any, pair: Sequence[Line]) -> bool:
         """Whether two lines answer in one batch what each answers alone."""
@@ -181,8 +227,13 @@ class TextFront:
             alone = [self.forward(module, self.collate([line]))[0][0] for line in pair]
         except ValueError:
             return False
-        per_token = all(len(single) == line.length for single, line in zip(alone, pair, strict=True))
-        cut = [row[: line.length] if per_token else row for row, line in zip(together, pair, strict=True)]
+        return self._same(together, alone, pair)
+
+    @staticmethod
+    def _same(together: Tensor, alone: Sequence[Tensor], lines: Sequence[Line]) -> bool:
+        """Whether what lines answer in one batch is what each answers alone."""
+        per_token = all(len(single) == line.length for single, line in zip(alone, lines, strict=True))
+        cut = [row[: line.length] if per_token else row for row, line in zip(together, lines, strict=True)]
         return all(close(row, single) for row, single in zip(cut, alone, strict=True))
 
     def _limit(self, most: int | None, pair: bool) -> int:

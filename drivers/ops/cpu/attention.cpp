@@ -1,4 +1,5 @@
-// Causal attention of packed rows over pages of keys and values (online softmax: Milakov and Gimelshein 2018).
+// Attention of packed rows over pages of keys and values (online softmax: Milakov and Gimelshein 2018), causal or to
+// all tokens of a row.
 //
 // The rows of a task are all (query, head) pairs of some neighbouring queries that share a key head, so each key is
 // read once a group. Tokens are taken in blocks at fixed places, and blocks are merged to segments at fixed places, so
@@ -32,8 +33,8 @@ struct Problem {
     const float* sinks;
     void* out;
     int64_t rows, heads, kv_heads, dim, value_dim, page_tokens;
-    int64_t q_token, q_head, key_page, key_head, value_page, value_head, table_row;
-    int64_t window, threads, bfloat16;
+    int64_t q_token, q_head, key_page, key_head, key_token, value_page, value_head, value_token, table_row;
+    int64_t window, causal, threads, bfloat16;
     double scale, softcap;
 
     int64_t group() const { return heads / kv_heads; }
@@ -100,7 +101,7 @@ class Worker {
 
     // The tokens that some query of a task sees; the first counts from the begin of a block.
     int64_t seen_from(const Task& task) const { return low(before(task) + task.begin) / BLOCK * BLOCK; }
-    int64_t seen_to(const Task& task) const { return before(task) + task.end; }
+    int64_t seen_to(const Task& task) const { return p_.causal ? before(task) + task.end : p_.lengths[task.row]; }
 
     void attend(int64_t segment, State state) {
         clear(state);
@@ -183,15 +184,19 @@ class Worker {
     // The first token that a query at `position` sees.
     int64_t low(int64_t position) const { return p_.window ? std::max<int64_t>(0, position - p_.window + 1) : 0; }
 
+    // The token after the last that a query at `position` sees.
+    int64_t end(int64_t position) const { return p_.causal ? position + 1 : p_.lengths[task_.row]; }
+
     Place<Element> locate(const Task& task, int64_t block) const {
         Place<Element> place;
         place.tokens = std::min(seen_to(task) - block, BLOCK);
         for (int64_t g = 0; g * WIDTH < place.tokens; g++) {
             int64_t t = block + g * WIDTH, within = t % p_.page_tokens;
             int64_t page = p_.table[task.row * p_.table_row + t / p_.page_tokens];
-            place.keys[g] = (const Element*)p_.keys + page * p_.key_page + task.head * p_.key_head + within * p_.dim;
+            place.keys[g] =
+                (const Element*)p_.keys + page * p_.key_page + task.head * p_.key_head + within * p_.key_token;
             place.values[g] =
-                (const Element*)p_.values + page * p_.value_page + task.head * p_.value_head + within * p_.value_dim;
+                (const Element*)p_.values + page * p_.value_page + task.head * p_.value_head + within * p_.value_token;
         }
         return place;
     }
@@ -203,7 +208,7 @@ class Worker {
     void pack_keys() {
         for (int64_t g = 0; g < ceil_div(now_.tokens, PANEL) * 2; g++) {
             int32_t* into = keys_ + g / 2 * lanes_ * PANEL + g % 2 * WIDTH;
-            pack_rows<E>([&](int r) { return now_.keys[g] + r * p_.dim; }, group_size(g), p_.dim, into, PANEL);
+            pack_rows<E>([&](int r) { return now_.keys[g] + r * p_.key_token; }, group_size(g), p_.dim, into, PANEL);
             for (int64_t k = ceil_div(p_.dim, E::PER_LANE); k < lanes_; k++)
                 _mm512_store_si512(into + k * PANEL, _mm512_setzero_si512());
         }
@@ -223,7 +228,7 @@ class Worker {
 
     // Of a lane of tokens from t on, 32 values from d on, in the order that interleaving leaves.
     inline __attribute__((always_inline)) void value_lane(int64_t t, int64_t d, __m512i& low, __m512i& high) const {
-        const Element* at = now_.values[t / WIDTH] + t % WIDTH * p_.value_dim + d;
+        const Element* at = now_.values[t / WIDTH] + t % WIDTH * p_.value_token + d;
         int64_t left = p_.value_dim - d;
         if (t + E::PER_LANE <= now_.tokens && left >= PANEL) return whole_value_lane(at, low, high);
         if constexpr (E::PER_LANE == 1) {
@@ -231,7 +236,7 @@ class Worker {
             high = t < now_.tokens ? load_lanes<E>(at + WIDTH, left - WIDTH) : _mm512_setzero_si512();
         } else {
             __m512i even = t < now_.tokens ? load_lanes<E>(at, left) : _mm512_setzero_si512();
-            __m512i odd = t + 1 < now_.tokens ? load_lanes<E>(at + p_.value_dim, left) : _mm512_setzero_si512();
+            __m512i odd = t + 1 < now_.tokens ? load_lanes<E>(at + p_.value_token, left) : _mm512_setzero_si512();
             low = _mm512_unpacklo_epi16(even, odd);
             high = _mm512_unpackhi_epi16(even, odd);
         }
@@ -242,7 +247,7 @@ class Worker {
             low = _mm512_loadu_si512(at);
             high = _mm512_loadu_si512(at + WIDTH);
         } else {
-            __m512i even = _mm512_loadu_si512(at), odd = _mm512_loadu_si512(at + p_.value_dim);
+            __m512i even = _mm512_loadu_si512(at), odd = _mm512_loadu_si512(at + p_.value_token);
             low = _mm512_unpacklo_epi16(even, odd);
             high = _mm512_unpackhi_epi16(even, odd);
         }
@@ -292,7 +297,7 @@ class Worker {
         if (!size) return;
         __m512i keys[WIDTH];
         const Element* at = now_.keys[g] + k * E::PER_LANE;
-        auto next = [&] { return std::exchange(at, at + p_.dim); };
+        auto next = [&] { return std::exchange(at, at + p_.key_token); };
         transposed<E>(next, size, p_.dim - k * E::PER_LANE, keys);
         const char* ahead = (const char*)(coming_.keys[g] ? coming_.keys[g] : now_.keys[g]) + k * LINE;
         const int32_t* queries = queries_ + k * WIDTH;
@@ -317,7 +322,7 @@ class Worker {
             const int32_t* weights = (const int32_t*)weights_ + t / E::PER_LANE;
             bool whole = t + WIDTH <= now_.tokens && d + PANELS * PANEL <= p_.value_dim;
             const Element* at = now + d;
-            for (int i = 0; i < WIDTH / E::PER_LANE; i++, at += E::PER_LANE * p_.value_dim) {
+            for (int i = 0; i < WIDTH / E::PER_LANE; i++, at += E::PER_LANE * p_.value_token) {
 #pragma GCC unroll 16
                 for (int p = 0; p < PANELS; p++) {
                     _mm_prefetch(ahead + (i * PANELS + p) * 2 * LINE, _MM_HINT_T1);
@@ -361,7 +366,7 @@ class Worker {
 
     template <int ROWS>
     void tile_times_block(int64_t row, int64_t block, State state) {
-        int64_t last = before_ + task_.begin + (row + ROWS - 1) / p_.group();
+        int64_t last = end(before_ + task_.begin + (row + ROWS - 1) / p_.group()) - 1;
         if (block > last || block + BLOCK <= low(before_ + task_.begin + row / p_.group())) return;
         int64_t tokens = std::min(BLOCK, ceil_div(last + 1 - block, PANEL) * PANEL);
         for (int64_t t = 0; t < tokens; t += PANEL) {
@@ -391,7 +396,7 @@ class Worker {
     float soften(int64_t row, int r, int64_t block, int64_t tokens, State state) {
         float* scores = scores_ + r * BLOCK;
         int64_t query = task_.begin + (row + r) / p_.group();
-        int64_t from = low(before_ + query) - block, to = before_ + query + 1 - block;
+        int64_t from = low(before_ + query) - block, to = end(before_ + query) - block;
         float &maximum = state.maximum[row + r], before = maximum;
         __m512 best = vector(NOTHING);
         for (int64_t t = 0; t < tokens; t += WIDTH) {
@@ -410,7 +415,7 @@ class Worker {
             sum = _mm512_add_ps(sum, weight);
             E::store(weights_ + r * BLOCK + t, weight);
         }
-        float factor = maximum == NOTHING ? 1.0f : exp(before - maximum);
+        float factor = maximum == NOTHING ? 1.0f : before == NOTHING ? 0.0f : exp(before - maximum);
         state.total[row + r] = state.total[row + r] * factor + _mm512_reduce_add_ps(sum);
         return factor;
     }
@@ -453,8 +458,9 @@ void attend_whole(const Problem& p, const std::vector<Task>& tasks, int threads)
             for (int64_t i = from; i < to; i++) {
                 worker.start(tasks[i], i + 1 < to ? &tasks[i + 1] : nullptr);
                 State total = worker.total();
-                worker.clear(total);
-                for (int64_t s = worker.seen_from(tasks[i]) / SEGMENT; s * SEGMENT < worker.seen_to(tasks[i]); s++) {
+                int64_t s = worker.seen_from(tasks[i]) / SEGMENT;
+                worker.attend(s, total);
+                while (++s * SEGMENT < worker.seen_to(tasks[i])) {
                     worker.attend(s, worker.part());
                     worker.merge(total, worker.part());
                 }

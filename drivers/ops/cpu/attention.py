@@ -1,4 +1,4 @@
-"""Paged attention in C++; see `reference_attention.paged_attention` for what it computes."""
+"""Attention in C++, causal over pages and whole over packed rows; see `reference_attention` for what is computed."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from ..table import Spec
 from .native import Native, mismatch, no_gradient
 
 OP = "paged_attention"
+PACKED = "packed_attention"
 PAGE_MULTIPLE = 16
-PROBLEM = struct.Struct("=8Q6q7q3q2d")
+PROBLEM = struct.Struct("=8Q6q9q4q2d")
 """`Problem` of attention.cpp."""
 
 
@@ -63,8 +64,54 @@ class PagedAttention:
             PROBLEM.pack(
                 q.data_ptr(), k_pages.data_ptr(), v_pages.data_ptr(), page_table.data_ptr(), cu_q.data_ptr(),
                 lengths.data_ptr(), 0 if scores is None else scores.data_ptr(), out.data_ptr(), lengths.shape[0], heads,
-                kv_heads, dim, value_dim, page_tokens, q_token, q_head, k_page, k_head, v_page, v_head,
-                page_table.stride(0), window, torch.get_num_threads(), dtype == torch.bfloat16, scale, softcap,
+                kv_heads, dim, value_dim, page_tokens, q_token, q_head, k_page, k_head, k_token,
+                v_page, v_head, v_token, page_table.stride(0), window, True, torch.get_num_threads(),
+                dtype == torch.bfloat16, scale, softcap,
+            )
+        )  # fmt: skip
+        return out
+
+
+class PackedAttention:
+    """Rows packed one after the other, each to all of its own tokens; bfloat16 or float32.
+
+    To the kernel each row is one page, which begins at the row's first token. An answer is the same bits whatever else
+    is packed, and for any number of threads.
+    """
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+
+    def supports(self, spec: Spec) -> tuple[bool, str]:
+        fits, reason = self._native.supports(spec)
+        if fits and spec["dtype"] == "bfloat16" and int(spec.get("key_width", 2)) % 2:
+            return False, f"heads of {spec['key_width']} bfloat16 values; their number must be even"
+        return fits, reason
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float) -> Tensor:
+        """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
+        tokens, heads, dim = q.shape
+        kv_heads, value_dim = v.shape[1:]
+        dtype, rows = q.dtype, starts.shape[0] - 1
+        no_gradient(PACKED, q, k, v)
+        if dtype not in (torch.bfloat16, torch.float32) or k.dtype != dtype or v.dtype != dtype:
+            raise mismatch(PACKED, "dtype", (dtype, k.dtype, v.dtype), "bfloat16 or float32, the same for all")
+        if k.shape != (tokens, kv_heads, dim) or v.shape[0] != tokens or heads % kv_heads:
+            raise mismatch(PACKED, "k", tuple(k.shape), f"[{tokens}, {kv_heads}, {dim}] for {heads} heads")
+        if (q.stride(2), k.stride(2), v.stride(2)) != (1, 1, 1):
+            raise mismatch(PACKED, "strides", (q.stride(), k.stride(), v.stride()), "dense inner dimensions")
+        ends = starts.tolist()
+        if starts.dtype != torch.int32 or ends != sorted(ends) or (ends[0], ends[-1]) != (0, tokens):
+            raise mismatch(PACKED, "starts", (starts.dtype, ends), f"int32, from 0 up to {tokens}")
+        lengths = starts.diff()
+        out = q.new_empty(tokens, heads, value_dim)
+        page = -(-max(1, tokens) // PAGE_MULTIPLE) * PAGE_MULTIPLE
+        self._native.run.llmos_paged_attention(
+            PROBLEM.pack(
+                q.data_ptr(), k.data_ptr(), v.data_ptr(), starts.data_ptr(), starts.data_ptr(), lengths.data_ptr(), 0,
+                out.data_ptr(), rows, heads, kv_heads, dim, value_dim, page, q.stride(0), q.stride(1), k.stride(0),
+                k.stride(1), k.stride(0), v.stride(0), v.stride(1), v.stride(0), 1, 0, False, torch.get_num_threads(),
+                dtype == torch.bfloat16, scale, 0.0,
             )
         )  # fmt: skip
         return out

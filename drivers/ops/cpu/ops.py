@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from ..table import OpTable
-from .attention import PagedAttention
+from .attention import PackedAttention, PagedAttention
 from .layers import KINDS, Layers
 from .linear import NativeLinear
 from .lora import Lora
@@ -19,6 +19,8 @@ def register_native(table: OpTable) -> Native:
     native = Native()
     attention, layers, lora = PagedAttention(native), Layers(native), Lora(native)
     table.register("paged_attention", NAME, attention, attention.supports)
+    packed = PackedAttention(native)
+    table.register("packed_attention", NAME, packed, packed.supports)
     table.register("linear", NAME, partial(NativeLinear, native), partial(NativeLinear.supports, native))
     for call in (layers.rms_norm, layers.add_rms_norm, layers.rope, layers.rope_write, layers.write_kv):
         table.register(call.__name__, NAME, call, native.supports)

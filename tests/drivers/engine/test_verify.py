@@ -15,7 +15,7 @@ from llmos.drivers.engine import attention, loader, paged
 from llmos.drivers.engine.attention import Refused
 from llmos.drivers.engine.shared import SharedModule
 from llmos.drivers.engine.surgery.operate import operate
-from llmos.drivers.engine.verify import Trial
+from llmos.drivers.engine.verify import Trial, forward_trial
 from llmos.drivers.ops.table import OpTable
 
 DTYPES = ["float32", "bfloat16"]
@@ -95,3 +95,23 @@ def test_what_fails_on_pages_is_told(prepared: Any, ops: OpTable) -> None:
         fit(shared, trial, changed(ops, "paged_attention", broken))
     shared.use()
     assert trial.unchanged()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_encoder_answers_the_same_with_faster_parts_and_a_spoilt_part_is_noticed(
+    bert: Path, dtype: str, ops: OpTable
+) -> None:
+    bundle = loader.load(source_of(bert), LoadSettings(dtype=dtype), silent)
+    trial = forward_trial(bundle)
+    assert trial is not None
+    report = operate(bundle.module, ops)
+    assert report.merged == 2 and report.packed >= 6 and trial.unchanged()
+    with torch.no_grad():
+        bundle.module.encoder.layer[1].output.dense.packed.packed.mul_(100)
+    assert not trial.unchanged()
+
+
+def test_a_model_that_is_not_asked_by_tokens_alone_has_no_trial(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = loader.load(source_of(bert), LoadSettings(), silent)
+    monkeypatch.setattr(bundle.module, "forward", lambda pixel_values, **more: None)
+    assert forward_trial(bundle) is None

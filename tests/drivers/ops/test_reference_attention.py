@@ -15,7 +15,7 @@ from transformers.models.gemma2 import modeling_gemma2
 from transformers.models.gpt_oss import modeling_gpt_oss
 from transformers.models.llama import modeling_llama
 
-from llmos.drivers.ops.reference_attention import paged_attention, write_kv
+from llmos.drivers.ops.reference_attention import packed_attention, paged_attention, write_kv
 
 
 def expected(rows: Rows, row: int, scale: float, window: int, softcap: float, sinks: torch.Tensor | None) -> Any:
@@ -75,3 +75,17 @@ def test_what_is_written_is_found_in_its_slot_and_nothing_else_changes(places: l
         assert torch.equal(k_pages[slot // 16, :, slot % 16], k[n])
         assert torch.equal(v_pages[slot // 16, :, slot % 16], v[n])
     assert int((block != 0).sum()) == k.numel() + v.numel()
+
+
+def test_each_packed_row_is_what_transformers_computes() -> None:
+    """Its own tokens alone, those after it too; an empty row takes part."""
+    lengths, generator = (3, 0, 17, 1), torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(sum(lengths), heads, 8, generator=generator) for heads in (6, 2, 2))
+    starts = torch.tensor([0, *lengths]).cumsum(0).int()
+    out = packed_attention(q, k, v, starts, 0.3)
+    module = SimpleNamespace(num_key_value_groups=3, training=False)
+    for row in (0, 2, 3):
+        here = slice(int(starts[row]), int(starts[row + 1]))
+        states = (part[here].transpose(0, 1)[None] for part in (q, k, v))
+        wanted, _ = modeling_llama.eager_attention_forward(module, *states, None, scaling=0.3)
+        assert torch.allclose(out[here], wanted[0], atol=1e-5)

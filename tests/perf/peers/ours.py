@@ -23,8 +23,8 @@ from .peer import Clock, Continuous, Job, Room, Step
 
 MODEL = "m"
 OPS = (
-    "add_rms_norm", "gelu_mul", "gelu_tanh_mul", "lora_expand", "lora_shrink", "paged_attention", "rms_norm", "rope",
-    "rope_write", "silu_mul", "write_kv",
+    "add_rms_norm", "gelu_mul", "gelu_tanh_mul", "lora_expand", "lora_shrink", "packed_attention", "paged_attention",
+    "rms_norm", "rope", "rope_write", "silu_mul", "write_kv",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Paged attention in C++ against the reference, and that a query's bits do not depend on how its row is computed."""
+"""Attention in C++ against the reference, and that a query's bits do not depend on how its row is computed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paged_rows import Rows, make_rows
 
-from llmos.drivers.ops.cpu.attention import PagedAttention
+from llmos.drivers.ops.cpu.attention import PackedAttention, PagedAttention
 from llmos.drivers.ops.cpu.native import Native
-from llmos.drivers.ops.reference_attention import paged_attention
+from llmos.drivers.ops.reference_attention import packed_attention, paged_attention
 from llmos.syscalls.errors import BadArgument, NotSupported
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -114,3 +114,60 @@ def test_it_says_what_it_does_not_serve(native: Native) -> None:
     assert "even" in attend.supports({**spec, "key_width": 63})[1]
     assert "multiple of 16" in attend.supports({**spec, "page_tokens": 8})[1]
     assert attend.supports({**spec, "device": "cuda"}) == (False, "it runs on the CPU")
+
+
+def packed(
+    lengths: list[int], heads: int, kv_heads: int, dim: int, value_dim: int, dtype: torch.dtype
+) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values as slices of one product, as merged layers leave them, and where rows start."""
+    tokens, generator = sum(lengths), torch.Generator().manual_seed(0)
+    widths = [heads * dim, kv_heads * dim, kv_heads * value_dim]
+    parts = torch.randn(tokens, sum(widths), generator=generator).to(dtype).split(widths, dim=1)
+    shapes = ((heads, dim), (kv_heads, dim), (kv_heads, value_dim))
+    q, k, v = (part.view(tokens, *shape) for part, shape in zip(parts, shapes, strict=True))
+    return q, k, v, torch.tensor([0, *lengths]).cumsum(0).int()
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.integers(0, 260), min_size=1, max_size=5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 40),
+    st.integers(1, 40), st.sampled_from(DTYPES),
+)  # fmt: skip
+def test_packed_rows_of_any_shape_are_the_reference(
+    native: Native, lengths: list[int], kv_heads: int, group: int, dim: int, value_dim: int, dtype: torch.dtype
+) -> None:
+    q, k, v, starts = packed(lengths, kv_heads * group, kv_heads, dim + dim % 2, value_dim, dtype)
+    out = PackedAttention(native)(q, k, v, starts, 0.3)
+    exact = packed_attention(q.float(), k.float(), v.float(), starts, 0.3)
+    unit = 2**-7 if dtype == torch.bfloat16 else 4e-6
+    assert out.dtype == dtype and out.shape == exact.shape
+    assert torch.allclose(out.float(), exact, rtol=unit, atol=unit * float(v.abs().max() if v.numel() else 0.0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_packed_row_has_the_same_bits_alone(native: Native, threads: int, dtype: torch.dtype) -> None:
+    attend, lengths = PackedAttention(native), [5, 1200, 1, 130, 16]
+    q, k, v, starts = packed(lengths, 4, 4, 32, 32, dtype)
+    whole = attend(q, k, v, starts, 0.2)
+    for row, length in enumerate(lengths):
+        here = slice(int(starts[row]), int(starts[row + 1]))
+        alone = attend(q[here], k[here], v[here], torch.tensor([0, length], dtype=torch.int32), 0.2)
+        assert torch.equal(alone, whole[here])
+
+
+def test_packed_rows_that_do_not_fit_are_refused_by_name(native: Native) -> None:
+    attend, (q, k, v, starts) = PackedAttention(native), packed([3, 4], 4, 2, 16, 16, torch.float32)
+    with pytest.raises(BadArgument, match="dtype"):
+        attend(q.bfloat16(), k, v, starts, 1.0)
+    with pytest.raises(BadArgument, match="k is"):
+        attend(q, k[1:], v, starts, 1.0)
+    with pytest.raises(BadArgument, match="strides"):
+        attend(q, k.transpose(0, 2).contiguous().transpose(0, 2), v, starts, 1.0)
+    for wrong in ([0, 3, 8], [1, 3, 7], [0, 5, 4, 7]):
+        with pytest.raises(BadArgument, match="starts"):
+            attend(q, k, v, torch.tensor(wrong, dtype=torch.int32), 1.0)
+    with pytest.raises(BadArgument, match="starts"):
+        attend(q, k, v, starts.long(), 1.0)
+    with pytest.raises(NotSupported, match="no gradient"):
+        attend(q.clone().requires_grad_(), k, v, starts, 1.0)
+    assert "even" in attend.supports({"device": "cpu", "dtype": "bfloat16", "key_width": 63})[1]
