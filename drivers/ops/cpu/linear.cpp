@@ -10,6 +10,8 @@ constexpr int64_t BLOCK_LANES = 1024;     // of the summed dimension: 128 KiB of
 constexpr int64_t CHUNK_BYTES = 1 << 19;  // of weights that a thread takes at least, where there are so many
 constexpr int DIRECT_ROWS = 4;            // so few rows are read where they are
 constexpr int MAX_TILES = 32;             // tiles of rows whose packed copies exist at a time
+constexpr int OWN_TILES = 16;             // tiles that a thread alone takes through all panels, at most
+constexpr int MANY_TILES = 8;             // tiles for each thread from which they share rows out in place of panels
 constexpr int64_t SMALL = 1 << 16;        // lanes of rows that one thread packs sooner than threads wait for each other
 
 struct Shape {
@@ -84,6 +86,25 @@ void panel_times_tiles(const int32_t* packed, const Tiles& tiles, const int32_t*
     }
 }
 
+// All panels for rows that one thread alone packs and reads: what it wrote lies in its own caches.
+template <class E>
+void linear_rows(const typename E::Element* x, const int32_t* weights, const typename E::Element* bias,
+                 typename E::Element* out, const Shape& s) {
+    static thread_local Scratch lines, products;
+    Tiles tiles(s.rows);
+    int32_t* packed = lines.get<int32_t>(tiles.count * s.lanes * WIDTH);
+    float* sums = products.get<float>(tiles.count * TILE_ROWS * PANEL);
+    for (int64_t i = 0; i < tiles.count; i++) {
+        const auto* rows = x + tiles.start(i) * s.x_stride;
+        pack_rows<E>([&](int r) { return rows + r * s.x_stride; }, tiles.size(i), s.ins, packed + i * s.lanes * WIDTH);
+    }
+    for (int64_t column = 0; column < s.outs; column += PANEL) {
+        panel_times_tiles<E>(packed, tiles, weights + column * s.lanes, s, sums);
+        for (int64_t i = 0; i < tiles.count; i++)
+            finish<E>(sums + i * TILE_ROWS * PANEL, tiles.size(i), bias, out + tiles.start(i) * s.out_stride, s, column);
+    }
+}
+
 template <class E>
 void linear(const typename E::Element* x, const int32_t* weights, const typename E::Element* bias,
             typename E::Element* out, const Shape& s, int threads) {
@@ -126,6 +147,18 @@ template <class E>
 void linear_blocks(const void* x, const void* weights, const void* bias, void* out, Shape s, int threads) {
     using Element = typename E::Element;
     s.lanes = ceil_div(s.ins, E::PER_LANE);
+    int64_t tiles = ceil_div(s.rows, TILE_ROWS);
+    if (tiles >= MANY_TILES * threads) {
+        int64_t parts = ceil_div(ceil_div(tiles, OWN_TILES), threads) * threads;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+        for (int64_t i = 0; i < parts; i++) {
+            int64_t from = tiles * i / parts * TILE_ROWS, to = std::min(tiles * (i + 1) / parts * TILE_ROWS, s.rows);
+            Shape part{to - from, s.ins, s.outs, s.lanes, s.x_stride, s.out_stride};
+            linear_rows<E>((const Element*)x + from * s.x_stride, (const int32_t*)weights, (const Element*)bias,
+                           (Element*)out + from * s.out_stride, part);
+        }
+        return;
+    }
     for (int64_t done = 0, rows = s.rows; done < rows; done += MAX_TILES * TILE_ROWS) {
         s.rows = std::min<int64_t>(MAX_TILES * TILE_ROWS, rows - done);
         linear<E>((const Element*)x + done * s.x_stride, (const int32_t*)weights, (const Element*)bias,

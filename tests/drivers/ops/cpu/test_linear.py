@@ -29,7 +29,7 @@ def test_it_is_a_linear_layer(
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_row_has_the_same_bits_in_any_batch(native: Native, threads: int, dtype: torch.dtype) -> None:
-    """More rows than are packed at a time, and more inputs than a block of the summed dimension."""
+    """More rows than are shared out as panels, and more inputs than a block of the summed dimension."""
     weight = torch.randn(70, 2300).to(dtype)
     layer, x = NativeLinear(native, [weight], None), torch.randn(451, 2300).to(dtype)
     whole = layer(x)
