@@ -104,7 +104,8 @@ class DriverObject(KernelObject):
         return self.driver.state.value
 
     def health(self) -> str:
-        return {"ready": "ok", "suspect": "suspect", "failed": "failed"}.get(self.driver.state.value, "down")
+        state = self.driver.state.value
+        return "ok" if state == "ready" else state if state in ("starting", "suspect", "failed") else "down"
 
     def fields(self) -> dict[str, Any]:
         d = self.driver

@@ -23,7 +23,10 @@ def test_the_system_tells_its_facts(program: Program) -> None:
 
 @pytest.mark.parametrize(
     ("state", "health"),
-    [("ready", "ok"), ("suspect", "suspect"), ("failed", "failed"), ("backoff", "down"), ("stopped", "down")],
+    [
+        ("starting", "starting"),
+        *[("ready", "ok"), ("suspect", "suspect"), ("failed", "failed"), ("backoff", "down"), ("stopped", "down")],
+    ],
 )
 def test_the_health_of_a_driver_follows_its_state(kernel: Inside, program: Program, state: str, health: str) -> None:
     kernel.null.driver.state = DriverState(state)
