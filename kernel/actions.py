@@ -101,7 +101,8 @@ async def _device_limit(request: Request, found: DriverObject, options: Mapping[
 
 
 async def _sleep(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
-    await request.kernel.runner.detached(request.kernel.models.sleep(found))
+    reason = request.because("model.asleep", f"{request.session.program!r} asked for it ({request.session.id})")
+    await request.kernel.runner.detached(request.kernel.models.sleep(found, reason))
 
 
 async def _wake(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from llmos.syscalls.errors import LlmosError, NoDeviceMemory, NotSupported
 from llmos.syscalls.types import Reason
 
@@ -16,14 +18,15 @@ if TYPE_CHECKING:
     from .objects import ModelObject
 
 
-async def make_room(kernel: Kernel, device: str, owner: str, sizes: Mapping[str, int]) -> Reason:
-    """Promise `owner` exactly these bytes (by use) on the device; what must sleep for it is told why.
+async def make_room(kernel: Kernel, model: ModelObject, owner: str, sizes: Mapping[str, int]) -> Reason:
+    """Promise `owner`, weights of the model, exactly these bytes (by use); what must sleep for it is told why.
 
     Raises:
         NoDeviceMemory: not even all idle models together hold enough, or one of them cannot sleep.
     """
-    for model in kernel.models.by_id.values():
-        kernel.ledger.set_evictable(model.host_id, kernel.residency.evictable(model.id))
+    device = model.driver.name
+    for each in kernel.models.by_id.values():
+        kernel.ledger.set_evictable(each.host_id, kernel.residency.evictable(each.id))
     try:
         return kernel.stamp(kernel.ledger.resize(device, owner, sizes))
     except NoDeviceMemory as error:
@@ -34,15 +37,14 @@ async def make_room(kernel: Kernel, device: str, owner: str, sizes: Mapping[str,
     if not victims:
         raise refusal
     for victim in victims:
-        idle, reason = kernel.models.by_id.get(victim.model), kernel.stamp(victim.reason)
+        idle = kernel.models.by_id.get(victim.model)
         if idle is None:
             continue  # it was unloaded while another one was put to sleep
-        kernel.log("model", reason.text, idle.id, [reason])
+        reason = replace(victim.reason, text=f"it makes room for {model.name}: {victim.reason.text}", at=kernel.wall())
         try:
-            await kernel.models.sleep(idle)
+            await kernel.models.sleep(idle, reason)
         except LlmosError:
             raise refusal from None
-        idle.why = [reason]
     return kernel.stamp(kernel.ledger.resize(device, owner, sizes))
 
 
@@ -50,9 +52,7 @@ def put_idle_to_sleep(kernel: Kernel, now: int) -> None:
     """Put to sleep what nobody has used for its keep-alive time."""
     for action in kernel.residency.tick(now):
         model = kernel.models.by_id[action.model]
-        model.why = [kernel.stamp(action.reason)]
-        kernel.log("model", action.reason.text, model.id, model.why)
-        kernel.runner.spawn(kernel.models.sleep(model), partial(_slept, kernel, model))
+        kernel.runner.spawn(kernel.models.sleep(model, kernel.stamp(action.reason)), partial(_slept, kernel, model))
 
 
 def _slept(kernel: Kernel, model: ModelObject, _value: Any, error: LlmosError | None) -> None:

@@ -124,7 +124,8 @@ class InferenceService:
             if not repeatable or not self._kernel.scheduler.requeue(request.id):
                 self.left(request.id)
                 raise PeerGone(str(gone), tokens_done=attempt.tokens) from None
-        request.because("request.repeated", f"driver {model.driver.name} ended before it delivered anything: run again")
+        ended = f"driver {model.driver.name} ended before it delivered anything"
+        request.because("request.repeated", f"{ended}; the request was run a second time", "once more, never twice")
         self.turns[request.id] = self._kernel.runner.future()
         self._kernel.pump()
         await self._turn(request)

@@ -13,12 +13,12 @@ from llmos.syscalls.driver import HostLoad, HostPlan, HostSleep, HostUnload, Hos
 from llmos.syscalls.errors import (
     BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, Unavailable,
 )  # fmt: skip
-from llmos.syscalls.types import Kind, LoadOptions, Plan
+from llmos.syscalls.types import Kind, LoadOptions, Plan, Reason
 
 from .eviction import make_room
 from .locating import locate, release
 from .objects import ModelObject
-from .recipes import held, names_of, owned, paths, predicted, recipe, short_name, tell, watch
+from .recipes import held, model_name, names_of, owned, paths, predicted, recipe, tell, watch
 from .residency import Event, State
 from .supervisor import UP, Driver
 
@@ -59,6 +59,7 @@ class ModelService:
         self, request: Request, driver: Driver, options: LoadOptions, base: ModelObject | None, path: str
     ) -> ModelObject:
         """Load, or join the load or the loaded model of the same recipe."""
+        name = model_name(options.name, path)
         files, located = await locate(self._kernel, request.session, path, options.draft)
         known = self._same(driver, located, options, base)
         if known is not None:
@@ -68,7 +69,6 @@ class ModelService:
                 watch(known, request)
                 await known.loading
             return known
-        name = options.name or short_name(path)
         holder = self.named(name)
         if holder is not None and holder.loading is not None:
             release(files, located)
@@ -77,7 +77,7 @@ class ModelService:
             release(files, located)
             raise Exists(
                 f"the name {name!r} belongs to {holder.path} on {holder.driver.name}; "
-                "give another name, or replace=True to take it over"
+                "give another name, or take it over: replace=True (at the command line: --replace)"
             )
         model = self._create(request, driver, files, located, options, base, name, path)
         model.loading = self._kernel.runner.future()
@@ -117,7 +117,7 @@ class ModelService:
             model.host_id = kernel.new_id("w")
         self._event(model, Event.LOAD)
         plan = await self.plan(model.driver, model.located, model.options, model.host_id)
-        model.why = [await make_room(kernel, model.driver.name, model.host_id, predicted(plan.rows))]
+        model.why = [*model.why, await make_room(kernel, model, model.host_id, predicted(plan.rows))]
         call = HostLoad(
             id=model.host_id,
             model=model.located,
@@ -126,11 +126,8 @@ class ModelService:
         )
         started = kernel.runner.clock()
         model.loaded = await model.driver.link.call(call, lambda progress: tell(model, progress))
-        seconds = (kernel.runner.clock() - started) / 1e9
-        kernel.instruments.load_seconds.observe(seconds)
-        self._event(model, Event.LOADED)
-        self._open(model)
-        kernel.log("model", f"{model.name} is loaded on {model.driver.name} in {seconds:.2f} s", model.id, model.why)
+        kernel.instruments.load_seconds.observe((kernel.runner.clock() - started) / 1e9)
+        self._open(model, "loaded", started)
 
     def _came_up(self, model: ModelObject, error: LlmosError | None, replaced: ModelObject | None) -> None:
         waiting, model.loading = model.loading, None
@@ -157,7 +154,15 @@ class ModelService:
                 return model
         return None
 
-    def _open(self, model: ModelObject) -> None:
+    def _open(self, model: ModelObject, how: str, started: int) -> None:
+        """Its weights are on the device: say so, and let requests run."""
+        self._event(model, Event.LOADED)
+        seconds = (self._kernel.runner.clock() - started) / 1e9
+        text = f"{model.name} is {how} on {model.driver.name} in {seconds:.2f} s"
+        self._kernel.log("model", text, model.id, model.why)
+        self._let_run(model)
+
+    def _let_run(self, model: ModelObject) -> None:
         assert model.loaded is not None
         size = sum(row.predicted for row in model.loaded.rows)
         self._kernel.residency.set_bytes(model.id, size)
@@ -210,10 +215,11 @@ class ModelService:
 
     # ---- sleep, wake, swap
 
-    async def sleep(self, model: ModelObject) -> None:
+    async def sleep(self, model: ModelObject, reason: Reason) -> None:
         """Free the device bytes. Raises BadState when it is not awake or requests run."""
         kernel = self._kernel
         self._event(model, Event.SLEEP)
+        kernel.log("model", f"{model.name} is put to sleep: {reason.text}", model.id, [reason])
         assert model.loaded is not None and model.driver.link is not None
         kernel.scheduler.set_lane(model.id, model.loaded.slots, open=False)
         done = model.loading = kernel.runner.future()
@@ -222,13 +228,14 @@ class ModelService:
         except LlmosError:
             if kernel.residency.state(model.id) is State.SLEEPING:
                 self._event(model, Event.SLEEP_FAILED)
-                self._open(model)
+                self._let_run(model)
             raise
         finally:
             model.loading = None
             done.set(model)
         kernel.ledger.resize(model.driver.name, model.host_id, held(asleep.rows))
         kernel.holdings.contexts_lost(model, "its model was put to sleep")
+        model.why = [reason]
         self._event(model, Event.SLEPT)
 
     async def wake(self, model: ModelObject, request: Request | None = None) -> None:
@@ -241,6 +248,9 @@ class ModelService:
         state = kernel.residency.state(model.id)
         if state is State.AWAKE:
             return
+        who = f"{request.session.program!r} needs it ({request.id})" if request is not None else "its driver is back"
+        model.why = [kernel.reason("model.waking", f"{model.name} is {state.value} and made ready: {who}")]
+        kernel.log("model", model.why[0].text, model.id, model.why)
         steps = self._wake_weights(model) if state is State.ASLEEP else self._bring_up(model)
         model.loading = kernel.runner.future()
         watch(model, request)
@@ -250,12 +260,12 @@ class ModelService:
     async def _wake_weights(self, model: ModelObject) -> None:
         kernel = self._kernel
         plan = await self.plan(model.driver, model.located, model.options, model.host_id)
-        model.why = [await make_room(kernel, model.driver.name, model.host_id, predicted(plan.rows))]
+        model.why = [*model.why, await make_room(kernel, model, model.host_id, predicted(plan.rows))]
         self._event(model, Event.WAKE)
+        started = kernel.runner.clock()
         assert model.driver.link is not None
         model.loaded = await model.driver.link.call(HostWake(id=model.host_id), lambda progress: tell(model, progress))
-        self._event(model, Event.LOADED)
-        self._open(model)
+        self._open(model, "awake again", started)
 
     def _woke(self, model: ModelObject, error: LlmosError | None) -> None:
         waiting, model.loading = model.loading, None
@@ -274,6 +284,7 @@ class ModelService:
             self._event(model, Event.LOAD_FAILED)
             model.why = [self._kernel.reason("load.failed", str(error))]
             self._kernel.ledger.release(model.host_id)
+        self._kernel.log("model", f"{model.name} is {model.status}: {error}", model.id, level="warning")
         for ticket in self._kernel.scheduler.waiting(model.id):
             self._kernel.interrupt(self._kernel.requests[ticket.id], error)
         waiting.fail(error)
@@ -288,7 +299,7 @@ class ModelService:
         loaded = None
         try:
             plan = await self.plan(model.driver, located, model.options, host_id)
-            await make_room(kernel, model.driver.name, host_id, predicted(plan.rows))
+            room = await make_room(kernel, model, host_id, predicted(plan.rows))
             assert model.driver.link is not None
             call = HostLoad(id=host_id, model=located, options=model.options)
             loaded = await model.driver.link.call(
@@ -304,11 +315,14 @@ class ModelService:
         old = model.host_id
         self._retired[old] = (model.files, model.located, model.driver)
         model.host_id = host_id
-        request.because("model.swapped", f"{model.name}: version {model.version} -> {located.version}")
+        versions = f"{model.name} went from version {model.version} to {located.version}"
+        swapped = f"{versions}: {request.session.program!r} asked for it ({request.session.id})"
+        model.why = [request.because("model.swapped", swapped), room]
+        kernel.log("model", swapped, model.id, model.why)
         model.files, model.located, model.loaded = files, located, loaded
         model.version, model.path = located.version, path
         kernel.holdings.contexts_lost(model, "its model was swapped")
-        self._open(model)
+        self._let_run(model)
         self.request_left(old)
 
     def _check_swap(self, model: ModelObject) -> None:
@@ -343,12 +357,15 @@ class ModelService:
         for model in list(self.by_id.values()):
             if model.driver is not driver:
                 continue
-            model.why = [self._kernel.reason("driver.lost", f"driver {driver.name} ended: {cause}")]
-            self._kernel.holdings.contexts_lost(model, f"driver {driver.name} ended: {cause}")
+            ended, state = f"driver {driver.name} ended: {cause}", self._kernel.residency.state(model.id)
+            if state is not State.FAILED:
+                model.why = [self._kernel.reason("driver.lost", ended)]
+                self._kernel.log("model", f"{model.name} is lost: {ended}", model.id, model.why, "warning")
+            self._kernel.holdings.contexts_lost(model, ended)
             slots = model.loaded.slots if model.loaded else 1
             if model.loading is None:
                 self._kernel.scheduler.set_lane(model.id, slots, open=False)
-            if self._kernel.residency.state(model.id) in (State.AWAKE, State.ASLEEP, State.SLEEPING):
+            if state in (State.AWAKE, State.ASLEEP, State.SLEEPING):
                 self._event(model, Event.LOST)
 
     def device_gone(self, driver: Driver, error: LlmosError) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from llmos.syscalls.driver import Located
+from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.types import LedgerRow, LoadOptions
 from llmos.syscalls.wire import Progress
 
 from .objects import ModelObject
 from .requests import Request
+
+NAME_LENGTH = 128
+_NO_NAME = re.compile(r"[^\w.+:-]+")
 
 
 def watch(model: ModelObject, request: Request | None) -> None:
@@ -60,5 +65,16 @@ def names_of(models: Iterable[ModelObject]) -> str:
     return ", ".join(model.name for model in models) or "none"
 
 
-def short_name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2].partition("@")[0] or "model"
+def model_name(asked: str, path: str) -> str:
+    """The name of a loaded model: what was asked for, else the last part of its path as one word.
+
+    Raises:
+        BadArgument: it could not be typed as one word, or would look like a path.
+    """
+    if not asked:
+        return _NO_NAME.sub("-", path.rstrip("/").rpartition("/")[2].partition("@")[0]) or "model"
+    if len(asked) > NAME_LENGTH or _NO_NAME.search(asked):
+        want = f"one word of at most {NAME_LENGTH} letters, digits and _ . + : -"
+        got = asked[:80]
+        raise BadArgument(f"a model cannot be called {got!r}; use {want}", name="name", got=got, want=want)
+    return asked

@@ -13,6 +13,8 @@ from enum import StrEnum
 from llmos.syscalls.errors import BadState, NotFound
 from llmos.syscalls.types import Reason
 
+from .ledger import size_text
+
 SECOND = 1_000_000_000
 
 
@@ -179,7 +181,7 @@ class Residency:
                         name,
                         Reason(
                             code="model.idle",
-                            text=f"{name} was not used for {idle:.1f} s; keep_alive is {entry.keep_alive_s:g} s",
+                            text=f"it was not used for {idle:.1f} s; keep_alive is {entry.keep_alive_s:g} s",
                             numbers={"idle_s": idle, "keep_alive_s": entry.keep_alive_s},
                             rule="idle for keep_alive",
                         ),
@@ -205,7 +207,7 @@ class Residency:
             if freed >= bytes_needed:
                 break
             freed += self._models[name].bytes
-            chosen.append(Sleep(name, _evicted(name, device, bytes_needed, self._models[name].bytes, now - used)))
+            chosen.append(Sleep(name, _evicted(device, bytes_needed, self._models[name].bytes, now - used)))
         return chosen if freed >= bytes_needed else []
 
     def _model(self, model: str) -> _Model:
@@ -219,10 +221,10 @@ def _evictable(entry: _Model) -> bool:
     return entry.state is State.AWAKE and not entry.pinned and not entry.running and entry.bytes > 0
 
 
-def _evicted(model: str, device: str, needed: int, frees: int, idle_ns: int) -> Reason:
+def _evicted(device: str, needed: int, frees: int, idle_ns: int) -> Reason:
     return Reason(
         code="model.evicted",
-        text=f"{model} makes room on {device}: {needed} bytes are needed, it holds {frees} and was not used for "
+        text=f"{device} is short of {size_text(needed)}, it holds {size_text(frees)} and was not used for "
         f"{idle_ns / SECOND:.1f} s",
         numbers={"needed": needed, "frees": frees, "idle_s": idle_ns / SECOND},
         rule="least recently used first; never pinned, never busy",

@@ -347,9 +347,9 @@ class Supervisor:
         driver.watch = self._runner.after(seconds, lambda: self._overdue(driver, seconds))
 
     def _overdue(self, driver: Driver, seconds: float) -> None:
-        what = driver.beat.busy_with or "being idle"
+        what = f"busy with {driver.beat.busy_with}" if driver.beat.busy_with else "idle"
         numbers: dict[str, Number] = {"allowed_s": seconds, "steps": driver.beat.steps}
-        text = f"no sign of life from its work loop for {seconds:.1f} s while {what}"
+        text = f"no sign of life from its work loop for {seconds:.1f} s ({what})"
         reason = Reason(code="overdue", text=text, numbers=numbers, rule="liveness", at=self._wall())
         if driver.state is DriverState.READY:
             self._change(driver, DriverState.SUSPECT, [reason])

@@ -197,8 +197,8 @@ def cancel(self: Self, request: str) -> Flow[TaskState]:
 
 
 def why(self: Self, about: str) -> Flow[list[Reason]]:
-    """The decisions about an object, by name or id, or about a request: what the kernel holds against it now, then the
-    journal's."""
+    """What happened to an object, by name or id, or to a request, and why: what the kernel holds against it now, then
+    the records of the journal, each with its reasons."""
     found: list[Reason] = []
     ids = [about]
     for kind in (Kind.MODEL, Kind.DEVICE, Kind.DRIVER, Kind.TASK, Kind.CONTEXT, Kind.LEASE, Kind.SESSION):
@@ -206,11 +206,17 @@ def why(self: Self, about: str) -> Flow[list[Reason]]:
             if about in (info.name, info.id, info.fields.get("path", info.id)):
                 found += info.reasons
                 ids += [info.id] if info.id not in ids else []
+    told: set[tuple[str, str, float]] = set()
     for name in ids:
         for record in (yield from journal(self, about=name, level="debug", limit=1000)):
-            reasons = record.reasons or [Reason(code=record.unit, text=record.text)]
-            found += [msgspec.structs.replace(reason, at=reason.at or record.at) for reason in reasons]
-    return list({(reason.code, reason.text, reason.at): reason for reason in found}.values())
+            said = [reason for reason in record.reasons if reason.text in record.text]
+            told |= {(reason.code, reason.text, reason.at) for reason in said}
+            first = said[0] if said else Reason(code=record.unit, text="")
+            found.append(msgspec.structs.replace(first, text=record.text, at=record.at))
+            rest = [reason for reason in record.reasons if reason not in said]
+            found += [msgspec.structs.replace(reason, at=reason.at or record.at) for reason in rest]
+    each = {(reason.code, reason.text, reason.at): reason for reason in found}
+    return [reason for key, reason in each.items() if key not in told]
 
 
 # ---- memory

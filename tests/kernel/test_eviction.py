@@ -35,6 +35,9 @@ def test_the_least_recently_used_model_sleeps_to_make_room_and_wakes_when_it_is_
     assert [state(client, model) for model in (one, two, three)] == ["awake", "asleep", "awake"]
     why = client.call("stat_object", handle=two)["reasons"]
     assert [reason["code"] for reason in why] == ["model.evicted"]
+    assert why[0]["text"].startswith("it makes room for three: null0 is short of ")
+    records = client.call("read_journal", system=client.system, about=client.call("stat_object", handle=two)["id"])
+    assert records[-1]["text"] == f"two is put to sleep: {why[0]['text']}" and records[-1]["reasons"] == why
     assert client.infer(two, "again", max_tokens=5)["choices"][0]["text"] == "again"
     assert state(client, one) == "asleep"
 

@@ -130,6 +130,62 @@ def test_a_request_waits_for_the_end_of_a_sleep(kernel: Inside, program: Program
     assert program.wait(number).error is None and program.state(model) == "awake"
 
 
+# ---- what the journal says of it
+
+
+def told(kernel: Inside, program: Program, model: int) -> list[str]:
+    """What the journal says of the model since it was last asked, and that its reasons are those the model holds."""
+    info = program.call("stat_object", handle=model)
+    records = [record for record in kernel.kernel.journal.read(about=info["id"]) if record.unit == "model"]
+    held = [reason["text"] for reason in info["reasons"]]
+    assert held and held == [reason.text for reason in records[-1].reasons]
+    return [record.text for record in records[1:]]
+
+
+def test_a_sleep_and_a_wake_are_told_with_who_asked(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "sleep")
+    assert told(kernel, program, model) == [f"tiny is put to sleep: 'test' asked for it ({program.session})"]
+    number = program.start(model, "x")
+    kernel.null.release("submit")
+    program.wait(number)
+    waking, awake = told(kernel, program, model)[1:]
+    assert waking.startswith("tiny is asleep and made ready: 'test' needs it (r-")
+    assert awake == "tiny is awake again on null0 in 0.00 s"
+
+
+def test_an_idle_sleep_is_told(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "keep_alive", seconds=5)
+    kernel.advance(6)
+    (text,) = told(kernel, program, model)
+    assert text.startswith("tiny is put to sleep: it was not used for ") and text.endswith("; keep_alive is 5 s")
+
+
+def test_a_lost_device_and_the_load_after_it_are_told(kernel: Inside, program: Program, model: int) -> None:
+    kernel.null.dies(cause="exit status 3")
+    lost = "tiny is lost: driver null0 ended: exit status 3"
+    assert told(kernel, program, model) == [lost]
+    kernel.null.starts()
+    ready = "tiny is lost and made ready: its driver is back"
+    assert told(kernel, program, model) == [lost, ready, "tiny is loaded on null0 in 0.00 s"]
+
+
+def test_a_swap_is_told(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "swap", to="2")
+    asked = f"'test' asked for it ({program.session})"
+    assert told(kernel, program, model) == [f"tiny went from version 1 to 2: {asked}"]
+
+
+def test_a_wake_that_fails_is_told(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "sleep")
+    kernel.null.answers["wake"] = BadModel("damaged")
+    program.control_error(model, "wake")
+    info = program.call("stat_object", handle=model)
+    last = kernel.kernel.journal.read(about=info["id"])[-1]
+    assert (last.text, last.level) == ("tiny is failed: damaged", "warning")
+    kernel.null.dies()
+    assert program.call("stat_object", handle=model)["reasons"] == info["reasons"]
+
+
 # ---- idle
 
 

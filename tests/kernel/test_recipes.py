@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llmos.kernel.recipes import held, owned, predicted, recipe, short_name
+from llmos.kernel.recipes import NAME_LENGTH, held, model_name, owned, predicted, recipe
+from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.types import LedgerRow, LoadOptions, Quant
 
 
@@ -45,7 +46,20 @@ def test_what_does_not(same: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "name"), [("/models/a", "a"), ("/models/org/a@2", "a"), ("/models/a/", "a"), ("/", "model")]
+    ("path", "name"),
+    [("/models/a", "a"), ("/models/org/a@2", "a"), ("/models/a/", "a"), ("/", "model"), ("/data/my model", "my-model")],
 )
 def test_a_model_is_called_like_its_path(path: str, name: str) -> None:
-    assert short_name(path) == name
+    assert model_name("", path) == name
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "a@2", "a\n", " ", "x" * (NAME_LENGTH + 1)])
+def test_a_name_is_one_word_and_no_path(name: str) -> None:
+    with pytest.raises(BadArgument, match="one word of at most 128") as error:
+        model_name(name, "/models/a")
+    assert error.value.name == "name" and error.value.got == name[:80]
+
+
+@pytest.mark.parametrize("name", ["a", "größe", "qwen2.5-7b_Q4+lora:1", "x" * NAME_LENGTH])
+def test_names_that_can_be_typed_are_taken(name: str) -> None:
+    assert model_name(name, "/models/a") == name

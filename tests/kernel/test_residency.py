@@ -91,7 +91,7 @@ def test_an_idle_model_is_proposed_for_sleep_until_it_sleeps(residency: Residenc
     assert action.model == "m1" and action.reason.code == "model.idle"
     assert action.reason.numbers == {"idle_s": 6.0, "keep_alive_s": 5}
     residency.used("m1", 1 * SECOND)
-    assert "m1 was not used for 6.5 s; keep_alive is 5 s" in residency.tick(int(7.5 * SECOND))[0].reason.text
+    assert "it was not used for 6.5 s; keep_alive is 5 s" in residency.tick(int(7.5 * SECOND))[0].reason.text
     assert len(residency.tick(6 * SECOND)) == 1
     residency.event("m1", Event.SLEEP, 6 * SECOND)
     assert residency.tick(9 * SECOND) == [] and residency.next_tick() is None
@@ -159,7 +159,7 @@ def test_victims_are_least_recently_used_and_enough(residency: Residency) -> Non
     assert [sleep.model for sleep in chosen] == ["m2", "m3"]
     assert chosen[0].reason.code == "model.evicted"
     assert chosen[0].reason.numbers == {"needed": 15, "frees": 10, "idle_s": 2 - 1e-9}
-    assert "15 bytes are needed, it holds 10 and was not used for 2.0 s" in chosen[0].reason.text
+    assert chosen[0].reason.text == "cpu0 is short of 15 B, it holds 10 B and was not used for 2.0 s"
     assert [s.model for s in residency.victims("cpu0", 10, 0)] == ["m2"]
     assert residency.victims("cpu0", 31, 0) == [] and residency.victims("gpu0", 1, 0) == []
     assert residency.victims("cpu0", 0, 0) == []

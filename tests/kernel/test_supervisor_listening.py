@@ -108,7 +108,7 @@ def test_a_silent_host_is_suspect_and_a_beat_clears_it(hosts: Hosts) -> None:
     hosts.beats(driver, 0.01)
     hosts.until(driver, DriverState.SUSPECT)
     reason = hosts.journal.read(about="null0")[-1].reasons[0]
-    assert "while a step" in reason.text and reason.numbers == {"allowed_s": 0.01, "steps": 7}
+    assert "busy with a step" in reason.text and reason.numbers == {"allowed_s": 0.01, "steps": 7}
     assert hosts.supervisor.wait_ready(driver).result() is driver
     hosts.beats(driver, 60.0)
     assert driver.state is DriverState.READY
@@ -125,4 +125,4 @@ def test_a_start_that_takes_too_long_is_killed(hosts: Hosts) -> None:
     driver = hosts.add(restarts=0, start_s=0.01)
     hosts.supervisor.start(driver)
     hosts.until(driver, DriverState.FAILED)
-    assert driver.cause.endswith("while start")
+    assert driver.cause.endswith("(busy with start)")

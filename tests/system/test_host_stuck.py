@@ -78,7 +78,7 @@ def test_a_start_that_hangs_is_ended(folder: Path) -> None:
     with running(folder, config + "start_limit_s = 0.5\n", drivers="null0") as kernel, kernel.client() as client:
         client.await_driver("backoff")
         client.await_driver("ready")
-        assert "while start" in client.driver()["fields"]["cause"]
+        assert "busy with start" in client.driver()["fields"]["cause"]
 
 
 def test_a_slow_step_that_was_declared_is_no_hang(impatient: RawClient) -> None:

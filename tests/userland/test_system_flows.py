@@ -33,11 +33,12 @@ def test_why_joins_what_is_known_now_with_the_journal_and_says_nothing_twice(scr
     model = ObjectInfo(id="m-1", kind="model", name="fox", state="awake", reasons=[reason])
     restarted = Reason(code="restart", text="restarted")
     record = Record(seq=1, at=2.0, unit="models", level="info", about="m-1", text="loaded")
-    other = Record(seq=2, at=4.0, unit="supervisor", level="info", about="m-1", text="", reasons=[reason, restarted])
+    other = Record(seq=2, at=4.0, unit="supervisor", level="info", about="m-1", text="fox was evicted",
+                   reasons=[reason, restarted])
     fake.on("list_objects", lambda request: request.reply([model] if request.body["kind"] == "model" else []))
     fake.on("read_journal", lambda request: request.reply([record, other] if request.body["about"] == "m-1" else []))
     told = [(reason.text, reason.at) for reason in scripted.why("fox")]
-    assert told == [("evicted", 3.0), ("loaded", 2.0), ("restarted", 4.0)]
+    assert told == [("loaded", 2.0), ("fox was evicted", 4.0), ("restarted", 4.0)]
     assert told == [(reason.text, reason.at) for reason in scripted.why("m-1")]
 
 

@@ -131,7 +131,7 @@ def test_a_failed_load_fails_for_all_who_wait(kernel: Inside, program: Program) 
 def test_a_name_belongs_to_one_model(kernel: Inside, program: Program) -> None:
     program.load("tiny")
     error = load_error(program, "tiny@2")
-    assert isinstance(error, Exists) and "replace=True" in str(error)
+    assert isinstance(error, Exists) and "replace=True" in str(error) and "--replace" in str(error)
 
 
 def test_a_name_can_be_taken_over(kernel: Inside, program: Program) -> None:

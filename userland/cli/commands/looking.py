@@ -164,22 +164,26 @@ def why(cli: Cli, values: Namespace) -> int:
         return 0
     if not reasons:
         raise NotFound(f"nothing is known about {values.object!r}: see ps, tasks, devices, drivers for names and ids")
-    for reason, times in once_each(reasons):
+    printed = [reason for reason in reasons if reason.code == "driver"]
+    for reason, times in once_each([reason for reason in reasons if reason.code != "driver"]):
         rule = f"  (rule: {reason.rule})" if reason.rule else ""
         often = f"  ({times} times)" if times > 1 else ""
         cli.out.line(f"{text.clock(reason.at) if reason.at else 'now':19}  {reason.text}{rule}{often}")
+    if printed:
+        lines = f"{len(printed)} lines" if len(printed) > 1 else "one line"
+        cli.out.note(f"it printed {lines} too: llmos logs {values.object} --level debug")
     return 0
 
 
-_OUTPUT = ("driver", "program")
-"""Codes of what processes printed: each line stands for itself, however often it comes."""
+_OUTPUT = "program"
+"""The code of what programs printed: each line stands for itself, however often it comes."""
 
 
 def once_each(reasons: Sequence[Reason]) -> list[tuple[Reason, int]]:
     """Reasons in the order of time; one that came several times stands where it came last, with how often it came."""
     newest: dict[object, tuple[Reason, int]] = {}
     for position, reason in enumerate(sorted(reasons, key=_when)):
-        key = position if reason.code in _OUTPUT else reason.text
+        key = position if reason.code == _OUTPUT else reason.text
         newest[key] = reason, newest.get(key, (reason, 0))[1] + 1
     return sorted(newest.values(), key=lambda found: _when(found[0]))
 
