@@ -15,6 +15,7 @@ from .requests import Request
 
 NAME_LENGTH = 128
 _NO_NAME = re.compile(r"[^\w.+:-]+")
+_LETTER = re.compile(r"\w")
 
 
 def watch(model: ModelObject, request: Request | None) -> None:
@@ -72,8 +73,9 @@ def model_name(asked: str, path: str) -> str:
         BadArgument: it could not be typed as one word, or would look like a path.
     """
     if not asked:
-        return _NO_NAME.sub("-", path.rstrip("/").rpartition("/")[2].partition("@")[0]) or "model"
-    if len(asked) > NAME_LENGTH or _NO_NAME.search(asked):
+        word = _NO_NAME.sub("-", path.rstrip("/").rpartition("/")[2].partition("@")[0])
+        return word if _LETTER.search(word) else "model"
+    if len(asked) > NAME_LENGTH or _NO_NAME.search(asked) or not _LETTER.search(asked):
         want = f"one word of at most {NAME_LENGTH} letters, digits and _ . + : -"
         got = asked[:80]
         raise BadArgument(f"a model cannot be called {got!r}; use {want}", name="name", got=got, want=want)

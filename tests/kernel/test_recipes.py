@@ -53,7 +53,7 @@ def test_a_model_is_called_like_its_path(path: str, name: str) -> None:
     assert model_name("", path) == name
 
 
-@pytest.mark.parametrize("name", ["a b", "a/b", "a@2", "a\n", " ", "x" * (NAME_LENGTH + 1)])
+@pytest.mark.parametrize("name", ["a b", "a/b", "a@2", "a\n", " ", "..", "x" * (NAME_LENGTH + 1)])
 def test_a_name_is_one_word_and_no_path(name: str) -> None:
     with pytest.raises(BadArgument, match="one word of at most 128") as error:
         model_name(name, "/models/a")
