@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from llmos.syscalls import calls
 from llmos.syscalls.errors import Denied, NotSupported, Unavailable
 from llmos.syscalls.types import Freed, Handle, Kind, ModelInfo, Plan, Right
@@ -67,6 +69,10 @@ async def _dry_run(request: Request, call: calls.LoadModel, driver: Driver) -> M
         plan = await kernel.models.plan(driver, located, call.options, "planned")
     finally:
         release(files, located)
+    if not plan.fits:
+        idle = kernel.residency.victims(driver.name, plan.needed - plan.free, kernel.runner.clock())
+        names = [kernel.models.by_id[each.model].name for each in idle]
+        plan = msgspec.structs.replace(plan, fits=bool(idle), would_evict=names)
     manifest = located.manifest
     return ModelInfo(
         handle=Handle(0),

@@ -68,6 +68,17 @@ def test_a_load_waits_for_a_driver_that_starts(kernel: Inside, program: Program)
     assert program.wait(number).value["name"] == "tiny"
 
 
+def test_a_dry_run_says_what_would_have_to_leave(kernel: Inside, program: Program) -> None:
+    model = program.load("tiny")
+    kernel.null.answers["plan"] = PlanRows(rows=rows(MEMORY))
+    plan = program.call("load_model", path="/models/other", options={"dry_run": True})["plan"]
+    assert (plan["fits"], plan["would_evict"]) == (True, ["tiny"]) and plan["needed"] > plan["free"]
+    assert program.state(model) == "awake"
+    program.control(model, "pin")
+    plan = program.call("load_model", path="/models/other", options={"dry_run": True})["plan"]
+    assert (plan["fits"], plan["would_evict"]) == (False, [])
+
+
 def test_quantization_is_refused(program: Program) -> None:
     assert isinstance(load_error(program, options={"quant": {"width": 4}}), NotSupported)
 
@@ -78,7 +89,8 @@ def test_a_dry_run_plans_and_loads_nothing(kernel: Inside, program: Program) -> 
     assert info["handle"] == 0 and info["context"] == 64
     assert kernel.null.names() == ["plan"] and kernel.models.names() == ["locate", "release"]
     kernel.null.answers["plan"] = PlanRows(rows=rows(2 * MEMORY))
-    assert not program.call("load_model", path="/models/tiny", options={"dry_run": True})["plan"]["fits"]
+    plan = program.call("load_model", path="/models/tiny", options={"dry_run": True})["plan"]
+    assert not plan["fits"] and plan["would_evict"] == []
     kernel.null.answers["plan"] = BadModel("no")
     assert isinstance(load_error(program, options={"dry_run": True}), BadModel)
     assert kernel.models.names()[-1] == "release"
