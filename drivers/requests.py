@@ -116,7 +116,7 @@ class Request:
     def refuse_options(self) -> None:
         """Raises BadArgument when there are options, for tasks that know none."""
         for name in self.options:
-            said = f"the task {self.task} has no option {name!r}; it takes no options"
+            said = f"the task {self.task} takes no options, not {name!r}; max_tokens and the like stand beside them"
             raise BadArgument(said, name=name, want="no options")
 
 

@@ -240,7 +240,7 @@ class NullDevice(Device):
         truncates = embeds and embedding.max_tokens is not None
         if cached + len(ids) > limit and not truncates:
             tokens = cached + len(ids)
-            raise TooLarge(f"the prompt has {tokens} tokens, {limit} fit", limit=limit, got=tokens)
+            raise TooLarge(f"the prompt has {tokens} tokens, {limit} fit; shorten it", limit=limit, got=tokens)
         echo = None if embeds else Echo(
             ids, request.sampling, room=limit - cached - len(ids), stream=request.stream
         )

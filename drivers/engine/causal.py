@@ -18,6 +18,7 @@ from .sampling.chooser import choosers, rank
 from .sampling.grammar import Grammar
 from .sampling.params import check
 from .sampling.sample import sample
+from .tokens import SHORTER
 
 TASK = "text-generation"
 MISSING: Mapping[str, str] = {
@@ -146,7 +147,7 @@ class Generation:
 def room_for(prompt: Sequence[int], most: int, limit: int) -> int:
     """How many tokens an answer may have. Raises TooLarge for a prompt beyond the limit."""
     if len(prompt) > limit:
-        said = f"the prompt has {len(prompt)} tokens, there is room for {limit}"
+        said = f"the prompt has {len(prompt)} tokens, there is room for {limit}; {SHORTER}"
         raise TooLarge(said, limit=limit, got=len(prompt))
     return min(most, limit - len(prompt))
 

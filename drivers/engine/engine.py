@@ -193,16 +193,15 @@ class Engine:
             said = f"the task {task} takes no conversation"
             raise BadArgument(said, name="context", got=request.context, want="none")
         if task in (causal.TASK, *models.TOKEN_TASKS):
-            request.refuse_options()
+            replace(request, task=task).refuse_options()
         if task in models.TOKEN_TASKS and task in resident.tasks:
             self._ready.append(_token_answer(resident, request, task))
             return
         runner = _serving(resident, task, alone=request.sampling.beams > 1)
         if runner is None:
             offered = ", ".join(resident.tasks)
-            raise NotSupported(
-                f"{entry.id} does not do {task}; it offers {offered}", why=f"the model offers {offered}"
-            )
+            said = f"{resident.bundle.about.architecture} does not do {task}; it offers {offered}"
+            raise NotSupported(said, why=f"the model offers {offered}")
         conversation = self._idle(request.context, entry) if request.context else None
         if conversation is not None:
             conversation.give_to(runner, entry.adapter)

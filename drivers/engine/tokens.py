@@ -20,8 +20,14 @@ RESERVED_OPTIONS = frozenset(
 """Arguments of `apply_chat_template` that a caller does not choose; every other option reaches the template."""
 
 
+_MEDIA = {"image": "pictures", "audio": "sounds", "video": "videos"}
+
 CHARACTERS_PER_TOKEN = 16
 """Text longer than this for each token of the context is refused unread: it would take seconds to find out as much."""
+
+
+SHORTER = "shorten it, or load the model with a larger max_context if it has one"
+"""What to try when a prompt does not fit."""
 
 
 def prepare(bundle: Bundle, prompt: Prompt, continued: bool = False) -> list[int]:
@@ -34,6 +40,8 @@ def prepare(bundle: Bundle, prompt: Prompt, continued: bool = False) -> list[int
     if prompt.tensors is not None:
         why = "a language model takes text, token ids or messages"
         raise NotSupported(f"tensors are no input of {bundle.about.architecture}", why=why)
+    if prompt.parts is not None:
+        prompt = _one_text(bundle, prompt)
     _check_length(bundle, prompt)
     if prompt.messages is not None:
         ids = _chat(bundle, prompt)
@@ -77,6 +85,27 @@ def truncated(bundle: Bundle, prompt: Prompt, most: int | None) -> tuple[list[in
     return ids[:most], True
 
 
+def each_text(prompt: Prompt) -> list[Prompt]:
+    """The prompts of several texts, one for each part; every other prompt is itself."""
+    parts = [part for part in prompt.parts or () if isinstance(part, str)]
+    whole = parts and len(parts) == len(prompt.parts or ())
+    return [replace(prompt, text=part, parts=None) for part in parts] if whole else [prompt]
+
+
+def _one_text(bundle: Bundle, prompt: Prompt) -> Prompt:
+    name, parts = bundle.about.architecture, prompt.parts or ()
+    strange = next((part for part in parts if not isinstance(part, str)), None)
+    if strange is not None:
+        what = _MEDIA.get(getattr(strange, "kind", ""), "tables")
+        why = "a language model takes text, token ids or messages"
+        raise NotSupported(f"{what} are no input of {name}: {why}", why=why)
+    if len(parts) != 1:
+        want = "one text, token ids or messages"
+        said = f"{name} takes one text at a time, not {len(parts)}; ask for each by itself"
+        raise BadArgument(said, name="input", got=f"{len(parts)} texts", want=want)
+    return each_text(prompt)[0]
+
+
 def _chat(bundle: Bundle, prompt: Prompt) -> list[int]:
     if not bundle.chat:
         said = f"{bundle.about.architecture} has no chat template; send text instead"
@@ -115,7 +144,8 @@ def _check_length(bundle: Bundle, prompt: Prompt) -> None:
     limit = bundle.about.context
     if length > limit * CHARACTERS_PER_TOKEN:
         got = length // CHARACTERS_PER_TOKEN
-        raise TooLarge(f"the prompt has {length} characters, the model takes {limit} tokens", limit=limit, got=got)
+        said = f"the prompt has {length} characters, the model takes {limit} tokens; {SHORTER}"
+        raise TooLarge(said, limit=limit, got=got)
 
 
 def _check_range(bundle: Bundle, ids: Sequence[int]) -> None:

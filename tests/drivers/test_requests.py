@@ -25,6 +25,6 @@ def test_a_request_asks_for_the_models_own_task_with_no_options() -> None:
 
 def test_options_that_no_task_knows_are_refused() -> None:
     requests.Request("r", "m", requests.Prompt(text="x")).refuse_options()
-    with pytest.raises(BadArgument, match="no option 'top_k'") as error:
+    with pytest.raises(BadArgument, match="takes no options, not 'top_k'") as error:
         requests.Request("r", "m", requests.Prompt(text="x"), "t", options={"top_k": 1}).refuse_options()
     assert error.value.name == "top_k"

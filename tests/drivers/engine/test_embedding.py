@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 import transformers
 from tiny_models import PROMPT, ask, done, silent, source_of
 
-from llmos.drivers.contract import DoneEvent, EmbedSettings, LoadSettings
+from llmos.drivers.contract import DoneEvent, EmbedSettings, LoadSettings, Prompt
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.ops.table import OpTable
 from llmos.syscalls.errors import BadArgument, NotSupported, TooLarge
@@ -62,6 +63,17 @@ def test_a_language_model_embeds_with_its_last_states(engine: Engine, llama: Pat
     expected = states(llama, PROMPT)[-1]
     found = vector(engine, PROMPT, pooling="last", normalize=False)
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_a_language_model_embeds_several_texts_each_as_alone(engine: Engine) -> None:
+    texts = ("the quick dog " * 5, "fox")
+    request = replace(ask("", task="embed"), prompt=Prompt(parts=texts))
+    event = done(engine, replace(request, options={"pooling": "last", "max_tokens": 8}))
+    assert event.embeddings is not None and event.truncated == (True, False) and 8 < event.prompt_tokens < 16
+    alone = [vector(engine, text, pooling="last", max_tokens=8) for text in texts]
+    assert torch.allclose(torch.tensor(event.embeddings), torch.stack(alone), atol=1e-6)
+    with pytest.raises(BadArgument, match="no option 'poling'; did you mean pooling"):
+        engine.submit(replace(request, options={"poling": "last"}))
 
 
 def test_truncation_is_reported_and_refusal_has_numbers(encoder: Engine) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from llmos.drivers.contract import Prompt, TensorView
+from llmos.drivers.contract import MediaPart, Part, Prompt, TablePart, TensorView
 from llmos.drivers.engine.loader import Bundle
-from llmos.drivers.engine.tokens import prepare, truncated
+from llmos.drivers.engine.tokens import each_text, prepare, truncated
 from llmos.syscalls.errors import BadArgument, NotSupported, TooLarge
 
 HELLO = ({"role": "user", "content": "hello"},)
@@ -30,6 +30,30 @@ def test_a_prompt_without_tokens_is_refused(plain: Bundle) -> None:
     for prompt in (Prompt(ids=()), Prompt(text="")):
         with pytest.raises(BadArgument, match="no tokens"):
             prepare(plain, prompt, continued=True)
+
+
+def test_a_part_that_is_a_text_is_one_and_several_are_refused(bundle: Bundle) -> None:
+    assert prepare(bundle, Prompt(parts=("the dog",))) == prepare(bundle, Prompt(text="the dog"))
+    for parts in (("the dog", "a fox"), ()):
+        with pytest.raises(BadArgument, match=f"LlamaForCausalLM takes one text at a time, not {len(parts)}") as error:
+            prepare(bundle, Prompt(parts=parts))
+        assert error.value.name == "input"
+    assert [each.text for each in each_text(Prompt(parts=("a", "b")))] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [
+        (MediaPart("image", memoryview(b"")), "pictures"),
+        (MediaPart("audio", memoryview(b"")), "sounds"),
+        (TablePart(("a",), ((1,),)), "tables"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_its_name(bundle: Bundle, part: Part, what: str) -> None:
+    prompt = Prompt(parts=("look:", part))
+    with pytest.raises(NotSupported, match=f"^{what} are no input of LlamaForCausalLM: a language model takes text"):
+        prepare(bundle, prompt)
+    assert each_text(prompt) == [prompt]
 
 
 def test_messages_go_through_the_template_with_its_options(bundle: Bundle) -> None:
