@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import zmq
 
@@ -46,6 +47,15 @@ def read_config(options: argparse.Namespace) -> KernelConfig:
     )
 
 
+def make_folder(folder: Path) -> None:
+    """Raises ConfigError: it is not there and cannot be made."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        said = f"the folder {folder} cannot be made ({error.strerror}); choose another with --home or --runtime"
+        raise ConfigError(said) from None
+
+
 @contextlib.contextmanager
 def locked(config: KernelConfig) -> Iterator[None]:
     """Hold the runtime folder: a second daemon on one ipc path would silently take all new clients from the first.
@@ -54,7 +64,7 @@ def locked(config: KernelConfig) -> Iterator[None]:
         ConfigError: another kernel holds it, or it belongs to somebody else.
     """
     folder = config.paths.runtime
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder)
     if folder.stat().st_uid != config.uid:
         raise ConfigError(f"the runtime folder {folder} belongs to another user; choose another with --runtime")
     folder.chmod(0o711 if config.listen.shared else 0o700)
@@ -155,7 +165,7 @@ def watch_parent(server: Server, pid: int) -> int:
 def serve(options: argparse.Namespace, config: KernelConfig) -> None:
     """Run the kernel until it is stopped."""
     for folder in (config.paths.models, config.paths.home / "files"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(folder)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     self_test(context, config.paths.runtime)
     server = Server(config, context, listen_fd=activation_fd())

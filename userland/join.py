@@ -103,5 +103,12 @@ def settle(core: Protocol, welcome: Welcome) -> list[Frames]:
 
 def give_up(core: Protocol, error: NoKernel | LlmosError, last_words: str = "") -> None:
     """The connection broke and no new one could be had; `last_words` say more than the error does."""
-    why = f": {last_words}" if last_words else f", and there is no new one: {error}"
-    core.lost(f"the connection to the kernel broke{why}")
+    broke = "the connection to the kernel broke"
+    if last_words:
+        core.lost(f"{broke}: {last_words}")
+        return
+    core.lost(f"{broke}, and there is no new one: {error}")
+    core.ended = (
+        f"{broke} and this session ended with it ({error}). When a kernel runs again, the next call of the system "
+        "object opens a new session; load or open again what you need"
+    )

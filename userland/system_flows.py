@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -216,7 +217,8 @@ def why(self: Self, about: str) -> Flow[list[Reason]]:
             rest = [reason for reason in record.reasons if reason not in said]
             found += [msgspec.structs.replace(reason, at=reason.at or record.at) for reason in rest]
     each = {(reason.code, reason.text, reason.at): reason for reason in found}
-    return [reason for key, reason in each.items() if key not in told]
+    told_once = [reason for key, reason in each.items() if key not in told]
+    return sorted(told_once, key=lambda reason: reason.at or math.inf)
 
 
 # ---- memory

@@ -79,6 +79,15 @@ def test_a_bad_configuration_is_status_1_and_says_why(folder: Path, capsys: pyte
     assert capsys.readouterr().err.startswith("llmos: unknown key nonsense")
 
 
+@pytest.mark.parametrize("flag", ["--home", "--runtime"])
+def test_a_folder_that_cannot_be_made_is_status_1(
+    folder: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder, flag, "/proc/nowhere") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("llmos: the folder /proc/nowhere") and "No such file" in said and flag in said
+
+
 def test_it_is_a_program_and_closed_standard_files_do_no_harm(folder: Path) -> None:
     command = f"exec {sys.executable} -P -m llmos.kernel --config {folder}/none.toml <&-"
     found = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
