@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
+from ..ops.replay import Variant
 from .pages import LayerShape
 from .reach import PROBE, Described, Reach, measure
 from .reach import Refused as Refused
@@ -45,13 +47,22 @@ class StepTensors:
     table: Tensor
     chunks: Mapping[int, StepTensors] = field(default_factory=dict)
 
+    @cached_property
+    def all(self) -> tuple[Tensor, ...]:
+        """Every tensor of it."""
+        cut = [tensor for each in self.chunks.values() for tensor in (each.starts, each.lengths, each.table)]
+        return (self.slots, self.starts, self.lengths, self.table, *cut)
+
 
 @dataclass
 class Step:
-    """The step under way; the layers of a model share one. `number` counts steps."""
+    """The step under way; the layers of a model share one. `number` counts steps, `variant` says which adapters take
+    part, None where that is not known.
+    """
 
     tensors: StepTensors | None = None
     number: int = 0
+    variant: Variant | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
+from ..ops.replay import Variant
 from .pages import LayerShape, PagePool
 from .reach import Refused
 from .steps import PAGE_TOKENS, RowStep
@@ -146,7 +147,7 @@ class Gathered:
     def release(self) -> None:
         """Nothing of the module was changed."""
 
-    def run(self, rows: Sequence[RowStep]) -> Tensor:
+    def run(self, rows: Sequence[RowStep], variant: Variant | None) -> Tensor:
         """Logits [R, V] of the wanted positions, row after row."""
         single = [at for at, step in enumerate(rows) if step.count == step.logits == 1]
         batch = single if self._layers.padded and len(single) > 1 else []

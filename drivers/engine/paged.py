@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops.replay import Variant
 from ..ops.table import OpTable
 from . import attention
 from .attention import Layer, Meaning, Recorder, Refused, Step, StepTensors
@@ -23,6 +24,8 @@ from .states import Stateful
 from .steps import PAGE_TOKENS, RowStep, StepPlan
 
 PROBE_TOKENS = 4
+TABLE_PAGES = 16
+"""Tables of pages are so many wide, or a multiple: steps that follow each other mostly have tables of one width."""
 
 
 @dataclass(frozen=True)
@@ -130,10 +133,13 @@ class PagedModel:
         self._way.release()
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan) -> Tensor:
-        """Carry out a plan; logits [R, V] of the wanted positions, row after row."""
+    def run(self, plan: StepPlan, variant: Variant | None = None) -> Tensor:
+        """Carry out a plan; logits [R, V] of the wanted positions, row after row.
+
+        `variant` says which adapters take part; without it nothing of the step is kept to be repeated.
+        """
         self.pool.move(plan)
-        return self._way.run(plan.rows)
+        return self._way.run(plan.rows, variant)
 
 
 class Packed:
@@ -163,10 +169,11 @@ class Packed:
         for part in self._parts:
             attention.attach(part, None)
 
-    def run(self, rows: Sequence[RowStep]) -> Tensor:
+    def run(self, rows: Sequence[RowStep], variant: Variant | None) -> Tensor:
         """Logits [R, V] of the wanted positions, row after row."""
         ids, positions, kept = _packed(rows)
         self._step.tensors = self._tensors(rows)
+        self._step.variant = variant
         self._step.number += 1
         options = self._told(torch.tensor([positions], device=self._device))
         if self._keeps:
@@ -204,7 +211,7 @@ class Packed:
     def _cut(self, rows: Sequence[RowStep], slots: Tensor, chunk: int) -> StepTensors:
         """What attention reads when each row is cut into chunks, which are whole pages; 0 for one piece."""
         pieces = [piece for step in rows for piece in _pieces(step, chunk)]
-        widest = max(len(pages) for pages, _, _ in pieces)
+        widest = -(-max(len(pages) for pages, _, _ in pieces) // TABLE_PAGES) * TABLE_PAGES
         starts = [0]
         for _pages, count, _length in pieces:
             starts.append(starts[-1] + count)

@@ -113,7 +113,7 @@ class PagedRunner:
         started = time.perf_counter()
         try:
             self._shared.use(attention=attention.NAME, rows=plan.rows)
-            failed, accepted = self._take(plan, self._model.run(plan))
+            failed, accepted = self._take(plan, self._model.run(plan, self._shared.adapters.variant))
         except (RuntimeError, MemoryError) as error:
             full = out_of_memory(error)
             if full is None:

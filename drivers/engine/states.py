@@ -29,6 +29,7 @@ from transformers.cache_utils import (
 )
 
 from .gathered import Gathered, Gathering
+from ..ops.replay import Variant
 from .pages import PagePool
 from .reach import Refused
 from .steps import Row, RowStep
@@ -102,7 +103,7 @@ class Stateful(Gathered):
         ]
         return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
-    def run(self, rows: Sequence[RowStep]) -> Tensor:
+    def run(self, rows: Sequence[RowStep], variant: Variant | None) -> Tensor:
         """Logits [R, V] of the wanted positions, row after row."""
         for step in rows:
             state = self._state(step)

@@ -23,6 +23,7 @@ from .paged import Layers, PagedModel
 from .pages import PagePool
 from .steps import PAGE_TOKENS, Row, RowStep, StepPlan
 from .surgery.attention import fuse_attention, unfuse_attention
+from .surgery.layers import fuse_layers
 
 TOKENS = PAGE_TOKENS + 6
 ROW_PAGES = 2
@@ -109,6 +110,8 @@ class Trial:
                 unfuse_attention(module)
                 logits = self._paged(model, singly)
                 why = self._distance(logits)
+            elif fused and not why:
+                fuse_layers(module, ops, lambda: self._paged(model, singly))
         except FAILURES as error:
             said = str(error).partition("\n")[0][:160]
             raise Refused(f"it does not run on pages: {type(error).__name__}: {said}") from error

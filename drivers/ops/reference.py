@@ -2,6 +2,7 @@
 
 | op | arguments | answer |
 |---|---|---|
+| `replay` | nothing | what carries out a function of ops, and may repeat it: see `Replay` |
 | `pool_states` | states [B, T, D], mask [B, T], how: mean, cls or last | vectors [B, D] float32 |
 
 `reference_attention`, `reference_layers` and `linear` hold those of the decoder layer. `filter_logits`,
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from .linear import OneDnnLinear, PlainLinear
 from .reference_attention import packed_attention, paged_attention, write_kv
-from .reference_layers import add_rms_norm, gelu_mul, gelu_tanh_mul, rms_norm, rope, rope_write, silu_mul
+from .reference_layers import add, add_rms_norm, gelu_mul, gelu_tanh_mul, rms_norm, rope, rope_write, silu_mul
 from .reference_lora import lora_expand, lora_shrink
+from .replay import Plain
 from .table import OpTable, Spec
 
 NAME = "torch"
@@ -88,10 +90,11 @@ def pool_states(states: Tensor, mask: Tensor, how: str) -> Tensor:
 def register_reference(table: OpTable) -> None:
     """Put the reference of every op into a table; do it first, so that it is asked last."""
     for call in (
-        pool_states, paged_attention, packed_attention, write_kv, rms_norm, add_rms_norm, silu_mul, gelu_mul,
+        pool_states, paged_attention, packed_attention, write_kv, add, rms_norm, add_rms_norm, silu_mul, gelu_mul,
         gelu_tanh_mul, rope, rope_write, lora_shrink, lora_expand,
     ):  # fmt: skip
         table.register(call.__name__, NAME, call, _always)
+    table.register("replay", NAME, Plain, _always)
     table.register("linear", NAME, PlainLinear, _always)
     table.register("linear", "onednn", OneDnnLinear, OneDnnLinear.supports)
 

@@ -2,6 +2,7 @@
 
 | op | arguments | answer |
 |---|---|---|
+| `add` | x [..., H], residual [..., H] | their sum |
 | `rms_norm` | x [..., H], weight [H], eps; unit_offset, round_first | [..., H] |
 | `add_rms_norm` | x [..., H], residual [..., H], weight [H], eps; unit_offset, round_first | the norm, the sum |
 | `silu_mul`, `gelu_mul`, `gelu_tanh_mul` | gate and up side by side [..., 2 I] | [..., I] |
@@ -16,6 +17,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .reference_attention import write_kv
+
+
+def add(x: Tensor, residual: Tensor) -> Tensor:
+    """residual + x."""
+    return residual + x
 
 
 def rms_norm(

@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from llmos.syscalls.errors import BadModel, NotSupported
 
+from ...ops.replay import Variant
 from ...ops.table import OpTable
 from ..surgery.merged import GROUPS
 from .layout import BANK_SLOTS, BASE, AdapterStep
@@ -50,6 +51,14 @@ class LoraStore:
         self._targets: dict[str, Place] = {}
         self._bytes: dict[str, int] = {}
         self._stacked = 0
+        self._changes = 0
+
+    @property
+    def variant(self) -> Variant:
+        """What the adapters of the step under way decide: it is the same for steps with the same groups, until an
+        adapter is added or dropped."""
+        step = self.step
+        return Variant(self._changes, (step.packed.tokens, step.packed.groups) if step.active else None)
 
     def slot(self, name: str) -> int:
         """The slot of an adapter; `BASE` for the empty name. Raises KeyError."""
@@ -70,6 +79,7 @@ class LoraStore:
         fitting = {path: self._fit(path, pair, weights.file, what) for path, pair in pairs.items()}
         self._check_copies(weights, what)
         self._check_complete(weights, pairs, what)
+        self._changes += 1
         rank = _power(max(pair.a.shape[0] for pair in fitting.values()))
         slot = self._free_slot(rank)
         self._slots[name] = slot
@@ -87,6 +97,7 @@ class LoraStore:
 
     def drop(self, name: str) -> None:
         """Forget an adapter. Its slot is free for another at once, so that no row may have it any more."""
+        self._changes += 1
         slot = self._slots.pop(name)
         del self._bytes[name]
         for shared in self._shared.values():

@@ -49,17 +49,32 @@ class FusedAttention(nn.Module):
     def forward(self, hidden_states: Tensor, *rest: Any, **options: Any) -> tuple[Tensor, None]:
         """hidden_states [1, T, H] to ([1, T, H], None), as the library's decoder layers expect."""
         inner = self.inner
-        layer, merged = inner.__dict__.get(ATTRIBUTE), inner.q_proj
-        step = layer.step.tensors if type(layer) is Layer else None
-        position_embeddings = options.get("position_embeddings")
-        if step is None or position_embeddings is None or not hasattr(merged, "whole"):
+        layer = self.paged_layer(options)
+        if layer is None:
             answer: tuple[Tensor, None] = inner(hidden_states, *rest, **options)
             return answer
-        q, k, v = self._heads(merged.whole(hidden_states)[0], layer)
-        cos, sin = position_embeddings
+        q, k, v = self._heads(inner.q_proj.whole(hidden_states)[0], layer)
+        cos, sin = options["position_embeddings"]
+        step = layer.step.tensors
+        assert step is not None
         self._rope_write(q, k, cos[0], sin[0], v, layer.keys, layer.values, step.slots)
         attended = layer.attend_to(q, self._meaning)
         return inner.o_proj(attended.flatten(1)[None]), None
+
+    def paged_layer(self, options: Mapping[str, Any]) -> Layer | None:
+        """Its pages, in a step and for a call with these options, if it answers such a call itself."""
+        layer = self.inner.__dict__.get(ATTRIBUTE)
+        if type(layer) is not Layer or layer.step.tensors is None or options.get("position_embeddings") is None:
+            return None
+        return layer if hasattr(self.inner.q_proj, "whole") else None
+
+    @property
+    def widths(self) -> Mapping[str, int] | None:
+        """Heads and widths of its pages, as its op was asked for them; None away from pages."""
+        layer = self.inner.__dict__.get(ATTRIBUTE)
+        if type(layer) is not Layer:
+            return None
+        return {"heads": layer.keys.shape[1], "key_width": layer.keys.shape[3], "value_width": layer.values.shape[3]}
 
     def _heads(self, qkv: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
         """Views [T, heads, width] of the product [T, N]; normed heads where the model norms them."""

@@ -4,8 +4,6 @@
 // The rows of a task are all (query, head) pairs of some neighbouring queries that share a key head, so each key is
 // read once a group. Tokens are taken in blocks at fixed places, and blocks are merged to segments at fixed places, so
 // a query's answer is the same bits however its row is cut into steps, tasks or threads.
-#include <omp.h>
-
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -14,6 +12,7 @@
 
 #include "functions.h"
 #include "lanes.h"
+#include "team.h"
 
 namespace llmos {
 namespace {
@@ -431,91 +430,99 @@ class Worker {
     int64_t first_ = 0, before_ = 0, rows_ = 0;
 };
 
-// Tasks with the longest first, and how much there is to do in all.
-int64_t plan(const Problem& p, std::vector<Task>& tasks) {
-    int64_t work = 0, each = std::max<int64_t>(1, TASK_ROWS / p.group());
-    tasks.clear();
+// How much there is to do.
+int64_t work(const Problem& p) {
+    int64_t sum = 0;
     for (int64_t row = 0; row < p.rows; row++) {
         int64_t queries = p.starts[row + 1] - p.starts[row];
-        for (int64_t end = queries; end > 0; end -= each)
+        int64_t seen = p.window ? std::min<int64_t>(p.lengths[row], p.window + queries) : p.lengths[row];
+        sum += queries * p.heads * seen * (p.dim + p.value_dim) / 32;
+    }
+    return sum;
+}
+
+// Tasks with the longest first.
+void plan(const Problem& p, std::vector<Task>& tasks) {
+    int64_t each = std::max<int64_t>(1, TASK_ROWS / p.group());
+    tasks.clear();
+    for (int64_t row = 0; row < p.rows; row++)
+        for (int64_t end = p.starts[row + 1] - p.starts[row]; end > 0; end -= each)
             for (int64_t head = 0; head < p.kv_heads; head++)
                 tasks.push_back({row, head, std::max<int64_t>(0, end - each), end});
-        int64_t seen = p.window ? std::min<int64_t>(p.lengths[row], p.window + queries) : p.lengths[row];
-        work += queries * p.heads * seen * (p.dim + p.value_dim) / 32;
-    }
-    return work;
 }
 
 template <class E>
-void attend_whole(const Problem& p, const std::vector<Task>& tasks, int threads) {
-    int64_t count = tasks.size(), some = std::clamp<int64_t>(count / (threads * 4), 1, 16);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-    {
-        Worker<E> worker(p);
+void attend_whole(const Problem& p, const std::vector<Task>& tasks) {
+    int64_t count = tasks.size(), some = std::clamp<int64_t>(count / (omp_get_num_threads() * 4), 1, 16);
+    Worker<E> worker(p);
 #pragma omp for schedule(dynamic, 1) nowait
-        for (int64_t from = 0; from < count; from += some) {
-            int64_t to = std::min(from + some, count);
-            for (int64_t i = from; i < to; i++) {
-                worker.start(tasks[i], i + 1 < to ? &tasks[i + 1] : nullptr);
-                State total = worker.total();
-                int64_t s = worker.seen_from(tasks[i]) / SEGMENT;
-                worker.attend(s, total);
-                while (++s * SEGMENT < worker.seen_to(tasks[i])) {
-                    worker.attend(s, worker.part());
-                    worker.merge(total, worker.part());
-                }
-                worker.write(total);
+    for (int64_t from = 0; from < count; from += some) {
+        int64_t to = std::min(from + some, count);
+        for (int64_t i = from; i < to; i++) {
+            worker.start(tasks[i], i + 1 < to ? &tasks[i + 1] : nullptr);
+            State total = worker.total();
+            int64_t s = worker.seen_from(tasks[i]) / SEGMENT;
+            worker.attend(s, total);
+            while (++s * SEGMENT < worker.seen_to(tasks[i])) {
+                worker.attend(s, worker.part());
+                worker.merge(total, worker.part());
             }
+            worker.write(total);
         }
     }
 }
 
 // For fewer tasks than threads: the segments of a task are computed side by side and merged in their order.
 template <class E>
-void attend_split(const Problem& p, const std::vector<Task>& tasks, int threads) {
+void attend_split(const Problem& p, const std::vector<Task>& tasks) {
     static thread_local Scratch memory;
     int64_t longest = *std::max_element(p.lengths, p.lengths + p.rows), segments = ceil_div(longest, SEGMENT);
-    float* parts = memory.get<float>(tasks.size() * segments * State::floats(p));
-#pragma omp parallel num_threads(threads)
-    {
-        Worker<E> worker(p);
+    float* parts;
+#pragma omp single copyprivate(parts)
+    parts = memory.get<float>(tasks.size() * segments * State::floats(p));
+    Worker<E> worker(p);
 #pragma omp for collapse(2) schedule(dynamic, 1)
-        for (size_t i = 0; i < tasks.size(); i++)
-            for (int64_t s = 0; s < segments; s++) {
-                worker.start(tasks[i]);
-                worker.attend(s, State(parts + (i * segments + s) * State::floats(p), p));
-            }
-#pragma omp for schedule(dynamic, 1) nowait
-        for (size_t i = 0; i < tasks.size(); i++) {
+    for (size_t i = 0; i < tasks.size(); i++)
+        for (int64_t s = 0; s < segments; s++) {
             worker.start(tasks[i]);
-            State total(parts + i * segments * State::floats(p), p);
-            for (int64_t s = 1; s < segments; s++)
-                worker.merge(total, State(parts + (i * segments + s) * State::floats(p), p));
-            worker.write(total);
+            worker.attend(s, State(parts + (i * segments + s) * State::floats(p), p));
         }
+#pragma omp for schedule(dynamic, 1) nowait
+    for (size_t i = 0; i < tasks.size(); i++) {
+        worker.start(tasks[i]);
+        State total(parts + i * segments * State::floats(p), p);
+        for (int64_t s = 1; s < segments; s++)
+            worker.merge(total, State(parts + (i * segments + s) * State::floats(p), p));
+        worker.write(total);
     }
 }
 
 template <class E>
 void attend(const Problem& p) {
-    static thread_local std::vector<Task> tasks;
-    int64_t work = plan(p, tasks);
-    if (tasks.empty()) return;
-    if (work < SMALL || p.threads == 1)
-        attend_whole<E>(p, tasks, 1);
-    else if ((int64_t)tasks.size() >= p.threads)
-        attend_whole<E>(p, tasks, p.threads);
+    const std::vector<Task>* tasks;
+#pragma omp single copyprivate(tasks)
+    {
+        static thread_local std::vector<Task> planned;
+        plan(p, planned);
+        tasks = &planned;
+    }
+    if (tasks->empty()) return;
+    if ((int64_t)tasks->size() >= omp_get_num_threads())
+        attend_whole<E>(p, *tasks);
     else
-        attend_split<E>(p, tasks, p.threads);
+        attend_split<E>(p, *tasks);
 }
 
 }  // namespace
+
+void attention_by_team(const void* problem) {
+    const auto& p = *static_cast<const Problem*>(problem);
+    p.bfloat16 ? attend<Bfloat16>(p) : attend<Float32>(p);
+}
+
 }  // namespace llmos
 
 extern "C" void llmos_paged_attention(const void* problem) {
     const auto& p = *static_cast<const llmos::Problem*>(problem);
-    if (p.bfloat16)
-        llmos::attend<llmos::Bfloat16>(p);
-    else
-        llmos::attend<llmos::Float32>(p);
+    llmos::with_team(p.threads, llmos::work(p) >= llmos::SMALL, [&] { llmos::attention_by_team(problem); });
 }

@@ -60,14 +60,16 @@ class PagedAttention:
             raise mismatch(OP, "page_table", (page_table.dtype, tuple(page_table.shape)), "int32 [rows, pages]")
         out = q.new_empty(tokens, heads, value_dim)
         scores = None if sinks is None else sinks.float().contiguous()
-        self._native.run.llmos_paged_attention(
+        self._native.call(
+            "llmos_paged_attention",
             PROBLEM.pack(
                 q.data_ptr(), k_pages.data_ptr(), v_pages.data_ptr(), page_table.data_ptr(), cu_q.data_ptr(),
                 lengths.data_ptr(), 0 if scores is None else scores.data_ptr(), out.data_ptr(), lengths.shape[0], heads,
                 kv_heads, dim, value_dim, page_tokens, q_token, q_head, k_page, k_head, k_token,
                 v_page, v_head, v_token, page_table.stride(0), window, True, torch.get_num_threads(),
                 dtype == torch.bfloat16, scale, softcap,
-            )
+            ),
+            q, k_pages, v_pages, page_table, cu_q, lengths, *(() if scores is None else (scores,)), made=(out,),
         )  # fmt: skip
         return out
 
@@ -106,12 +108,14 @@ class PackedAttention:
         lengths = starts.diff()
         out = q.new_empty(tokens, heads, value_dim)
         page = -(-max(1, tokens) // PAGE_MULTIPLE) * PAGE_MULTIPLE
-        self._native.run.llmos_paged_attention(
+        self._native.call(
+            "llmos_paged_attention",
             PROBLEM.pack(
                 q.data_ptr(), k.data_ptr(), v.data_ptr(), starts.data_ptr(), starts.data_ptr(), lengths.data_ptr(), 0,
                 out.data_ptr(), rows, heads, kv_heads, dim, value_dim, page, q.stride(0), q.stride(1), k.stride(0),
                 k.stride(1), k.stride(0), v.stride(0), v.stride(1), v.stride(0), 1, 0, False, torch.get_num_threads(),
                 dtype == torch.bfloat16, scale, 0.0,
-            )
+            ),
+            q, k, v, starts, lengths, made=(out,),
         )  # fmt: skip
         return out

@@ -1,41 +1,37 @@
 // What stands between the matrix products of a decoder layer. Each rounds to the element type exactly where the
 // reference does; sums are of float32.
-#include <omp.h>
-
 #include <cmath>
 #include <cstring>
 
 #include "functions.h"
 #include "lanes.h"
+#include "team.h"
 
 namespace llmos {
 namespace {
 
 constexpr int64_t SMALL = 1 << 16;  // elements below which waking other threads costs more than they save
 
-// f(i) for i below count; by all threads when each does enough of the `elements`.
+// f(i) for i below count, shared out among the threads of a team.
 template <class F>
-void each(int64_t count, int64_t elements, int threads, F&& f) {
-    if (count == 1 || elements < SMALL || threads == 1) {
-        for (int64_t i = 0; i < count; i++) f(i);
-        return;
-    }
-#pragma omp parallel for num_threads(threads) schedule(static)
+void each(int64_t count, F&& f) {
+#pragma omp for schedule(static) nowait
     for (int64_t i = 0; i < count; i++) f(i);
 }
 
-// As `layers.py` packs it, 64 bits each; as are the others.
+// As `layers.py` packs it, 64 bits each; as are the others. Without a weight it is the sum alone.
 struct Norm {
     const void *x, *residual, *weight;
     void *out, *total;
-    int64_t rows, width, x_stride, residual_stride, unit_offset, round_first, threads, bfloat16;
-    double eps;
+    int64_t rows, width, group, x_group, x_stride, residual_stride, unit_offset, round_first, threads, bfloat16;
+    double eps;  // `group` neighbouring rows of x are `x_stride` elements apart, their groups `x_group`
 };
 
 template <class E>
 void norm_row(const Norm& n, int64_t row) {
     using Element = typename E::Element;
-    const Element *x = (const Element*)n.x + row * n.x_stride, *weight = (const Element*)n.weight;
+    const Element *x = (const Element*)n.x + row / n.group * n.x_group + row % n.group * n.x_stride;
+    const Element* weight = (const Element*)n.weight;
     Element *out = (Element*)n.out + row * n.width, *total = (Element*)n.total + row * n.width;
     const Element* residual = n.residual ? (const Element*)n.residual + row * n.residual_stride : nullptr;
     __m512 squares = _mm512_setzero_ps();
@@ -48,6 +44,7 @@ void norm_row(const Norm& n, int64_t row) {
         }
         squares = _mm512_fmadd_ps(value, value, squares);
     }
+    if (!weight) return;
     __m512 factor = vector(1.0f / std::sqrt(_mm512_reduce_add_ps(squares) / n.width + (float)n.eps));
     for (int64_t i = 0; i < n.width; i += WIDTH) {
         __mmask16 mask = first(n.width - i);
@@ -170,25 +167,36 @@ void rope_token(const Rope& p, int64_t t) {
 }
 
 }  // namespace
+
+void norm_by_team(const void* problem) {
+    const auto& n = *static_cast<const Norm*>(problem);
+    each(n.rows, [&](int64_t row) { n.bfloat16 ? norm_row<Bfloat16>(n, row) : norm_row<Float32>(n, row); });
+}
+
+void gate_by_team(const void* problem) {
+    const auto& g = *static_cast<const Gate*>(problem);
+    each(g.rows, [&](int64_t row) { g.bfloat16 ? gate_row<Bfloat16>(g, row) : gate_row<Float32>(g, row); });
+}
+
+void rope_by_team(const void* problem) {
+    const auto& p = *static_cast<const Rope*>(problem);
+    each(p.tokens, [&](int64_t t) { p.bfloat16 ? rope_token<Bfloat16>(p, t) : rope_token<Float32>(p, t); });
+}
+
 }  // namespace llmos
 
 extern "C" void llmos_norm(const void* problem) {
     const auto& n = *static_cast<const llmos::Norm*>(problem);
-    llmos::each(n.rows, n.rows * n.width, n.threads, [&](int64_t row) {
-        n.bfloat16 ? llmos::norm_row<llmos::Bfloat16>(n, row) : llmos::norm_row<llmos::Float32>(n, row);
-    });
+    llmos::with_team(n.threads, n.rows * n.width >= llmos::SMALL, [&] { llmos::norm_by_team(problem); });
 }
 
 extern "C" void llmos_gate(const void* problem) {
     const auto& g = *static_cast<const llmos::Gate*>(problem);
-    llmos::each(g.rows, g.rows * g.width * 2, g.threads, [&](int64_t row) {
-        g.bfloat16 ? llmos::gate_row<llmos::Bfloat16>(g, row) : llmos::gate_row<llmos::Float32>(g, row);
-    });
+    llmos::with_team(g.threads, g.rows * g.width * 2 >= llmos::SMALL, [&] { llmos::gate_by_team(problem); });
 }
 
 extern "C" void llmos_rope(const void* problem) {
     const auto& p = *static_cast<const llmos::Rope*>(problem);
-    llmos::each(p.tokens, p.tokens * (p.q.count + 2 * p.k.count) * p.k.width, p.threads, [&](int64_t t) {
-        p.bfloat16 ? llmos::rope_token<llmos::Bfloat16>(p, t) : llmos::rope_token<llmos::Float32>(p, t);
-    });
+    int64_t elements = p.tokens * (p.q.count + 2 * p.k.count) * p.k.width;
+    llmos::with_team(p.threads, elements >= llmos::SMALL, [&] { llmos::rope_by_team(problem); });
 }

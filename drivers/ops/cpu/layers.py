@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .native import Native, mismatch, no_gradient
 
-NORM = struct.Struct("=13qd")
+NORM = struct.Struct("=15qd")
 GATE = struct.Struct("=8q")
 ROPE = struct.Struct("=31q")
 """`Norm`, `Gate` and `Rope` of layers.cpp."""
@@ -37,22 +37,42 @@ class Layers:
         """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
         return self._norm("add_rms_norm", x, residual, weight, (unit_offset, round_first), eps)
 
+    def add(self, x: Tensor, residual: Tensor) -> Tensor:
+        """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
+        no_gradient("add", x, residual)
+        bfloat16, width = _bfloat16("add", x), x.shape[-1]
+        if residual.shape != x.shape or residual.dtype != x.dtype:
+            raise mismatch("add", "residual", (residual.dtype, tuple(residual.shape)), f"{x.dtype} {tuple(x.shape)}")
+        flat, other, total = self._native.rows(x), self._native.rows(residual), x.new_empty(x.shape)
+        rows = flat.shape[0]
+        self._native.call(
+            "llmos_norm",
+            NORM.pack(
+                flat.data_ptr(), other.data_ptr(), 0, 0, total.data_ptr(), rows, width, rows, 0, flat.stride(0),
+                other.stride(0), False, False, torch.get_num_threads(), bfloat16, 0.0,
+            ),
+            flat, other, made=(total,),
+        )  # fmt: skip
+        return total
+
     def gated(self, op: str) -> Callable[[Tensor], Tensor]:
         """`silu_mul`, `gelu_mul` or `gelu_tanh_mul`."""
 
         def run(gate_up: Tensor) -> Tensor:
             no_gradient(op, gate_up)
             bfloat16 = _bfloat16(op, gate_up)
-            flat = _rows(gate_up)
+            flat = self._native.rows(gate_up)
             rows, width = flat.shape
             if width % 2:
                 raise mismatch(op, "gate_up", tuple(gate_up.shape), "[..., 2 I]")
             out = gate_up.new_empty(*gate_up.shape[:-1], width // 2)
-            self._native.run.llmos_gate(
+            self._native.call(
+                "llmos_gate",
                 GATE.pack(
                     flat.data_ptr(), out.data_ptr(), rows, width // 2, flat.stride(0), KINDS[op],
                     torch.get_num_threads(), bfloat16,
-                )
+                ),
+                flat, made=(out,),
             )  # fmt: skip
             return out
 
@@ -82,17 +102,27 @@ class Layers:
             raise mismatch(op, "weight", (weight.dtype, tuple(weight.shape)), f"{x.dtype} [{width}], contiguous")
         if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
             raise mismatch(op, "residual", (residual.dtype, tuple(residual.shape)), f"{x.dtype} {tuple(x.shape)}")
-        flat, out = _rows(x), x.new_empty(x.shape)
-        other = flat if residual is None else _rows(residual)
+        (given, rows, *steps), out = self._groups(x), x.new_empty(x.shape)
+        other = given if residual is None else self._native.rows(residual)
         total = out if residual is None else x.new_empty(x.shape)
-        self._native.run.llmos_norm(
+        self._native.call(
+            "llmos_norm",
             NORM.pack(
-                flat.data_ptr(), 0 if residual is None else other.data_ptr(), weight.data_ptr(), out.data_ptr(),
-                total.data_ptr(), flat.shape[0], width, flat.stride(0), other.stride(0), *form, torch.get_num_threads(),
-                bfloat16, eps,
-            )
+                given.data_ptr(), 0 if residual is None else other.data_ptr(), weight.data_ptr(), out.data_ptr(),
+                total.data_ptr(), rows, width, *steps, other.stride(-2) if other.ndim > 1 else 0, *form,
+                torch.get_num_threads(), bfloat16, eps,
+            ),
+            given, other, weight, made=(out,) if residual is None else (out, total),
         )  # fmt: skip
         return out, total
+
+    def _groups(self, x: Tensor) -> tuple[Tensor, int, int, int, int]:
+        """x, how many rows it has, how many of them are a group, and the strides of groups and of rows in a group."""
+        if x.ndim == 3 and x.stride(2) == 1:
+            groups, group, _ = x.shape
+            return x, groups * group, group, x.stride(0), x.stride(1)
+        flat = self._native.rows(x)
+        return flat, flat.shape[0], max(1, flat.shape[0]), 0, flat.stride(0)
 
     def _rope(
         self, op: str, q: Tensor | None, k: Tensor, cos: Tensor | None, sin: Tensor | None, v: Tensor | None = None,
@@ -107,12 +137,14 @@ class Layers:
         if any(tensor.shape[0] != tokens for tensor in (q, cos, sin, v) if tensor is not None):
             raise mismatch(op, "tokens", [tuple(tensor.shape) for tensor in given], f"{tokens} in each")
         page_tokens = 1 if k_pages is None else k_pages.shape[2]
-        self._native.run.llmos_rope(
+        self._native.call(
+            "llmos_rope",
             ROPE.pack(
                 *_heads(q), *_heads(k), *_heads(v), *_pages(op, k, k_pages), *_pages(op, v, v_pages),
                 *_angles(op, k, cos, sin), _slots(op, slots, tokens), tokens, page_tokens, torch.get_num_threads(),
                 bfloat16,
-            )
+            ),
+            *given, *(() if slots is None else (slots,)),
         )  # fmt: skip
 
 
@@ -155,9 +187,3 @@ def _bfloat16(op: str, x: Tensor) -> bool:
     if x.dtype not in (torch.bfloat16, torch.float32):
         raise mismatch(op, "dtype", x.dtype, "bfloat16 or float32")
     return x.dtype == torch.bfloat16
-
-
-def _rows(x: Tensor) -> Tensor:
-    """As [rows, width], each row dense."""
-    flat = x.reshape(-1, x.shape[-1])
-    return flat if flat.stride(1) == 1 else flat.contiguous()

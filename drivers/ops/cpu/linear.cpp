@@ -1,7 +1,6 @@
 // x [rows, ins] times packed weights: [ceil(outs / 32)][lanes][32] lanes, the layout that `linear.py` describes.
-#include <omp.h>
-
 #include "lanes.h"
+#include "team.h"
 
 namespace llmos {
 namespace {
@@ -16,6 +15,13 @@ constexpr int64_t SMALL = 1 << 16;        // lanes of rows that one thread packs
 
 struct Shape {
     int64_t rows, ins, outs, lanes, x_stride, out_stride;
+};
+
+// As `linear.py` packs it, 64 bits each.
+struct Linear {
+    const void *x, *weights, *bias;
+    void* out;
+    int64_t rows, ins, outs, x_stride, out_stride, threads, bfloat16;
 };
 
 template <class E>
@@ -105,77 +111,85 @@ void linear_rows(const typename E::Element* x, const int32_t* weights, const typ
     }
 }
 
+// By every thread of a team.
 template <class E>
 void linear(const typename E::Element* x, const int32_t* weights, const typename E::Element* bias,
-            typename E::Element* out, const Shape& s, int threads) {
-    static thread_local Scratch shared;
+            typename E::Element* out, const Shape& s) {
+    static thread_local Scratch shared, own;
+    const int threads = omp_get_num_threads();
     int64_t panels = ceil_div(s.outs, PANEL), few = ceil_div(CHUNK_BYTES, s.lanes * PANEL * sizeof(int32_t));
     int64_t some = std::max(panels / (threads * 8), std::min(ceil_div(panels, threads * 2), few));
     bool direct = s.rows <= DIRECT_ROWS && s.ins % E::PER_LANE == 0 && s.x_stride % E::PER_LANE == 0;
     Tiles tiles(s.rows);
-    int32_t* packed = direct ? nullptr : shared.get<int32_t>(tiles.count * s.lanes * WIDTH);
+    bool together = !direct && s.rows * s.lanes > SMALL;
+    int32_t* packed = nullptr;
     auto pack = [&](int64_t i) {
         const auto* rows = x + tiles.start(i) * s.x_stride;
         pack_rows<E>([&](int r) { return rows + r * s.x_stride; }, tiles.size(i), s.ins, packed + i * s.lanes * WIDTH);
     };
-    bool together = !direct && s.rows * s.lanes > SMALL;
-    for (int64_t i = 0; !direct && !together && i < tiles.count; i++) pack(i);
-#pragma omp parallel num_threads(threads)
-    {
-        static thread_local Scratch own;
-        float* sums = own.get<float>(tiles.count * TILE_ROWS * PANEL);
-        if (together) {
+    if (!direct) {
+#pragma omp single copyprivate(packed)
+        {
+            packed = shared.get<int32_t>(tiles.count * s.lanes * WIDTH);
+            for (int64_t i = 0; !together && i < tiles.count; i++) pack(i);
+        }
+    }
+    if (together) {
 #pragma omp for schedule(static)
-            for (int64_t i = 0; i < tiles.count; i++) pack(i);
-        }
+        for (int64_t i = 0; i < tiles.count; i++) pack(i);
+    }
+    float* sums = own.get<float>(tiles.count * TILE_ROWS * PANEL);
 #pragma omp for schedule(dynamic, some) nowait
-        for (int64_t p = 0; p < panels; p++) {
-            const int32_t* panel = weights + p * s.lanes * PANEL;
-            if (direct)
-                add_block<E, Fetch::NEAR, DIRECT_ROWS>((const int32_t*)x, s.x_stride / E::PER_LANE, s.rows, panel,
-                                                       s.lanes, sums, true);
-            else
-                panel_times_tiles<E>(packed, tiles, panel, s, sums);
-            for (int64_t i = 0; i < tiles.count; i++)
-                finish<E>(sums + i * TILE_ROWS * PANEL, tiles.size(i), bias, out + tiles.start(i) * s.out_stride, s,
-                          p * PANEL);
-        }
+    for (int64_t p = 0; p < panels; p++) {
+        const int32_t* panel = weights + p * s.lanes * PANEL;
+        if (direct)
+            add_block<E, Fetch::NEAR, DIRECT_ROWS>((const int32_t*)x, s.x_stride / E::PER_LANE, s.rows, panel, s.lanes,
+                                                   sums, true);
+        else
+            panel_times_tiles<E>(packed, tiles, panel, s, sums);
+        for (int64_t i = 0; i < tiles.count; i++)
+            finish<E>(sums + i * TILE_ROWS * PANEL, tiles.size(i), bias, out + tiles.start(i) * s.out_stride, s,
+                      p * PANEL);
     }
 }
 
 template <class E>
-void linear_blocks(const void* x, const void* weights, const void* bias, void* out, Shape s, int threads) {
+void linear_blocks(const Linear& l) {
     using Element = typename E::Element;
-    s.lanes = ceil_div(s.ins, E::PER_LANE);
-    int64_t tiles = ceil_div(s.rows, TILE_ROWS);
+    const Element *x = (const Element*)l.x, *bias = (const Element*)l.bias;
+    const int32_t* weights = (const int32_t*)l.weights;
+    Element* out = (Element*)l.out;
+    Shape s{l.rows, l.ins, l.outs, ceil_div(l.ins, E::PER_LANE), l.x_stride, l.out_stride};
+    int64_t tiles = ceil_div(l.rows, TILE_ROWS), threads = omp_get_num_threads();
     if (tiles >= MANY_TILES * threads) {
         int64_t parts = ceil_div(ceil_div(tiles, OWN_TILES), threads) * threads;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, 1) nowait
         for (int64_t i = 0; i < parts; i++) {
-            int64_t from = tiles * i / parts * TILE_ROWS, to = std::min(tiles * (i + 1) / parts * TILE_ROWS, s.rows);
-            Shape part{to - from, s.ins, s.outs, s.lanes, s.x_stride, s.out_stride};
-            linear_rows<E>((const Element*)x + from * s.x_stride, (const int32_t*)weights, (const Element*)bias,
-                           (Element*)out + from * s.out_stride, part);
+            int64_t from = tiles * i / parts * TILE_ROWS, to = std::min(tiles * (i + 1) / parts * TILE_ROWS, l.rows);
+            s.rows = to - from;
+            linear_rows<E>(x + from * s.x_stride, weights, bias, out + from * s.out_stride, s);
         }
         return;
     }
-    for (int64_t done = 0, rows = s.rows; done < rows; done += MAX_TILES * TILE_ROWS) {
-        s.rows = std::min<int64_t>(MAX_TILES * TILE_ROWS, rows - done);
-        linear<E>((const Element*)x + done * s.x_stride, (const int32_t*)weights, (const Element*)bias,
-                  (Element*)out + done * s.out_stride, s, threads);
+    for (int64_t done = 0; done < l.rows; done += MAX_TILES * TILE_ROWS) {
+        if (done) {
+#pragma omp barrier
+        }
+        s.rows = std::min<int64_t>(MAX_TILES * TILE_ROWS, l.rows - done);
+        linear<E>(x + done * s.x_stride, weights, bias, out + done * s.out_stride, s);
     }
 }
 
 }  // namespace
+
+void linear_by_team(const void* problem) {
+    const auto& l = *static_cast<const Linear*>(problem);
+    l.bfloat16 ? linear_blocks<Bfloat16>(l) : linear_blocks<Float32>(l);
+}
+
 }  // namespace llmos
 
-extern "C" void llmos_linear(
-    int bfloat16, const void* x, const void* weights, const void* bias, void* out, int64_t rows, int64_t ins,
-    int64_t outs, int64_t x_stride, int64_t out_stride, int threads
-) {
-    llmos::Shape shape{rows, ins, outs, 0, x_stride, out_stride};
-    if (bfloat16)
-        llmos::linear_blocks<llmos::Bfloat16>(x, weights, bias, out, shape, threads);
-    else
-        llmos::linear_blocks<llmos::Float32>(x, weights, bias, out, shape, threads);
+extern "C" void llmos_linear(const void* problem) {
+    int threads = static_cast<const llmos::Linear*>(problem)->threads;
+    llmos::with_team(threads, true, [&] { llmos::linear_by_team(problem); });
 }

@@ -6,6 +6,7 @@ the 32 outputs' values: `[ceil(outs / 32), ceil(ins / per lane), 32, per lane]`,
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +17,8 @@ from ..linear import PackedLinear
 from ..table import Spec
 from .native import Native
 
+PROBLEM = struct.Struct("=11q")
+"""`Linear` of linear.cpp."""
 PANEL = 32
 CHUNK = 128
 """Panels that are packed at a time, to need little memory beside the result."""
@@ -27,7 +30,8 @@ class NativeLinear(PackedLinear):
     def __init__(self, native: Native, weights: Sequence[Tensor], bias: Tensor | None) -> None:
         """Raises BadArgument for weights that cannot be merged, NotSupported without the library."""
         super().__init__(weights, bias)
-        self._run = native.run.llmos_linear
+        native.check()
+        self._native = native
         self._per_lane = 2 if self.dtype == torch.bfloat16 else 1
         self._lanes = -(-self.in_features // self._per_lane)
         panels = -(-self.out_features // PANEL)
@@ -51,14 +55,16 @@ class NativeLinear(PackedLinear):
         return found.flatten(-2)[..., : self.in_features]
 
     def product(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, self.in_features)
-        if flat.stride(1) != 1:
-            flat = flat.contiguous()
+        flat = self._native.rows(x)
         out = x.new_empty(*x.shape[:-1], self.out_features)
-        self._run(
-            self._per_lane == 2, flat.data_ptr(), self.packed.data_ptr(),
-            None if self.bias is None else self.bias.data_ptr(), out.data_ptr(), flat.shape[0], self.in_features,
-            self.out_features, flat.stride(0), self.out_features, torch.get_num_threads(),
+        self._native.call(
+            "llmos_linear",
+            PROBLEM.pack(
+                flat.data_ptr(), self.packed.data_ptr(), 0 if self.bias is None else self.bias.data_ptr(),
+                out.data_ptr(), flat.shape[0], self.in_features, self.out_features, flat.stride(0), self.out_features,
+                torch.get_num_threads(), self._per_lane == 2,
+            ),
+            flat, self.packed, *(() if self.bias is None else (self.bias,)), made=(out,),
         )  # fmt: skip
         return out
 

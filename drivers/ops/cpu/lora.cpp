@@ -1,10 +1,9 @@
 // The two products of low-rank adapters, each token with the adapter of its segment. Every output is one accumulator
 // that takes the summed dimension in order, so a token's result does not depend on the tokens beside it.
-#include <omp.h>
-
 #include <cstring>
 
 #include "lanes.h"
+#include "team.h"
 
 namespace llmos {
 namespace {
@@ -178,13 +177,12 @@ void expand(const Lora& l, const Segment& s, int64_t column, int64_t last) {
         });
 }
 
-// Tasks: of each segment its parts, `share` of the whole wide.
+// Tasks: of each segment its parts, `share` of the whole wide; shared out among the threads of a team.
 template <class F>
 void each(const Lora& l, int64_t whole, int64_t share, F&& f) {
     const Segment* segments = (const Segment*)l.segments;
     int64_t parts = ceil_div(whole, share), tasks = l.count * parts;
-    int threads = l.count * l.rank * l.width < SMALL ? 1 : (int)l.threads;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1)
+#pragma omp for schedule(static) nowait
     for (int64_t task = 0; task < tasks; task++) f(segments[task / parts], task % parts * share);
 }
 
@@ -200,17 +198,28 @@ void expand_all(const Lora& l) {
     });
 }
 
-}  // namespace
-}  // namespace llmos
+bool worth(const Lora& l) { return l.count * l.rank * l.width >= SMALL; }
 
-extern "C" void llmos_lora_shrink(const void* packed) {
-    llmos::Lora l;
-    std::memcpy(&l, packed, sizeof l);
-    l.bfloat16 ? llmos::shrink_all<llmos::Bfloat16>(l) : llmos::shrink_all<llmos::Float32>(l);
+}  // namespace
+
+void lora_shrink_by_team(const void* problem) {
+    const auto& l = *static_cast<const Lora*>(problem);
+    l.bfloat16 ? shrink_all<Bfloat16>(l) : shrink_all<Float32>(l);
 }
 
-extern "C" void llmos_lora_expand(const void* packed) {
-    llmos::Lora l;
-    std::memcpy(&l, packed, sizeof l);
-    l.bfloat16 ? llmos::expand_all<llmos::Bfloat16>(l) : llmos::expand_all<llmos::Float32>(l);
+void lora_expand_by_team(const void* problem) {
+    const auto& l = *static_cast<const Lora*>(problem);
+    l.bfloat16 ? expand_all<Bfloat16>(l) : expand_all<Float32>(l);
+}
+
+}  // namespace llmos
+
+extern "C" void llmos_lora_shrink(const void* problem) {
+    const auto& l = *static_cast<const llmos::Lora*>(problem);
+    llmos::with_team(l.threads, llmos::worth(l), [&] { llmos::lora_shrink_by_team(problem); });
+}
+
+extern "C" void llmos_lora_expand(const void* problem) {
+    const auto& l = *static_cast<const llmos::Lora*>(problem);
+    llmos::with_team(l.threads, llmos::worth(l), [&] { llmos::lora_expand_by_team(problem); });
 }

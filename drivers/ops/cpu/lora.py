@@ -25,7 +25,8 @@ class Lora:
         _check("lora_shrink", x, a, segments, (a.shape[2], x.shape[1]))
         tokens = min(segments.end, x.shape[0])
         hidden = x.new_empty(tokens - segments.start, a.shape[1])
-        self._native.run.llmos_lora_shrink(_problem(x, a, hidden, segments, tokens))
+        problem = _problem(x, a, hidden, segments, tokens)
+        self._native.call("llmos_lora_shrink", problem, x, a, segments.table, made=(hidden,))
         return hidden
 
     def expand(self, y: Tensor, hidden: Tensor, b: Tensor, segments: Segments) -> None:
@@ -34,7 +35,7 @@ class Lora:
         tokens = min(segments.end, y.shape[0])
         if y.dtype != b.dtype or y.stride(1) != 1 or y.shape[1] != b.shape[2]:
             raise mismatch("lora_expand", "y", (y.dtype, tuple(y.shape), y.stride()), f"{b.dtype} [T, {b.shape[2]}]")
-        self._native.run.llmos_lora_expand(_problem(hidden, b, y, segments, tokens))
+        self._native.call("llmos_lora_expand", _problem(hidden, b, y, segments, tokens), hidden, b, segments.table, y)
 
 
 def _check(op: str, given: Tensor, stack: Tensor, segments: Segments, widths: tuple[int, int]) -> None:

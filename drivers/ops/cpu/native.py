@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,17 +19,14 @@ from .build import library
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
-POINTER, LONG, INT, PACKED = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_char_p
-
-FUNCTIONS: dict[str, tuple[Any, ...]] = {
-    "llmos_linear": (INT, POINTER, POINTER, POINTER, POINTER, LONG, LONG, LONG, LONG, LONG, INT),
-    "llmos_paged_attention": (PACKED,),
-    "llmos_norm": (PACKED,),
-    "llmos_gate": (PACKED,),
-    "llmos_rope": (PACKED,),
-    "llmos_lora_shrink": (PACKED,),
-    "llmos_lora_expand": (PACKED,),
-}
+OPS = (
+    "llmos_linear", "llmos_paged_attention", "llmos_norm", "llmos_gate", "llmos_rope", "llmos_lora_shrink",
+    "llmos_lora_expand",
+)  # fmt: skip
+"""Each takes one packed problem; in the order of program.cpp."""
+PROGRAM = "llmos_program"
+HEAD = struct.Struct("=2q")
+"""`Head` of program.cpp."""
 
 
 class Native:
@@ -37,6 +34,21 @@ class Native:
 
     def __init__(self) -> None:
         self.memory = HugePages()
+        self._arena = torch.empty(0, dtype=torch.uint8)
+        self.together: Together | None = None
+        """While it is set, ops wait for its end."""
+
+    def call(self, op: str, problem: bytes, *used: Tensor, made: tuple[Tensor, ...] = ()) -> None:
+        """Carry out an op on a packed problem whose addresses are those of tensors that are `used`, and of others that
+        were `made` for what it computes. Raises NotSupported."""
+        if self.together is not None:
+            self.together.add(op, problem, used, made)
+        else:
+            getattr(self.run, op)(problem)
+
+    def check(self) -> None:
+        """Raises NotSupported when the library cannot be had."""
+        assert self.run
 
     @cached_property
     def run(self) -> ctypes.CDLL:
@@ -44,6 +56,22 @@ class Native:
         if isinstance(self._loaded, str):
             raise NotSupported(f"the ops in C++ cannot be used: {self._loaded}", why=self._loaded)
         return self._loaded
+
+    def arena(self, size: int) -> Tensor:
+        """So many bytes for what is made on the way; the next who asks gets the same."""
+        if size > self._arena.nbytes:
+            self._arena = torch.empty(2 * size, dtype=torch.uint8)
+        return self._arena
+
+    def rows(self, x: Tensor) -> Tensor:
+        """x as [rows, width], each row dense; copied where it must be. Raises NotSupported when what would be copied
+        may not be computed yet."""
+        flat = x.reshape(-1, x.shape[-1])
+        flat = flat if flat.stride(1) == 1 else flat.contiguous()
+        if self.together is not None and flat.data_ptr() != x.data_ptr():
+            why = "it would be copied before it is computed"
+            raise NotSupported(f"a tensor {tuple(x.shape)} with strides {x.stride()} needs a copy: {why}", why=why)
+        return flat
 
     def prepare(self, alive: Callable[[], None]) -> None:
         """Have the library ready; `alive` is called every second while it is compiled."""
@@ -68,10 +96,56 @@ class Native:
             return error.text
         except OSError as error:
             return f"the compiled library cannot be loaded: {error}"
-        for name, arguments in FUNCTIONS.items():
+        for name, more in {**dict.fromkeys(OPS, ()), PROGRAM: (ctypes.c_int64, ctypes.c_int64)}.items():
             declared = getattr(loaded, name)
-            declared.argtypes, declared.restype = arguments, None
+            declared.argtypes, declared.restype = (ctypes.c_void_p, *more), None
         return loaded
+
+
+class Together:
+    """A block whose ops are carried out at its end, one after the other by one team of threads: nothing but such ops
+    may touch what they compute before that. A block within a block is part of it.
+    """
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+        self.program: list[bytes] = []
+        self.used: list[Tensor] = []
+        """Memory that an op is still to use must not go to anybody else."""
+        self.made: list[Tensor] = []
+        self._depth = 0
+
+    def add(self, op: str, problem: bytes, used: tuple[Tensor, ...], made: tuple[Tensor, ...]) -> None:
+        """The next op."""
+        self.program += (_HEADS[op, len(problem)], problem)
+        self.used += used
+        self.made += made
+
+    def __enter__(self) -> Together:
+        self._native.together = self
+        self._depth += 1
+        return self
+
+    def __exit__(self, kind: object, *_error: object) -> None:
+        self._depth -= 1
+        if self._depth:
+            return
+        self._native.together = None
+        if kind is None:
+            program = b"".join(self.program)
+            self._native.run.llmos_program(program, len(program), torch.get_num_threads())
+
+
+class _Heads(dict[tuple[str, int], bytes]):
+    """What stands before a problem of so many bytes."""
+
+    def __missing__(self, key: tuple[str, int]) -> bytes:
+        op, size = key
+        self[key] = made = HEAD.pack(OPS.index(op), size)
+        return made
+
+
+_HEADS = _Heads()
 
 
 def no_gradient(op: str, *tensors: Tensor) -> None:

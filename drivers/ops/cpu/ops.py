@@ -10,6 +10,7 @@ from .layers import KINDS, Layers
 from .linear import NativeLinear
 from .lora import Lora
 from .native import Native
+from .replay import NativeReplay
 
 NAME = "native"
 
@@ -22,7 +23,8 @@ def register_native(table: OpTable) -> Native:
     packed = PackedAttention(native)
     table.register("packed_attention", NAME, packed, packed.supports)
     table.register("linear", NAME, partial(NativeLinear, native), partial(NativeLinear.supports, native))
-    for call in (layers.rms_norm, layers.add_rms_norm, layers.rope, layers.rope_write, layers.write_kv):
+    table.register("replay", NAME, partial(NativeReplay, native), native.supports)
+    for call in (layers.add, layers.rms_norm, layers.add_rms_norm, layers.rope, layers.rope_write, layers.write_kv):
         table.register(call.__name__, NAME, call, native.supports)
     for op in KINDS:
         table.register(op, NAME, layers.gated(op), native.supports)

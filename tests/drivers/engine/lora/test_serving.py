@@ -13,6 +13,8 @@ from tiny_models import PROMPT, ask, build, choice, finish, silent, source_of
 from llmos.drivers.contract import ChunkEvent, DoneEvent, LoadSettings, Request, StepEvent
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.engine.lora import layout
+from llmos.drivers.ops.cpu.ops import register_native
+from llmos.drivers.ops.reference import register_reference
 from llmos.drivers.ops.table import OpTable
 from llmos.syscalls.errors import BadModel, BadState, Exists, NotFound, NotSupported
 
@@ -51,6 +53,36 @@ def family(request: pytest.FixtureRequest, ops: OpTable, tmp_path: Path) -> tupl
     for at, adapter in enumerate(made):
         engine.load(f"a{at}", source_of(adapter), LoadSettings(), silent, "m")
     return engine, base, made
+
+
+def test_the_same_on_ops_that_are_repeated(tmp_path: Path) -> None:
+    """Steps of base and adapters in turn and together; an adapter is replaced by another between steps."""
+    table = OpTable()
+    register_reference(table)
+    register_native(table)
+    folder = build(tmp_path / "base", "llama")
+    base = base_of(folder)
+    made = [save_adapter(base, tmp_path / f"a{seed}", seed, 0.1, **{**TARGETS["llama"], "r": 4}) for seed in range(3)]
+    engine = Engine(table)
+    engine.load("m", source_of(folder), LoadSettings(), silent)
+    for adapters in (made[:2], made[1:]):
+        models = {"m": None, **{f"a{at}": adapter for at, adapter in enumerate(adapters)}}
+        for name, adapter in models.items():
+            if adapter is not None:
+                engine.load(name, source_of(adapter), LoadSettings(), silent, "m")
+        requests = [
+            ask(prompt, id=f"{name}-{at}", model=name, max_tokens=12)
+            for at, prompt in enumerate(PROMPTS)
+            for name in models
+        ]
+        found = answers(engine, *requests)
+        for name, adapter in models.items():
+            for at, prompt in enumerate(PROMPTS):
+                assert found[f"{name}-{at}"] == expected(base, adapter, prompt, 12), (name, at)
+            assert answer(engine, name) == expected(base, adapter, PROMPT, 12), f"{name} alone"
+        for name in models:
+            if name != "m":
+                engine.unload(name)
 
 
 def test_three_adapters_and_the_base_in_one_batch_answer_as_each_merged_alone(

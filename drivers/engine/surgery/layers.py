@@ -1,0 +1,127 @@
+"""Whole decoder layers, whose ops are asked for once and then repeated.
+
+For layers that norm, attend on pages, add, norm, go through a gated unit and add (Llama's order, which most have), made
+of nothing but parts that were replaced already, all served by whoever serves the op `replay`. A layer gets it when it
+answered exactly as the original did in a run of the model; called in any other way it hands over to the original.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmos.syscalls.errors import LlmosError
+
+from ...ops.linear import PackedLinear
+from ...ops.replay import Replay, Variant
+from ...ops.table import OpTable, Spec
+from .attention import FusedAttention
+from .merged import MergedLinear, SingleLinear
+from .units import UNITS, FusedNorm, FusedUnit
+
+OPS: Sequence[str] = (
+    "add", "rms_norm", "add_rms_norm", "rope_write", "linear", "lora_shrink", "lora_expand", *UNITS
+)  # fmt: skip
+"""What the parts of a layer, and adapters of it, may call; attention itself is asked for with its widths."""
+PARTS = (FusedAttention, FusedNorm, FusedUnit, MergedLinear, SingleLinear, PackedLinear)
+
+
+class FusedLayer(nn.Module):
+    """Stands for `inner`, whose children it shares."""
+
+    inner: Any
+
+    def __init__(self, inner: nn.Module, ops: OpTable, spec: Spec) -> None:
+        super().__init__()
+        self.__dict__["_modules"] = inner._modules
+        self.__dict__["inner"] = inner
+        self._replay: Replay = ops.choose("replay", spec).implementation.call()
+        self._add: Callable[..., Tensor] = ops.choose("add", spec).implementation.call
+        self._add_norm: Callable[..., tuple[Tensor, Tensor]] = ops.choose("add_rms_norm", spec).implementation.call
+
+    def forward(self, hidden_states: Tensor, *rest: Any, **options: Any) -> Tensor:
+        """hidden_states [1, T, H] to [1, T, H]."""
+        inner = self.inner
+        layer = None if rest else inner.self_attn.paged_layer(options)
+        if layer is None:
+            answer: Tensor = inner(hidden_states, *rest, **options)
+            return answer
+        step, variant = layer.step.tensors, layer.step.variant
+        if variant is not None:  # a model may be given other pages
+            pages = layer.keys.data_ptr(), layer.values.data_ptr()
+            variant = Variant(variant.epoch, (variant.state, *pages))
+        inputs = (hidden_states, *options["position_embeddings"], *step.all)
+        return self._replay(inputs, variant, lambda: self._run(hidden_states, options))
+
+    def _run(self, hidden_states: Tensor, options: Mapping[str, Any]) -> Tensor:
+        inner = self.inner
+        norm: FusedNorm = inner.post_attention_layernorm
+        attended, _ = inner.self_attn(inner.input_layernorm(hidden_states), **options)
+        normed, total = self._add_norm(
+            attended, hidden_states, norm.weight, norm.eps, norm.unit_offset, norm.round_first
+        )
+        return self._add(inner.mlp(normed), total)
+
+
+def fuse_layers(model: nn.Module, ops: OpTable, run: Callable[[], Any]) -> int:
+    """Replace the decoder layers of a model on pages that pass the trial; returns how many.
+
+    `run` takes some tokens through the model.
+    """
+    first = next(iter(model.parameters()))
+    spec: Spec = {"device": first.device.type, "dtype": str(first.dtype).removeprefix("torch.")}
+    found: dict[int, FusedLayer] = {}
+    differ: set[int] = set()
+
+    def compare(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], answer: Any) -> None:
+        if _answers_as(made := FusedLayer(module, ops, spec), arguments, options, answer):
+            found[id(module)] = made
+        else:
+            differ.add(id(module))
+
+    candidates = [module for module in model.modules() if _looks_right(module) and _served_alike(module, ops, spec)]
+    hooks = [module.register_forward_hook(compare, with_kwargs=True) for module in candidates]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if id(child) in found and id(child) not in differ:
+                setattr(parent, name, found[id(child)])
+    return len(found.keys() - differ)
+
+
+def _answers_as(made: FusedLayer, arguments: tuple[Any, ...], options: Mapping[str, Any], answer: Any) -> bool:
+    try:
+        found = made(*arguments, **options)
+    except LlmosError:
+        return False
+    return isinstance(answer, Tensor) and torch.equal(found, answer)
+
+
+def _looks_right(module: nn.Module) -> bool:
+    kinds = {
+        "input_layernorm": FusedNorm, "self_attn": FusedAttention, "post_attention_layernorm": FusedNorm,
+        "mlp": FusedUnit,
+    }  # fmt: skip
+    if dict.fromkeys(name for name, _ in module.named_children()) != dict.fromkeys(kinds):
+        return False
+    parts = [part for part in module.modules() if part is not module]
+    right = all(type(getattr(module, name)) is kind for name, kind in kinds.items())
+    return right and all(isinstance(part, PARTS) for part in parts)
+
+
+def _served_alike(module: nn.Module, ops: OpTable, spec: Spec) -> bool:
+    """Whether one provider serves all that runs in the layer: what is carried out later must not be mixed with what
+    is carried out at once."""
+    attention: Any = module.self_attn
+    widths = attention.widths
+    if widths is None:
+        return False
+    chosen = [*(ops.choose(op, spec) for op in OPS), ops.choose("paged_attention", {**spec, **widths})]
+    return {each.implementation.name for each in chosen} == {ops.choose("replay", spec).implementation.name}

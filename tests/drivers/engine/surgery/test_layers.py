@@ -1,0 +1,121 @@
+"""Layers whose ops are carried out together answer as the library's, bit for bit, with adapters too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from llmos.drivers.engine.paged import PagedModel
+from llmos.drivers.engine.pages import PagePool
+from llmos.drivers.engine.steps import Row, RowStep, StepPlan
+from llmos.drivers.engine.surgery.attention import fuse_attention
+from llmos.drivers.engine.surgery.layers import FusedLayer, fuse_layers
+from llmos.drivers.engine.surgery.units import FusedUnit
+from llmos.drivers.ops.cpu.native import Native
+from llmos.drivers.ops.cpu.ops import register_native
+from llmos.drivers.ops.reference import register_reference
+from llmos.drivers.ops.replay import Variant
+from llmos.drivers.ops.table import OpTable
+
+from .test_attention import TOKENS, build, on_pages, run
+
+
+def table(native: bool) -> OpTable:
+    made = OpTable()
+    register_reference(made)
+    if native:
+        register_native(made)
+    return made
+
+
+@pytest.fixture(params=["torch", "native"])
+def ops(request: pytest.FixtureRequest) -> OpTable:
+    if request.param == "native":
+        fits, reason = Native().supports({"device": "cpu", "dtype": "float32"})
+        if not fits:
+            pytest.skip(reason)
+    return table(request.param == "native")
+
+
+def fused(kind: str, dtype: torch.dtype, ops: OpTable, **changed: Any) -> tuple[Any, Callable[[], torch.Tensor]]:
+    """A model on pages with its attention fused, and a run of it."""
+    model = build(kind, dtype, ops, **changed)
+    layers, pages = on_pages(model, ops)
+    fuse_attention(model, layers.modules, layers.meanings, ops, lambda: run(pages))
+    return model, lambda: run(pages)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral"])
+def test_fused_layers_answer_bit_for_bit(ops: OpTable, kind: str, dtype: torch.dtype) -> None:
+    model, answer = fused(kind, dtype, ops, **({"sliding_window": 6} if kind == "mistral" else {}))
+    expected = answer()
+    provider = ops.choose("linear", {"device": "cpu", "dtype": str(dtype).removeprefix("torch.")}).implementation.name
+    assert fuse_layers(model, ops, answer) == (0 if provider == "onednn" else 2)
+    assert all((type(layer) is FusedLayer) is (provider != "onednn") for layer in model.model.layers)
+    assert all(torch.equal(answer(), expected) for _ in range(5))
+
+
+@pytest.mark.parametrize(("kind", "changed"), [("gemma2", {}), ("granite", {"residual_multiplier": 0.5})])
+def test_layers_of_another_order_stay(ops: OpTable, kind: str, changed: dict[str, Any]) -> None:
+    model, answer = fused(kind, torch.float32, ops, **changed)
+    expected = answer()
+    assert fuse_layers(model, ops, answer) == 0
+    assert torch.equal(answer(), expected)
+
+
+def test_away_from_pages_the_original_answers(ops: OpTable) -> None:
+    model, answer = fused("llama", torch.float32, ops)
+    fuse_layers(model, ops, answer)
+    plain = build("llama", torch.float32, ops)
+    for each in (model, plain):
+        each.set_attn_implementation("sdpa")
+    ids = torch.tensor([TOKENS, TOKENS[::-1]])
+    with torch.inference_mode():
+        torch.testing.assert_close(model(ids).logits, plain(ids).logits)
+
+
+def test_a_part_that_is_no_op_keeps_the_layer_as_it_is(ops: OpTable) -> None:
+    model, answer = fused("llama", torch.float32, ops)
+    unit = model.model.layers[1].mlp
+    assert type(unit) is FusedUnit
+    unit.down_proj = torch.nn.Linear(64, 32, bias=False)
+    assert fuse_layers(model, ops, answer) == 1
+    assert type(model.model.layers[1]) is not FusedLayer
+
+
+@pytest.mark.parametrize("op", ["add", "silu_mul", "paged_attention", "lora_shrink"])
+def test_ops_of_two_providers_are_not_carried_out_together(ops: OpTable, op: str) -> None:
+    """What one carries out at once must not meet what another carries out later."""
+    other = ops.choose(op, {"device": "cpu", "dtype": "float32"}).implementation
+    ops.register(op, "another", other.call, lambda spec: (True, ""))
+    model, answer = fused("llama", torch.float32, ops)
+    assert fuse_layers(model, ops, answer) == 0
+
+
+def decode(pages: PagedModel, variant: Variant | None) -> list[torch.Tensor]:
+    """Logits of rows that decode one by one and in company, over the border of a page."""
+    one, two = Row("a", TOKENS, pages=[2, 0]), Row("b", TOKENS[5:], pages=[3, 1])
+    steps = [[RowStep(one, 0, 3, 1)], [RowStep(two, 0, 2, 1)]]
+    steps += [[RowStep(one, at, 1, 1), RowStep(two, at - 1, 1, 1)] for at in range(3, 20)]
+    steps += [[RowStep(two, at, 1, 1)] for at in range(19, 22)]
+    return [pages.run(StepPlan(step), variant) for step in steps]
+
+
+def test_steps_repeat_on_the_pages_that_the_model_has_now(ops: OpTable) -> None:
+    model = build("llama", torch.float32, ops)
+    layers, first = on_pages(model, ops)
+    expected = decode(first, None)
+    fuse_attention(model, layers.modules, layers.meanings, ops, lambda: run(first))
+    assert fuse_layers(model, ops, lambda: run(first)) == 2
+    for again in (False, True):
+        pages = PagedModel(model, layers, PagePool(layers.shapes, 4, model.dtype), ops) if again else first
+        for keys, values in pages.pool.views():
+            keys.zero_()
+            values.zero_()
+        for repeated, asked in zip(decode(pages, Variant(0, None)), expected, strict=True):
+            torch.testing.assert_close(repeated, asked)
+        assert all(keys.any() and values.any() for keys, values in pages.pool.views())
