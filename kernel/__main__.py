@@ -172,6 +172,8 @@ def serve(options: argparse.Namespace, config: KernelConfig) -> None:
     signals = Signals(server, options)
     parent = None
     try:
+        if options.drivers is not None and server.kernel.missing:
+            raise ConfigError("; ".join(server.kernel.missing))
         if options.parent is not None:
             parent = watch_parent(server, options.parent)
         announce(options.ready_fd)

@@ -88,6 +88,8 @@ class Kernel(Observer):
         self.buckets: dict[str, TokenBucket] = {}
         self.watchers: dict[str, Request] = {}
         self.draining = False
+        self.missing: list[str] = []
+        """What is said of drivers that are wanted and that nobody announces."""
         self._pumping = False
         environ = {**os.environ, "LLMOS_HOME": str(config.paths.home)}
         self.supervisor = Supervisor(runner, watcher, self.journal, self, environ, wall, self.pid)
@@ -107,8 +109,8 @@ class Kernel(Observer):
         found, unknown = discover(self.config.drivers.load)
         for name in unknown:
             hint = suggest(name, [known for known, _group in discover(None)[0]])
-            text = f"no package announces a driver {name!r}; it is left out ({hint})"
-            self.log("supervisor", text, name, level="warning")
+            self.missing.append(f"no package announces a driver {name!r} ({hint})")
+            self.log("supervisor", f"{self.missing[-1]}; it is left out", name, level="warning")
         drivers = self.config.drivers
         devices = {name: drivers.of(name).threads for name, group in found if group == DEVICES}
         threads = thread_budget(devices, len(os.sched_getaffinity(0)))

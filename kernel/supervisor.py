@@ -27,6 +27,7 @@ from .restart import GiveUp, RestartPolicy
 
 DEVICES = "llmos.devices"
 FILESYSTEMS = "llmos.filesystems"
+ADDITIONS = ("llmos.ops", "llmos.models")
 ON_REQUEST = "restarted on request"
 SPIN_COUNT = "20000"
 """How often an idle thread of libgomp looks for work before it sleeps (GOMP_SPINCOUNT): about 0.3 ms, longer than the
@@ -89,7 +90,8 @@ class Observer:
 
 
 def discover(wanted: Sequence[str] | None) -> tuple[list[tuple[str, str]], list[str]]:
-    """(name, group) of every announced driver that is wanted, and the wanted names nobody announces.
+    """(name, group) of every announced driver that is wanted, and the wanted names nobody announces. The name of a
+    package that adds ops or classes of models to the devices of others is known, but no driver.
 
     Without a wish everything is taken but the `null` devices, which exist for tests.
     """
@@ -98,7 +100,9 @@ def discover(wanted: Sequence[str] | None) -> tuple[list[tuple[str, str]], list[
     found = {point.name: group for group in (DEVICES, FILESYSTEMS) for point in entry_points(group=group)}
     if wanted is None:
         return [(n, g) for n, g in sorted(found.items()) if not n.startswith("null")], []
-    return [(n, found[n]) for n in wanted if n in found], [n for n in wanted if n not in found]
+    missing = [n for n in wanted if n not in found]
+    others = {point.name for group in ADDITIONS for point in entry_points(group=group)} if missing else set()
+    return [(n, found[n]) for n in wanted if n in found], [n for n in missing if n not in others]
 
 
 def thread_budget(devices: Mapping[str, int | None], cores: int) -> dict[str, int]:

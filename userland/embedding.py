@@ -47,7 +47,6 @@ def boot(
 
     Raises:
         BootFailed: the kernel did not start.
-        NotFound: no installed package announces one of the drivers.
         LlmosError: a model could not be loaded.
     """
     kernel = PrivateKernel(drivers, config, home)

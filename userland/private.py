@@ -17,12 +17,8 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import IO
-
-from llmos.syscalls.describe import suggest
-from llmos.syscalls.errors import NotFound
 
 from .places import kernel_address
 
@@ -30,7 +26,6 @@ START_S = 30.0
 """How long a kernel may take until it accepts calls."""
 STOP_S = 10.0
 """How long a kernel may take to stop before it is killed."""
-_GROUPS = ("llmos.devices", "llmos.filesystems")
 _PREFIX = "llmos-boot-"
 _LOG_TAIL = 2000
 _ENDING_S = 2.0
@@ -52,14 +47,11 @@ class PrivateKernel:
 
     Raises:
         BootFailed: it ended, or was not ready in time.
-        NotFound: no installed package announces one of the drivers.
     """
 
     def __init__(
         self, drivers: Sequence[str] | None = None, config: str | Path | None = None, home: str | Path | None = None
     ) -> None:
-        if drivers is not None:
-            _check_announced(drivers)
         sweep()
         prefix = f"{_PREFIX}{os.getpid()}-"
         self.folder = Path(tempfile.mkdtemp(prefix=prefix))
@@ -98,14 +90,6 @@ class PrivateKernel:
     def stop(self) -> None:
         """End the kernel and remove its folder. Does nothing the second time."""
         self._finalizer()
-
-
-def _check_announced(drivers: Sequence[str]) -> None:
-    """A kernel leaves out what is not there and says so in its journal; who names drivers here wants all of them."""
-    known = sorted({point.name for group in _GROUPS for point in entry_points(group=group)})
-    for name in drivers:
-        if name not in known:
-            raise NotFound(f"no installed package announces a driver {name!r}; {suggest(name, known)}")
 
 
 def _memory() -> Path:

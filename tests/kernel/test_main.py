@@ -79,6 +79,12 @@ def test_a_bad_configuration_is_status_1_and_says_why(folder: Path, capsys: pyte
     assert capsys.readouterr().err.startswith("llmos: unknown key nonsense")
 
 
+def test_a_driver_that_is_asked_for_and_not_there_is_status_1(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, "--drivers", "models,null1") == 1
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("llmos: no package announces a driver 'null1' (")
+
+
 @pytest.mark.parametrize("flag", ["--home", "--runtime"])
 def test_a_folder_that_cannot_be_made_is_status_1(
     folder: Path, flag: str, capsys: pytest.CaptureFixture[str]

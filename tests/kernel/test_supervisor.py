@@ -27,6 +27,11 @@ def test_drivers_are_found_by_their_metadata() -> None:
     assert discover(["null0", "nothing"]) == ([("null0", DEVICES)], ["nothing"])
 
 
+def test_a_package_that_adds_to_the_devices_of_others_is_known_and_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmos.kernel.supervisor.ADDITIONS", ("console_scripts",))
+    assert discover(["null0", "llmos", "nothing"]) == ([("null0", DEVICES)], ["nothing"])
+
+
 @pytest.mark.parametrize(
     ("asked", "cores", "given"),
     [

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from llmos.syscalls.errors import NotFound
 from llmos.userland.client import Client
 from llmos.userland.objects import System
 from llmos.userland.private import BootFailed, PrivateKernel, sweep
@@ -53,12 +52,6 @@ def test_a_kernel_that_does_not_start_says_why(folder: Path) -> None:
     (folder / "bad.toml").write_text("nonsense = 1\n")
     with pytest.raises(BootFailed, match=r"ended at once with status 1.*\n.*nonsense"):
         PrivateKernel(DRIVERS, config=folder / "bad.toml", home=folder)
-    assert ours() == []
-
-
-def test_a_driver_that_nobody_announces_is_refused_before_anything_starts(folder: Path) -> None:
-    with pytest.raises(NotFound, match=r"announces a driver 'null1'; did you mean 'null0'\?"):
-        PrivateKernel(["models", "null1"], home=folder)
     assert ours() == []
 
 
