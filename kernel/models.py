@@ -249,7 +249,7 @@ class ModelService:
         if state is State.AWAKE:
             return
         who = f"{request.session.program!r} needs it ({request.id})" if request is not None else "its driver is back"
-        model.why = [kernel.reason("model.waking", f"{model.name} is {state.value} and made ready: {who}")]
+        model.why = [kernel.reason("model.waking", f"{model.name} was {state.value} and is made ready: {who}")]
         kernel.log("model", model.why[0].text, model.id, model.why)
         steps = self._wake_weights(model) if state is State.ASLEEP else self._bring_up(model)
         model.loading = kernel.runner.future()

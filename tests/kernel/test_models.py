@@ -149,7 +149,7 @@ def test_a_sleep_and_a_wake_are_told_with_who_asked(kernel: Inside, program: Pro
     kernel.null.release("submit")
     program.wait(number)
     waking, awake = told(kernel, program, model)[1:]
-    assert waking.startswith("tiny is asleep and made ready: 'test' needs it (r-")
+    assert waking.startswith("tiny was asleep and is made ready: 'test' needs it (r-")
     assert awake == "tiny is awake again on null0 in 0.00 s"
 
 
@@ -165,7 +165,7 @@ def test_a_lost_device_and_the_load_after_it_are_told(kernel: Inside, program: P
     lost = "tiny is lost: driver null0 ended: exit status 3"
     assert told(kernel, program, model) == [lost]
     kernel.null.starts()
-    ready = "tiny is lost and made ready: its driver is back"
+    ready = "tiny was lost and is made ready: its driver is back"
     assert told(kernel, program, model) == [lost, ready, "tiny is loaded on null0 in 0.00 s"]
 
 

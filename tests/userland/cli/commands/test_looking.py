@@ -102,7 +102,7 @@ def test_why_gives_the_decisions(llmos: Any, loaded: Any) -> None:
     lines = [line[21:] for line in llmos("why fox").out.splitlines()]
     assert lines[0].startswith("fox is loaded on null0 in ")
     assert lines[1].startswith("fox is put to sleep: 'llmos") and "asked for it (s-" in lines[1]
-    assert lines[2].startswith("fox is asleep and made ready: 'llmos") and "needs it (r-" in lines[2]
+    assert lines[2].startswith("fox was asleep and is made ready: 'llmos") and "needs it (r-" in lines[2]
     assert lines[3].endswith("  (2 times)") and "of null0" in lines[3]
     assert lines[4].startswith("fox is awake again on null0 in ") and len(lines) == 5
     assert llmos("why fox --json").json[0]["text"]
