@@ -73,7 +73,8 @@ def picture(data: memoryview, limits: MediaLimits = LIMITS) -> Any:
             _check("picture", "pixels", opened.width * opened.height, limits.pixels)
             return turn(opened).convert("RGB")
     except image.DecompressionBombError as error:
-        raise TooLarge(f"the picture is too large: {error}", limit=limits.pixels) from error
+        said = f"the picture has far more pixels than the {limits.pixels} that are taken; make it smaller"
+        raise TooLarge(said, limit=limits.pixels) from error
     except image.UnidentifiedImageError as error:
         want = ", ".join(PICTURES)
         raise BadArgument(f"this is no picture of the formats {want}", name="input", want=want) from error
@@ -116,7 +117,8 @@ def _check_bytes(what: str, data: memoryview, limits: MediaLimits) -> None:
 
 def _check(what: str, unit: str, got: float, limit: float) -> None:
     if got > limit:
-        raise TooLarge(f"the {what} has {got:g} {unit}, at most {limit:g} are taken", limit=int(limit), got=int(got))
+        said = f"the {what} has {got:.10g} {unit}, at most {limit:.10g} are taken"
+        raise TooLarge(said, limit=int(limit), got=int(got))
 
 
 def _module(name: str, package: str) -> Any:

@@ -112,7 +112,7 @@ def _chat(bundle: Bundle, prompt: Prompt) -> list[int]:
         raise BadArgument(said, name="input", got="chat", want="text")
     check_chat(prompt.messages or (), prompt.template_options)
     options: dict[str, Any] = {"add_generation_prompt": True, **prompt.template_options}
-    messages = [dict(message) for message in prompt.messages or ()]
+    messages = [_as_text(bundle, message) for message in prompt.messages or ()]
     tools = [dict(tool) for tool in prompt.tools] or None
     try:
         return list(
@@ -123,6 +123,19 @@ def _chat(bundle: Bundle, prompt: Prompt) -> list[int]:
             f"the chat template refuses these messages: {error}", name="input", got=str(error)[:200],
             want="messages with role and content",
         ) from error  # fmt: skip
+
+
+def _as_text(bundle: Bundle, message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message whose content is text: templates of language models would print a list of parts as it is."""
+    content = message.get("content")
+    if not isinstance(content, list | tuple):
+        return dict(message)
+    texts = [part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+    if len(texts) < len(content):
+        why = "a language model takes messages of text"
+        said = f"the content of a message has parts that {bundle.about.architecture} does not read"
+        raise NotSupported(said, why=why)
+    return {**message, "content": "\n".join(texts)}
 
 
 def check_chat(messages: Sequence[Mapping[str, Any]], template_options: Mapping[str, Any]) -> None:

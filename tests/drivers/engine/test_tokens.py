@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from llmos.drivers.contract import MediaPart, Part, Prompt, TablePart, TensorView
@@ -54,6 +56,19 @@ def test_what_is_no_text_is_refused_by_its_name(bundle: Bundle, part: Part, what
     with pytest.raises(NotSupported, match=f"^{what} are no input of LlamaForCausalLM: a language model takes text"):
         prepare(bundle, prompt)
     assert each_text(prompt) == [prompt]
+
+
+def test_parts_of_a_message_are_its_text_and_what_is_no_text_is_refused(bundle: Bundle) -> None:
+    def chat(*content: Any) -> Prompt:
+        return Prompt(messages=({"role": "user", "content": list(content)},))
+
+    text = {"type": "text", "text": "hello"}
+    assert prepare(bundle, chat(text)) == prepare(bundle, Prompt(messages=HELLO))
+    both = Prompt(messages=({"role": "user", "content": "hello\nhello"},))
+    assert prepare(bundle, chat(text, text)) == prepare(bundle, both)
+    for part in ({"type": "image"}, {"type": "text", "text": 3}, "hello"):
+        with pytest.raises(NotSupported, match="parts that LlamaForCausalLM does not read"):
+            prepare(bundle, chat(text, part))
 
 
 def test_messages_go_through_the_template_with_its_options(bundle: Bundle) -> None:
