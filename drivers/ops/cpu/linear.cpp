@@ -9,7 +9,7 @@ constexpr int64_t BLOCK_LANES = 1024;     // of the summed dimension: 128 KiB of
 constexpr int64_t CHUNK_BYTES = 1 << 19;  // of weights that a thread takes at least, where there are so many
 constexpr int DIRECT_ROWS = 4;            // so few rows are read where they are
 constexpr int MAX_TILES = 32;             // tiles of rows whose packed copies exist at a time
-constexpr int OWN_TILES = 16;             // tiles that a thread alone takes through all panels, at most
+constexpr int OWN_TILES = 8;              // tiles that a thread alone takes through all panels, at most
 constexpr int MANY_TILES = 8;             // tiles for each thread from which they share rows out in place of panels
 constexpr int64_t SMALL = 1 << 16;        // lanes of rows that one thread packs sooner than threads wait for each other
 
