@@ -11,7 +11,8 @@ from typing import Any, Protocol, TextIO
 
 from llmos.drivers import contract, plugins
 from llmos.drivers.hookspecs import DEVICES
-from llmos.syscalls.errors import LlmosError
+from llmos.syscalls.describe import suggest
+from llmos.syscalls.errors import BadArgument, LlmosError
 
 from .device_bench import DeviceBench
 from .device_checks import DEVICE_CHECKS
@@ -49,6 +50,9 @@ def _bench(order: Mapping[str, Any]) -> tuple[_Bench, str, Sequence[Callable[[An
     plugin = plugins.load(order["name"])
     if plugin.group == DEVICES:
         device = plugin.devices[order["name"]]()
+        for key in sorted(set(order["config"]) - set(device.config_keys)):
+            text = f"driver {order['name']} has no setting {key!r}; {suggest(key, device.config_keys)}"
+            raise BadArgument(text, name=key, want=", ".join(sorted(device.config_keys)))
         device.start(order["name"], 1, order["config"])
         return DeviceBench(order["name"], device, _source(Path(order["model"]))), "device", DEVICE_CHECKS
     system = plugin.filesystems[order["name"]](order["source"], order["config"])

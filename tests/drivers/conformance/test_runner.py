@@ -52,6 +52,7 @@ def test_what_a_driver_prints_does_not_disturb_the_report() -> None:
     ("name", "config", "text"),
     [
         ("nobody", {}, "NotFound"),
+        ("null0", {"fualts": []}, "driver null0 has no setting 'fualts'; did you mean 'faults'?"),
         ("null0", {"faults": ["fault @start"]}, "RuntimeError"),
         ("null0", {"faults": ["crash 5 @start"]}, "status 5"),
         ("null0", {"faults": ["hang @start"]}, "longer than 3 s"),
