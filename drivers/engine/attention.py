@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from ..ops.replay import Variant
+from ..ops.replay import Inputs, Variant
 from .pages import LayerShape
 from .reach import PROBE, Described, Reach, measure
 from .reach import Refused as Refused
@@ -46,12 +45,15 @@ class StepTensors:
     lengths: Tensor
     table: Tensor
     chunks: Mapping[int, StepTensors] = field(default_factory=dict)
+    _inputs: dict[tuple[int, int], Inputs] = field(default_factory=dict)
 
-    @cached_property
-    def all(self) -> tuple[Tensor, ...]:
-        """Every tensor of it."""
-        cut = [tensor for each in self.chunks.values() for tensor in (each.starts, each.lengths, each.table)]
-        return (self.slots, self.starts, self.lengths, self.table, *cut)
+    def with_angles(self, angles: tuple[Tensor, Tensor]) -> Inputs:
+        """Every tensor of it, and the angles of its positions; the same object for the same angles."""
+        key = id(angles[0]), id(angles[1])
+        if key not in self._inputs:
+            cut = [tensor for each in self.chunks.values() for tensor in (each.starts, each.lengths, each.table)]
+            self._inputs[key] = Inputs((*angles, self.slots, self.starts, self.lengths, self.table, *cut))
+        return self._inputs[key]
 
 
 @dataclass

@@ -6,7 +6,7 @@ processor's own notes packed problems, a graphics card captures a graph).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -20,17 +20,26 @@ class Variant(NamedTuple):
     state: Hashable
 
 
+class Inputs:
+    """Tensors that several functions read in one step, with what each asks of them."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self.tensors = tuple(tensors)
+        self.shapes = tuple((tensor.shape, tensor.stride()) for tensor in self.tensors)
+        self.addresses = [tensor.data_ptr() for tensor in self.tensors]
+
+
 class Replay(Protocol):
-    """One function of tensors that calls nothing but ops of one provider: on its inputs, on tensors that stay where
-    they are while the epoch is the same, and on what such ops made. It answers a tensor of its first input's shape.
+    """One function of tensors that calls nothing but ops of one provider: on x and other inputs, on tensors that stay
+    where they are while the epoch is the same, and on what such ops made. It answers a tensor of the shape of x.
     """
 
-    def __call__(self, inputs: Sequence[Tensor], variant: Variant | None, run: Callable[[], Tensor]) -> Tensor:
-        """What `run` answers for `inputs` [1, T, H] and others. Without a variant nothing is repeated."""
+    def __call__(self, x: Tensor, inputs: Inputs, variant: Variant | None, run: Callable[[], Tensor]) -> Tensor:
+        """What `run` answers for x [1, T, H] and the inputs. Without a variant nothing is repeated."""
 
 
 class Plain:
     """Runs it."""
 
-    def __call__(self, inputs: Sequence[Tensor], variant: Variant | None, run: Callable[[], Tensor]) -> Tensor:
+    def __call__(self, x: Tensor, inputs: Inputs, variant: Variant | None, run: Callable[[], Tensor]) -> Tensor:
         return run()

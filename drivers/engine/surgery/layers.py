@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from llmos.syscalls.errors import LlmosError
 
 from ...ops.linear import PackedLinear
-from ...ops.replay import Replay, Variant
+from ...ops.replay import Replay
 from ...ops.table import OpTable, Spec
+from ..attention import Layer
 from .attention import FusedAttention
 from .merged import MergedLinear, SingleLinear
 from .units import UNITS, FusedNorm, FusedUnit
@@ -38,7 +39,9 @@ class FusedLayer(nn.Module):
         super().__init__()
         self.__dict__["_modules"] = inner._modules
         self.__dict__["inner"] = inner
-        self._replay: Replay = ops.choose("replay", spec).implementation.call()
+        self._make: Callable[[], Replay] = ops.choose("replay", spec).implementation.call
+        self._replay: Replay = self._make()
+        self._layer: Layer | None = None
         self._add: Callable[..., Tensor] = ops.choose("add", spec).implementation.call
         self._add_norm: Callable[..., tuple[Tensor, Tensor]] = ops.choose("add_rms_norm", spec).implementation.call
 
@@ -49,12 +52,12 @@ class FusedLayer(nn.Module):
         if layer is None:
             answer: Tensor = inner(hidden_states, *rest, **options)
             return answer
-        step, variant = layer.step.tensors, layer.step.variant
-        if variant is not None:  # a model may be given other pages
-            pages = layer.keys.data_ptr(), layer.values.data_ptr()
-            variant = Variant(variant.epoch, (variant.state, *pages))
-        inputs = (hidden_states, *options["position_embeddings"], *step.all)
-        return self._replay(inputs, variant, lambda: self._run(hidden_states, options))
+        if layer is not self._layer:  # the model was given other pages
+            self._layer, self._replay = layer, self._make()
+        step = layer.step.tensors
+        assert step is not None
+        inputs = step.with_angles(options["position_embeddings"])
+        return self._replay(hidden_states, inputs, layer.step.variant, lambda: self._run(hidden_states, options))
 
     def _run(self, hidden_states: Tensor, options: Mapping[str, Any]) -> Tensor:
         inner = self.inner

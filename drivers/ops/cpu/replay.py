@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..replay import Variant
+from ..replay import Inputs, Variant
 from .native import Native, Together
 
 MOST_ROWS = 512
 """Larger calls are not noted: they take so long that asking for their ops is nothing."""
 KEPT = 64
 """Calls of different shapes that one function remembers."""
-_WORD = 8
 _ALIGNED = 64
 
 Key = tuple[Hashable, ...]
@@ -59,20 +58,20 @@ class NativeReplay:
         self._epoch = 0
         self._recordings: dict[Key, Recording] = {}
 
-    def __call__(self, inputs: Sequence[Tensor], variant: Variant | None, run: Callable[[], Tensor]) -> Tensor:
-        if variant is None or inputs[0].shape[-2] > MOST_ROWS:
+    def __call__(self, x: Tensor, inputs: Inputs, variant: Variant | None, run: Callable[[], Tensor]) -> Tensor:
+        if variant is None or x.shape[-2] > MOST_ROWS:
             with Together(self._native):
                 return run()
         if variant.epoch != self._epoch:
             self._recordings.clear()
             self._epoch = variant.epoch
-        key = (variant.state, *[(tensor.shape, tensor.stride()) for tensor in inputs])
+        key = (variant.state, x.shape, x.stride(), inputs.shapes)
         found = self._recordings.get(key)
         if found is None:
-            return self._record(key, inputs, run)
-        answer = torch.empty_like(inputs[0])
+            return self._record(key, (x, *inputs.tensors), run)
+        answer = x.new_empty(x.shape)
         words = found.words
-        addresses = [tensor.data_ptr() for tensor in inputs]
+        addresses = [x.data_ptr(), *inputs.addresses]
         for word, number, offset in found.inputs:
             words[word] = addresses[number] + offset
         address = answer.data_ptr()

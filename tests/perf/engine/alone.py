@@ -143,12 +143,8 @@ def overhead(options: Options, model: str, probe: Probe) -> list[Cell]:
             for round in range(options.rounds):
                 probe.measure()
                 found = ours.ask("overhead", rows=rows, context=sizes.prompt, steps=sizes.overhead_steps)
-                plain, busy = percentile(found["plain"], 0.5), percentile(found["busy"], 0.5)
-                cell.samples.append(plain)
-                cell.more.setdefault("lost", []).append(1 - busy / plain)
-                cell.more.setdefault("lost under the profiler", []).append(
-                    1 - busy / percentile(found["profiled"], 0.5)
-                )
+                cell.samples.append(percentile(found["plain"], 0.5))
+                cell.more.setdefault("lost", []).append(percentile(found["lost"], 0.5))
                 for name, seconds in sorted(found["ops"].items(), key=lambda item: -item[1])[:10]:
                     cell.more.setdefault(f"op {name}", []).append(seconds)
                 say(f"overhead {model} {rows}: round {round + 1} of {options.rounds}")

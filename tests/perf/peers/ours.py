@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -17,15 +17,10 @@ from llmos.drivers.contract import (
     SourceFile,
 )  # fmt: skip
 from llmos.drivers.devices.cpu import CpuDevice
-from llmos.drivers.ops.table import OpTable
 
 from .peer import Clock, Continuous, Job, Room, Step
 
 MODEL = "m"
-OPS = (
-    "add_rms_norm", "gelu_mul", "gelu_tanh_mul", "lora_expand", "lora_shrink", "packed_attention", "paged_attention",
-    "rms_norm", "rope", "rope_write", "silu_mul", "write_kv",
-)  # fmt: skip
 
 
 def source(folder: Path) -> ModelSource:
@@ -38,27 +33,24 @@ def silent(done: int, total: int, unit: str = "bytes", stage: str = "") -> None:
     """A listener to progress that does not listen."""
 
 
-def record(table: OpTable) -> None:
-    """Let the ops of a table tell torch's profiler of themselves; it sees nothing of those in C++ by itself."""
-    for op in (*OPS, "linear"):
-        for name in reversed(table.names(op)):
-            there = table.implementation(op, name)
-            call = partial(_recorded_layer, there.call) if op == "linear" else _recorded(f"{op} {name}", there.call)
-            table.register(op, f"recorded {name}", call, there.supports)
+class TimedLibrary:
+    """The functions in C++ and the seconds spent in them: torch's profiler sees nothing of them, and with the Python
+    around them the time would not be theirs."""
 
+    def __init__(self, library: Any) -> None:
+        self._library = library
+        self.seconds = 0.0
 
-def _recorded(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*given: Any, **more: Any) -> Any:
-        with torch.profiler.record_function(name):
-            return call(*given, **more)
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        function = getattr(self._library, name)
 
-    return run
+        def run(*given: Any) -> None:
+            began = time.perf_counter()
+            function(*given)
+            self.seconds += time.perf_counter() - began
 
-
-def _recorded_layer(make: Callable[..., Any], *given: Any) -> Any:
-    layer = make(*given)
-    layer.product = _recorded(f"linear {layer.out_features}x{layer.in_features}", layer.product)
-    return layer
+        self.__dict__[name] = run
+        return run
 
 
 class Ours(Continuous):
@@ -71,7 +63,9 @@ class Ours(Continuous):
         self._device = CpuDevice()
         self._device.start("cpu0", room.threads, {})
         if self._recorded:
-            record(self._device.ops)
+            native = self._device._native
+            assert native is not None
+            native.__dict__["run"] = self._library = TimedLibrary(native.run)
         self._numbers = count()
         self._running: dict[str, int] = {}
         settings = LoadSettings(max_context=room.context)
@@ -131,10 +125,10 @@ class Ours(Continuous):
         return {"seconds": clock(), "vectors": [list(vectors[id]) for id in ids]}
 
     def overhead(self, rows: int, context: int, steps: int) -> dict[str, Any]:
-        """Seconds of decoding steps, and of how much of such steps ops were at work, by torch's profiler.
+        """Seconds of decoding steps, and how much of each was spent in ops, after `record`.
 
-        As many steps are measured without the profiler as with it, since that itself takes time: between the ops, and
-        little of it within them. Ops in C++ are seen after `record` alone.
+        Those in C++ are timed in the very steps. What torch's own ops take is known from as many steps under its
+        profiler, which itself takes time between them.
         """
         generator = torch.Generator().manual_seed(0)
         for number in range(rows):
@@ -144,18 +138,22 @@ class Ours(Continuous):
         while min(got) < 4:
             for number, tokens in self.step():
                 got[number] += len(tokens)
-        plain = [_timed(self.step) for _ in range(steps)]
-        profiled, busy, kinds = [], [], dict[str, float]()
+        plain, ours, others, kinds = [], [], [], dict[str, float]()
+        for _ in range(steps):
+            self._library.seconds = 0.0
+            plain.append(_timed(self.step))
+            ours.append(self._library.seconds)
         for _ in range(steps):
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-                profiled.append(_timed(self.step))
-            busy.append(_add_ops(profile, kinds))
+                self.step()
+            others.append(_add_ops(profile, kinds))
         self.cancel(range(rows))
-        ops = {name: seconds / steps for name, seconds in kinds.items()}
-        return {"plain": plain, "profiled": profiled, "busy": busy, "ops": ops}
+        ops = {name: seconds / steps for name, seconds in kinds.items()} | {"in C++": sum(ours) / steps}
+        lost = [1 - (own + median(others)) / whole for own, whole in zip(ours, plain, strict=True)]
+        return {"plain": plain, "lost": lost, "ops": ops}
 
     def record(self) -> None:
-        """Models that are loaded from now on tell the profiler of their ops."""
+        """The ops of models that are loaded from now on are timed."""
         self._recorded = True
 
     def close(self) -> None:

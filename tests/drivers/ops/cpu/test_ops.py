@@ -13,8 +13,8 @@ from llmos.drivers.ops.reference import register_reference
 from llmos.drivers.ops.table import OpTable
 
 OPS = (
-    "paged_attention", "linear", "write_kv", "rms_norm", "add_rms_norm", "silu_mul", "gelu_mul", "gelu_tanh_mul",
-    "rope", "rope_write", "add", "replay", "lora_shrink", "lora_expand",
+    "paged_attention", "packed_attention", "linear", "write_kv", "rms_norm", "add_rms_norm", "silu_mul", "gelu_mul",
+    "gelu_tanh_mul", "rope", "rope_write", "add", "replay", "lora_shrink", "lora_expand",
 )  # fmt: skip
 SPEC = {"device": "cpu", "dtype": "float32"}
 

@@ -14,7 +14,7 @@ from llmos.drivers.ops.cpu.layers import Layers
 from llmos.drivers.ops.cpu.linear import NativeLinear
 from llmos.drivers.ops.cpu.native import Native
 from llmos.drivers.ops.cpu.replay import NativeReplay
-from llmos.drivers.ops.replay import Variant
+from llmos.drivers.ops.replay import Inputs, Variant
 
 FIRST = Variant(0, None)
 
@@ -45,7 +45,7 @@ class Block:
         return self.ops.add(self.narrow(self.ops.gated("silu_mul")(both)), x)
 
     def __call__(self, x: Tensor, angles: Tensor, variant: Variant | None = FIRST) -> Tensor:
-        return self.replay((x, angles), variant, lambda: self.ask(x, angles))
+        return self.replay(x, Inputs([angles]), variant, lambda: self.ask(x, angles))
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16])
