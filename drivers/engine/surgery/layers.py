@@ -48,7 +48,7 @@ class FusedLayer(nn.Module):
     def forward(self, hidden_states: Tensor, *rest: Any, **options: Any) -> Tensor:
         """hidden_states [1, T, H] to [1, T, H]."""
         inner = self.inner
-        layer = None if rest else inner.self_attn.paged_layer(options)
+        layer: Layer | None = None if rest else inner.self_attn.paged_layer(options)
         if layer is None:
             answer: Tensor = inner(hidden_states, *rest, **options)
             return answer
