@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import first_token
@@ -36,6 +37,8 @@ def engine(options: argparse.Namespace, facts: dict[str, object]) -> None:
     sizes = QUICK if options.quick else Sizes()
     if options.models:
         sizes = sizes.of(options.models.split(","))
+    if options.rows:
+        sizes = replace(sizes, concurrent=tuple(map(int, options.rows.split(","))))
     chosen = Options(
         sizes=sizes, folder=Path(options.folder), rounds=1 if options.quick else options.rounds,
         suites=_listed(options.only, SUITES), peers=_listed(options.peers, KINDS), threads=options.threads,
@@ -65,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     group.add_argument("--peers", default="", help="some of the peers, with commas between")
     group.add_argument("--models", default="", help="other models, with commas between")
     group.add_argument("--rounds", type=int, default=5)
+    group.add_argument("--rows", default="", help="other numbers of concurrent requests, with commas between")
     group.add_argument("--threads", type=int, default=2)
     group.add_argument("--save-to", default="", help="keep the raw figures in this file")
     group.add_argument("--folder", default=str(ROOT / "build" / "bench"), help="where models are made and kept")
