@@ -19,6 +19,9 @@ FOLDER = Path(__file__).parents[2] / "docs" / "examples" / "train-tiny"
 DRAWN = 3000
 
 
+pytestmark = pytest.mark.slow  # drawing the examples takes half a minute
+
+
 @pytest.fixture(scope="module")
 def corpus() -> Iterator[ModuleType]:
     """The corpus module of the example, imported as its scripts import it."""
@@ -76,7 +79,6 @@ def test_no_part_of_a_held_out_name_is_drawn_for_training(corpus: Any, docs: lis
     assert not held_out & said
 
 
-@pytest.mark.slow
 def test_docstrings_are_split_and_leave_the_reserved_topics_alone(corpus: Any, docs: list[str]) -> None:
     assert not set(docs) & set(corpus.docstrings(held_out=True))
     text = " ".join(" ".join(docs).split())

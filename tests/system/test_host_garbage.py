@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from llmos.syscalls.errors import PeerGone
-from system.kernel_process import KernelProcess, running
-from system.model_folder import write_model
+from system.kernel_process import DidNotStart, KernelProcess, running
 from system.raw_client import RawClient
 
 
@@ -68,8 +67,7 @@ def test_a_program_does_not_inherit_the_way_to_the_hosts(client: RawClient) -> N
     client.call("close_handle", handle=task["handle"])
 
 
-def test_a_host_that_is_refused_says_why(folder: Path) -> None:
-    write_model(folder / "home/models/null")
-    with running(folder, drivers="null0,nothing") as kernel, kernel.client() as client:
-        records = client.call("read_journal", system=client.system, after=-1, about="nothing")
-        assert "no package announces a driver 'nothing'" in records[0]["text"]
+def test_a_driver_that_nobody_announces_is_named_and_nothing_starts(folder: Path) -> None:
+    refused = pytest.raises(DidNotStart, match="no package announces a driver 'nothing'")
+    with refused, running(folder, drivers="null0,nothing"):
+        pass

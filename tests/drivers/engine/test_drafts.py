@@ -80,6 +80,7 @@ def test_a_model_that_drafts_for_itself_is_always_right(ops: OpTable, llama: Pat
     assert steps == 11, "after the first token each step brings three guesses and one more"
 
 
+@pytest.mark.slow
 def test_drawn_answers_are_distributed_as_without_a_draft_model(ops: OpTable, llama: Path, near: Path) -> None:
     """Chi-square over the first two tokens of many answers, against the same model without guesses."""
     engine = loaded(ops, llama, near)

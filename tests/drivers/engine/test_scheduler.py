@@ -130,7 +130,10 @@ def stream(runner: FakeRunner, rows: int, steps: int = 20) -> None:
     runner.stretched.clear()
 
 
-@pytest.mark.parametrize("streams", [1, 4, 8, 16])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("streams", [1, pytest.param(4, marks=SLOW), 8, pytest.param(16, marks=SLOW)])
 def test_a_long_prompt_does_not_hold_up_running_streams(streams: int) -> None:
     """Each gap between their tokens is compared with what it would be at that time without the prompt."""
     runner, draw = FakeRunner(1500), random.Random(7)
