@@ -116,11 +116,16 @@ def fuse_attention(
     finally:
         for hook in hooks:
             hook.remove()
+    put_in_place(model, candidates)
+    return len(candidates)
+
+
+def put_in_place(model: nn.Module, made: Mapping[int, nn.Module]) -> None:
+    """Replace the modules of these ids wherever they are children."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if id(child) in candidates:
-                setattr(parent, name, candidates[id(child)])
-    return len(candidates)
+            if id(child) in made:
+                setattr(parent, name, made[id(child)])
 
 
 def unfuse_attention(model: nn.Module) -> None:

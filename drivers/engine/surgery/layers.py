@@ -19,7 +19,7 @@ from ...ops.linear import PackedLinear
 from ...ops.replay import Replay
 from ...ops.table import OpTable, Spec
 from ..attention import Layer
-from .attention import FusedAttention
+from .attention import FusedAttention, put_in_place
 from .merged import MergedLinear, SingleLinear
 from .units import UNITS, FusedNorm, FusedUnit
 
@@ -92,11 +92,9 @@ def fuse_layers(model: nn.Module, ops: OpTable, run: Callable[[], Any]) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if id(child) in found and id(child) not in differ:
-                setattr(parent, name, found[id(child)])
-    return len(found.keys() - differ)
+    alike = {number: made for number, made in found.items() if number not in differ}
+    put_in_place(model, alike)
+    return len(alike)
 
 
 def _answers_as(made: FusedLayer, arguments: tuple[Any, ...], options: Mapping[str, Any], answer: Any) -> bool:

@@ -17,6 +17,13 @@ PROBLEM = struct.Struct("=8Q6q9q4q2d")
 """`Problem` of attention.cpp."""
 
 
+def _fits(native: Native, spec: Spec) -> tuple[bool, str]:
+    fits, reason = native.supports(spec)
+    if fits and spec["dtype"] == "bfloat16" and int(spec.get("key_width", 2)) % 2:
+        return False, f"heads of {spec['key_width']} bfloat16 values; their number must be even"
+    return fits, reason
+
+
 class PagedAttention:
     """Rows packed one after the other, each against its own pages; bfloat16 or float32.
 
@@ -28,9 +35,7 @@ class PagedAttention:
         self._native = native
 
     def supports(self, spec: Spec) -> tuple[bool, str]:
-        fits, reason = self._native.supports(spec)
-        if fits and spec["dtype"] == "bfloat16" and int(spec.get("key_width", 2)) % 2:
-            return False, f"heads of {spec['key_width']} bfloat16 values; their number must be even"
+        fits, reason = _fits(self._native, spec)
         if fits and int(spec.get("page_tokens", PAGE_MULTIPLE)) % PAGE_MULTIPLE:
             return False, f"pages of {spec['page_tokens']} tokens; expected a multiple of {PAGE_MULTIPLE}"
         return fits, reason
@@ -85,10 +90,7 @@ class PackedAttention:
         self._native = native
 
     def supports(self, spec: Spec) -> tuple[bool, str]:
-        fits, reason = self._native.supports(spec)
-        if fits and spec["dtype"] == "bfloat16" and int(spec.get("key_width", 2)) % 2:
-            return False, f"heads of {spec['key_width']} bfloat16 values; their number must be even"
-        return fits, reason
+        return _fits(self._native, spec)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, starts: Tensor, scale: float) -> Tensor:
         """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
