@@ -6,7 +6,7 @@ import ctypes
 import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -117,7 +117,7 @@ class Together:
 
     def add(self, op: str, problem: bytes, used: tuple[Tensor, ...], made: tuple[Tensor, ...]) -> None:
         """The next op."""
-        self.program += (_HEADS[op, len(problem)], problem)
+        self.program += (_head(op, len(problem)), problem)
         self.used += used
         self.made += made
 
@@ -136,16 +136,10 @@ class Together:
             self._native.run.llmos_program(program, len(program), torch.get_num_threads())
 
 
-class _Heads(dict[tuple[str, int], bytes]):
+@lru_cache
+def _head(op: str, size: int) -> bytes:
     """What stands before a problem of so many bytes."""
-
-    def __missing__(self, key: tuple[str, int]) -> bytes:
-        op, size = key
-        self[key] = made = HEAD.pack(OPS.index(op), size)
-        return made
-
-
-_HEADS = _Heads()
+    return HEAD.pack(OPS.index(op), size)
 
 
 def no_gradient(op: str, *tensors: Tensor) -> None:
