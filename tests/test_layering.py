@@ -20,17 +20,17 @@ ROOMS = {
     "syscalls": "errors types events describe spec wire frames shm calls driver manual",
     "kernel": (
         "settings restart namespace policy config console store journal metrics handles quota pending requests "
-        "session ledger residency eviction lane scheduler buffers children channel link supervisor objects dispatch "
-        "instruments procfs holdings recipes locating models inference files tasks sessions actions handlers core "
-        "server __main__"
+        "session ledger residency eviction lane scheduler buffers children services channel link supervisor objects "
+        "dispatch instruments procfs holdings recipes locating models inference files tasks fitting following "
+        "transforms sessions actions handlers core server __main__"
     ),
     "drivers": (
         "requests contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing "
-        "link device_calls file_calls host conformance"
+        "link device_calls file_calls host bring_worker conformance"
     ),
     "userland": (
         "places options interrupt flow inputs protocol link methods held private join pump bulk system_flows "
-        "object_flows reader client aio objects async_objects embedding cli shell programs"
+        "object_flows reader client aio objects async_objects embedding dashboard gateway cli shell programs"
     ),
 }
 
@@ -38,10 +38,13 @@ THIRD_PARTY = {
     "syscalls": {"msgpack", "msgspec"},
     "kernel": {"msgpack", "msgspec", "psutil", "zmq"},
     "drivers": {
-        "huggingface_hub", "jinja2", "llguidance", "msgpack", "msgspec", "numpy", "peft", "pluggy", "psutil", "pynvml",
-        "safetensors", "tokenizers", "torch", "transformers", "triton", "zmq",
+        "gguf", "huggingface_hub", "jinja2", "llguidance", "msgpack", "msgspec", "numpy", "peft", "pluggy", "psutil",
+        "pynvml", "safetensors", "tokenizers", "torch", "transformers", "triton", "zmq",
     },
-    "userland": {"msgpack", "msgspec", "prompt_toolkit", "psutil", "rich", "zmq"},
+    "userland": {
+        "msgpack", "msgspec", "multipart", "opentelemetry", "prometheus_client", "prompt_toolkit", "psutil", "rich",
+        "starlette", "uvicorn", "zmq",
+    },
 }  # fmt: skip
 
 PLAIN_ROOMS = ("drivers/engine", "drivers/devices", "drivers/ops")

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from llmos.userland.objects import System
 
 DEFAULT_MODEL = "/models/tiny"
-ALONE = frozenset({"run", "ask", "ls", "cat", "cp", "rm", "show", "search", "alias", "rollback", "fsck", "gc"})
+ALONE = frozenset({"run", "ask", "ls", "cat", "cp", "rm", "show", "search", "pull", "push", "keys"}) | {
+    "alias", "tag", "rollback", "fsck", "gc"
+}  # fmt: skip
 """Commands that make sense without a running kernel: they start a private one. All others speak of the running one."""
 
 

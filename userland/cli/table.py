@@ -70,7 +70,8 @@ class Command:
     """One command. `shell` is False for what makes sense only at the start of a process.
 
     `changes` says that the command alters the system, so a program that guessed it asks first; `harmless` lists
-    (attribute, value) pairs that make a use of it read-only all the same.
+    (attribute, value) pairs that make a use of it read-only all the same. `taught` is False for what the bundled model
+    has not learned to say.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Command:
     changes: bool = False
     harmless: tuple[tuple[str, object], ...] = ()
     shell: bool = True
+    taught: bool = True
     examples: tuple[str, ...] = ()
 
 
@@ -102,6 +104,7 @@ COMMON: tuple[Option, ...] = (JSON,)
 
 _DEVICE = _option("-d --device", Kind.DEVICE, "the device to use; without it, the policy places the model")
 _FORCE = _flag("-f --force", "do it although something still uses it")
+_RELOAD = _flag("--reload", "move the loaded models that follow this name to the new version, without a pause")
 _PRIORITY = _option("--priority", Kind.INTEGER, "higher runs earlier; 0 is usual")
 _TIMEOUT = _option("--timeout", Kind.SECONDS, "give up after this many seconds")
 
@@ -122,6 +125,7 @@ _SAMPLING = (
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _LEVELS = ("debug", "info", "warning", "error")
+_ORDERS = ("rank", "name", "size", "new", "speed", "quality")
 _WORK_CLASSES = ("interactive", "batch", "background")
 
 _SYSTEM = (
@@ -141,6 +145,24 @@ _SYSTEM = (
     Command(
         name="doctor", group="system", help="check the installation and say what is wrong and what to do",
         examples=("doctor",),
+    ),
+    Command(
+        name="keys", group="system", help="the keys of the HTTP gateway", changes=True, taught=False,
+        harmless=(("action", "list"),),
+        arguments=(
+            Argument(name="action", kind=Kind.CHOICE, help="what to do", choices=("create", "list", "revoke")),
+            Argument(name="name", kind=Kind.NAME, help="the key's name; to revoke one, its name or id", required=False),
+        ),
+        options=(
+            _option("--user", Kind.NAME, "whom it belongs to; without it, the user who creates it"),
+            _option("--scope", Kind.NAME, "what it may do: infer, read, load, files, tune, manage, admin", many=True),
+            _option("--model", Kind.TEXT, "only models whose name matches this pattern; may be repeated", many=True),
+            _option("--expires", Kind.DURATION, "after how long it ends"),
+            _option("--tokens-per-minute", Kind.COUNT, "how many tokens it may use a minute"),
+            _option("--requests-per-minute", Kind.COUNT, "how many requests it may make a minute"),
+            _option("--concurrent", Kind.COUNT, "how many requests it may have at a time"),
+        ),
+        examples=("keys list", "keys create laptop --scope infer --scope read --expires 30d", "keys revoke laptop"),
     ),
     Command(
         name="bench", group="system", help="measure this machine: calls, payloads, start-up",
@@ -224,13 +246,22 @@ _FILES = (
         name="search", group="files", help="search the files under a path",
         arguments=(
             Argument(name="path", kind=Kind.PATH, help="where to look"),
-            Argument(name="words", kind=Kind.TEXT, help="what to look for", many=True),
+            Argument(name="words", kind=Kind.TEXT, help="what to look for", required=False, many=True),
         ),
-        options=(_option("-n --limit", Kind.COUNT, "how many results"),),
-        examples=("search /knowledge eviction policy",),
+        options=(
+            _option("-n --limit", Kind.COUNT, "how many results"),
+            _option("--task", Kind.NAME, "models for this task, such as text-generation"),
+            _option("--architecture", Kind.NAME, "models of this architecture, such as qwen3"),
+            _option("--licence", Kind.NAME, "models under this licence, such as apache-2.0"),
+            _option("--language", Kind.NAME, "models that know this language, such as en"),
+            _option("--max-size", Kind.TEXT, "models of at most this size, such as 4GiB"),
+            _option("--fits", Kind.DEVICE, "models that fit on this device"),
+            _option("--sort", Kind.CHOICE, "what comes first", choices=_ORDERS),
+        ),
+        examples=("search /knowledge eviction policy", "search /models small chat --task text-generation --fits cpu0"),
     ),
     Command(name="fsck", group="files", help="check a file system for damage", arguments=_ANY_PATH,
-            examples=("fsck /models",)),
+            options=(_flag("--repair", "mend what can be mended"),), examples=("fsck /models --repair",)),
     Command(name="gc", group="files", help="free the space of content nothing refers to", arguments=_ANY_PATH,
             changes=True, examples=("gc /models",)),
 )
@@ -276,11 +307,33 @@ _MODELS = (
     ),
     Command(
         name="alias", group="models", help="give a version of a model an alias", changes=True,
-        arguments=(*_REGISTERED, *_one(Kind.NAME, "the alias, without @", name="alias")),
-        examples=("alias /models/acme/fox-7@2 production",),
+        arguments=(*_REGISTERED, *_one(Kind.NAME, "the alias, without @", name="alias")), options=(_RELOAD,),
+        examples=("alias /models/acme/fox-7@2 production", "alias /models/acme/fox-7@3 production --reload"),
     ),
     Command(name="rollback", group="models", help="go back to the version before", arguments=_REGISTERED,
-            changes=True, examples=("rollback /models/acme/fox-7",)),
+            options=(_RELOAD,), changes=True, examples=("rollback /models/acme/fox-7",)),
+    Command(name="tag", group="models", help="give a version a tag, or take it away", changes=True, taught=False,
+            arguments=(*_REGISTERED, *_one(Kind.NAME, "the tag", name="tag")),
+            options=(_flag("--remove", "take the tag away"),), examples=("tag /models/acme/fox-7@2 tested",)),
+    Command(
+        name="pull", group="models", help="bring a model into the registry", changes=True, taught=False,
+        arguments=(
+            Argument(name="source", kind=Kind.TEXT, help="a folder, a .gguf file, hf:ORG/NAME of the hub, or the "
+                     "URL of a model of another LLM OS"),
+            *_one(Kind.PATH, "where it goes; by default /models/ and its own name", name="target", required=False),
+        ),
+        options=(
+            _option("--revision", Kind.VERSION, "the branch, tag or commit of the hub"),
+            _flag("--detach", "print the task and return; `wait` follows it"), _FORCE,
+        ),
+        examples=("pull ./my-model", "pull hf:acme/fox-7 --revision main", "pull ./fox-7.gguf /models/acme/fox-7"),
+    ),
+    Command(
+        name="push", group="models", help="copy a model to a folder or to another LLM OS", changes=True, taught=False,
+        arguments=(*_REGISTERED, Argument(name="target", kind=Kind.TEXT, help="a folder, or another LLM OS's URL")),
+        options=(_flag("--detach", "print the task and return; `wait` follows it"), _FORCE),
+        examples=("push /models/tiny ./copies/tiny", "push /models/acme/fox-7@2 http://otherhost:7411"),
+    ),
 )
 
 _WORK = (

@@ -20,6 +20,8 @@ _MODULES: Mapping[str, tuple[str, ...]] = {
         "show", "load", "unload", "sleep", "wake", "pin", "unpin", "keep-alive", "swap", "alias", "rollback", "fsck",
         "gc",
     ),
+    "registry": ("pull", "push", "tag"),
+    "keys": ("keys",),
     "inference": ("run", "ask"),
     "files": ("ls", "cat", "cp", "rm", "mount", "umount", "search"),
     "tasks": ("wait", "pause", "resume", "priority", "cancel"),

@@ -1,0 +1,1 @@
+"""What every route needs: settings, keys, sessions, models, errors, limits, streams."""

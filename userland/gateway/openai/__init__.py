@@ -1,0 +1,1 @@
+"""The routes that programs written for the OpenAI API use."""
