@@ -12,7 +12,7 @@ COVERAGE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi bench peers sweep size cov check clean
+.PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi bench peers clients sweep size cov check clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ bench: $(INSTALLED)  ## measure against peers in the same run
 
 peers: $(INSTALLED)  ## build/peers/*: environments of the engines that make bench ARGS=engine measures against
 	$(PY) tests/perf/peers/install.py $(ARGS)
+
+clients: $(INSTALLED)  ## build/clients/*: environments of foreign clients (ollama, schemathesis, browser) for slow tests
+	$(PY) tests/clients/install.py $(ARGS)
 
 sweep: $(INSTALLED)  ## try every causal architecture that the library knows, or TYPES, and write docs/coverage.md
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) tests/sweep/report.py $(TYPES)
