@@ -147,8 +147,15 @@ class ModelsFileSystem(FileSystem):
     def stage(self, path: str) -> tuple[str, Path]:
         return self._publisher.stage(path, split(path))
 
-    def commit(self, token: str, manifest: Mapping[str, Any], expected_version: str | None = None) -> str:
-        return self._publisher.commit(token, manifest, expected_version, self.progress)
+    def commit(
+        self,
+        token: str,
+        manifest: Mapping[str, Any],
+        expected_version: str | None = None,
+        known: Mapping[str, str] | None = None,
+    ) -> str:
+        """Publish a staged folder; `known` gives the sha256 of files that were hashed while they were written."""
+        return self._publisher.commit(token, manifest, expected_version, self.progress, known)
 
     def control(self, action: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Actions: alias{name, alias, version}, rollback{name, version}, fsck{name}, gc{name, keep}."""

@@ -80,9 +80,16 @@ class Publisher:
             staged.slot.close()
 
     def commit(
-        self, token: str, manifest: Mapping[str, Any], expected: str | None, progress: ProgressSink | None
+        self,
+        token: str,
+        manifest: Mapping[str, Any],
+        expected: str | None,
+        progress: ProgressSink | None,
+        known: Mapping[str, str] | None = None,
     ) -> str:
         """Publish a staged folder. After an error it is still there, to be mended, committed again or discarded.
+
+        `known` are the SHA-256 of files by name that were computed while they were written: those are not read again.
 
         Raises:
             NotFound: no such token.
@@ -96,7 +103,7 @@ class Publisher:
         path = join(staged.parts)
         root = self._root(path)
         with file_errors(path, writing=True):
-            prepared = self._prepare(staged, manifest, progress)
+            prepared = self._prepare(staged, manifest, progress, known or {})
             with tree_lock(root):
                 version = self._publish(root, staged, prepared.manifest, expected)
             folder = root.joinpath(*staged.parts, VERSIONS, version)
@@ -106,7 +113,9 @@ class Publisher:
         self.discard(token)
         return version
 
-    def _prepare(self, staged: Staged, manifest: Mapping[str, Any], progress: ProgressSink | None) -> Prepared:
+    def _prepare(
+        self, staged: Staged, manifest: Mapping[str, Any], progress: ProgressSink | None, known: Mapping[str, str]
+    ) -> Prepared:
         """Check the folder, hash it and put it safely on disk; returns its manifest without name and version."""
         found = scan(staged.folder)
         if found.problem is not None:
@@ -122,16 +131,11 @@ class Publisher:
         given["files"] = [{"name": file.name, "bytes": file.bytes} for file in files]
         whole = complete(staged.parts[-1], given, found.files)
         check(Described(join(staged.parts), "new", whole, found.files), self._hashes)
-        whole["files"] = [self._entry(file, promised.get(file.name), progress) for file in files]
+        hashed = ((file, known.get(file.name) or sha256_of(file, progress)) for file in files)
+        whole["files"] = [_entry(file, promised.get(file.name), digest) for file, digest in hashed]
         _json(whole)
         _sync_tree(staged.folder, files)
         return Prepared(whole, files)
-
-    def _entry(self, file: ScannedFile, promised: Listed | None, progress: ProgressSink | None) -> dict[str, Any]:
-        digest = sha256_of(file, progress)
-        if promised is not None and (promised.bytes != file.bytes or promised.sha256 not in ("", digest)):
-            raise bad(file.name, "is not the file that the manifest lists: its size or sha256 differs")
-        return {"name": file.name, "bytes": file.bytes, "sha256": digest}
 
     def _publish(self, root: Path, staged: Staged, whole: dict[str, Any], expected: str | None) -> str:
         model = self._check_place(root, staged.parts, staged.version)
@@ -190,6 +194,12 @@ class Publisher:
         if root is None:
             raise ReadOnly(f"{path} cannot be stored: this source of models is read-only")
         return root
+
+
+def _entry(file: ScannedFile, promised: Listed | None, digest: str) -> dict[str, Any]:
+    if promised is not None and (promised.bytes != file.bytes or promised.sha256 not in ("", digest)):
+        raise bad(file.name, "is not the file that the manifest lists: its size or sha256 differs")
+    return {"name": file.name, "bytes": file.bytes, "sha256": digest}
 
 
 def _stored(files: Mapping[str, ScannedFile]) -> Mapping[str, Any]:
