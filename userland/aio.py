@@ -342,6 +342,11 @@ class AsyncStreamReader(Generic[T, F]):
         return self._pending.result()
 
     @property
+    def ready(self) -> bool:
+        """Whether an item is here already, so that the next step waits for nothing."""
+        return bool(self._pending.items)
+
+    @property
     def request(self) -> str:
         """The stable id of the request, once it is done."""
         return self._pending.request

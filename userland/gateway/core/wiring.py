@@ -1,0 +1,59 @@
+"""What all handlers share: settings, keys, sessions, models, limits, instruments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from starlette.routing import BaseRoute
+
+from .keys import KeyStore
+from .limits import Limiter
+from .models import Models
+from .sessions import Sessions
+from .settings import Settings
+
+RouteMaker = Callable[[], list[BaseRoute]]
+"""What each package of routes offers: `routes.routes`."""
+
+
+class Instruments(Protocol):
+    """What is counted of HTTP: `metrics.Instruments`."""
+
+    registry: CollectorRegistry
+    streams: Gauge
+    connections: Gauge
+    disconnects: Counter
+    rejected: Counter
+
+    def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """A request has ended; `route` is the template of its path."""
+
+    def overhead(self, route: str, seconds: float) -> None:
+        """Time spent here and not in the kernel."""
+
+
+@dataclass
+class State:
+    """What changes while the gateway runs."""
+
+    draining: bool = False
+    running: int = 0
+    """Requests under way."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """One gateway; `gateway_of(request)` in a handler."""
+
+    settings: Settings
+    keys: KeyStore
+    sessions: Sessions
+    models: Models
+    instruments: Instruments
+    limits: Limiter
+    home: Path
+    state: State = field(default_factory=State)
