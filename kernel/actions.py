@@ -181,6 +181,9 @@ async def _session_limit(request: Request, found: SessionObject, options: Mappin
                 f"limit: {name} may only be lowered, it is {before}", name=name, got=str(after), want="less"
             )
     found.session.limits = msgspec.structs.replace(now, **options)
+    if wanted.tokens_per_minute:
+        kernel = request.kernel
+        kernel.sessions.bucket(found.session).resize(wanted.tokens_per_minute, kernel.runner.clock())
 
 
 _DRIVER = {

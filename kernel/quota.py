@@ -20,6 +20,12 @@ class TokenBucket:
         self._scaled = per_minute * MINUTE
         self._at = now
 
+    def resize(self, per_minute: int, now: int) -> None:
+        """Another quota from now on. What is left or owed stays: asking for a smaller one fills no bucket."""
+        self._fill(now)
+        self._per_minute = per_minute
+        self._fill(now)
+
     def check(self, now: int) -> None:
         """Raises OverQuota with `retry_after_ms` when the balance is used up."""
         self._fill(now)

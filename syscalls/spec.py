@@ -176,13 +176,18 @@ _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>[^`]*)`")
 _MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]+)`")
 
 
-def check(spec: CallSpec, body: Mapping[str, Any]) -> Any:
+def check(spec: CallSpec, body: Mapping[str, Any], *, text: bool = False) -> Any:
     """Turn the body of a message into the call's Struct.
+
+    Args:
+        text: the body comes from JSON: bytes are base64 texts, and keys that are numbers are texts.
 
     Raises:
         BadArgument: names the argument, what was got and what was wanted.
     """
     try:
+        if text:
+            return msgspec.convert(body, spec.cls, str_keys=True)
         # Without `builtin_types`, text in the place of bytes would be taken for base64.
         return msgspec.convert(body, spec.cls, builtin_types=(bytes,))
     except msgspec.ValidationError as error:

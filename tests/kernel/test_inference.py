@@ -191,6 +191,17 @@ def test_sessions_of_one_owner_share_its_tokens(kernel: Inside, program: Program
     assert isinstance(other.wait(other.start(other.load("tiny"), "y")).error, OverQuota)
 
 
+def test_a_lower_quota_counts_at_once(kernel: Inside, program: Program, model: int) -> None:
+    program.control(program.handle, "limit", tokens_per_minute=1000)
+    program.control(program.handle, "limit", handles=500)
+    program.control(program.handle, "limit", tokens_per_minute=10)
+    number = program.start(model, "x")
+    kernel.null.release("submit", inference(prompt=50))
+    program.wait(number)
+    error = program.wait(program.start(model, "y")).error
+    assert isinstance(error, OverQuota) and error.limit == 10
+
+
 def test_a_full_queue_is_busy(folder: Path) -> None:
     with inside(folder, "[limits]\nqueued_requests = 1\n", drivers="null0,models") as kernel:
         program = kernel.program()

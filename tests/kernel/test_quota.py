@@ -42,6 +42,21 @@ def test_it_holds_one_minute_and_no_more() -> None:
     assert bucket.balance(200 * MINUTE + 30 * SECOND) == 30
 
 
+def test_another_quota_counts_at_once_and_forgives_nothing() -> None:
+    bucket = TokenBucket(600, 0)
+    bucket.spend(90, 0)
+    bucket.resize(60, 0)
+    assert bucket.balance(0) == 60 and bucket.balance(MINUTE) == 60
+    bucket.spend(100, MINUTE)
+    bucket.resize(6000, MINUTE)
+    assert bucket.balance(MINUTE) == -40 and bucket.balance(MINUTE + SECOND) == 60
+    bucket.resize(6, MINUTE + SECOND)
+    bucket.spend(6, MINUTE + SECOND)
+    with pytest.raises(OverQuota) as over:
+        bucket.check(MINUTE + SECOND)
+    assert (over.value.limit, over.value.retry_after_ms) == (6, 10_000)
+
+
 def test_a_quota_of_nothing_is_a_bug_of_the_caller() -> None:
     with pytest.raises(ValueError, match="0 tokens"):
         TokenBucket(0, 0)

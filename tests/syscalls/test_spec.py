@@ -242,3 +242,19 @@ def test_the_client_type_of_a_call_is_its_result() -> None:
     assert calls.Infer.__orig_bases__ == (Call[Inference],)  # type: ignore[attr-defined]
     assert isinstance(Text(text="x"), Text)
     assert issubclass(COMMON[0], LlmosError)
+
+
+def test_a_body_of_json_holds_bytes_as_base64_and_numbers_as_keys() -> None:
+    body = {
+        "model": 1,
+        "input": {"type": "parts", "parts": [{"type": "image", "data": "aGVsbG8="}]},
+        "sampling": {"logit_bias": {"5": -1.5}},
+    }
+    made = check(SYSCALLS["infer"], body, text=True)
+    assert made.input.parts[0].data == b"hello" and made.sampling.logit_bias == {5: -1.5}
+    with pytest.raises(BadArgument, match="input"):
+        check(SYSCALLS["infer"], body)
+    body["input"]["parts"][0]["data"] = "no base64!"  # type: ignore[index]
+    with pytest.raises(BadArgument, match="data") as raised:
+        check(SYSCALLS["infer"], body, text=True)
+    assert raised.value.name.startswith("input")

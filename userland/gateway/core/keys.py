@@ -231,6 +231,12 @@ class KeyStore:
         info = _info(row[:-1])
         return info if info.state(time.time() if now is None else now) == "valid" else None
 
+    def valid(self, id: str, now: float | None = None) -> bool:
+        """Whether the key of that id still lets in."""
+        with _typed(self.path):
+            row = self._connection.execute(f"SELECT {_COLUMNS} FROM keys WHERE id = ?", (id,)).fetchone()
+        return row is not None and _info(row).state(time.time() if now is None else now) == "valid"
+
     def touch(self, id: str, now: float | None = None) -> None:
         """Remember that a key was used, exact to a minute."""
         at = time.time() if now is None else now

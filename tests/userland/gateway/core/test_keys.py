@@ -98,9 +98,10 @@ def test_a_name_is_free_again_after_its_key_is_revoked(store: KeyStore) -> None:
 
 def test_an_expired_key_lets_nobody_in(store: KeyStore) -> None:
     text, made = store.create("guest", user="anna", expires=NOW + 60, now=NOW)
-    assert store.find(text, NOW + 59.9) == made
+    assert store.find(text, NOW + 59.9) == made and store.valid(made.id, NOW + 59.9)
     assert store.find(text, NOW + 60) is None
-    assert made.state(NOW + 60) == "expired"
+    assert made.state(NOW + 60) == "expired" and not store.valid(made.id, NOW + 60)
+    assert not store.valid("aaaaaaaa")
 
 
 def test_the_last_use_is_kept_to_the_minute(store: KeyStore) -> None:

@@ -1,0 +1,226 @@
+"""Looks at the kernel once a second for all viewers of one tenant, while there are any."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from llmos.syscalls.calls import WatchEvents
+from llmos.syscalls.errors import LlmosError
+from llmos.syscalls.types import Event, Kind, LedgerRow, Record
+from llmos.userland.async_objects import AsyncSystem
+from llmos.userland.link import NoKernel
+
+from ..core.caller import Caller
+from ..core.respond import encoded, sse
+from ..core.wiring import Gateway
+from . import confine
+from .asking import Visible, known, objects
+from .overview import Look, gone, picture
+
+PERIOD_S = 1.0
+PATIENCE_S = 3.0
+"""A kernel that answers no look for so long is taken for gone."""
+_LOOKS = 60
+_LOST = (LlmosError, NoKernel, TimeoutError)
+FIRST_RECORDS = 100
+_MOST_WAITING = 500
+"""Pieces that a viewer may have before it; a slower one is cut off and comes back."""
+
+
+class Viewer:
+    """One open stream: the pieces that it has not been sent yet."""
+
+    def __init__(self, parts: frozenset[str], key: str) -> None:
+        self.parts = parts
+        self.key = key
+        self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
+        """None: the stream ends."""
+        self.seq = 0
+        """The last record of the journal that it was given."""
+
+    def give(self, part: str, piece: bytes) -> None:
+        """Send a piece, if it is of a part that the viewer asked for, or of none."""
+        if not part or part in self.parts:
+            self.pieces.put_nowait(None if self.pieces.qsize() >= _MOST_WAITING else piece)
+
+
+class Poller:
+    """Reads for one tenant and tells all of its viewers.
+
+    Args:
+        gateway: of which it reads the sessions.
+        caller: any of that tenant's callers.
+    """
+
+    def __init__(self, gateway: Gateway, caller: Caller) -> None:
+        self._gateway = gateway
+        self._caller = caller
+        self._viewers: set[Viewer] = set()
+        self._looks: deque[Look] = deque(maxlen=_LOOKS)
+        self._last: dict[str, Any] | None = None
+        self._lost = ""
+        self._seq = -1
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def idle(self) -> bool:
+        """Nobody looks."""
+        return not self._viewers
+
+    def enter(self, viewer: Viewer) -> None:
+        """Begin to tell a viewer; the first one starts the reading."""
+        self._viewers.add(viewer)
+        if self._last is not None:
+            viewer.give("overview", sse(encoded(self._last), "overview"))
+        if self._lost:
+            viewer.give("", _gone(self._lost))
+        if not self._tasks:
+            loop = asyncio.get_running_loop()
+            self._tasks = [loop.create_task(self._look_on()), loop.create_task(self._watch_on())]
+
+    async def leave(self, viewer: Viewer) -> None:
+        """The viewer's stream has ended; the last one stops the reading."""
+        self._viewers.discard(viewer)
+        if self.idle:
+            tasks, self._tasks = self._tasks, []
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            self._looks.clear()
+            self._last, self._lost, self._seq = None, "", -1
+
+    async def history(self, viewer: Viewer, after: int) -> None:
+        """Give a viewer the records it has not seen: those after a number, or the newest ones for -1."""
+        with contextlib.suppress(*_LOST):
+            async with asyncio.timeout(PATIENCE_S):
+                system = await self._gateway.sessions.system(self._caller)
+                found, _ = await self._records(system, after)
+                _tell_records(found, [viewer])
+
+    # ---- looking
+
+    async def _look_on(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._look()
+            except _LOST as error:
+                self._is_gone(str(error) or "the kernel does not answer")
+            for viewer in self._viewers:
+                if not self._may_stay(viewer):
+                    viewer.pieces.put_nowait(None)
+            await asyncio.sleep(max(0.0, began + PERIOD_S - time.monotonic()))
+
+    def _may_stay(self, viewer: Viewer) -> bool:
+        """A stream ends with its key, and when the gateway stops."""
+        return not self._gateway.state.draining and (not viewer.key or self._gateway.keys.valid(viewer.key))
+
+    async def _look(self) -> None:
+        system = await self._gateway.sessions.system(self._caller)
+        if any("overview" in viewer.parts for viewer in self._viewers):
+            look = await self._read(system)
+            self._last = picture(look, self._looks, self._gateway.state.draining)
+            self._looks.append(look)
+            self._tell("overview", sse(encoded(self._last), "overview"))
+        if self._seq < 0 or self._lost:
+            # The kernel that comes after another may count its records anew.
+            newest = await system.journal(after=-1, limit=1, level="debug")
+            last = newest[-1].seq if newest else 0
+            self._seq = last if self._seq < 0 else min(self._seq, last)
+            for viewer in self._viewers:
+                viewer.seq = min(viewer.seq, last)
+        if self._lost:
+            self._lost = ""
+            self._tell("", sse(b"{}", "back"))
+        found, self._seq = await self._records(system, self._seq)
+        _tell_records(found, self._viewers)
+
+    async def _read(self, system: AsyncSystem) -> Look:
+        caller = self._caller
+        rows = msgspec.json.decode(await system.read("/sys/memory"), type=list[LedgerRow])
+        return Look(
+            at=time.time(),
+            system=await system.stat(),
+            devices=await objects(caller, system, Kind.DEVICE),
+            drivers=await objects(caller, system, Kind.DRIVER),
+            models=await objects(caller, system, Kind.MODEL),
+            tasks=await objects(caller, system, Kind.TASK),
+            rows=rows,
+            metrics=await system.metrics("llmos_"),
+        )
+
+    def _is_gone(self, why: str) -> None:
+        if not self._lost:
+            self._lost = why
+            self._tell("", _gone(why))
+        self._looks.clear()
+        self._last = gone(self._last, time.time())
+        self._tell("overview", sse(encoded(self._last), "overview"))
+
+    # ---- the journal
+
+    async def _records(self, system: AsyncSystem, after: int) -> tuple[list[Record], int]:
+        """What the viewers may see of the records after a number, and the number of the last one."""
+        found = await system.journal(after=after, limit=FIRST_RECORDS if after < 0 else 1000)
+        last = found[-1].seq if found else after
+        if self._caller.admin or not found:
+            return found, last
+        return confine.records(self._caller, found, await known(self._caller, system)), last
+
+    # ---- events
+
+    async def _watch_on(self) -> None:
+        while True:
+            with contextlib.suppress(*_LOST):
+                await self._watch()
+            await asyncio.sleep(PERIOD_S)
+
+    async def _watch(self) -> None:
+        system = await self._gateway.sessions.system(self._caller)
+        visible = Visible(self._caller, system)
+        await visible.begin()
+        reader = await system.client.stream(WatchEvents(system=system.handle))
+        try:
+            async for event in reader:
+                if await visible.sees(event):
+                    self._tell("events", sse(encoded(event), "event"))
+                    if point := point_of(event):
+                        self._tell("events", sse(encoded(point), "point"))
+        finally:
+            await asyncio.shield(reader.close())
+
+    def _tell(self, part: str, piece: bytes) -> None:
+        """Give a piece to all who want the part; to everybody without one."""
+        for viewer in self._viewers:
+            viewer.give(part, piece)
+
+
+def _tell_records(found: Iterable[Record], viewers: Iterable[Viewer]) -> None:
+    told = list(viewers)
+    for record in found:
+        piece = sse(encoded(record), "journal", str(record.seq))
+        for viewer in told:
+            if record.seq > viewer.seq:
+                viewer.seq = record.seq
+                viewer.give("journal", piece)
+
+
+def point_of(event: Event) -> dict[str, Any] | None:
+    """A point of a task's curves: what its event says of a step."""
+    values = event.fields.get("metrics")
+    if event.kind != "task" or not isinstance(values, dict):
+        return None
+    return {"task": event.about, "step": event.fields.get("step", 0), "values": values}
+
+
+def _gone(why: str) -> bytes:
+    return sse(encoded({"text": why}), "gone")
