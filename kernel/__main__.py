@@ -30,6 +30,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--drivers", metavar="A,B", help="drivers to start (default: all but the null ones)")
     parser.add_argument("--parent", type=int, metavar="PID", help="stop when this process ends")
     parser.add_argument("--ready-fd", type=int, metavar="N", help="write a line here when calls are accepted")
+    parser.add_argument("--http", metavar="HOST:PORT", help="start the HTTP gateway there, or at unix:PATH")
     parser.add_argument("--shared", action="store_true", default=None, help="let other users connect, as policy allows")
     return parser.parse_args(argv)
 
@@ -43,6 +44,7 @@ def read_config(options: argparse.Namespace) -> KernelConfig:
             "paths.home": options.home,
             "drivers.load": drivers,
             "listen.shared": options.shared,
+            "gateway.http": options.http,
         }
     )
 

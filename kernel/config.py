@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,9 +21,11 @@ from .policy import Policies, Policy
 from .restart import RestartRules
 from .settings import ConfigError, Section, convert
 
-TABLES = ("listen", "paths", "limits", "drivers", "policy", "journal")
+TABLES = ("listen", "paths", "limits", "drivers", "policy", "journal", "gateway")
 SOCKET_PATH_BYTES = 107
 """The longest path of a Unix socket on Linux (unix(7): 108 bytes with the closing NUL)."""
+
+_ADDRESS = re.compile(r"unix:.+|[^\s/]+:\d{1,5}")
 
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -121,6 +124,15 @@ class JournalConfig(Struct, frozen=True, kw_only=True):
     """The lowest level shown on stderr."""
 
 
+class GatewayConfig(Section):
+    """The HTTP gateway, a program that the kernel starts."""
+
+    http: str = ""
+    """Where it listens, `HOST:PORT` or `unix:PATH`; empty for no gateway."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Handed to the gateway as it is."""
+
+
 class KernelConfig(Struct, frozen=True, kw_only=True):
     """Everything the kernel was told, with every default filled in."""
 
@@ -133,6 +145,7 @@ class KernelConfig(Struct, frozen=True, kw_only=True):
     drivers: Drivers
     policies: Policies
     journal: JournalConfig
+    gateway: GatewayConfig
 
     def policy(self, uid: int, tenant: str = "") -> Policy | None:
         """What a session of this user may do; None when the configuration does not let the user in."""
@@ -189,7 +202,14 @@ def load(
         ),
         policies=Policies.parse(tables["policy"]),
         journal=_journal(convert(tables["journal"], _Journal, "journal"), paths.home),
+        gateway=_gateway(convert(tables["gateway"], GatewayConfig, "gateway")),
     )
+
+
+def _gateway(table: GatewayConfig) -> GatewayConfig:
+    if table.http and not _ADDRESS.fullmatch(table.http):
+        raise ConfigError(f"gateway.http is {table.http!r}; expected HOST:PORT, such as 127.0.0.1:7411, or unix:PATH")
+    return table
 
 
 def _driver(name: str, table: object) -> DriverConfig:

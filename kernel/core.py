@@ -42,6 +42,7 @@ from .quota import TokenBucket
 from .requests import Request
 from .residency import Residency
 from .scheduler import Scheduler, Start
+from .services import Services
 from .session import Session
 from .sessions import SessionService
 from .tasks import TaskService
@@ -99,6 +100,7 @@ class Kernel(Observer):
         self.sessions = SessionService(self)
         self.files = FileService(self)
         self.tasks = TaskService(self)
+        self.services = Services(self)
         self.dispatcher = Dispatcher(self, HANDLERS)
         self.no_sampling = Sampling()
         self._add(SystemObject(id="system", kind=Kind.SYSTEM, name="system", facts=self.facts()))
@@ -137,6 +139,7 @@ class Kernel(Observer):
     def start_drivers(self) -> None:
         for driver in self.supervisor.drivers.values():
             self.supervisor.start(driver)
+        self.services.start()
 
     # ---- ids, journal, events
 
@@ -228,7 +231,9 @@ class Kernel(Observer):
     def describe(self, found: KernelObject) -> ObjectInfo:
         """An object as it is now, with the figures that the ledger and residency keep of it."""
         info = found.describe()
-        if isinstance(found, DeviceObject):
+        if isinstance(found, SystemObject):
+            info.fields["gateway"] = self.services.url
+        elif isinstance(found, DeviceObject):
             info.fields["free"] = self.ledger.free(found.name)
         elif isinstance(found, ModelObject):
             info.fields["pinned"] = self.residency.pinned(found.id)
@@ -347,6 +352,7 @@ class Kernel(Observer):
     def drain(self) -> None:
         """Accept no new sessions and stop the hosts; what runs may finish for `drain_s` seconds, if anything does."""
         self.draining = True
+        self.services.stop()
         self.tasks.kill_all()
         busy = bool(self.scheduler.running())
         for driver in self.supervisor.drivers.values():
@@ -362,11 +368,15 @@ class Kernel(Observer):
     @property
     def idle(self) -> bool:
         """Nothing of ours is left running."""
-        return not self.supervisor.running and not self.tasks.running
+        return not self.supervisor.running and not self.tasks.running and not self.services.running
 
     def reload(self, config: KernelConfig) -> None:
-        """Take over limits and policy from a configuration read again; the rest needs a restart of the kernel."""
-        self.config = msgspec.structs.replace(self.config, limits=config.limits, policies=config.policies)
+        """Take over limits, policy and the gateway from a configuration read again; the rest needs a restart of the
+        kernel."""
+        self.config = msgspec.structs.replace(
+            self.config, limits=config.limits, policies=config.policies, gateway=config.gateway
+        )
+        self.services.reload()
         self.log("kernel", "limits and policy were read again; sessions that are open keep theirs")
 
     def close(self) -> None:
@@ -374,6 +384,7 @@ class Kernel(Observer):
         for driver in self.supervisor.running:
             self.supervisor.kill_now(driver)
         self.tasks.kill_now()
+        self.services.kill_now()
         for session in list(self.sessions.by_id.values()):
             self.sessions.close(session, "the kernel has stopped")
         self.buffers.close()

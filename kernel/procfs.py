@@ -1,7 +1,7 @@
 """/dev, /proc and /sys: the kernel's own tables as files, made when they are read. Pure: a tree of names and texts.
 
-`/dev/NAME` is a device; `/proc/{sessions,models,tasks,requests,drivers}/ID` are objects as JSON; `/sys` holds version,
-limits, memory (the ledger), metrics (Prometheus text) and journal (the newest records).
+`/dev/NAME` is a device; `/proc/{sessions,models,tasks,requests,drivers,services}/ID` are objects as JSON; `/sys` holds
+version, limits, memory (the ledger), metrics (Prometheus text) and journal (the newest records).
 """
 
 from __future__ import annotations
@@ -82,6 +82,8 @@ class ProcFs:
         tree: Tree = {name: self._objects(kind) for name, kind in _PROC.items()}
         requests = self._kernel.requests.values()
         tree["requests"] = {r.id: lambda r=r: _json(self._kernel.describe_request(r)) for r in requests}
+        services = self._kernel.services.by_name.values()
+        tree["services"] = {service.name: lambda s=service: _json(s.describe()) for service in services}
         return tree
 
     def _sys(self) -> Tree:

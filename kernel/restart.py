@@ -1,4 +1,4 @@
-"""When a driver's process that ended is started again, and when the device is declared failed.
+"""When a process of the kernel's that ended is started again, and when it is declared failed.
 
 The first restart comes at once, then after 1, 2, 4 ... 30 s (MINIX's reincarnation server); ten seconds of health
 reset the back-off (Jupyter's stable_start_time); too many restarts within a period mean failed until reset (OTP's
@@ -45,10 +45,23 @@ class GiveUp:
 
 
 class RestartPolicy:
-    """The restart policy of one driver's process."""
+    """The restart policy of one process.
 
-    def __init__(self, rules: RestartRules | None = None) -> None:
+    Args:
+        rules: its constants.
+        what: what the reasons call it.
+        again: what is to be done once it has failed.
+    """
+
+    def __init__(
+        self,
+        rules: RestartRules | None = None,
+        what: str = "the driver",
+        again: str = "control_object with action reset tries again",
+    ) -> None:
         self._rules = rules or RestartRules()
+        self._what = what
+        self._again = again
         self._recent: deque[int] = deque()
         self._attempt = 0
         self._healthy_since: int | None = None
@@ -73,7 +86,7 @@ class RestartPolicy:
         self.restarts += 1
         reason = Reason(
             code="driver.restart",
-            text=f"the driver ended ({cause}); it starts again " + (f"in {delay:g} s" if delay else "at once"),
+            text=f"{self._what} ended ({cause}); it starts again " + (f"in {delay:g} s" if delay else "at once"),
             numbers={"delay_s": delay, "attempt": self._attempt, "recent": len(self._recent)},
             rule="first restart at once, then after growing pauses",
         )
@@ -103,8 +116,8 @@ class RestartPolicy:
         restarts = self._rules.restarts
         reason = Reason(
             code="driver.failed",
-            text=f"the driver ended ({cause}) after {restarts} restarts within {self._rules.period_s:g} s; "
-            "control_object with action reset tries again",
+            text=f"{self._what} ended ({cause}) after {restarts} restarts within {self._rules.period_s:g} s; "
+            f"{self._again}",
             numbers={"restarts": restarts, "period_s": self._rules.period_s},
             rule=f"more than {self._rules.restarts} restarts within {self._rules.period_s:g} s",
         )

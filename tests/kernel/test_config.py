@@ -33,6 +33,7 @@ def test_without_a_file_everything_has_a_default(folder: Path, environ: dict[str
     assert config.paths.socket == folder / "run" / "llmos" / "kernel.sock"
     assert config.paths.buffers.parent == Path("/dev/shm") and f"llmos-{os.getuid()}-" in config.paths.buffers.name
     assert config.drivers.load is None and config.drivers.of("cpu0").threads is None
+    assert config.gateway.http == "" and config.gateway.config == {}
     assert config.drivers.of("cpu0").rules == RestartRules()
     assert config.journal.path == folder / "home" / "journal.db" and config.journal.level == "info"
     own = config.policy(os.getuid())
@@ -68,8 +69,12 @@ def test_a_whole_file(folder: Path, environ: dict[str, str]) -> None:
         ring = 50
         level = "debug"
         path = "none"
+        [gateway]
+        http = "127.0.0.1:7411"
+        config = {keep_alive = 60}
         """,
     )
+    assert config.gateway.http == "127.0.0.1:7411" and config.gateway.config == {"keep_alive": 60}
     assert config.file == folder / "c.toml" and config.listen.shared
     assert (config.limits.sessions, config.limits.drain_s, config.limits.handles) == (5, 1.5, 10_000)
     assert config.drivers.load == ["null0", "cpu0"] and config.drivers.of("null0").threads == 2
@@ -149,6 +154,8 @@ def test_buffers_lie_in_the_runtime_folder_where_there_is_no_memory_file_system(
         ("[journal]\nlevel = 'loud'", "journal.level is 'loud'"),
         ("[policy.uid.bob]", "policy.uid.bob"),
         ("[policy", "is not TOML: "),
+        ("[gateway]\nhttp = 'here'", "gateway.http is 'here'; expected HOST:PORT, such as 127.0.0.1:7411"),
+        ("[gateway]\nport = 1", "unknown key gateway.port"),
     ],
 )
 def test_mistakes_are_named(folder: Path, environ: dict[str, str], text: str, error: str) -> None:

@@ -65,6 +65,7 @@ def test_options_go_over_the_file(folder: Path) -> None:
     config = read_config(parse(["--config", str(file), "--runtime", str(folder), "--drivers", "a,,b", "--shared"]))
     assert config.drivers.load == ["a", "b"] and config.limits.drain_s == 3 and config.listen.shared
     assert read_config(parse(["--config", str(file)])).drivers.load == ["cpu0"]
+    assert read_config(parse(["--config", str(file), "--http", "unix:/x"])).gateway.http == "unix:/x"
 
 
 def test_bad_usage_is_status_2() -> None:

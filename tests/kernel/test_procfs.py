@@ -23,7 +23,7 @@ def test_devices_are_named_as_they_are(program: Program) -> None:
 def test_objects_are_found_by_kind_and_id(kernel: Inside, program: Program) -> None:
     model = program.call("load_model", path="/models/tiny")
     assert program.names("/proc") == [
-        "contexts", "drivers", "leases", "models", "requests", "sessions", "tasks"
+        "contexts", "drivers", "leases", "models", "requests", "services", "sessions", "tasks"
     ]  # fmt: skip
     shown = document(program, f"/proc/models/{model['id']}")
     assert shown["name"] == "tiny" and shown["bytes"] > 0 and shown["fields"]["waiting"] == 0

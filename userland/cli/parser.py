@@ -178,6 +178,8 @@ def _duration(text: str) -> float:
 
 def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
+    if text.startswith("unix:") and len(text) > 5:
+        return text
     if not (colon and host and port.isdecimal() and int(port) < 65536):
         raise argparse.ArgumentTypeError(f"{text!r} is not an address; write HOST:PORT, as in 127.0.0.1:7411")
     return text

@@ -11,7 +11,7 @@ from argparse import Namespace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from llmos.syscalls.errors import LlmosError, NotFound, NotSupported, TimedOut
+from llmos.syscalls.errors import LlmosError, NotFound, TimedOut
 from llmos.syscalls.types import Kind
 from llmos.userland.places import kernel_address
 
@@ -22,15 +22,13 @@ from ..help import overview, page
 
 def serve(cli: Cli, values: Namespace) -> int:
     """Become the kernel: the process id stays, so a service manager supervises it."""
-    if values.http:
-        raise NotSupported(
-            f"serve --http {values.http}: this version has no HTTP gateway; leave --http out", why="no gateway"
-        )
     argv = [sys.executable, "-P", "-m", "llmos.kernel"]
     if values.config:
         argv += ["--config", str(Path(values.config).expanduser())]
     if values.shared:
         argv += ["--shared"]
+    if values.http:
+        argv += ["--http", values.http]
     sys.stdout.flush()
     os.execv(sys.executable, argv)
 

@@ -113,7 +113,7 @@ async def json_body(request: Request, type: type[T]) -> T:
         value = msgspec.json.decode(raw or b"{}", type=type)
     except msgspec.ValidationError as error:
         raise _refused(error) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadArgument(f"the body is not JSON: {error}", name="body", want="JSON") from None
     ignored = _unknown(raw, type)
     if ignored:

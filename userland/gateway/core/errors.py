@@ -128,3 +128,9 @@ def answer_of(error: Failure) -> Answer:
 def no_kernel() -> kernel.Unavailable:
     """What callers are told while the kernel is away: not where its socket is."""
     return kernel.Unavailable("the kernel does not answer now; try again in a moment", retry_after_ms=1000)
+
+
+def head_too_large(limit: int) -> HttpError:
+    """431 for a head beyond the limit."""
+    text = f"the head of the request is larger than {limit} bytes, which is the limit"
+    return HttpError(431, "invalid_request_error", "headers_too_large", text, headers={"Connection": "close"})

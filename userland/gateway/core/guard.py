@@ -17,7 +17,7 @@ from llmos.syscalls.errors import Unavailable
 from .auth import anonymous, caller_from, is_local, key_text, no_key, wrong_key
 from .body import IGNORED, Inbox, ignored_header
 from .caller import Caller
-from .errors import FAILURES, Failure, HttpError, answer_of
+from .errors import FAILURES, Failure, answer_of, head_too_large
 from .ids import request_id_from, trace_from
 from .respond import error_response
 from .scopes import is_public
@@ -79,7 +79,7 @@ class Guard:
             gateway=gateway, inbox=inbox, route="", trace=trace, request_id=request_id_from(headers.get(REQUEST_ID))
         )
         outbox = Outbox(send, inbox, state, list(self._headers(state, headers)))
-        gateway.state.running += 1
+        gateway.state.begin()
         try:
             await self._answer(scope, headers, inbox, outbox)
         except FAILURES as error:
@@ -94,7 +94,7 @@ class Guard:
             task.uncancel()
         finally:
             inbox.close()
-            gateway.state.running -= 1
+            gateway.state.end()
             self._account(scope, state, outbox.status or 500, time.perf_counter() - began)
 
     def _headers(self, state: dict[str, Any], given: dict[str, str]) -> Iterable[tuple[bytes, bytes]]:
@@ -130,11 +130,7 @@ class Guard:
         size = len(scope["raw_path"]) + len(scope["query_string"])
         size += sum(len(name) + len(value) for name, value in scope["headers"])
         if size > self._gateway.settings.header_bytes:
-            limit = self._gateway.settings.header_bytes
-            raise HttpError(
-                431, "invalid_request_error", "headers_too_large", f"the head has {size} bytes, the limit is {limit}",
-                headers={"Connection": "close"},
-            )  # fmt: skip
+            raise head_too_large(self._gateway.settings.header_bytes)
 
     def _allowed(self, headers: dict[str, str]) -> bool:
         origins = self._gateway.settings.origins

@@ -33,6 +33,16 @@ async def ready(request: Request) -> Response:
     Raises:
         Unavailable: and why.
     """
+    return json_response(await check(request, request.query_params.get("model")))
+
+
+async def check(request: Request, name: str | None) -> dict[str, object]:
+    """Whether requests can be served, for one model or at all.
+
+    Raises:
+        Unavailable: they cannot, and why.
+        HttpError: no model of that name is loaded.
+    """
     gateway = gateway_of(request)
     if gateway.state.draining:
         raise stopping()
@@ -40,10 +50,9 @@ async def ready(request: Request) -> Response:
         own = await gateway.sessions.own()
         listing = ListObjects(system=own.handle, kind=Kind.DEVICE)
         devices = await own.client.call(listing, timeout=PATIENCE_S)
-        name = request.query_params.get("model")
         if name is None:
-            return json_response({"status": "ready", "devices": _ready_devices(devices)})
-        return json_response(await _model(request, name, devices))
+            return {"status": "ready", "devices": _ready_devices(devices)}
+        return await _model(request, name, devices)
     except TimedOut:
         raise Unavailable("the kernel does not answer now", retry_after_ms=1000) from None
 

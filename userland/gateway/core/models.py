@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from llmos.syscalls.errors import BadHandle, LlmosError, NotDirectory, NotFound, NotSupported, PeerGone
+from llmos.syscalls.errors import (
+    BadArgument, BadHandle, BadState, Busy, LlmosError, NotDirectory, NotFound, NotSupported, PeerGone,
+)  # fmt: skip
 from llmos.syscalls.types import Entry as FileEntry
 from llmos.syscalls.types import ObjectInfo
 from llmos.userland.async_objects import AsyncModel, AsyncSystem
@@ -41,6 +43,11 @@ class ListedModel:
     adapter_of: str
     chat: bool = False
     """Whether it takes chats, as far as is known before it is loaded."""
+    version: str = ""
+    bytes: int = 0
+    """On its device when it is loaded, else in the store."""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """All that its object or its entry in the store says."""
 
 
 class Models:
@@ -114,12 +121,14 @@ class Models:
     async def keep_alive(self, model: AsyncModel, seconds: float) -> None:
         """How long the model stays awake from now on without use; 0 lets it sleep at once."""
         own = await self._sessions.own()
-        info = await own.find("model", model.info.id)
-        assert info.handle is not None
-        if seconds == 0:
-            await own.control(info.handle, "sleep")
-        else:
+        try:
+            info = await own.find("model", model.info.id)
+            assert info.handle is not None
             await own.control(info.handle, "keep_alive", seconds=float(seconds))
+            if seconds == 0:
+                await own.control(info.handle, "sleep")
+        except (NotFound, BadState, NotSupported, Busy):
+            return  # it has left, or others use it: then it sleeps after their requests; the answer is there already
 
     # ---- finding
 
@@ -147,10 +156,10 @@ class Models:
         own = await self._sessions.own()
         try:
             entry = await own.stat_path(path)
-        except (NotFound, NotDirectory) as error:
-            raise model_not_found(name, str(error)) from None
+        except (NotFound, NotDirectory, BadArgument):
+            raise model_not_found(name) from None
         if entry.kind != "model":
-            raise model_not_found(name, f"{path} is a {entry.kind}")
+            raise model_not_found(name, f"that is a {entry.kind}")
         seconds = self._settings.keep_alive if keep_alive is None else keep_alive
         timeout = self._settings.request_s
         base = base_path(entry.fields)
@@ -210,7 +219,7 @@ def _of_loaded(info: ObjectInfo) -> ListedModel:
     name = known if known.rpartition("/")[2] == info.name else info.name
     return ListedModel(
         name, path, info.state, list(fields.get("tasks", ())), int(fields.get("context", 0)), int(info.since), "llmos",
-        str(fields.get("base", "")), bool(fields.get("chat")),
+        str(fields.get("base", "")), bool(fields.get("chat")), str(fields.get("version", "")), info.bytes, fields,
     )  # fmt: skip
 
 
@@ -220,7 +229,7 @@ def _of_stored(entry: FileEntry) -> ListedModel:
     fields = entry.fields
     return ListedModel(
         name, entry.path, "stored", list(fields.get("tasks") or ()), int(fields.get("context") or 0), int(entry.mtime),
-        owner, base_path(fields), bool(fields.get("chat_template")),
+        owner, base_path(fields), bool(fields.get("chat_template")), entry.version, entry.bytes, fields,
     )  # fmt: skip
 
 

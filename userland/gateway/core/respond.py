@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from .errors import Failure, answer_of
 
-T = TypeVar("T")
+T = TypeVar("T", covariant=True)
 
 JSON = "application/json"
 EVENTS = "text/event-stream"

@@ -123,11 +123,15 @@ class Sessions:
 
     async def sweep(self) -> None:
         """Close the sessions of keys that have not asked for a while."""
+        await self.close_idle(self._idle_s)
+
+    async def close_idle(self, seconds: float) -> None:
+        """Close the sessions of keys that have asked for nothing for so long."""
         now = self._clock()
         for name, entry in list(self._entries.items()):
-            if name and name not in self._running and now - entry.used >= self._idle_s:
-                await self._drop(name)
+            if name and name not in self._running and now - entry.used >= seconds:
                 self._opening.pop(name, None)
+                await self._drop(name)
 
     async def close(self) -> None:
         """End all sessions."""

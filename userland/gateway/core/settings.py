@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from .scopes import Scope
 
@@ -33,7 +33,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The file with the key of the certificate."""
     anonymous: Literal["no", "local"] = "no"
     """`local` lets callers of this machine in without a key."""
-    anonymous_scopes: list[Scope] = ["infer", "read"]
+    anonymous_scopes: list[Scope] = field(default_factory=lambda: ["infer", "read"])
     """What callers without a key may do."""
     hosts: list[str] = []
     """Names that callers without a key may use for this machine, beside localhost and the address it listens on."""
@@ -75,8 +75,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A key's session with the kernel is closed so long after its last request."""
     log: Literal["all", "errors", "none"] = "errors"
     """Which requests leave a line in the log."""
-    metrics_key: bool = True
-    """/metrics needs a key."""
 
 
 def settings_of(table: Mapping[str, Any]) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from .limits import Limiter
 from .models import Models
 from .sessions import Sessions
 from .settings import Settings
+from .store import Store
 
 RouteMaker = Callable[[], list[BaseRoute]]
 """What each package of routes offers: `routes.routes`."""
@@ -43,6 +45,22 @@ class State:
     draining: bool = False
     running: int = 0
     """Requests under way."""
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while none is."""
+
+    def __post_init__(self) -> None:
+        self.idle.set()
+
+    def begin(self) -> None:
+        """A request has come."""
+        self.running += 1
+        self.idle.clear()
+
+    def end(self) -> None:
+        """A request has been answered."""
+        self.running -= 1
+        if not self.running:
+            self.idle.set()
 
 
 @dataclass(frozen=True)
@@ -55,5 +73,6 @@ class Gateway:
     models: Models
     instruments: Instruments
     limits: Limiter
+    store: Store
     home: Path
     state: State = field(default_factory=State)

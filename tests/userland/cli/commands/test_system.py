@@ -54,9 +54,14 @@ def test_serve_becomes_the_kernel_and_stop_ends_it(served: Any, folder: Path) ->
     assert "no kernel answers" in stopped.stderr
 
 
-def test_the_gateway_is_not_there_yet(llmos: Any) -> None:
-    ran = llmos("serve --http 127.0.0.1:1")
-    assert ran.status == 1 and "no HTTP gateway" in ran.err
+def test_serve_hands_the_address_of_the_gateway_to_the_kernel(
+    llmos: Any, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    became: list[str] = []
+    monkeypatch.setattr(os, "execv", lambda _program, argv: became.extend(argv))
+    llmos("serve --http 127.0.0.1:1")
+    assert became[3:] == ["llmos.kernel", "--http", "127.0.0.1:1"]
+    assert llmos("serve --http nowhere").status == 2
 
 
 def test_drivers_are_restarted(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
