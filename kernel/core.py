@@ -345,6 +345,8 @@ class Kernel(Observer):
 
     def tick(self, now: int) -> None:
         """What is done about once a second."""
+        for model in self.models.by_id.values():
+            model.speed.sample(now)
         put_idle_to_sleep(self, now)
         self.journal.flush()
         self.sessions.probe(now)

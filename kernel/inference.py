@@ -18,20 +18,11 @@ from .link import Link
 from .objects import BufferObject, ContextObject, ModelObject
 from .pending import Future
 from .requests import Request
+from .speed import Attempt
 from .supervisor import DriverState
 
 if TYPE_CHECKING:
     from .core import Kernel
-
-
-class Attempt:
-    """What one try on a driver has shown so far."""
-
-    __slots__ = ("first", "tokens")
-
-    def __init__(self) -> None:
-        self.first = 0
-        self.tokens = 0
 
 
 class InferenceService:
@@ -75,8 +66,12 @@ class InferenceService:
         if not kernel.models.ready_to_run(model):
             request.because("model.waking", f"{model.name} is {model.status}; it is made ready first")
             kernel.runner.spawn(self._wake(model, request), lambda _value, error: self._not_ready(model, error))
-        attempt = Attempt()
-        inference = await self._twice(request, model, work, context, attempt)
+        attempt, tokens = model.speed.begin(), None
+        try:
+            inference = await self._twice(request, model, work, context, attempt)
+            tokens = inference.usage.new_tokens
+        finally:
+            attempt.speed.end(attempt, tokens)
         return self._account(request, model, context, inference, attempt)
 
     async def _wake(self, model: ModelObject, request: Request) -> None:
@@ -215,16 +210,15 @@ class InferenceService:
         if context is not None:
             grown = usage.prompt_tokens - usage.cached_tokens + usage.new_tokens
             context.opened = msgspec.structs.replace(context.opened, tokens=context.opened.tokens + grown)
-        kernel.instruments.tokens.labels("prompt", model.name).inc(usage.prompt_tokens)
-        kernel.instruments.tokens.labels("generated", model.name).inc(usage.new_tokens)
-        if attempt.first:
-            kernel.instruments.first_token.observe((attempt.first - request.arrived) / 1e9)
         started = kernel.started.pop(request.id, request.arrived)
         timing = Timing(
             queued=started - request.arrived,
             first=attempt.first - request.arrived if attempt.first else 0,
             total=now - request.arrived,
         )
+        kernel.instruments.answered(model.name, inference, timing)
+        if timing.first:
+            attempt.speed.answered(usage.new_tokens // max(1, len(inference.choices)), timing)
         return msgspec.structs.replace(
             inference, id=request.id, model_version=model.version, timing=timing, reasons=request.reasons
         )

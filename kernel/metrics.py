@@ -109,6 +109,12 @@ class Family(Generic[M]):
         """Forget the member of something that has ended; nothing happens when there is none."""
         self._members.pop(values, None)
 
+    def forget(self, label: str, value: str) -> None:
+        """Remove all members with this value of a label. Raises ValueError when there is no such label."""
+        at = self.label_names.index(label)
+        for values in [values for values in self._members if values[at] == value]:
+            del self._members[values]
+
     def members(self) -> Iterator[tuple[dict[str, str], M]]:
         """Each member with its labels."""
         for values, member in self._members.items():

@@ -20,6 +20,7 @@ from .locating import locate, release
 from .objects import ModelObject
 from .recipes import held, model_name, names_of, owned, paths, predicted, recipe, tell, watch
 from .residency import Event, State
+from .speed import Speed
 from .supervisor import UP, Driver
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ class ModelService:
         )
         started = kernel.runner.clock()
         model.loaded = await model.driver.link.call(call, lambda progress: tell(model, progress))
-        kernel.instruments.load_seconds.observe((kernel.runner.clock() - started) / 1e9)
+        model.speed.load_s = (kernel.runner.clock() - started) / 1e9
+        kernel.instruments.load_seconds.observe(model.speed.load_s)
         self._open(model, "loaded", started)
 
     def _came_up(self, model: ModelObject, error: LlmosError | None, replaced: ModelObject | None) -> None:
@@ -158,6 +160,7 @@ class ModelService:
         """Its weights are on the device: say so, and let requests run."""
         self._event(model, Event.LOADED)
         seconds = (self._kernel.runner.clock() - started) / 1e9
+        self._kernel.instruments.model_load.labels(model.name).observe(seconds)
         text = f"{model.name} is {how} on {model.driver.name} in {seconds:.2f} s"
         self._kernel.log("model", text, model.id, model.why)
         self._let_run(model)
@@ -211,6 +214,8 @@ class ModelService:
             kernel.ledger.release(model.host_id)
         release(model.files, model.located)
         kernel.remove_object(model)
+        if self.named(model.name) is None:
+            kernel.instruments.forget_model(model.name)
         kernel.emit("model", model.id, name=model.name, state="unloaded")
 
     # ---- sleep, wake, swap
@@ -236,6 +241,7 @@ class ModelService:
         kernel.ledger.resize(model.driver.name, model.host_id, held(asleep.rows))
         kernel.holdings.contexts_lost(model, "its model was put to sleep")
         model.why = [reason]
+        kernel.instruments.evictions.labels(reason.code).inc()
         self._event(model, Event.SLEPT)
 
     async def wake(self, model: ModelObject, request: Request | None = None) -> None:
@@ -314,7 +320,7 @@ class ModelService:
             raise
         old = model.host_id
         self._retired[old] = (model.files, model.located, model.driver)
-        model.host_id = host_id
+        model.host_id, model.speed = host_id, Speed()
         versions = f"{model.name} went from version {model.version} to {located.version}"
         swapped = f"{versions}: {request.session.program!r} asked for it ({request.session.id})"
         model.why = [request.because("model.swapped", swapped), room]

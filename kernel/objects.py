@@ -15,6 +15,7 @@ from .namespace import MountPoint
 from .pending import Future
 from .requests import Request
 from .session import Session
+from .speed import Speed
 from .supervisor import Driver
 
 Content = bytes
@@ -156,6 +157,7 @@ class ModelObject(KernelObject):
     why: list[Reason] = field(default_factory=list)
     requests: int = 0
     used: float = 0.0
+    speed: Speed = field(default_factory=Speed)
 
     def state(self) -> str:
         return self.status
@@ -177,6 +179,9 @@ class ModelObject(KernelObject):
             "keep_alive": self.options.keep_alive,
             "requests": self.requests,
             "used": self.used,
+            "weights": self.host_id,
+            "tokens_per_s": round(self.speed.rate, 3),
+            "first_token_s": round(self.speed.first_token_s, 6),
             "base": self.base.id if self.base is not None else "",
         }
         if self.loaded is not None:

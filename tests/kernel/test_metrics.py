@@ -53,6 +53,17 @@ def test_members_of_a_family(registry: Registry) -> None:
         calls.labels("infer")
 
 
+def test_the_members_of_something_that_has_ended_are_forgotten(registry: Registry) -> None:
+    held = registry.gauges("held", "Bytes", ("device", "model"))
+    for device, model in (("a", "x"), ("b", "x"), ("a", "y")):
+        held.labels(device, model).set(1)
+    held.forget("model", "x")
+    held.forget("model", "z")
+    assert [labels for labels, _gauge in held.members()] == [{"device": "a", "model": "y"}]
+    with pytest.raises(ValueError, match="tuple"):
+        held.forget("driver", "x")
+
+
 def test_all_families_can_be_named(registry: Registry) -> None:
     registry.counter("calls_total", "Calls")
     registry.gauges("models", "Models", ("state",))
