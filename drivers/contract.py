@@ -275,6 +275,20 @@ class FileSystem(ABC):
         """Publish a staged folder as a new version; returns the version. Raises Conflict, BadModel."""
         raise NotSupported("nothing can be stored here", why="commit is not implemented by the driver")
 
+    def bring(
+        self, path: str, sources: Sequence[ModelSource | str], recipe: Mapping[str, Any], progress: ProgressSink
+    ) -> Mapping[str, Any]:
+        """Store what comes from elsewhere: located files, or URLs that the driver fetches. Whole or not at all.
+
+        Called in a process of its own, which may be killed at any moment. `recipe` has kind, format and options; the
+        answer has at least `version`, `bytes` and `files`. Raises BadModel, Exists, NotFound, NoSpace, Unavailable.
+        """
+        raise NotSupported(f"nothing can be brought to {path}", why="bring is not implemented by the driver")
+
+    def send(self, path: str, target: str, recipe: Mapping[str, Any], progress: ProgressSink) -> Mapping[str, Any]:
+        """Copy what lies at `path` to the URL `target`, in a process of its own as `bring`. Raises like it."""
+        raise NotSupported(f"{path} cannot be sent anywhere", why="send is not implemented by the driver")
+
     def control(self, action: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """alias, rollback, fsck, gc. Raises NotFound, NotSupported."""
         raise NotSupported(f"this file system has no action {action}", why="control is not implemented by the driver")

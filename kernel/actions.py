@@ -13,6 +13,7 @@ from llmos.syscalls.describe import suggest
 from llmos.syscalls.errors import BadArgument, BadState, NotSupported
 from llmos.syscalls.types import Kind, Limits, Right
 
+from .following import CURRENT, follow, followers
 from .objects import ContextObject, DriverObject, ModelObject, MountObject, SessionObject, TaskObject
 from .recipes import names_of
 from .requests import Request
@@ -171,6 +172,28 @@ def _filesystem(action: str) -> Run:
     return run
 
 
+async def _alias(request: Request, found: MountObject, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return await _followed(request, found, "alias", options, (str(options["alias"]),))
+
+
+async def _rollback(request: Request, found: MountObject, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return await _followed(request, found, "rollback", options, CURRENT)
+
+
+async def _followed(
+    request: Request, found: MountObject, action: str, options: Mapping[str, Any], selectors: tuple[str, ...]
+) -> Mapping[str, Any]:
+    """Change what a name means; with `reload`, the loaded models that follow the name go over."""
+    kernel, rest = request.kernel, {name: value for name, value in options.items() if name != "reload"}
+    if not options.get("reload"):
+        return await kernel.files.control(found.point, action, rest)
+    models = followers(kernel, request.session, found.point, options["name"], selectors)
+    report = await kernel.files.control(found.point, action, rest)
+    aliases = report.get("aliases")
+    version = aliases.get(selectors[0]) if isinstance(aliases, Mapping) else report.get("version")
+    return {**report, "reloaded": await follow(request, models, str(version)) if version else []}
+
+
 async def _session_limit(request: Request, found: SessionObject, options: Mapping[str, Any]) -> None:
     """A session may lower its own limits; raising them is policy's matter."""
     now, wanted = found.session.limits, Limits(**options)
@@ -213,12 +236,16 @@ ACTIONS: Mapping[Kind, Mapping[str, Action]] = {
     },
     Kind.MOUNT: {
         "alias": Action(
-            "alias", _filesystem("alias"), Right.WRITE, {"name": str, "alias": str, "version": str}, ("name", "alias")
+            "alias", _alias, Right.WRITE, {"name": str, "alias": str, "version": str, "reload": bool}, ("name", "alias")
         ),
         "rollback": Action(
-            "rollback", _filesystem("rollback"), Right.WRITE, {"name": str, "version": str}, ("name",)
+            "rollback", _rollback, Right.WRITE, {"name": str, "version": str, "reload": bool}, ("name",)
         ),
-        "fsck": Action("fsck", _filesystem("fsck"), options={"name": str}),
+        "tag": Action(
+            "tag", _filesystem("tag"), Right.WRITE, {"name": str, "tag": str, "version": str, "remove": bool},
+            ("name", "tag"),
+        ),
+        "fsck": Action("fsck", _filesystem("fsck"), options={"name": str, "repair": bool}),
         "gc": Action("gc", _filesystem("gc"), options={"name": str, "keep": Count}),
     },
     Kind.SESSION: {

@@ -46,6 +46,7 @@ from .services import Services
 from .session import Session
 from .sessions import SessionService
 from .tasks import TaskService
+from .transforms import TransformService
 from .supervisor import DEVICES, FILESYSTEMS, Driver, DriverState, Observer, Supervisor, discover, thread_budget
 
 VERSION = "0.1.0"
@@ -99,6 +100,7 @@ class Kernel(Observer):
         self.inference = InferenceService(self)
         self.sessions = SessionService(self)
         self.files = FileService(self)
+        self.transforms = TransformService(self)
         self.tasks = TaskService(self)
         self.services = Services(self)
         self.dispatcher = Dispatcher(self, HANDLERS)

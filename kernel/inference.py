@@ -134,7 +134,7 @@ class InferenceService:
         self, request: Request, model: ModelObject, work: Work, context: ContextObject | None, attempt: Attempt
     ) -> Inference:
         """One try on the driver. The slot is given back when the driver has let go; after PeerGone by the caller."""
-        kernel, host_id = self._kernel, model.host_id
+        kernel, host_id, version = self._kernel, model.host_id, model.version
         try:
             kernel.models.check(model)
             if context is not None and context.status != "open":
@@ -155,7 +155,7 @@ class InferenceService:
         request.on_cancel = lambda: _ask(link, request.id)
         gone = False
         try:
-            return await future
+            return msgspec.structs.replace(await future, model_version=version)  # a swap may have come meanwhile
         except PeerGone:
             gone = True
             raise
@@ -219,9 +219,7 @@ class InferenceService:
         kernel.instruments.answered(model.name, inference, timing)
         if timing.first:
             attempt.speed.answered(usage.new_tokens // max(1, len(inference.choices)), timing)
-        return msgspec.structs.replace(
-            inference, id=request.id, model_version=model.version, timing=timing, reasons=request.reasons
-        )
+        return msgspec.structs.replace(inference, id=request.id, timing=timing, reasons=request.reasons)
 
     # ---- shared buffers inside inputs
 

@@ -296,10 +296,13 @@ class ModelService:
         waiting.fail(error)
 
     async def swap(self, request: Request, model: ModelObject, to: str) -> None:
-        """Load version `to` beside the running one, then move new requests over; running ones finish on the old."""
+        """Exchange it for the version or alias `to`; see `exchange`."""
+        await self.exchange(request, model, f"{model.path.partition('@')[0]}@{to}")
+
+    async def exchange(self, request: Request, model: ModelObject, path: str) -> None:
+        """Load what `path` is beside the running one, then move new requests over; running ones finish on the old."""
         kernel = self._kernel
         self._check_swap(model)
-        path = f"{model.path.partition('@')[0]}@{to}"
         files, located = await locate(self._kernel, request.session, path, model.options.draft)
         host_id = kernel.new_id("w")
         loaded = None

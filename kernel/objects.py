@@ -275,14 +275,19 @@ class MountObject(KernelObject):
 
 @dataclass(kw_only=True, eq=False)
 class TaskObject(KernelObject):
-    """A program that the kernel runs for somebody."""
+    """A process that the kernel runs for somebody: a program of theirs, or a job that brings or sends a model."""
 
     argv: list[str]
+    work: str = "program"
+    """What kind of work it is; clients see it as the task's kind."""
     status: str = "running"
     child: Child | None = None
     session: Session | None = None
     exit: int | None = None
     output: str = ""
+    progress: dict[str, Any] = field(default_factory=dict)
+    value: dict[str, Any] | None = None
+    """The result; without one it is what the process has printed."""
     why: list[Reason] = field(default_factory=list)
     waiters: list[Future[TaskResult]] = field(default_factory=list)
 
@@ -294,16 +299,17 @@ class TaskObject(KernelObject):
 
     def fields(self) -> dict[str, Any]:
         return {
-            "kind": "program",
+            "kind": self.work,
             "argv": self.argv,
             "pid": self.child.pid if self.child else 0,
             "exit": self.exit,
             "session": self.session.id if self.session else "",
+            "progress": self.progress,
         }
 
     def reasons(self) -> list[Reason]:
         return self.why
 
     def result(self) -> TaskResult:
-        value = {"output": self.output}
+        value = {"output": self.output} if self.value is None else self.value
         return TaskResult(id=self.id, state=self.status, exit=self.exit, value=value, reasons=self.why)

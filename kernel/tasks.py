@@ -1,4 +1,6 @@
-"""Programs that the kernel runs for a session: they start with exactly the handles and mounts they are given."""
+"""Tasks: programs that the kernel runs for a session, with exactly the handles and mounts they are given, and jobs of
+its own (`transforms`); waiting for them, ending and pausing them.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ class TaskService:
         program = shutil.which(call.argv[0])
         if program is None:
             raise NotFound(f"there is no program {call.argv[0]!r} on the path")
-        self._check_room(session.owner)
+        self.check_room(session.owner)
         task = TaskObject(
             id=kernel.new_id("t"), kind=Kind.TASK, name=call.argv[0], owner=session.owner, argv=list(call.argv)
         )
@@ -86,7 +88,8 @@ class TaskService:
         kernel.emit("task", task.id, state="running")
         return Task(handle=handle, id=task.id, kind="program", state="running")
 
-    def _check_room(self, owner: str) -> None:
+    def check_room(self, owner: str) -> None:
+        """Raises OverQuota when a user has too many tasks."""
         running = [t for t in self.all() if t.owner == owner and t.status not in ENDED]
         if len(running) >= _KEEP:
             raise OverQuota(f"{_KEEP} programs of this user run already", what="programs", limit=_KEEP)
@@ -103,15 +106,17 @@ class TaskService:
         return [o for o in self._kernel.objects.values() if isinstance(o, TaskObject)]
 
     def _ended(self, task: TaskObject, status: int) -> None:
-        kernel = self._kernel
         assert task.child is not None
-        task.exit = status
         task.output = task.child.tail(50)
-        task.child = None
-        if task.status != "cancelled":
-            task.status = "done" if status == 0 else "failed"
-        task.why = [kernel.reason("program.ended", exit_text(status))]
-        kernel.log("task", f"{task.id} is {task.status}: {exit_text(status)}", task.id, task.why)
+        state = "cancelled" if task.status == "cancelled" else "done" if status == 0 else "failed"
+        self.finish(task, status, state, exit_text(status))
+
+    def finish(self, task: TaskObject, status: int, state: str, text: str) -> None:
+        """The process of a task has ended, and this is what became of it."""
+        kernel = self._kernel
+        task.exit, task.child, task.status = status, None, state
+        task.why = [kernel.reason(f"{task.work}.ended", text)]
+        kernel.log("task", f"{task.id} is {task.status}: {text}", task.id, task.why)
         kernel.emit("task", task.id, state=task.status, exit=status)
         waiters, task.waiters = task.waiters, []
         for waiter in waiters:

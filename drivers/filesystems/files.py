@@ -14,12 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from llmos.drivers.contract import FileInfo, FileSystem, FileSystemFactory, ModelSource, OpenHandle, SourceFile
+from llmos.drivers.contract import (
+    FileInfo, FileSystem, FileSystemFactory, ModelSource, OpenHandle, ProgressSink, SourceFile,
+)  # fmt: skip
 from llmos.drivers.hookspecs import hookimpl
 from llmos.syscalls.errors import BadArgument, Busy, Conflict, NotFound, NotSupported, ReadOnly, TooLarge
 
 from .handles import ReadHandle, check_mode, check_version
 from .paths import PRIVATE, Parts, bad_path, file_errors, is_text, join, names_in, open_file, open_folder, page, split
+from .placing import place
 from .scratch import Scratch
 from .writing import WriteHandle, version_of
 
@@ -104,6 +107,24 @@ class FolderFileSystem(FileSystem):
 
     def release(self, token: str) -> None:
         self._located.pop(token, None)
+
+    def bring(
+        self, path: str, sources: Sequence[ModelSource | str], recipe: Mapping[str, Any], progress: ProgressSink
+    ) -> Mapping[str, Any]:
+        """A located model or folder as a plain folder, which appears whole. Option: replace.
+
+        Raises:
+            Exists: something is there, and `replace` is not set.
+            NotSupported: the source is a URL.
+        """
+        options = dict(recipe.get("options") or {})
+        replace = options.pop("replace", False)
+        if options or len(sources) != 1:
+            raise BadArgument("one source and the option replace are taken", name="recipe", got=str(recipe)[:80])
+        (source,) = sources
+        if isinstance(source, str):
+            raise NotSupported(f"{source} is not brought into a plain folder", why="pull it into /models, then push")
+        return place(self._root, self._file_parts(path), self._scratch, source, replace is True, progress)
 
     def _files_below(self, parts: Parts) -> Iterator[SourceFile]:
         count = 0

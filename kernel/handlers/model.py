@@ -6,7 +6,7 @@ import msgspec
 
 from llmos.syscalls import calls
 from llmos.syscalls.errors import Denied, NotSupported, Unavailable
-from llmos.syscalls.types import Freed, Handle, Kind, ModelInfo, Plan, Right
+from llmos.syscalls.types import Freed, Handle, Kind, ModelInfo, Plan, Right, Task
 
 from ..locating import locate, release
 from ..objects import DeviceObject, ModelObject
@@ -118,7 +118,5 @@ async def unload_model(request: Request, call: calls.UnloadModel) -> Freed:
 
 
 @implements(calls.TransformModel)
-def transform_model(request: Request, call: calls.TransformModel) -> None:
-    raise NotSupported(
-        f"transform_model: {call.recipe.kind} is not offered yet", why="no driver announces transformations"
-    )
+async def transform_model(request: Request, call: calls.TransformModel) -> Task:
+    return await request.kernel.transforms.start(request, call)

@@ -24,7 +24,7 @@ def test_required_options_are_known_ones() -> None:
 
 def test_adapters_and_aliases_need_write_all_else_manage() -> None:
     writing = {name for table in ACTIONS.values() for name, action in table.items() if action.right is Right.WRITE}
-    assert writing == {"adapter_drop", "alias", "rollback"}
+    assert writing == {"adapter_drop", "alias", "rollback", "tag"}
 
 
 @pytest.mark.parametrize("kind", [Kind.SYSTEM, Kind.LEASE, Kind.BUFFER, Kind.FILE])

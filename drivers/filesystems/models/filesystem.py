@@ -11,13 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llmos.drivers.contract import FileInfo, FileSystem, ModelSource, OpenHandle, SourceFile
+from llmos.drivers.contract import FileInfo, FileSystem, ModelSource, OpenHandle, ProgressSink, SourceFile
 from llmos.syscalls.errors import BadArgument, BadModel, NotDirectory, NotFound, NotSupported, ReadOnly
 
 from ..handles import BytesHandle, ReadHandle, check_mode, check_version
 from ..locks import try_lock
 from ..paths import Parts, bad_path, file_errors, join, page, split
 from ..scratch import Scratch
+from .bring.job import Bringer
+from .bring.kinds import FILLERS
 from .derive import CONFIG, WEIGHTS
 from .describe import Described, Describer, check
 from .hashes import HashCache
@@ -156,6 +158,12 @@ class ModelsFileSystem(FileSystem):
     ) -> str:
         """Publish a staged folder; `known` gives the sha256 of files that were hashed while they were written."""
         return self._publisher.commit(token, manifest, expected_version, self.progress, known)
+
+    def bring(
+        self, path: str, sources: Sequence[ModelSource | str], recipe: Mapping[str, Any], progress: ProgressSink
+    ) -> Mapping[str, Any]:
+        """From files of this machine, and what `bring.kinds` lists beside. Options: replace, revision, include."""
+        return Bringer(self._store, self._publisher, FILLERS).bring(path, sources, recipe, progress)
 
     def control(self, action: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Actions: alias{name, alias, version}, rollback{name, version}, fsck{name}, gc{name, keep}."""

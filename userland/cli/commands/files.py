@@ -5,13 +5,14 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from llmos.syscalls.errors import BadArgument, Busy, Exists, NotSupported
+from llmos.syscalls.errors import BadArgument, Busy, Exists
 from llmos.syscalls.types import Entry, TransformRecipe
 from llmos.userland.places import host_path
 
 from .. import text
 from ..cli import Cli
 
+from .registry import run_job
 
 def ls(cli: Cli, values: Namespace) -> int:
     path = cli.path(values.path or "/models")
@@ -92,16 +93,7 @@ def _copy_out(cli: Cli, entry: Entry, target: Path, force: bool) -> int:
 
 def _import(cli: Cli, values: Namespace) -> int:
     source, target = cli.path(values.source), cli.path(values.target)
-    recipe = TransformRecipe(kind="import", options={"replace": values.force})
-    try:
-        result = cli.system.transform([source], target, recipe).wait()
-    except NotSupported as error:
-        models = Path(cli.system.stat().fields["home"]) / "models"
-        said = f"{values.target}: models are not copied into the namespace yet; put the folder into {models}"
-        raise NotSupported(said, why=error.why) from None
-    if not cli.out.result(result):
-        cli.out.line(f"{values.target} is {result.state}")
-    return 0 if result.state == "done" else 1
+    return run_job(cli, source, target, recipe, f"copying {values.source}")
 
 
 def rm(cli: Cli, values: Namespace) -> int:

@@ -190,22 +190,35 @@ def alias(cli: Cli, values: Namespace) -> int:
     mount, inner = _mount_of(cli, path)
     name, _, version = inner.partition("@")
     options = {"name": name, "alias": values.alias, **({"version": version} if version else {})}
-    assert mount.handle is not None
-    after = cli.system.control(mount.handle, "alias", **options)
+    after = _renamed(cli, mount, "alias", options, values.reload)
     if not cli.out.result(after):
         cli.out.line(f"{path} is also called {name}@{values.alias}")
+        _say_reloaded(cli, after)
     return 0
+
+
+def _renamed(cli: Cli, mount: ObjectInfo, action: str, options: dict[str, Any], reload: bool) -> ObjectInfo:
+    """Change what a name means; with `reload`, the loaded models go over while a bar shows it."""
+    assert mount.handle is not None
+    with progress_bar(cli, action) as show:
+        return cli.system.control(mount.handle, action, show, **options, **({"reload": True} if reload else {}))
+
+
+def _say_reloaded(cli: Cli, after: ObjectInfo) -> None:
+    for moved in after.fields.get("report", {}).get("reloaded", []):
+        cli.out.line(f"{moved['model']} went from version {moved['from']} to {moved['to']}")
 
 
 def rollback(cli: Cli, values: Namespace) -> int:
     path = cli.stored(values.model)
     mount, inner = _mount_of(cli, path)
     name, _, version = inner.partition("@")
-    assert mount.handle is not None
-    after = cli.system.control(mount.handle, "rollback", name=name, **({"version": version} if version else {}))
+    options = {"name": name, **({"version": version} if version else {})}
+    after = _renamed(cli, mount, "rollback", options, values.reload)
     if not cli.out.result(after):
         model = path.partition("@")[0]
         cli.out.line(f"{model} is version {cli.system.stat_path(model).version} again")
+        _say_reloaded(cli, after)
     return 0
 
 

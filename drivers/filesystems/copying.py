@@ -1,0 +1,95 @@
+"""Copies of files that are hashed on the way, so that nothing is read twice.
+
+Where the disk can share blocks (ioctl_ficlone(2): btrfs, xfs) nothing is copied at all. Everywhere else the file is
+read once; SHA-256 runs in a second thread while the first one writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import cycle
+from pathlib import Path
+
+CHUNK = 4 << 20
+"""Bytes that are read, written and hashed at a time."""
+FICLONE = 0x40049409
+_NO_CLONE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EBADF, errno.EPERM})
+
+Tell = Callable[[int], None]
+"""Called with each further number of bytes that are done."""
+
+
+def copy(source: int, target: Path, tell: Tell) -> str:
+    """Copy an open file to a new one, also into folders that do not exist yet; the SHA-256 of what was written.
+
+    Raises:
+        OSError: among them FileExistsError, and what a full disk says; a file that was begun is removed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    into = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        whole = sha256(into, tell) if clone(source, into) else _copy(source, into, tell)
+    except BaseException:
+        target.unlink()
+        raise
+    finally:
+        os.close(into)
+    return whole
+
+
+def clone(source: int, into: int) -> bool:
+    """Let a new file share the blocks of another one; False where the disk cannot. Raises OSError."""
+    try:
+        fcntl.ioctl(into, FICLONE, source)
+    except OSError as error:
+        if error.errno in _NO_CLONE:
+            return False
+        raise
+    return True
+
+
+def sha256(descriptor: int, tell: Tell) -> str:
+    """The SHA-256 of an open file, from its beginning. Raises OSError."""
+    digest, buffer, done = hashlib.sha256(), bytearray(CHUNK), 0
+    while count := os.preadv(descriptor, [buffer], done):
+        digest.update(memoryview(buffer)[:count])
+        done += count
+        tell(count)
+    return digest.hexdigest()
+
+
+def _copy(source: int, into: int, tell: Tell) -> str:
+    """Read and write in this thread, hash in another one; two buffers take turns."""
+    with suppress(OSError):  # only a hint
+        os.posix_fadvise(source, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    digest, done = hashlib.sha256(), 0
+    buffers = (bytearray(CHUNK), bytearray(CHUNK))
+    hashing: list[Future[None] | None] = [None, None]
+    with ThreadPoolExecutor(1, "hash") as hasher:
+        for turn in cycle((0, 1)):
+            before = hashing[turn]
+            if before is not None:
+                before.result()
+            count = os.preadv(source, [buffers[turn]], done)
+            if not count:
+                break
+            view = memoryview(buffers[turn])[:count]
+            if done or count == CHUNK:
+                hashing[turn] = hasher.submit(digest.update, view)
+            else:  # a small file needs no thread
+                digest.update(view)
+            _write(into, view)
+            done += count
+            tell(count)
+    return digest.hexdigest()
+
+
+def _write(into: int, view: memoryview) -> None:
+    while len(view):
+        view = view[os.write(into, view) :]

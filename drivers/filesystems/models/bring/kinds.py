@@ -1,0 +1,8 @@
+"""Where models may come from."""
+
+from __future__ import annotations
+
+from . import folder, hub, remote
+from .job import Fillers
+
+FILLERS = Fillers(files=folder.fill, urls={hub.START: hub.fill, **dict.fromkeys(remote.STARTS, remote.fill)})

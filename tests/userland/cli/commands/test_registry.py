@@ -1,0 +1,102 @@
+"""pull, push, and cp of whole models: on a real kernel with real workers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from system.model_folder import write_model
+
+from llmos.userland.cli.commands.registry import default_name
+
+
+@pytest.fixture(autouse=True)
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    write_model(folder / "mine")
+    return folder
+
+
+@pytest.fixture
+def gone(system: Any) -> Any:
+    """Models that a test brings, by name; they are removed at its end."""
+    names: list[str] = []
+    yield names.append
+    for name in names:
+        system.remove(f"/models/{name}")
+
+
+def test_a_folder_is_pulled_under_its_own_name(llmos: Any, system: Any, gone: Any) -> None:
+    gone("mine")
+    ran = llmos("pull ./mine")
+    assert (ran.status, ran.out) == (0, "/models/mine@1: 2 files, 173 B\n")
+    assert system.stat_path("/models/mine").fields["origin"] == "folder mine"
+    ran = llmos("pull ./mine")
+    assert ran.status == 1 and "/models/mine exists already" in ran.err and "--force" in ran.err
+    assert llmos("pull ./mine --force").out == "/models/mine@1 is this model already\n"
+    write_model(Path("mine"), mood="new")
+    (Path("mine") / "notes.txt").write_text("more")
+    assert "/models/mine@2: 3 files" in llmos("pull ./mine --force").out
+
+
+def test_json_is_progress_and_then_the_result(llmos: Any, gone: Any) -> None:
+    gone("acme")
+    lines = [json.loads(line) for line in llmos("pull ./mine /models/acme/fox --json").out.splitlines()]
+    assert {"done", "total", "unit", "stage"} == set(lines[0]) and lines[0]["total"] == 173
+    assert (lines[-1]["state"], lines[-1]["value"]["path"]) == ("done", "/models/acme/fox")
+    llmos("rm /models/acme/fox")
+    gone_folder = llmos("ls /models/acme")
+    assert gone_folder.status == 1
+    llmos("pull ./mine /models/acme")
+
+
+def test_detached_it_goes_on_by_itself(llmos: Any, gone: Any) -> None:
+    gone("later")
+    task = llmos("pull ./mine /models/later --detach --json").json
+    assert task["kind"] == "import"
+    assert llmos(f"wait {task['id']}").status == 0
+    assert llmos("show /models/later").status == 0
+
+
+def test_what_cannot_be_pulled_is_said(llmos: Any, here: Path) -> None:
+    (here / "empty").mkdir()
+    ran = llmos("pull ./empty")
+    assert ran.status == 1 and "config.json" in ran.err
+    ran = llmos("pull mine")
+    assert ran.status == 1 and "write ./mine for a folder, hf:mine" in ran.err
+    ran = llmos("pull hf:../x /models/x")
+    assert ran.status == 1 and "names no model of the hub" in ran.err
+    ran = llmos("pull ./nothing")
+    assert ran.status == 1 and "there is no folder" in ran.err
+    assert llmos("pull gopher:x /models/x").status == 1
+
+
+def test_cp_of_a_model_is_an_import(llmos: Any, gone: Any) -> None:
+    gone("copy")
+    assert llmos("cp /models/null /models/copy").status == 0
+    ran = llmos("cp ./mine /models/copy")
+    assert ran.status == 1 and "exists already" in ran.err
+
+
+def test_a_model_is_pushed_into_a_folder_and_back(llmos: Any, here: Path, gone: Any) -> None:
+    gone("back")
+    ran = llmos("push two@v1 ./copies/two")
+    assert ran.status == 0 and ran.out.endswith("/copies/two: 2 files, 173 B\n")
+    assert {"config.json", "model.safetensors", "manifest.json"} == {p.name for p in (here / "copies/two").iterdir()}
+    ran = llmos("push two ./copies/two --force")
+    assert ran.status == 0 and (here / "copies/two/two/config.json").exists()
+    assert "exists already" in llmos("push two ./copies/two").err
+    assert llmos("pull ./copies/two /models/back").status == 0
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("./mine", "mine"), ("~/a/fox-7.gguf", "fox-7"), ("hf:acme/Fox@main", "acme/Fox"), ("/models/o/x@2", "x"),
+        ("http://h:1/models/acme/fox@2", "acme/fox"), ("llmos+https://h/models/fox", "fox"), ("file:/srv/m/", "m"),
+    ],
+)  # fmt: skip
+def test_default_names(source: str, name: str) -> None:
+    assert default_name(source) == name
