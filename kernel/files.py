@@ -103,10 +103,11 @@ class FileService:
         return [msgspec.structs.replace(hit, path=_outside(hit.path, inner, path)) for hit in hits]
 
     async def control(self, point: MountPoint, action: str, options: dict[str, object]) -> dict[str, object]:
-        """alias, rollback, fsck, gc of a mounted file system; changing ones need a writable mount."""
+        """alias, tag, rollback, fsck, gc of a mounted file system; changing ones need a writable mount."""
         if point.filesystem == KERNEL_FILESYSTEM:
             raise NotSupported(f"{point.path} has no action {action}", why="made by the kernel")
-        if action != "fsck" and point.mode != "rw":
+        looks = action == "fsck" and not options.get("repair")
+        if not looks and point.mode != "rw":
             raise ReadOnly(f"{action}: {point.path} is mounted ro")
         _, link = await self._link(point, point.path)
         inner = "/" + str(options.get("name", "")).strip("/")

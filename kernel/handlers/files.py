@@ -6,6 +6,7 @@ from llmos.syscalls import calls
 from llmos.syscalls.errors import Denied
 from llmos.syscalls.types import ALL_RIGHTS, Data, Done, Entry, File, Hit, Kind, Mount, Written
 
+from .. import fitting
 from ..namespace import MountPoint, normalize
 from ..objects import FileObject, MountObject
 from ..requests import Request
@@ -50,8 +51,7 @@ async def remove_path(request: Request, call: calls.RemovePath) -> Done:
 
 @implements(calls.SearchFs)
 async def search_fs(request: Request, call: calls.SearchFs) -> list[Hit]:
-    path = normalize(call.path)
-    return await request.kernel.files.search(request.session, path, call.query, dict(call.filters), call.limit)
+    return await fitting.search(request, normalize(call.path), call.query, dict(call.filters), call.limit)
 
 
 @implements(calls.MountFs)

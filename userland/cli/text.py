@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
+
+from llmos.syscalls.errors import BadArgument
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -17,6 +20,16 @@ def size(count: float) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} {_UNITS[-1]}"
+
+
+def bytes_of(size: str) -> int:
+    """Bytes from what people write: `4GiB`, `500 MB`, `2g` (GiB), `1024`. Raises BadArgument."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)(b?)\s*", size.lower())
+    if found is None:
+        raise BadArgument(f"{size!r} is not a size; write 4GiB or 500MB", name="size", got=size, want="4GiB or 500MB")
+    number, unit, binary, byte = found.groups()
+    base = 1000 if byte and not binary else 1024
+    return int(float(number) * base ** " kmgt".index(unit or " "))
 
 
 def count(number: float) -> str:

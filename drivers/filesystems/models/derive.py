@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from .headers import DTYPES, BadHeader, TensorHeader, read_header
+from .card import README, read_card
+from .headers import DTYPES, FLOATS, BadHeader, TensorHeader, read_header
 from .manifest import FORMAT, read_object
 from .scan import MANIFEST, PICKLES, ScannedFile, bad
 
@@ -50,6 +51,7 @@ def derive(folder_name: str, files: Mapping[str, ScannedFile]) -> dict[str, Any]
         "tasks": _tasks(config, adapter),
         "parameters": sum(tensor.elements for tensor in tensors),
         "dtype": _dtype(config, tensors),
+        "bytes_by_dtype": bytes_by_dtype(tensors),
         "quant": config.get("quantization_config"),
         "context": _context(config),
         "files": [{"name": file.name, "bytes": file.bytes} for file in files.values() if is_part(file.name)],
@@ -58,6 +60,20 @@ def derive(folder_name: str, files: Mapping[str, ScannedFile]) -> dict[str, Any]
     }
     if adapter and isinstance(config.get("base_model_name_or_path"), str):
         found["parents"] = [{"path": config["base_model_name_or_path"], "version": "", "how": "adapter"}]
+    if README in files:
+        said = read_card(files[README].path).fields()
+        found |= {name: value for name, value in said.items() if not found.get(name)}
+    return found
+
+
+def bytes_by_dtype(tensors: Iterable[TensorHeader]) -> dict[str, int]:
+    """What the weights would take in each format: float32 and bfloat16 whole; int8 and int4 their matrices, and
+    all else as bfloat16. Numbers that are not floating point stay as they are. Scales of blocks are not counted."""
+    found = dict.fromkeys(("float32", "bfloat16", "int8", "int4"), 0)
+    for tensor in tensors:
+        narrow = (8, 4) if len(tensor.shape) > 1 else (16, 16)
+        for dtype, bits in zip(found, (32, 16, *narrow), strict=True):
+            found[dtype] += (tensor.elements * bits + 7) // 8 if tensor.dtype in FLOATS else tensor.bytes
     return found
 
 

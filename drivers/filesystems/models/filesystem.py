@@ -7,12 +7,13 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from llmos.drivers.contract import FileInfo, FileSystem, ModelSource, OpenHandle, ProgressSink, SourceFile
-from llmos.syscalls.errors import BadArgument, BadModel, NotDirectory, NotFound, NotSupported, ReadOnly
+from llmos.drivers.contract import FileInfo, FileSystem, Found, ModelSource, OpenHandle, ProgressSink, SourceFile
+from llmos.syscalls.errors import BadArgument, BadModel, LlmosError, NotDirectory, NotFound, NotSupported, ReadOnly
 
 from ..handles import BytesHandle, ReadHandle, check_mode, check_version
 from ..locks import try_lock
@@ -20,17 +21,20 @@ from ..paths import Parts, bad_path, file_errors, join, page, split
 from ..scratch import Scratch
 from .bring.job import Bringer
 from .bring.kinds import FILLERS
+from .bring.push import push
+from .blobs import Blobs
 from .derive import CONFIG, WEIGHTS
-from .describe import Described, Describer, check
+from .describe import SHOWN, Described, Describer, check
 from .hashes import HashCache
+from .index import Index, index_file
+from .indexing import Indexer, parents_of, texts
+from .lineage import Relatives
 from .maintenance import Maintenance
 from .publish import Publisher
 from .scan import MANIFEST, open_scanned
+from .search import Wanted, search
 from .store import Layer, Model, Store, Target, Version
 
-SHOWN = ("architecture", "tasks", "parameters", "dtype", "quant", "context", "chat_template", "tokenizer", "languages",
-         "licence", "origin", "parents", "created")  # fmt: skip
-"""Manifest fields that `stat` shows."""
 SHOWN_MODELS = 8
 """Models that are named to who asked for the folder of them."""
 
@@ -43,8 +47,13 @@ class ModelsFileSystem(FileSystem):
         self._describer = Describer()
         self._hashes = HashCache(cache)
         scratch = Scratch(layers[0].root)
-        self._publisher = Publisher(self._store, scratch, self._hashes)
-        self._maintenance = Maintenance(self._store, scratch, self._hashes, self._describer)
+        self._index = Index(index_file(cache, [layer.root for layer in layers]))
+        self._indexer = Indexer(self._store, self._describer, self._index)
+        blobs = Blobs(layers[0].root, self._hashes)
+        self._publisher = Publisher(self._store, scratch, self._hashes, blobs)
+        self._maintenance = Maintenance(
+            self._store, scratch, self._hashes, self._describer, blobs, self._index, self._indexer
+        )
         self._located: dict[str, int] = {}
         if self._store.writable_root is not None:
             with suppress(PermissionError):  # a folder that cannot be written has nothing of ours to sweep
@@ -94,7 +103,7 @@ class ModelsFileSystem(FileSystem):
         with file_errors(path):
             described = self._describer.describe(target.model, version)
         if not target.inner:
-            return _model_info(target.model, described, join(parts))
+            return self._with_relatives(target.model, described, _model_info(target.model, described, join(parts)))
         found = self._file_info(described, target.inner, join(parts))
         if found is not None:
             return found
@@ -146,6 +155,24 @@ class ModelsFileSystem(FileSystem):
         else:
             self._maintenance.remove(target.model, target.selector)
 
+    def search(self, path: str, query: str, filters: Mapping[str, Any], limit: int) -> Sequence[Found]:
+        """Models below a path (or the versions of one) by words and by filters, best first; see docs/registry.md.
+
+        Raises:
+            NotFound: no such model or folder.
+            BadArgument: an unknown filter, or a value it cannot have.
+            NotSupported: the path is a file of a model.
+        """
+        parts = split(path)
+        target = self._store.resolve(parts)
+        if target.inner:
+            raise NotSupported(f"{path} is a file of a model; only models are searched", why="search the folder above")
+        version = "" if target.model is None or not target.selector else target.model.choose(target.selector).name
+        wanted = Wanted(join(parts) if target.model is None else target.model.path, version, filters)
+        with file_errors(path):
+            behind = self._indexer.sync(self.progress)
+        return search(self._index, query, wanted, limit, behind)
+
     def stage(self, path: str) -> tuple[str, Path]:
         return self._publisher.stage(path, split(path))
 
@@ -162,12 +189,25 @@ class ModelsFileSystem(FileSystem):
     def bring(
         self, path: str, sources: Sequence[ModelSource | str], recipe: Mapping[str, Any], progress: ProgressSink
     ) -> Mapping[str, Any]:
-        """From files of this machine, and what `bring.kinds` lists beside. Options: replace, revision, include."""
-        return Bringer(self._store, self._publisher, FILLERS).bring(path, sources, recipe, progress)
+        """From files of this machine, and what `bring.kinds` lists beside; the options are in `bring.job.OPTIONS`."""
+        bringer = Bringer(self._store, self._publisher, FILLERS, self._maintenance.alias)
+        return bringer.bring(path, sources, recipe, progress)
+
+    def send(self, path: str, target: str, recipe: Mapping[str, Any], progress: ProgressSink) -> Mapping[str, Any]:
+        """To another LLM OS. Option: replace."""
+        token, source = self.locate(path)
+        try:
+            return push(source, target, recipe.get("options") or {}, progress)
+        finally:
+            self.release(token)
 
     def control(self, action: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Actions: alias{name, alias, version}, rollback{name, version}, fsck{name}, gc{name, keep}."""
+        """Actions: alias, tag, rollback, measure, fsck and gc; their options are in `maintenance.ACTIONS`."""
         return self._maintenance.control(action, options, self.progress)
+
+    def close(self) -> None:
+        """Close the index; it is opened again when it is needed."""
+        self._index.close()
 
     def _model(self, path: str) -> Target:
         target = self._store.resolve(split(path))
@@ -207,6 +247,21 @@ class ModelsFileSystem(FileSystem):
             raise NotFound(f"{path} is being removed")
         return lock
 
+    def _with_relatives(self, model: Model, described: Described, info: FileInfo) -> FileInfo:
+        """Also what the version was made from and what was made from it, as far as the index knows by now."""
+        found: dict[str, Any] = {}
+        with suppress(LlmosError, OSError):  # without the index there is still all that the model itself says
+            behind = self._indexer.sync(self.progress, patient=False)
+            relatives = self._index.use(lambda db: Relatives(db, self._find))
+            found["lineage"] = relatives.ancestors(model.path, described.version, [*parents_of(described.manifest)])
+            if not behind:
+                found["children"] = relatives.children(model.path, described.version)
+            found["measured"] = relatives.measured(model.path, described.version)
+        return replace(info, fields={**info.fields, **{name: value for name, value in found.items() if value}})
+
+    def _find(self, path: str) -> Model | None:
+        return self._store.model(split(path))
+
     def _child(self, parts: Parts) -> FileInfo | None:
         try:
             model = self._store.model(parts)
@@ -242,6 +297,11 @@ class ModelsFileSystem(FileSystem):
 def _model_info(model: Model, described: Described, path: str) -> FileInfo:
     fields: dict[str, Any] = {name: described.manifest[name] for name in SHOWN if name in described.manifest}
     fields |= {"current": model.current, "versions": [*model.versions], "aliases": dict(model.refs.aliases)}
+    tags = {*model.refs.tags.get(described.version, ()), *texts(described.manifest.get("tags"))}
+    if tags:
+        fields["tags"] = sorted(tags)
+    if described.manifest.get("signature"):
+        fields["signature"] = {"state": "unverified", "given": described.manifest["signature"]}
     problem = model.problem or described.problem
     if problem is not None:
         fields["problem"] = str(problem)

@@ -1,14 +1,13 @@
 """SHA-256 of files, computed once and remembered outside of the models' folders, which may be read-only.
 
-One small file per hashed file, keyed by path; it holds for as long as size, both times and inode stay as they were.
-Losing the cache costs time only.
+One small file per hashed file, keyed by inode, as a file may have several names; it holds for as long as size, both
+times and inode stay as they were. Losing the cache costs time only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from llmos.drivers.contract import ProgressSink
@@ -41,7 +40,7 @@ class HashCache:
     def known(self, file: ScannedFile) -> str | None:
         """The hash of a file that has not changed since it was read, or None."""
         try:
-            entry = json.loads(self._entry(file.path).read_bytes())
+            entry = json.loads(self._entry(file).read_bytes())
         except (OSError, ValueError):
             return None
         if not isinstance(entry, dict) or entry.get("stamp") != [*file.stamp]:
@@ -60,7 +59,7 @@ class HashCache:
 
     def remember(self, file: ScannedFile, digest: str) -> None:
         """Store the hash of a file that had this stamp when reading began. Failing to store it is no error."""
-        entry = self._entry(file.path)
+        entry = self._entry(file)
         content = {"path": str(file.path), "stamp": [*file.stamp], "sha256": digest}
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
@@ -75,8 +74,8 @@ class HashCache:
             entry.unlink(missing_ok=True)
         return len(gone)
 
-    def _entry(self, path: Path) -> Path:
-        return self._folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:40]}.json"
+    def _entry(self, file: ScannedFile) -> Path:
+        return self._folder / f"{file.stamp[3]:x}.json"
 
 
 def _names_a_file(entry: Path) -> bool:

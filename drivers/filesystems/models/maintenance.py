@@ -1,33 +1,41 @@
-"""What keeps a store in order: removing, aliases, rollback, fsck and gc."""
+"""What changes a store and keeps it in order: aliases, tags, rollback, measurements, removing, gc."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llmos.drivers.contract import ProgressSink
 from llmos.syscalls.describe import suggest
-from llmos.syscalls.errors import BadArgument, BadModel, Busy, Exists, NotFound, NotSupported, ReadOnly
+from llmos.syscalls.errors import BadArgument, Busy, Exists, NotFound, NotSupported, ReadOnly
 
 from ..locks import tree_lock, try_lock
 from ..paths import Parts, file_errors, join, split
 from ..scratch import Scratch
-from .derive import is_part
-from .describe import Described, Describer, check
-from .hashes import HashCache, sha256_of
-from .scan import REFS, VERSIONS, bad
+from .blobs import Blobs
+from .changes import note
+from .describe import Describer
+from .fsck import Fsck
+from .hashes import HashCache
+from .index import Index, add_measures
+from .indexing import Indexer, parents_of
+from .lineage import Key, needed_by, resolve
+from .measured import checked, drop_measures, read_measures, write_measures
+from .scan import REFS, VERSIONS, scan
 from .store import LATEST, NAME, Model, Store, Version, without_version, write_refs
 
 KEEP = 3
 """Versions of a model that gc leaves, newest first, unless told otherwise."""
 ACTIONS: Mapping[str, frozenset[str]] = {
     "alias": frozenset({"name", "alias", "version"}),
+    "tag": frozenset({"name", "tag", "version", "remove"}),
     "rollback": frozenset({"name", "version"}),
-    "fsck": frozenset({"name"}),
+    "measure": frozenset({"name", "version", "device", "values"}),
+    "fsck": frozenset({"name", "repair"}),
     "gc": frozenset({"name", "keep"}),
 }
 """Actions of `control` with their options."""
@@ -36,8 +44,19 @@ ACTIONS: Mapping[str, frozenset[str]] = {
 class Maintenance:
     """Changes to the models of one store, each under the lock of its tree."""
 
-    def __init__(self, store: Store, scratch: Scratch, hashes: HashCache, describer: Describer) -> None:
+    def __init__(
+        self,
+        store: Store,
+        scratch: Scratch,
+        hashes: HashCache,
+        describer: Describer,
+        blobs: Blobs,
+        index: Index,
+        indexer: Indexer,
+    ) -> None:
         self._store, self._scratch, self._hashes, self._describer = store, scratch, hashes, describer
+        self._blobs, self._index = blobs, index
+        self._fsck = Fsck(store, describer, hashes, blobs, indexer)
 
     def control(self, action: str, options: Mapping[str, Any], progress: ProgressSink | None) -> Mapping[str, Any]:
         """Run an action by its name. Raises NotSupported, BadArgument and what the action raises."""
@@ -52,10 +71,15 @@ class Maintenance:
         match action:
             case "alias":
                 return self.alias(name, _text(options, "alias"), _text(options, "version", LATEST))
+            case "tag":
+                return self.tag(name, _text(options, "tag"), _text(options, "version", ""), _flag(options, "remove"))
             case "rollback":
                 return self.rollback(name, _text(options, "version", ""))
+            case "measure":
+                version, device = _text(options, "version", ""), _text(options, "device")
+                return self.measure(name, version, device, checked(options.get("values")))
             case "fsck":
-                return self.fsck(name, progress)
+                return self._fsck.run(self._chosen(name), _flag(options, "repair"), name.strip("/") == "", progress)
         return self.gc(name, options.get("keep", KEEP))
 
     def alias(self, name: str, alias: str, version: str) -> dict[str, Any]:
@@ -73,6 +97,38 @@ class Maintenance:
                 raise NotFound(f"{model.path} has no alias {alias}")
             write_refs(folder, replace(model.refs, aliases=aliases))
         return {"name": model.path, "aliases": aliases}
+
+    def tag(self, name: str, tag: str, version: str, remove: bool) -> dict[str, Any]:
+        """Give a version a tag, or take it away; several versions may have it. Raises BadArgument, NotFound."""
+        if not NAME.fullmatch(tag):
+            want = "up to 64 letters, digits, . _ or -"
+            raise BadArgument(f"{tag!r} cannot be a tag; use {want}", name="tag", got=tag, want=want)
+        with self._changing(name) as (model, folder):
+            chosen = model.choose(version).name
+            tags = {other: [*listed] for other, listed in model.refs.tags.items()}
+            mine = tags.setdefault(chosen, [])
+            if remove and tag not in mine:
+                raise NotFound(f"{model.path}@{chosen} has no tag {tag}; it has {', '.join(mine) or 'none'}")
+            if remove:
+                mine.remove(tag)
+            elif tag not in mine:
+                mine.append(tag)
+            write_refs(folder, replace(model.refs, tags={other: tuple(listed) for other, listed in tags.items()}))
+        return {"name": model.path, "version": chosen, "tags": mine}
+
+    def measure(self, name: str, version: str, device: str, values: Mapping[str, float]) -> dict[str, Any]:
+        """Keep what a run showed of a version on a device; the last run counts. Raises NotFound."""
+        model = self._model(name)
+        chosen = model.choose(version).name
+        added = {(chosen, device, what): value for what, value in values.items()}
+        root = self._store.writable_root
+        if root is None:
+            self._index.use(lambda db: add_measures(db, model.path, added))
+        else:
+            with file_errors(model.path, writing=True), tree_lock(root):
+                write_measures(root, model.parts, {**read_measures(root, model.parts), **added})
+                note(root, model.path)
+        return {"name": model.path, "version": chosen, "device": device, "values": dict(values)}
 
     def rollback(self, name: str, version: str) -> dict[str, Any]:
         """Make the version before the current one current again, or the one that is named. Raises NotFound."""
@@ -109,62 +165,58 @@ class Maintenance:
             raise ReadOnly("/ is the top of this file system and stays; unmount it instead")
         with file_errors(path, writing=True), tree_lock(root):
             root.joinpath(*parts).rmdir()
-
-    def fsck(self, name: str, progress: ProgressSink | None) -> dict[str, Any]:
-        """Read every file of every version and compare; `problems` says what is wrong. The store is not changed."""
-        counts = {"models": 0, "versions": 0, "files": 0, "bytes": 0}
-        problems: list[dict[str, str]] = []
-        for model in self._chosen(name):
-            counts["models"] += 1
-            if model.problem is not None:
-                problems.append(_problem(model.path, "", model.problem))
-            for version in model.versions.values():
-                described = self._describer.describe(model, version)
-                counts["versions"] += 1
-                counts["files"] += len(described.files)
-                counts["bytes"] += described.bytes
-                try:
-                    self._verify(described, progress)
-                except BadModel as error:
-                    problems.append(_problem(model.path, version.name, error))
-        return {**counts, "problems": problems, "ok": not problems}
+            note(root, path)
 
     def gc(self, name: str, keep: Any) -> dict[str, Any]:
-        """Remove old versions beyond the `keep` newest: never a plain, current, aliased or located one."""
+        """Remove old versions beyond the `keep` newest, and contents that nothing has any more.
+
+        Never a plain, current, aliased or located version, nor one that a version which stays was made from.
+        """
         if type(keep) is not int or keep < 1:
             want = "a whole number from 1"
             raise BadArgument(f"keep is {keep!r}; it must be {want}", name="keep", got=str(keep), want=want)
         removed: list[str] = []
         freed = 0
+        needed = self._needed(name, keep)
         for known in self._chosen(name):
-            if known.problem is None and self._old(known, keep):
+            if known.problem is None and self._old(known, keep, needed):
                 with self._trash(known.path) as trash, self._changing(known.path) as (model, folder):
-                    for version in self._old(model, keep):
-                        size = self._describer.describe(model, version).bytes
+                    for version in self._old(model, keep, needed):
+                        size = _own_bytes(version.folder)
                         if self._remove_if_unused(model, version, folder, trash):
                             removed.append(f"{model.path}@{version.name}")
                             freed += size
-        return {"removed": removed, "bytes": freed, "hashes": self._hashes.prune()}
+        blobs, size = (0, 0) if self._store.writable_root is None else self._blobs.collect()
+        return {"removed": removed, "blobs": blobs, "bytes": freed + size, "hashes": self._hashes.prune()}
 
-    def _old(self, model: Model, keep: int) -> list[Version]:
+    def _old(self, model: Model, keep: int, needed: Container[Key] = ()) -> list[Version]:
         kept = {*[*model.versions][-keep:], model.current, *model.refs.aliases.values()}
-        return [v for v in model.versions.values() if v.writable and not v.plain and v.name not in kept]
+        return [
+            version
+            for version in model.versions.values()
+            if version.writable
+            and not version.plain
+            and version.name not in kept
+            and (model.path, version.name) not in needed
+        ]
 
-    def _verify(self, described: Described, progress: ProgressSink | None) -> None:
-        """Like `check`, but every file is read, whatever is remembered of it. Raises BadModel."""
-        for file in described.files.values():
-            if not is_part(file.name):
-                continue
-            try:
-                found = sha256_of(file, progress)
-            except OSError as error:
-                raise bad(file.name, f"cannot be read: {error.strerror}") from None
-            known = self._hashes.known(file)
-            if known is None:
-                self._hashes.remember(file, found)
-            elif found != known:
-                raise bad(file.name, "has changed on disk although nobody wrote to it; restore it from a copy")
-        check(described, self._hashes, progress)
+    def _needed(self, name: str, keep: int) -> set[Key]:
+        """What stays of the whole store when the models of this name are cleared, and what that was made from."""
+        cleared = {model.path for model in self._chosen(name)}
+        kept: list[Key] = []
+        parents: dict[Key, list[Key]] = {}
+        for model in self._store.models():
+            old = {version.name for version in self._old(model, keep)} if model.path in cleared else set()
+            for version in model.versions.values():
+                key = (model.path, version.name)
+                if version.name not in old or _is_used(version):
+                    kept.append(key)
+                listed = parents_of(self._describer.describe(model, version).manifest)
+                parents[key] = [at for parent in listed if (at := resolve(parent, self._find)) is not None]
+        return needed_by(kept, parents)
+
+    def _find(self, path: str) -> Model | None:
+        return self._store.model(split(path))
 
     def _chosen(self, name: str) -> Iterator[Model]:
         """The model of that name, or those of a folder of models; without a name, all."""
@@ -199,13 +251,24 @@ class Maintenance:
             if model.problem is not None:
                 raise model.problem
             yield model, folder
+            note(root, path)
 
     @contextmanager
     def _trash(self, path: str) -> Iterator[Path]:
         """A folder to rename things into, so that they disappear at once; it is deleted after the lock is released."""
         self._root(path)
-        with file_errors(path, writing=True), closing(self._scratch.take()) as slot:
-            yield slot.folder
+        with file_errors(path, writing=True):
+            slot = self._scratch.take()
+            shares: list[tuple[Path, str]] = []
+            try:
+                yield slot.folder
+                for folder in slot.folder.iterdir():
+                    for version in (folder, *(folder / VERSIONS).glob("*")):
+                        if version.is_dir():
+                            shares += self._blobs.sound_shares(scan(version).files.values())
+            finally:
+                slot.close()
+                self._blobs.settle(shares)
 
     def _remove_if_unused(self, model: Model, version: Version, folder: Path, trash: Path) -> bool:
         try:
@@ -234,6 +297,7 @@ class Maintenance:
             raise ReadOnly(f"{model.path} belongs to a read-only source and cannot be removed")
         with _unused(model, mine):
             folder.rename(trash / folder.name)
+            drop_measures(self._root(model.path), model.parts)
         if len(model.parts) > 1 and not folder.parent.is_symlink() and not any(folder.parent.iterdir()):
             folder.parent.rmdir()
 
@@ -256,8 +320,24 @@ def _plain_entries(folder: Path) -> list[Path]:
     return sorted(entries, key=lambda entry: (not entry.name.endswith("config.json"), entry.name))
 
 
-def _problem(path: str, version: str, error: BadModel) -> dict[str, str]:
-    return {"path": path, "version": version, "file": error.file, "why": error.why}
+def _is_used(version: Version) -> bool:
+    lock = try_lock(version.marker, exclusive=True)
+    if lock is not None:
+        os.close(lock)
+    return lock is None
+
+
+def _own_bytes(folder: Path) -> int:
+    """The bytes of the files that no blob shares: those of the others are freed with their blobs."""
+    found = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum(status.st_size for status in found if status.st_nlink == 1)
+
+
+def _flag(options: Mapping[str, Any], name: str) -> bool:
+    value = options.get(name, False)
+    if not isinstance(value, bool):
+        raise BadArgument(f"{name} is {value!r}; it must be true or false", name=name, got=str(value), want="a flag")
+    return value
 
 
 def _text(options: Mapping[str, Any], name: str, default: str | None = None) -> str:

@@ -21,6 +21,8 @@ from llmos.syscalls.errors import Conflict, Exists, NotFound, ReadOnly
 from ..locks import tree_lock
 from ..paths import Parts, bad_path, file_errors, join, replace_file, sync_folder
 from ..scratch import Scratch, Slot
+from .blobs import Adopted, Blobs
+from .changes import note
 from .derive import is_part
 from .describe import Described, check, complete
 from .hashes import HashCache, sha256_of
@@ -44,14 +46,19 @@ class Prepared:
     """A staged folder that was checked: `manifest` lacks name and version, `files` are in the manifest's order."""
 
     manifest: dict[str, Any]
-    files: list[ScannedFile]
+    files: list[Adopted]
+
+    @property
+    def hashed(self) -> list[tuple[Adopted, str]]:
+        """Each file with its sha256."""
+        return [(file, entry["sha256"]) for file, entry in zip(self.files, self.manifest["files"], strict=True)]
 
 
 class Publisher:
     """Stages and commits versions of the models of one store."""
 
-    def __init__(self, store: Store, scratch: Scratch, hashes: HashCache) -> None:
-        self._store, self._scratch, self._hashes = store, scratch, hashes
+    def __init__(self, store: Store, scratch: Scratch, hashes: HashCache, blobs: Blobs) -> None:
+        self._store, self._scratch, self._hashes, self._blobs = store, scratch, hashes, blobs
         self._staged: dict[str, Staged] = {}
 
     def stage(self, path: str, parts: Parts) -> tuple[str, Path]:
@@ -104,19 +111,25 @@ class Publisher:
         root = self._root(path)
         with file_errors(path, writing=True):
             prepared = self._prepare(staged, manifest, progress, known or {})
-            with tree_lock(root):
-                version = self._publish(root, staged, prepared.manifest, expected)
+            try:
+                _sync_tree(staged.folder, [adopted.file for adopted in prepared.files])
+                with tree_lock(root):
+                    version = self._publish(root, staged, prepared.manifest, expected)
+            except BaseException:
+                self._blobs.undo(prepared.hashed)
+                raise
             folder = root.joinpath(*staged.parts, VERSIONS, version)
-            for file, entry in zip(prepared.files, prepared.manifest["files"], strict=True):
-                # With the stamp from before it was hashed: a file that was changed since is hashed again.
-                self._hashes.remember(replace(file, path=folder / file.name), entry["sha256"])
+            for adopted, sha256 in prepared.hashed:
+                if not adopted.joined:  # else its hash is remembered under the name of its blob
+                    file = adopted.file
+                    self._hashes.remember(replace(file, path=folder / file.name), sha256)
         self.discard(token)
         return version
 
     def _prepare(
         self, staged: Staged, manifest: Mapping[str, Any], progress: ProgressSink | None, known: Mapping[str, str]
     ) -> Prepared:
-        """Check the folder, hash it and put it safely on disk; returns its manifest without name and version."""
+        """Check the folder, hash it and join it with the blobs; returns its manifest without name and version."""
         found = scan(staged.folder)
         if found.problem is not None:
             raise found.problem
@@ -134,8 +147,9 @@ class Publisher:
         hashed = ((file, known.get(file.name) or sha256_of(file, progress)) for file in files)
         whole["files"] = [_entry(file, promised.get(file.name), digest) for file, digest in hashed]
         _json(whole)
-        _sync_tree(staged.folder, files)
-        return Prepared(whole, files)
+        pairs = zip(files, whole["files"], strict=True)
+        adopted = [self._blobs.adopt(file, entry["sha256"]) for file, entry in pairs]
+        return Prepared(whole, adopted)
 
     def _publish(self, root: Path, staged: Staged, whole: dict[str, Any], expected: str | None) -> str:
         model = self._check_place(root, staged.parts, staged.version)
@@ -158,6 +172,7 @@ class Publisher:
         for depth in range(len(staged.parts) + 1):
             sync_folder(root.joinpath(*staged.parts[:depth]))
         sync_folder(versions)
+        note(root, join(staged.parts))
         return version
 
     def _check_place(self, root: Path, parts: Parts, version: str) -> Model | None:

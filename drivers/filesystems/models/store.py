@@ -59,12 +59,16 @@ class Version:
 
 @dataclass(frozen=True)
 class Refs:
-    """`pinned` is current for as long as `newest` is the newest version; `last` is the highest order ever given."""
+    """`pinned` is current for as long as `newest` is the newest version; `last` is the highest order ever given.
+
+    An alias names one version; a tag may be on several.
+    """
 
     aliases: Mapping[str, str] = field(default_factory=dict)
     pinned: str = ""
     newest: str = ""
     last: int = 0
+    tags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -212,15 +216,22 @@ def read_refs(folder: Path) -> Refs:
     aliases = found.get("aliases", {})
     if not isinstance(aliases, dict) or not all(isinstance(version, str) for version in aliases.values()):
         raise BadModel(f"{REFS}: aliases is not a map from names to versions", file=REFS, why="damaged")
+    tags = found.get("tags", {})
+    if not isinstance(tags, dict) or not all(_are_texts(listed) for listed in tags.values()):
+        raise BadModel(f"{REFS}: tags is not a map from versions to lists of texts", file=REFS, why="damaged")
     last = found.get("last", 0)
     pinned, newest = (str(found.get(key, "")) for key in ("pinned", "newest"))
-    return Refs(aliases, pinned, newest, last if isinstance(last, int) else 0)
+    kept = {version: tuple(listed) for version, listed in tags.items()}
+    return Refs(aliases, pinned, newest, last if isinstance(last, int) else 0, kept)
 
 
 def write_refs(folder: Path, refs: Refs) -> None:
     """Replace a model's refs; to be called with the lock of the tree held. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"aliases": dict(refs.aliases), "pinned": refs.pinned, "newest": refs.newest, "last": refs.last}
+    content = {
+        "aliases": dict(refs.aliases), "tags": {version: [*listed] for version, listed in refs.tags.items() if listed},
+        "pinned": refs.pinned, "newest": refs.newest, "last": refs.last,
+    }  # fmt: skip
     replace_file(folder / REFS, json.dumps(content, indent=2).encode())
 
 
@@ -236,7 +247,12 @@ def without_version(model: Model, name: str) -> Refs:
     """The refs to keep when a version is removed: its number is not given again, and a pin on another one stays."""
     left = [other for other in model.versions if other != name]
     pinned = model.current if model.current not in (name, model.newest) else ""
-    return replace(model.refs, last=next_order(model) - 1, pinned=pinned, newest=left[-1] if pinned else "")
+    tags = {other: listed for other, listed in model.refs.tags.items() if other != name}
+    return replace(model.refs, tags=tags, last=next_order(model) - 1, pinned=pinned, newest=left[-1] if pinned else "")
+
+
+def _are_texts(listed: object) -> bool:
+    return isinstance(listed, list) and all(isinstance(item, str) for item in listed)
 
 
 def _is_number(text: str) -> bool:

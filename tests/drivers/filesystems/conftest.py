@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +53,22 @@ def make_model() -> MakeModel:
 
 
 @pytest.fixture
-def models(tmp_path: Path) -> OpenModels:
+def models(tmp_path: Path) -> Iterator[OpenModels]:
     """`models(*folders)`: a file system over these, or over `tmp_path/models`; its cache is `tmp_path/cache`."""
+
+    opened: list[ModelsFileSystem] = []
 
     def make(*folders: Path | str) -> ModelsFileSystem:
         (tmp_path / "models").mkdir(exist_ok=True)
         source = ":".join(str(folder) for folder in folders) or str(tmp_path / "models")
         system = open_source(source, {"cache": str(tmp_path / "cache")})
         assert isinstance(system, ModelsFileSystem)
+        opened.append(system)
         return system
 
-    return make
+    yield make
+    for system in opened:
+        system.close()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from llmos.syscalls.errors import BadArgument, Busy, Exists
 from llmos.syscalls.types import Entry, TransformRecipe
@@ -11,8 +12,8 @@ from llmos.userland.places import host_path
 
 from .. import text
 from ..cli import Cli
-
 from .registry import run_job
+
 
 def ls(cli: Cli, values: Namespace) -> int:
     path = cli.path(values.path or "/models")
@@ -92,6 +93,7 @@ def _copy_out(cli: Cli, entry: Entry, target: Path, force: bool) -> int:
 
 
 def _import(cli: Cli, values: Namespace) -> int:
+    recipe = TransformRecipe(kind="import", options={"replace": True} if values.force else {})
     source, target = cli.path(values.source), cli.path(values.target)
     return run_job(cli, source, target, recipe, f"copying {values.source}")
 
@@ -138,8 +140,17 @@ def umount(cli: Cli, values: Namespace) -> int:
 
 
 def search(cli: Cli, values: Namespace) -> int:
-    hits = cli.system.search(cli.path(values.path), values.words, limit=values.limit or 8)
+    hits = cli.system.search(cli.path(values.path), values.words or "", filters=_filters(values), limit=values.limit or 8)
     if not cli.out.result(hits):
         rows = [(hit.path, f"{hit.score:.2f}", hit.reason) for hit in hits]
         cli.out.table(("PATH", ">SCORE", "WHY"), rows, "nothing was found")
     return 0
+
+
+def _filters(values: Namespace) -> dict[str, Any]:
+    """What the options ask for, as filters of the call; those that are not given are left out."""
+    names = ("task", "architecture", "licence", "language", "fits", "sort")
+    found = {name: value for name in names if (value := getattr(values, name)) is not None}
+    if values.max_size is not None:
+        found["max_bytes"] = text.bytes_of(values.max_size)
+    return found

@@ -24,6 +24,7 @@ def test_a_plain_folder_says_what_it_is(tmp_path: Path, make_model: Any) -> None
     assert found == {
         "format": 1, "name": "name", "architecture": "LlamaForCausalLM", "tasks": ["text-generation"], "parameters": 9,
         "dtype": "float32", "quant": None, "context": 256, "tokenizer": "tokenizer.json", "chat_template": True,
+        "bytes_by_dtype": {"float32": 36, "bfloat16": 18, "int8": 12, "int4": 9},
     }  # fmt: skip
 
 
@@ -56,9 +57,7 @@ def test_tasks_follow_from_the_architecture(tmp_path: Path, make_model: Any, con
         ({}, 0),
     ],
 )
-def test_the_context_is_found_under_its_many_names(
-    tmp_path: Path, make_model: Any, config: Any, context: int
-) -> None:
+def test_the_context_is_found_under_its_many_names(tmp_path: Path, make_model: Any, config: Any, context: int) -> None:
     make_model(tmp_path, {"config.json": json.dumps(config).encode()})
     assert derived(tmp_path)["context"] == context
 

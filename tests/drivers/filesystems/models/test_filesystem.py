@@ -38,6 +38,7 @@ def test_models_are_listed_with_what_they_are(models: Any, commit: Any, make_mod
     assert mine.fields == {
         "architecture": "LlamaForCausalLM", "tasks": ["text-generation"], "parameters": 9, "dtype": "float32",
         "quant": None, "context": 256, "tokenizer": "tokenizer.json", "chat_template": False, "licence": "MIT",
+        "bytes_by_dtype": {"float32": 36, "bfloat16": 18, "int8": 12, "int4": 9},
         "created": created, "current": "1", "versions": ["1"], "aliases": {},
     }  # fmt: skip
     assert system.stat("/org").kind == system.stat("/").kind == "folder"
@@ -195,8 +196,7 @@ def test_a_single_folder_is_the_model_itself(models: Any, make_model: Any, tmp_p
     token, source = system.locate("/")
     assert source.manifest["name"] == "my-model" and source.path == "/"
     system.release(token)
-    with pytest.raises(NotSupported, match="searched"):
-        system.search("/", "words", {}, 3)
+    assert [hit.path for hit in system.search("/", "llama", {}, 3)] == ["/"]
     assert tree(folder) == before  # a mounted folder is left as it was
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -107,9 +105,7 @@ def test_a_pinned_version_stays_current_when_others_go(system: ModelsFileSystem)
     assert system.stat("/m").version == "2"
 
 
-def test_a_model_is_removed_with_all_that_belongs_to_it(
-    system: ModelsFileSystem, commit: Any, tmp_path: Path
-) -> None:
+def test_a_model_is_removed_with_all_that_belongs_to_it(system: ModelsFileSystem, commit: Any, tmp_path: Path) -> None:
     commit(system, "/org/a")
     commit(system, "/org/b")
     system.control("alias", {"name": "m", "alias": "prod"})
@@ -215,31 +211,6 @@ def test_a_linked_model_is_changed_where_it_lies(models: Any, make_model: Any, t
             action()
 
 
-def test_fsck_finds_every_kind_of_damage(system: ModelsFileSystem, make_model: Any, tmp_path: Path) -> None:
-    make_model(tmp_path / "models" / "plain")
-    report = system.control("fsck", {})
-    assert report["ok"] and report["problems"] == []
-    assert (report["models"], report["versions"], report["files"]) == (2, 4, 15)
-    kept = tmp_path / "models" / "m" / "versions"
-    flip(kept / "1" / "model.safetensors")
-    (kept / "2" / "tokenizer.json").unlink()
-    (kept / "3" / "manifest.json").write_text("{")
-    (tmp_path / "models" / "plain" / "model.safetensors").write_bytes(b"")
-    make_model(tmp_path / "models" / "refs")
-    (tmp_path / "models" / "refs" / "refs.json").write_text("{")
-    report = system.control("fsck", {})
-    assert not report["ok"]
-    assert {(found["path"], found["version"], found["file"]) for found in report["problems"]} == {
-        ("/m", "1", "model.safetensors"), ("/m", "2", "tokenizer.json"), ("/m", "3", "manifest.json"),
-        ("/plain", "local", "model.safetensors"), ("/refs", "", "refs.json"),
-    }  # fmt: skip
-    assert {found["path"] for found in system.control("fsck", {"name": "plain"})["problems"]} == {"/plain"}
-    make_model(tmp_path / "models" / "org" / "sound")
-    assert [system.control("fsck", {"name": name})["models"] for name in ("org", "/org/sound", "/")] == [1, 1, 4]
-    with pytest.raises(NotFound, match="no model /none"):
-        system.control("fsck", {"name": "none"})
-
-
 def test_gc_keeps_the_newest_and_what_is_needed(
     system: ModelsFileSystem, commit: Any, make_model: Any, tmp_path: Path
 ) -> None:
@@ -251,9 +222,11 @@ def test_gc_keeps_the_newest_and_what_is_needed(
     system.control("alias", {"name": "m", "alias": "prod", "version": "2"})
     system.control("rollback", {"name": "m", "version": "4"})
     token, _ = system.locate("/m@1")
-    size = system.stat("/m@3").bytes
+    # All versions share their contents, so only the manifests of those that go are freed.
+    kept = tmp_path / "models" / "m" / "versions"
+    size = sum((kept / name / "manifest.json").stat().st_size for name in "356")
     done = system.control("gc", {"keep": 2})
-    assert done["removed"] == ["/m@3", "/m@5", "/m@6"] and done["bytes"] == 3 * size
+    assert done["removed"] == ["/m@3", "/m@5", "/m@6"] and (done["bytes"], done["blobs"]) == (size, 0)
     assert versions(system) == ["1", "2", "4", "7", "8"]
     system.release(token)
     assert system.stat("/m").version == "4"
@@ -284,23 +257,3 @@ def test_damaged_refs_stop_changes_and_loading_but_not_looking(system: ModelsFil
             action()
         assert caught.value.file == "refs.json"
     assert "refs.json" in system.stat("/m").fields["problem"]
-
-
-def flip(path: Path) -> None:
-    """What a failing disk does: one bit changes, and nothing else of the file."""
-    times = path.stat()
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
-def test_bit_rot_of_a_plain_folder_is_found(models: Any, make_model: Any, tmp_path: Path) -> None:
-    system = models(make_model(tmp_path / "m"))
-    assert system.control("fsck", {})["ok"]
-    # The stamp cannot be forged without root, so the remembered hash is changed instead of the file.
-    entry = next(path for path in (tmp_path / "cache").iterdir() if "safetensors" in path.read_text())
-    entry.write_text(json.dumps({**json.loads(entry.read_text()), "sha256": "0" * 64}))
-    for _ in range(2):
-        [problem] = system.control("fsck", {})["problems"]
-        assert problem["file"] == "model.safetensors" and "changed on disk" in problem["why"]

@@ -115,6 +115,7 @@ def test_a_staged_folder_becomes_a_version(models: Any, make_model: Any, tmp_pat
         "architecture": "LlamaForCausalLM", "tasks": ["text-generation"], "parameters": 9, "dtype": "float32",
         "quant": None, "context": 256, "tokenizer": "tokenizer.json", "chat_template": False,
         "parents": [{"path": "/tiny", "version": "1", "how": "lora"}],
+        "bytes_by_dtype": {"float32": 36, "bfloat16": 18, "int8": 12, "int4": 9},
     }  # fmt: skip
 
 
@@ -377,4 +378,3 @@ def test_a_staged_folder_is_dropped_by_release(models: Any, tmp_path: Path) -> N
     assert scratch(tmp_path / "models") == []
     with pytest.raises(NotFound):
         system.commit(token, {}, None)
-

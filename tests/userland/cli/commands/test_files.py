@@ -77,6 +77,20 @@ def test_mounts(llmos: Any, here: Path) -> None:
     assert "no mount is called" in llmos("umount /models/more").err
 
 
-def test_search_says_what_the_kernel_says(llmos: Any) -> None:
-    ran = llmos("search /models anything at all")
-    assert ran.status == 1 and "search" in ran.err
+def test_search_says_what_was_found_and_why(llmos: Any, system: Any) -> None:
+    ran = llmos("search /models")
+    assert ran.status == 0 and all(name in ran.out for name in ("PATH", "WHY", "/models/tiny", "/models/null"))
+    assert llmos("search /models zebra").out == "nothing was found\n"
+    [hit] = llmos("search /models tiny --task text-generation --max-size 1GiB --licence apache-2.0 --json").json
+    assert hit["path"] == "/models/tiny"
+    assert hit["reason"].startswith('its name is "tiny"; task text-generation; licence apache-2.0; at most 1.0 GiB; ')
+    assert "fits on null0: " in llmos("search /models --fits null0").out
+    assert "fits: there is no device 'cuda9'" in llmos("search /models --fits cuda9").err
+    assert "4GiB" in llmos("search /models --max-size large").err
+    found = [hit["path"] for hit in llmos("search /models --sort size --json").json]
+    assert found[-1] == "/models/tiny" and len(found) > 2
+    assert llmos("search /models --sort name --architecture llama --language en -n 1 --json").status == 0
+
+
+def test_search_of_what_is_not_searchable(llmos: Any) -> None:
+    assert llmos("search /home words").status == 1
