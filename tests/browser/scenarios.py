@@ -278,8 +278,9 @@ def phone(place: Place) -> None:
             page.wait_for_timeout(600)
             assert walk.width() <= PHONE[0], f"{name} is {walk.width()} px wide"
         page.get_by_role("button", name="Menu").click()
-        expect(page.get_by_role("link", name="Models")).to_be_visible()
-        page.get_by_role("link", name="Models").click()
+        menu = page.get_by_role("navigation", name="Pages").get_by_role("link", name="Models")
+        expect(menu).to_be_visible()
+        menu.click()
         expect(page.get_by_role("heading", name="Models")).to_be_visible()
         expect(page.locator("#side")).to_be_hidden()
         page.locator("tbody tr a.name-cell").first.click()

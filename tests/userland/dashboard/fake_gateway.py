@@ -87,7 +87,7 @@ async def live(request: Request) -> Response:
     async def items() -> AsyncIterator[bytes]:
         yield b"retry: 200\n\n"
         after = int(request.query_params.get("after", 0))
-        began = time.time()
+        began = fake.since + 8040
         for number, (ago, unit, level, about, text) in enumerate(JOURNAL, 1):
             if number > after:
                 record = {"seq": number, "at": began - ago, "unit": unit, "level": level, "about": about, "text": text,
@@ -156,7 +156,7 @@ async def plan(request: Request) -> Response:
 
 
 async def journal(request: Request) -> Response:
-    now = time.time()
+    now = request.app.state.fake.since + 8040
     records = [
         {"seq": number, "at": now - ago, "unit": unit, "level": level, "about": about, "text": text,
          "fields": {"pid": 4711} if number == 3 else {}, "reasons": []}

@@ -282,8 +282,14 @@ test('reasons stand once, newest first', () => {
     ],
   );
   assert.deepEqual(
-    [figure('took_s', 0.5), figure('free', 1024), figure('restarts', 2), figure('why', 'x')],
-    ['500 ms', '1.00 KiB', '2', 'x'],
+    [
+      figure('took_s', 0.5),
+      figure('tokens_per_s', 41.2),
+      figure('free', 1024),
+      figure('restarts', 2),
+      figure('why', 'x'),
+    ],
+    ['500 ms', '41.2/s', '1.00 KiB', '2', 'x'],
   );
 });
 

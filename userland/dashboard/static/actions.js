@@ -33,8 +33,13 @@ const DEEDS = [
   },
 ];
 
+/** The most used ones, for a row of a table. */
+export function shortMenu(app, model) {
+  return actionsMenu(app, model, DEEDS.slice(0, 2));
+}
+
 /** Small buttons for one model; greyed with the reason when the key may not. */
-export function actionsMenu(app, model) {
+export function actionsMenu(app, model, deeds = DEEDS) {
   const allowed = app.may('manage');
   const title = allowed ? null : 'This needs a key with the scope manage';
   const button = (name, run, danger) =>
@@ -53,7 +58,7 @@ export function actionsMenu(app, model) {
   return h(
     'div.button-row.tight',
     null,
-    DEEDS.filter((deed) => deed.when(model)).map((deed) => button(deed.title, () => act(app, model, deed))),
+    deeds.filter((deed) => deed.when(model)).map((deed) => button(deed.title, () => act(app, model, deed))),
     button('Unload', () => unload(app, model), true),
   );
 }

@@ -64,7 +64,8 @@ async function failed(response) {
     body = {message: text.slice(0, 300) || response.statusText};
   }
   const error = new ApiError(response.status, typeof body === 'string' ? {message: body} : body);
-  if (response.status === 401) document.dispatchEvent(new CustomEvent('llmos:signed-out'));
+  if (response.status === 401 && !response.url.endsWith('/dashboard/login'))
+    document.dispatchEvent(new CustomEvent('llmos:signed-out'));
   return error;
 }
 

@@ -136,6 +136,7 @@ class App {
       },
     });
     addEventListener('hashchange', () => {
+      if (keyIn(location.hash) || at('shell').hidden) return;
       drawer(false);
       this.show();
       at('main').focus({preventScroll: true});
@@ -204,4 +205,8 @@ class App {
   }
 }
 
-new App().start();
+const app = new App();
+addEventListener('hashchange', () => {
+  if (keyIn(location.hash)) app.start(); // a link with a key, opened in a tab that is already here
+});
+app.start();

@@ -8,10 +8,12 @@ import {bytes, clock, number, seconds} from './units.js';
 
 const LINES = ['--d-weights', '--d-kv', '--d-workspace', '--d-tuning', '--d-lease', '--d-foreign', '--d-other'];
 
+const BINARY = Array.from({length: 50}, (_, power) => 2 ** power); // so that bytes get round ticks
+
 /** One uPlot chart in a figure with its present values and a table twin. */
 export class Chart {
-  constructor({title, unit, format, series, xTime = true, xLabel = 'time'}) {
-    Object.assign(this, {title, unit, format, series, xTime, xLabel, plot: null, data: null, shown: ''});
+  constructor({title, unit, format, series, binary = false, xTime = true, xLabel = 'time'}) {
+    Object.assign(this, {title, unit, format, series, binary, xTime, xLabel, plot: null, data: null, shown: ''});
     this.now = h('ul.legend', {'aria-live': 'off'});
     this.box = h('div.plot', {role: 'img', 'data-hold': '1'});
     this.table = h('div.twin', {'data-hold': '1'});
@@ -123,12 +125,23 @@ export class Chart {
         legend: {show: false},
         cursor: {y: false, drag: {x: false, y: false}, points: {size: 7}},
         scales: {
-          x: {time: this.xTime},
+          x: {time: this.xTime, range: (_, least, most) => [this.xTime ? Math.min(least, most - 60) : least, most]},
           y: {range: (_, least, most) => [Math.min(0, least ?? 0), most > 0 ? most * 1.1 : 1]},
         },
         axes: [
-          {...axis, space: 70},
-          {...axis, size: 74, space: 34, values: (_, ticks) => ticks.map((tick) => this.format(tick))},
+          {
+            ...axis,
+            space: 80,
+            size: 30,
+            values: this.xTime ? (_, ticks) => ticks.map((tick) => clock(tick)) : undefined,
+          },
+          {
+            ...axis,
+            size: 74,
+            space: 34,
+            incrs: this.binary ? BINARY : undefined,
+            values: (_, ticks) => ticks.map((tick) => this.format(tick)),
+          },
         ],
         series: [
           {},
@@ -137,7 +150,7 @@ export class Chart {
             stroke: colour(LINES[at % LINES.length]),
             width: 1.75,
             points: {show: false},
-            spanGaps: false,
+            spanGaps: !this.xTime,
             dash: dash ?? undefined,
             fill: this.series.length === 1 ? `${colour(LINES[0])}22` : undefined,
           })),
@@ -186,7 +199,7 @@ const CHARTS = [
     format: (value) => `${number(value)}/s`,
     series: [{id: 'requests_per_s', name: 'Requests'}],
   },
-  {title: 'Memory', unit: 'bytes used, by device', format: bytes, series: [], devices: true},
+  {title: 'Memory', unit: 'bytes used, by device', format: bytes, series: [], devices: true, binary: true},
   {
     title: 'Errors',
     unit: 'errors per second',
@@ -278,12 +291,10 @@ export function chartsPage(app) {
 
 function seriesOf(spec, live) {
   if (spec.devices)
-    return live.history
-      .names('used:')
-      .map((id) => ({
-        id,
-        name: live.overview.devices.find((device) => `used:${device.id}` === id)?.name ?? id.slice(5),
-      }));
+    return live.history.names('used:').map((id) => ({
+      id,
+      name: live.overview.devices.find((device) => `used:${device.id}` === id)?.name ?? id.slice(5),
+    }));
   if (!spec.models || live.overview.models.length < 2) return spec.series;
   return [
     ...spec.series,

@@ -9,7 +9,7 @@ import {failure, h} from './dom.js';
 export function ask({title, body, confirm, danger = false, action}) {
   return new Promise((resolve) => {
     let answer;
-    const problem = h('div', {role: 'alert'});
+    const problem = h('div');
     const yes = h(`button.${danger ? 'danger' : 'primary'}`, {type: 'submit'}, confirm);
     const form = h(
       'form',
@@ -71,7 +71,7 @@ export function later(error) {
   const why = error.fields?.why;
   return h(
     'div.later',
-    {'data-state': 'later'},
+    {'data-state': 'later', role: 'status'},
     h(
       'div',
       null,

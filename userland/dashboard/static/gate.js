@@ -5,11 +5,7 @@ import {failure, h, icon} from './dom.js';
 
 /** Fill `node` with the sign-in form; `entered` is called once a key was accepted. */
 export function gate(node, error, entered) {
-  const problem = h(
-    'div',
-    {id: 'gate-problem', role: 'alert'},
-    error && error.status !== 401 ? failure(error, entered) : null,
-  );
+  const problem = h('div', {id: 'gate-problem'}, error && error.status !== 401 ? failure(error, entered) : null);
   const input = h('input', {
     id: 'key',
     name: 'key',

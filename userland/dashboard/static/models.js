@@ -302,7 +302,13 @@ const COLUMNS = (app) => [
     value: (hit) => hit.fields.context,
     cell: (hit) => (hit.fields.context ? `${count(hit.fields.context)} tokens` : '–'),
   },
-  {key: 'licence', title: 'Licence', value: (hit) => hit.fields.licence, cell: (hit) => hit.fields.licence || '–'},
+  {
+    key: 'licence',
+    title: 'Licence',
+    value: (hit) => hit.fields.licence,
+    class: 'nowrap',
+    cell: (hit) => hit.fields.licence || '–',
+  },
   {
     key: 'speed',
     title: 'Measured',

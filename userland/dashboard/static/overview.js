@@ -1,6 +1,6 @@
 // The overview: is it well, what is loaded, who has the bytes, how fast is it.
 
-import {actionsMenu} from './actions.js';
+import {shortMenu} from './actions.js';
 import {empty, h, loading, morphChildren, svg} from './dom.js';
 import {ledgerBar, ledgerTable} from './ledger.js';
 import {link} from './router.js';
@@ -175,16 +175,22 @@ function deviceCard(device) {
       whyLink(device.name),
       h('span.push.value.muted', null, `${bytes(used)} of ${bytes(device.total)} · ${percent(used, device.total)}`),
     ),
+    device.description ? h('p.small.muted', null, device.description) : null,
     ledgerBar(device),
     device.restarts
       ? h(
           'p.small.muted',
           null,
-          `restarted ${device.restarts} ${device.restarts === 1 ? 'time' : 'times'}${device.cause ? `, last: ${device.cause}` : ''}`,
+          `restarted ${device.restarts === 1 ? 'once' : `${device.restarts} times`}${device.cause ? `, last: ${device.cause}` : ''}`,
         )
       : null,
     ledgerTable(device),
   );
+}
+
+/** The name behind the id of a loaded model. */
+function nameOf(app, id) {
+  return app.live.overview.models.find((model) => model.id === id)?.name ?? id;
 }
 
 export function modelsTable(app, changed) {
@@ -205,7 +211,7 @@ export function modelsTable(app, changed) {
             null,
             h('a.name-cell', {href: link('model', {path: m.path})}, m.name),
             whyLink(m.id, m.name),
-            h('div.small.muted.wrap', null, m.base ? `adapter of ${m.base}` : m.path),
+            h('div.small.muted.wrap', null, m.base ? `adapter of ${nameOf(app, m.base)}` : m.path),
           ),
       },
       {key: 'state', title: 'State', value: (m) => m.state, cell: (m) => pill(m.health === 'ok' ? m.state : m.health)},
@@ -231,10 +237,11 @@ export function modelsTable(app, changed) {
       {
         key: 'used',
         title: 'Used',
+        class: 'nowrap',
         value: (m) => m.used,
         cell: (m) => h('span', {title: `kept ${kept(m.keep_alive)}`}, ago(m.used)),
       },
-      {key: 'actions', title: '', class: 'wide', cell: (m) => actionsMenu(app, m)},
+      {key: 'actions', title: '', class: 'wide', cell: (m) => shortMenu(app, m)},
     ],
   });
 }

@@ -178,6 +178,7 @@ function entry(reason) {
 /** A number with the unit that its name tells. Pure. */
 export function figure(name, value) {
   if (typeof value !== 'number') return String(value);
+  if (/_per_s$/.test(name)) return `${number(value)}/s`;
   if (/(^|_)(s|seconds)$/.test(name)) return seconds(value);
   if (/bytes|needed|free|evictable|total|used$/.test(name)) return bytes(value);
   return number(value, 6);

@@ -10,7 +10,7 @@ Scope = Literal["infer", "read", "load", "files", "tune", "manage", "admin"]
 
 SCOPES: frozenset[str] = frozenset(get_args(Scope))
 
-PUBLIC = frozenset({"/health/live", "/dashboard/login"})
+PUBLIC = frozenset({"/", "/health/live", "/dashboard", "/dashboard/login", "/dashboard/logout"})
 """Paths that answer without a key."""
 
 PUBLIC_PREFIXES = ("/dashboard/static/",)
