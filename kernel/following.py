@@ -47,7 +47,9 @@ async def follow(request: Request, models: Collection[ModelObject], version: str
 
     Raises what the first failing load raised, after all were tried: those that failed serve their old version.
     """
-    kernel, moved, failed = request.kernel, [], []
+    kernel = request.kernel
+    moved: list[Mapping[str, Any]] = []
+    failed: list[tuple[ModelObject, LlmosError]] = []
     for model in models:
         before = model.version
         if before == version:
@@ -61,12 +63,12 @@ async def follow(request: Request, models: Collection[ModelObject], version: str
         else:
             moved.append({"model": model.name, "from": before, "to": model.version})
     if failed:
-        model, error = failed[0]
+        model, first = failed[0]
         kept = f"{model.name} still serves {model.version}"
-        error.text = f"the name means version {version} now, but {kept}: {error.text}"
+        first.text = f"the name means version {version} now, but {kept}: {first.text}"
         for one, why in failed:
             kernel.log("model", f"{one.name} still serves version {one.version}: {why}", one.id, level="warning")
-        raise error
+        raise first
     return moved
 
 

@@ -26,6 +26,9 @@ class FakeHub:
     gated: bool = False
     ranges: bool = True
     breaks: dict[str, int] = field(default_factory=dict)
+    holds: dict[str, int] = field(default_factory=dict)
+    """After so many bytes of a file the answer waits for `go`."""
+    go: threading.Event = field(default_factory=threading.Event)
     promised: dict[str, bytes] = field(default_factory=dict)
     """What the API promises of a file, where that is not its content."""
     redirect: str = ""
@@ -104,9 +107,16 @@ def hub(files: Mapping[str, bytes], **how: Any) -> Iterator[FakeHub]:
             if place:
                 self.send_header("Content-Range", place)
             self.end_headers()
-            cut = fake.breaks.get(name)
+            cut, hold = fake.breaks.get(name), fake.holds.get(name)
             sent = body if cut is None else body[:cut]
-            self.wfile.write(sent)
+            try:
+                if hold is not None:
+                    self.wfile.write(sent[:hold])
+                    fake.go.wait(60)
+                self.wfile.write(sent[hold or 0 :])
+            except OSError:  # whoever asked is gone
+                sent = sent[: hold or 0]
+                self.close_connection = True
             if name:
                 with fake.lock:
                     fake.sent[name] = fake.sent.get(name, 0) + len(sent)
@@ -120,6 +130,7 @@ def hub(files: Mapping[str, bytes], **how: Any) -> Iterator[FakeHub]:
     try:
         yield fake
     finally:
+        fake.go.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -23,6 +23,7 @@ from .queries import QUERIES, ROOT, words
 from .scopes import NOT_OFFERED
 from .schemas import Schema, answer_of, components, ref, schema_of
 from .seed import MicrotuneBody, RegisterBody
+from .store import CommitBody, UploadBody
 
 VERSION = "3.1.0"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
@@ -54,6 +55,8 @@ BODIES: Mapping[str, type[Any]] = {
     f"{ROOT}/keys": KeyBody,
     "/register": RegisterBody,
     "/microtune": MicrotuneBody,
+    f"{ROOT}/store/models/{{path:path}}": UploadBody,
+    f"{ROOT}/store/uploads/{{upload}}": CommitBody,
 }
 """Types of the bodies of routes that are not derived from a call."""
 
@@ -187,7 +190,7 @@ def _body(route: Route, method: str, spec: CallSpec | None, body: type[Any] | No
         return {}
     if spec is not None:
         return {_JSON: {"schema": ref(spec.cls.__name__)}}
-    if route.path.startswith(f"{ROOT}/files/"):
+    if route.path.startswith((f"{ROOT}/files/", f"{ROOT}/store/uploads/{{upload}}/")):
         return {_BINARY: {"schema": {}}}
     return {_JSON: {"schema": ref(body.__name__) if body is not None else {"type": "object"}}}
 

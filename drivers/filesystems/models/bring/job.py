@@ -20,10 +20,11 @@ from ...paths import Parts, file_errors, split
 from ..manifest import listed_files, read_object
 from ..publish import Publisher
 from ..scan import MANIFEST
-from ..store import Store
+from ..store import LATEST, NAME, Store
 
-OPTIONS: Mapping[str, type] = {"replace": bool, "revision": str, "include": list}
-"""Options of the recipe: store a new version of a model that exists; branch, tag or commit of the hub; patterns."""
+OPTIONS: Mapping[str, type] = {"replace": bool, "revision": str, "include": list, "alias": str, "licence": str}
+"""Options of the recipe: store a new version of a model that exists; branch, tag or commit of the hub; patterns of
+files to fetch; an alias that the new version gets; the licence, where the source names none."""
 OWN = frozenset({"name", "version", "order", "previous", "created"})
 """Fields of a manifest that belong to the place where a version lies, and not to what it is."""
 
@@ -124,8 +125,10 @@ class Fillers:
 class Bringer:
     """Brings models into one store."""
 
-    def __init__(self, store: Store, publisher: Publisher, fillers: Fillers) -> None:
-        self._store, self._publisher, self._fillers = store, publisher, fillers
+    def __init__(
+        self, store: Store, publisher: Publisher, fillers: Fillers, alias: Callable[[str, str, str], object]
+    ) -> None:
+        self._store, self._publisher, self._fillers, self._alias = store, publisher, fillers, alias
 
     def bring(
         self, path: str, sources: Sequence[ModelSource | str], recipe: Mapping[str, Any], progress: ProgressSink
@@ -137,6 +140,12 @@ class Bringer:
             BadArgument, BadModel, NotFound, NotSupported, ReadOnly, NoSpace, and what the source answers.
         """
         wanted = self._wanted(path, sources, recipe, progress)
+        answer = self._bring(path, wanted)
+        if alias := wanted.options.get("alias"):
+            self._alias(path.partition("@")[0], alias, answer["version"])
+        return answer
+
+    def _bring(self, path: str, wanted: Wanted) -> dict[str, Any]:
         filler = self._fillers.choose(wanted.source)
         if isinstance(wanted.source, ModelSource) and not wanted.replace and wanted.current()[0]:
             raise _exists(path)
@@ -164,6 +173,8 @@ class Bringer:
             if not isinstance(value, OPTIONS[name]):
                 want = OPTIONS[name].__name__
                 raise BadArgument(f"the option {name} is {value!r}", name=name, got=repr(value)[:80], want=want)
+        if not NAME.fullmatch(alias := options.get("alias", "x")) or alias == LATEST:
+            raise BadArgument(f"{alias!r} cannot be an alias", name="alias", got=alias[:80], want="letters and digits")
         root = self._store.writable_root or Path()
         source, form = sources[0], str(recipe.get("format", ""))
         return Wanted(path, source, form, options, root, progress, lambda: self._current(path))
@@ -184,6 +195,8 @@ class Bringer:
         sizes = {str(file.relative_to(folder)): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
         answer = {"files": len(sizes), "bytes": sum(sizes.values()), "fetched": filled.fetched, "unchanged": False}
         manifest = {name: value for name, value in filled.manifest.items() if name not in OWN}
+        if licence := wanted.options.get("licence"):
+            manifest.setdefault("licence", licence)
         expected = None if named or wanted.replace else ""
         if not named and (same := self._same(split(path), filled.known)):
             return {**answer, "version": same, "unchanged": True}

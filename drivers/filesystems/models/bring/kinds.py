@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from . import folder, hub, remote
+from . import folder, gguf_file, hub, remote
 from .job import Fillers
 
-FILLERS = Fillers(files=folder.fill, urls={hub.START: hub.fill, **dict.fromkeys(remote.STARTS, remote.fill)})
+FILLERS = Fillers(
+    files=folder.fill,
+    urls={hub.START: hub.fill, **dict.fromkeys(remote.STARTS, remote.fill)},
+    endings={gguf_file.ENDING: gguf_file.fill},
+)

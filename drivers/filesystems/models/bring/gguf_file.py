@@ -1,0 +1,90 @@
+"""Models from a GGUF file: dequantized to 16 bits as safetensors, in the architectures that are tested.
+
+The reading and the renaming of tensors are those of transformers (`gguf_file=`), with the `gguf` package of the extra
+`formats`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from llmos.drivers.contract import ModelSource
+from llmos.syscalls.errors import NotSupported
+
+from ..scan import bad
+from .job import Filled, Wanted
+
+ENDING = ".gguf"
+ARCHITECTURES = ("llama", "qwen2", "qwen3")
+MAGIC = b"GGUF"
+
+
+def fill(wanted: Wanted, folder: Path) -> Filled:
+    """Convert the model of a file.
+
+    Raises:
+        NotSupported: the `gguf` package is missing, or the architecture is none that is tested.
+        BadModel: it is no GGUF file, or a damaged one.
+    """
+    source = wanted.source
+    assert isinstance(source, ModelSource)
+    file = source.files[0]
+    if importlib.util.find_spec("gguf") is None:
+        raise NotSupported(
+            f"{file.name} cannot be read: install llmos[formats] where the kernel runs", why="no package gguf"
+        )
+    with file.path.open("rb") as opened:
+        if opened.read(len(MAGIC)) != MAGIC:
+            raise bad(file.name, "is no GGUF file: it does not begin with GGUF")
+    wanted.progress(0, file.bytes, "bytes", "read")
+    facts = _facts(file.path, file.name)
+    architecture = str(facts.get("general.architecture", ""))
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        why = f"architectures that are converted: {known}"
+        raise NotSupported(f"{file.name} is of the architecture {architecture!r}; converted are {known}", why=why)
+    _convert(file.path, file.name, folder, "tokenizer.ggml.tokens" in facts)
+    wanted.progress(file.bytes, file.bytes, "bytes", "convert")
+    licence = facts.get("general.license")
+    manifest: dict[str, Any] = {"origin": f"gguf {file.name} ({_quant(facts)})"}
+    if isinstance(licence, str) and licence:
+        manifest["licence"] = licence
+    return Filled(manifest, {})
+
+
+def _facts(path: Path, name: str) -> dict[str, Any]:
+    """The texts and numbers of the file's head; of lists only that they are there."""
+    from gguf import GGUFReader
+    from gguf.constants import GGUFValueType
+
+    try:
+        fields = GGUFReader(path).fields
+        return {
+            key: True if field.types[0] is GGUFValueType.ARRAY else field.contents() for key, field in fields.items()
+        }
+    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
+        raise bad(name, f"is damaged: {error}; copy the file again") from None
+
+
+def _quant(facts: dict[str, Any]) -> str:
+    from gguf.constants import LlamaFileType
+
+    try:
+        return LlamaFileType(facts.get("general.file_type")).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    except ValueError:
+        return "unknown"
+
+
+def _convert(path: Path, name: str, folder: Path, with_tokenizer: bool) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
+        model.save_pretrained(folder)
+        if with_tokenizer:
+            AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+    except (ValueError, KeyError, IndexError, RuntimeError, NotImplementedError) as error:
+        raise bad(name, f"cannot be converted: {str(error)[:300]}") from None
