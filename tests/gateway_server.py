@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import tempfile
 import threading
 from collections.abc import Coroutine, Iterator
@@ -29,7 +30,7 @@ class GatewayServer:
     """A gateway at `url` and at the Unix socket `socket`.
 
     Args:
-        kernel: before which it stands; its home holds the keys.
+        kernel: before which it stands. The keys lie in a folder of the gateway's own.
         settings: beside the address.
     """
 
@@ -42,7 +43,6 @@ class GatewayServer:
         self._thread = threading.Thread(target=self._loop.run_forever, name="gateway")
         self._thread.start()
         self._clients: list[httpx2.Client] = []
-        self._keys = 0
         self.gateway: Gateway
         self.server: Server
         try:
@@ -52,10 +52,14 @@ class GatewayServer:
             raise
 
     async def _start(self) -> None:
-        self.gateway = wire(self._settings, self.kernel.home, f"ipc://{self.kernel.socket}")
-        self.server = Server(self.gateway, build(self.gateway))
-        await self.server.start(address_of(f"unix:{self.socket}"))
-        await self.gateway.sessions.own()
+        self.gateway = wire(self._settings, Path(self.folder.name), f"ipc://{self.kernel.socket}")
+        try:
+            self.server = Server(self.gateway, build(self.gateway))
+            await self.server.start(address_of(f"unix:{self.socket}"))
+            await self.gateway.sessions.own()
+        except BaseException:
+            await self._close()
+            raise
 
     @property
     def url(self) -> str:
@@ -73,9 +77,8 @@ class GatewayServer:
         """The text of a new key; without scopes it may do everything but administer."""
 
         async def make() -> str:
-            self._keys += 1
             wanted = scopes or ("infer", "read", "load", "files", "tune", "manage")
-            text, _ = self.gateway.keys.create(f"test-{self._keys}", user="test", scopes=wanted, **how)
+            text, _ = self.gateway.keys.create(f"test-{os.urandom(4).hex()}", user="test", scopes=wanted, **how)
             return text
 
         return self.run(make())
@@ -111,6 +114,9 @@ class GatewayServer:
 
     async def _stop(self) -> None:
         await self.server.stop(1.0)
+        await self._close()
+
+    async def _close(self) -> None:
         await self.gateway.sessions.close()
         self.gateway.store.close()
         self.gateway.keys.close()

@@ -1,4 +1,5 @@
-"""`python -m llmos.userland.gateway`: options, signals, readiness. Exit status 0 stopped, 1 failed, 2 bad usage.
+"""`python -m llmos.userland.gateway`: options, signals, readiness. Exit status 0 stopped, 1 failed, 2 wrong options
+or settings, which another start would not mend.
 
 The kernel starts it (`[gateway]` of its configuration, `llmos serve --http`); it may as well be started by hand beside
 a running kernel. What it prints on standard output is for the journal.
@@ -25,10 +26,11 @@ from .core.keys import KeyStore, database
 from .core.limits import Limiter
 from .core.metrics import Instruments
 from .core.models import Models
-from .core.serving import Server, raise_limits
+from .core.serving import CannotListen, Server, raise_limits
 from .core.sessions import Sessions
 from .core.settings import BadSettings, Settings, settings_of
 from .core.store import Store
+from .core.tracing import tracer
 from .core.wiring import Gateway
 
 
@@ -60,20 +62,21 @@ def wire(settings: Settings, home: Path, address: str = "") -> Gateway:
     keys, store = KeyStore(database(home)), Store(database(home))
     models = Models(settings, sessions)
     limits = Limiter(settings.per_key_connections)
-    return Gateway(settings, keys, sessions, models, Instruments(), limits, store, home)
+    return Gateway(settings, keys, sessions, models, Instruments(), limits, store, home, tracer=tracer(os.environ))
 
 
 async def serve(settings: Settings, home: Path, address: str, parent: int | None, ready_fd: int | None) -> None:
     """Serve until SIGTERM, SIGINT or the end of the parent; a second signal ends the drain."""
     gateway = wire(settings, home, address)
+    loop = asyncio.get_running_loop()
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    fd = None
     try:
+        fd = watch_parent(parent, stop) if parent is not None else None
         server = Server(gateway, build(gateway))
         await server.start()
-        loop = asyncio.get_running_loop()
-        stop, hurry = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: hurry.set() if stop.is_set() else stop.set())
-        fd = watch_parent(parent, stop) if parent is not None else None
         _announce(gateway, server.url, ready_fd)
         await stop.wait()
         stopping = loop.create_task(server.stop())
@@ -83,11 +86,13 @@ async def serve(settings: Settings, home: Path, address: str, parent: int | None
             gateway.state.idle.set()
         await stopping
         hurrying.cancel()
+    finally:
         if fd is not None:
             loop.remove_reader(fd)
             os.close(fd)
-    finally:
         await gateway.sessions.close()
+        if gateway.tracer is not None:
+            await asyncio.to_thread(gateway.tracer.close)
         gateway.store.close()
         gateway.keys.close()
 
@@ -103,13 +108,15 @@ def watch_parent(pid: int, stop: asyncio.Event) -> int:
 
 
 def _announce(gateway: Gateway, url: str, ready_fd: int | None) -> None:
-    print(f"the gateway listens at {url}", flush=True)
-    if gateway.settings.anonymous == "no" and not any(key.revoked is None for key in gateway.keys.list()):
-        print("there are no keys yet; make one with: llmos keys create NAME", flush=True)
     if ready_fd is not None:
         with contextlib.suppress(BrokenPipeError):
             os.write(ready_fd, f"READY {url}\n".encode())
-        os.close(ready_fd)
+        if ready_fd > 2:
+            os.close(ready_fd)
+    hint = ""
+    if gateway.settings.anonymous == "no" and not any(key.revoked is None for key in gateway.keys.list()):
+        hint = "; there are no keys yet: llmos keys create NAME"
+    print(f"the gateway listens at {url}{hint}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,9 +130,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = read_settings(options)
         raise_limits(settings)
         asyncio.run(serve(settings, home, address, options.parent, options.ready_fd))
-    except (BadSettings, LlmosError) as error:
+    except (BadSettings, CannotListen, LlmosError) as error:
         print(f"llmos gateway: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, BadSettings) else 1
     return 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -18,6 +20,11 @@ T = TypeVar("T")
 
 IGNORED = "X-LLMOS-Ignored"
 """Header of an answer that names the fields of the body that nobody here knows."""
+
+
+_DISCARD_BYTES = 256 << 20
+_DISCARD_S = 5.0
+"""How much, and for how long, is read of a body that is refused."""
 
 
 class Inbox:
@@ -65,6 +72,14 @@ class Inbox:
             self.whole = True
             self._watch = asyncio.get_running_loop().create_task(self._watching())
         return message
+
+    async def discard(self) -> None:
+        """Read on without keeping anything, within bounds: a client answered while it sends may not see the answer."""
+        self._limit = sys.maxsize
+        with contextlib.suppress(TimeoutError, HttpError):
+            async with asyncio.timeout(_DISCARD_S):
+                while not self.whole and not self.gone and self._count < _DISCARD_BYTES:
+                    await self()
 
     async def _watching(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

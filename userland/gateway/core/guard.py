@@ -22,6 +22,7 @@ from .ids import request_id_from, trace_from
 from .respond import error_response
 from .scopes import is_public
 from .settings import address_of
+from .tracing import Ended
 from .wiring import Gateway
 
 REQUEST_ID = "x-request-id"
@@ -163,6 +164,8 @@ class Guard:
         scope["state"]["error"] = answer.message
         if outbox.status:
             return  # its head is out: the server closes the connection, which tells the client
+        if answer.status == 413:
+            await inbox.discard()
         form = scope["state"].get("error_form", error_response)
         response = form(error, Request(scope))
         if not inbox.whole and scope["method"] in ("POST", "PUT", "PATCH"):  # nobody reads the rest of its body
@@ -175,6 +178,9 @@ class Guard:
         instruments.request(route, scope["method"], status, seconds)
         if (kernel := state.get("kernel_s")) is not None:
             instruments.overhead(route, max(0.0, seconds - kernel))
+        if (tracer := self._gateway.tracer) is not None:
+            model = state.get("model", "")
+            tracer.ended(Ended(state["trace"], scope["method"], route, status, seconds, state.get("inference"), model))
         wanted = self._gateway.settings.log
         if wanted == "none" or (wanted == "errors" and status < 400):
             return

@@ -24,6 +24,9 @@ from .wiring import Instruments
 
 _PHRASES = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
 
+_LINGER_S = 1.0
+"""How long a connection that is refused stays open for its client to read why."""
+
 
 class Connection(HttpToolsProtocol):
     """See the module.
@@ -44,6 +47,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._timer: TimerHandle | None = None
         self._stalled: TimerHandle | None = None
+        self._refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(Transport, transport))
@@ -61,6 +65,8 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         super().data_received(data)
         if self._in_head and self.parser is not None:
             self._head_bytes += len(data)
@@ -109,15 +115,21 @@ class Connection(HttpToolsProtocol):
         self.transport.abort()
 
     def _refuse(self, error: Failure) -> None:
-        """Answer without a request and close."""
+        """Answer without a request and close, once the client has read it: the system tells a client that still sends
+        to a closed connection to forget what it received."""
         self._drop_timers()
+        self._refused = True
         answer = answer_of(error)
         self._rejected.labels(str(answer.body["code"])).inc()
         body = encoded({"error": answer.body})
         headers = {**answer.headers, "Content-Type": "application/json", "Content-Length": str(len(body))}
         lines = [f"HTTP/1.1 {answer.status} {_PHRASES[answer.status]}", *(f"{n}: {v}" for n, v in headers.items())]
         self.transport.write("\r\n".join([*lines, "Connection: close", "", ""]).encode() + body)
-        self.transport.close()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._timer = self.loop.call_later(_LINGER_S, self.transport.close)
+        else:
+            self.transport.close()
 
     def _drop_timers(self) -> None:
         for timer in (self._timer, self._stalled):

@@ -23,6 +23,10 @@ _LAST_S = 0.5
 """How long connections may take to close once their answers are out."""
 
 
+class CannotListen(Exception):
+    """The address is taken, or not one of this machine."""
+
+
 class Server:
     """One listening socket and its connections, in the running loop."""
 
@@ -48,7 +52,7 @@ class Server:
         """Listen at the address of the settings, and at another one where it is given.
 
         Raises:
-            BadSettings: it cannot listen there.
+            CannotListen: and why.
         """
         self.address = await self._listen(self.address)
         if address is not None:
@@ -117,14 +121,14 @@ def bound(address: Address) -> socket.socket:
     """A socket bound to the address. A socket file that nobody listens at is replaced.
 
     Raises:
-        BadSettings: it cannot be bound, and why.
+        CannotListen: and why.
     """
     try:
         return _unix(address.path) if address.path else _tcp(address)
     except OSError as error:
         where = address.path or f"{address.host}:{address.port}"
         said = f"the gateway cannot listen at {where}: {error.strerror or error}; choose another address (--http)"
-        raise BadSettings(said) from None
+        raise CannotListen(said) from None
 
 
 def _tcp(address: Address) -> socket.socket:

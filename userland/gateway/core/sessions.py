@@ -18,6 +18,8 @@ from .caller import Caller
 from .errors import no_kernel
 
 PROGRAM = "gateway"
+PATIENCE_S = 1.0
+"""How long requests wait for a kernel that is away; then their clients are told to try again."""
 
 
 @dataclass
@@ -91,7 +93,9 @@ class Sessions:
 
     async def _open(self, tenant: str, tokens_per_minute: int) -> Entry:
         try:
-            client = await AsyncClient.connect(self._address, program=PROGRAM, tenant=tenant, context=self._context)
+            client = await AsyncClient.connect(
+                self._address, program=PROGRAM, tenant=tenant, patience=PATIENCE_S, context=self._context
+            )
         except NoKernel:
             raise no_kernel() from None
         system = AsyncSystem(client)

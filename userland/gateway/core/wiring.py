@@ -17,6 +17,7 @@ from .models import Models
 from .sessions import Sessions
 from .settings import Settings
 from .store import Store
+from .tracing import Tracer
 
 RouteMaker = Callable[[], list[BaseRoute]]
 """What each package of routes offers: `routes.routes`."""
@@ -76,3 +77,5 @@ class Gateway:
     store: Store
     home: Path
     state: State = field(default_factory=State)
+    tracer: Tracer | None = None
+    """Told of every request that has ended."""

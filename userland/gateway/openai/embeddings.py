@@ -82,6 +82,7 @@ async def embed(
         return await together(model.client.call(call) for call in calls)
 
     found = await gateway.models.use(caller, name, work)
+    request.scope["state"]["model"] = name
     told(request, max(found, key=lambda one: one.timing.total))
     return [vector(one) for one in found], sum(one.usage.prompt_tokens for one in found)
 

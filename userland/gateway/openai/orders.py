@@ -123,8 +123,9 @@ async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 def told(request: Request, inference: Inference) -> None:
-    """What the log, the header and the metrics say of the kernel's part."""
+    """What the log, the header, the metrics and the traces say of the kernel's part."""
     state = request.scope["state"]
+    state["inference"] = inference
     state["kernel_request"] = inference.id
     state["kernel_s"] = inference.timing.total / 1e9
 
@@ -138,6 +139,7 @@ def _arguments(request: Request, order: Order, model: AsyncModel) -> dict[str, A
     if order.chat and not model.info.chat:
         text = f"the model {order.model!r} has no chat template; send its text to /v1/completions"
         raise BadArgument(text, name="model", got=order.model, want="a model with a chat template")
+    request.scope["state"]["model"] = order.model
     arguments: dict[str, Any] = {
         "model": model.handle,
         "input": order.content,
