@@ -17,6 +17,7 @@ from uvicorn.server import ServerState
 
 from llmos.syscalls.errors import NoResources
 
+from .corked import Corked
 from .errors import Failure, HttpError, answer_of, head_too_large
 from .respond import encoded
 from .settings import Settings
@@ -50,7 +51,7 @@ class Connection(HttpToolsProtocol):
         self._refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(cast(Transport, transport))
+        super().connection_made(cast(Transport, Corked(cast(Transport, transport), self.loop)))
         self._open.inc()
         most = self._settings.connections
         if len(self.connections) > most:
