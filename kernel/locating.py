@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from llmos.syscalls.driver import HostLocate, HostRelease, Located
+from llmos.syscalls.driver import HostFsControl, HostLocate, HostRelease, Located
 from llmos.syscalls.errors import NotSupported
 
 from .namespace import told_from_outside
@@ -14,6 +14,7 @@ from .supervisor import Driver
 
 if TYPE_CHECKING:
     from .core import Kernel
+    from .objects import ModelObject
     from .session import Session
 
 
@@ -46,6 +47,14 @@ def release(driver: Driver, located: Located) -> None:
             driver.link.call(HostRelease(token=each.token))
 
 
+def tell_measured(model: ModelObject) -> None:
+    """Let the file system note what requests have shown of a model, for its search; nothing waits for the answer."""
+    values, link, located = model.speed.values(), model.files.link, model.located
+    if link is not None and "first_token_s" in values:
+        about = {"name": located.path, "version": located.version, "device": model.driver.name}
+        link.call(HostFsControl(source=located.source, action="measure", options={**about, "values": values}))
+
+
 async def _find(kernel: Kernel, session: Session, path: str) -> tuple[Driver, Located]:
     point, inner = session.mounts.resolve(path)
     driver = kernel.filesystem(point.filesystem, path)
@@ -53,4 +62,5 @@ async def _find(kernel: Kernel, session: Session, path: str) -> tuple[Driver, Lo
     assert driver.link is not None
     located = driver.link.call(HostLocate(source=point.source, path=inner))
     with told_from_outside(inner, path):
-        return driver, await kernel.runner.kept(located, lambda late: release(driver, late))
+        found = await kernel.runner.kept(located, lambda late: release(driver, late))
+    return driver, replace(found, source=point.source)

@@ -16,7 +16,7 @@ from llmos.syscalls.errors import (
 from llmos.syscalls.types import Kind, LoadOptions, Plan, Reason
 
 from .eviction import make_room
-from .locating import locate, release
+from .locating import locate, release, tell_measured
 from .objects import ModelObject
 from .recipes import held, model_name, names_of, owned, paths, predicted, recipe, tell, watch
 from .residency import Event, State
@@ -212,6 +212,7 @@ class ModelService:
         kernel.residency.drop(model.id)
         if model.loaded is None:
             kernel.ledger.release(model.host_id)
+        tell_measured(model)
         release(model.files, model.located)
         kernel.remove_object(model)
         if self.named(model.name) is None:
@@ -242,6 +243,7 @@ class ModelService:
         kernel.holdings.contexts_lost(model, "its model was put to sleep")
         model.why = [reason]
         kernel.instruments.evictions.labels(reason.code).inc()
+        tell_measured(model)
         self._event(model, Event.SLEPT)
 
     async def wake(self, model: ModelObject, request: Request | None = None) -> None:
@@ -323,6 +325,7 @@ class ModelService:
             raise
         old = model.host_id
         self._retired[old] = (model.files, model.located, model.driver)
+        tell_measured(model)
         model.host_id, model.speed = host_id, Speed()
         versions = f"{model.name} went from version {model.version} to {located.version}"
         swapped = f"{versions}: {request.session.program!r} asked for it ({request.session.id})"

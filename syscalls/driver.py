@@ -48,6 +48,8 @@ class Located(Value):
     token: str = ""
     draft: Located | None = None
     """The smaller model that guesses for this one; the kernel puts it here for `LoadOptions.draft`."""
+    source: str = ""
+    """The source of the file system that it is from; the kernel puts it here."""
 
 
 class BufferFile(Argument):

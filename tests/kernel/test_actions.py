@@ -105,6 +105,7 @@ def test_a_file_system_is_told_what_was_asked(kernel: Inside, program: Program) 
     assert kernel.models.last("fs_control")["options"] == {"name": "tiny", "alias": "best", "version": "2"}
     for action, options in (
         ("rollback", {"name": "tiny", "version": "1"}), ("fsck", {"name": "tiny"}), ("gc", {"name": "tiny", "keep": 1}),
+        ("tag", {"name": "tiny", "tag": "good", "remove": True}), ("fsck", {"repair": True}),
     ):  # fmt: skip
         program.control(models, action, **options)
         told = kernel.models.last("fs_control")

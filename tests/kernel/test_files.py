@@ -175,5 +175,6 @@ def test_file_systems_do_their_upkeep_on_writable_mounts(kernel: Inside, program
     mount = program.call("mount_fs", system=program.system, path="/ro", filesystem="models", source="/srv")["handle"]
     assert isinstance(program.control_error(mount, "alias", name="a", alias="b"), ReadOnly)
     assert program.control(mount, "fsck")["fields"]["report"] == {"done": True}
+    assert isinstance(program.control_error(mount, "fsck", repair=True), ReadOnly)
     kernel.models.answers["fs_control"] = {"fields": {}}
     assert "report" not in program.control(mount, "fsck")["fields"]

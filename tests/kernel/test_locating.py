@@ -55,3 +55,28 @@ def test_a_draft_model_of_another_file_system_is_refused(kernel: Inside, program
     error = refused(program, "/mine/small")
     assert isinstance(error, NotSupported) and "put both in one place" in str(error)
     assert kernel.models.names() == ["locate", "release"] and kernel.files.names()[-2:] == ["locate", "release"]
+
+
+def test_the_file_system_hears_what_requests_have_shown(kernel: Inside, program: Program) -> None:
+    def told() -> list[Any]:
+        return [body["options"] for name, body in kernel.models.calls if name == "fs_control"]
+
+    kernel.null.holds.clear()
+    info = program.call("load_model", path="/models/tiny")
+    model = next(iter(kernel.kernel.models.by_id.values()))
+    program.control(info["handle"], "sleep")
+    assert told() == [], "without requests there is nothing to say"
+    program.control(info["handle"], "wake")
+    model.speed.first_token_s = 0.25
+    program.control(info["handle"], "sleep")
+    [first] = told()
+    assert (first["name"], first["version"], first["device"]) == ("/tiny", "1", "null0")
+    assert first["values"]["first_token_s"] == 0.25
+    assert kernel.models.last("fs_control")["source"] == model.located.source != ""
+    program.control(info["handle"], "wake")
+    program.control(info["handle"], "swap", to="2")
+    assert len(told()) == 2
+    model.speed.first_token_s = 0.5
+    kernel.models.dies()
+    program.call("unload_model", model=info["handle"])
+    assert len(told()) == 2, "a file system that is down hears nothing"
