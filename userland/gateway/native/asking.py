@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from llmos.syscalls import calls
 from llmos.syscalls.errors import NotFound
 from llmos.syscalls.spec import Call, CallSpec
-from llmos.syscalls.types import Entry, Event, Handle, Hit, Kind, ObjectInfo, Reason, Record
+from llmos.syscalls.types import Context, Entry, Event, Handle, Hit, Kind, Lease, ObjectInfo, Reason, Record
 from llmos.userland import bulk
 from llmos.userland.aio import AsyncClient
 from llmos.userland.async_objects import AsyncSystem
@@ -58,30 +59,67 @@ async def known(caller: Caller, system: AsyncSystem) -> set[str]:
     return names
 
 
-async def found(caller: Caller, system: AsyncSystem, wanted: Wanted) -> tuple[Handle, Kind]:
-    """The handle of an object by its kind and name.
+class Held:
+    """The handles that hold leases and contexts of a session: one that is made for a look does not."""
+
+    def __init__(self) -> None:
+        self._handles: WeakKeyDictionary[AsyncClient, dict[str, Handle]] = WeakKeyDictionary()
+
+    def keep(self, client: AsyncClient, value: object) -> None:
+        """Remember the handle that a call made."""
+        if isinstance(value, (Lease, Context)):
+            self._handles.setdefault(client, {})[value.id] = value.handle
+
+    def take(self, client: AsyncClient, id: str) -> Handle:
+        """The handle of an object, to be closed now.
+
+        Raises:
+            NotFound: this session holds no such object.
+        """
+        handle = self._handles.get(client, {}).pop(id, None)
+        if handle is None:
+            raise NotFound(f"this key does not hold {id}: whoever made it gives it back, or its session's end does")
+        return handle
+
+
+class Found(NamedTuple):
+    """An object that a body names."""
+
+    handle: Handle
+    kind: Kind
+    id: str
+
+
+async def found(caller: Caller, system: AsyncSystem, wanted: Wanted) -> Found:
+    """An object by its kind and name.
 
     Raises:
         NotFound: there is none that the caller sees.
     """
     if wanted.kind is Kind.SYSTEM:
-        return system.handle, Kind.SYSTEM
+        return Found(system.handle, Kind.SYSTEM, "system")
     for kind in _SEARCHED if wanted.kind is None else (wanted.kind,):
         for info in await objects(caller, system, kind):
             by_name = wanted.kind is not None and wanted.name in (info.name, info.fields.get("path", info.id))
             if (by_name or wanted.name == info.id) and info.handle is not None:
-                return info.handle, kind
+                return Found(info.handle, kind, info.id)
     what = "object" if wanted.kind is None else wanted.kind.value
     raise NotFound(f"there is no {what} {wanted.name[:200]!r}, or none that this key sees")
 
 
 async def call_of(
-    caller: Caller, system: AsyncSystem, spec: CallSpec, body: Mapping[str, Any], load: Load | None = None
+    caller: Caller,
+    system: AsyncSystem,
+    spec: CallSpec,
+    body: Mapping[str, Any],
+    load: Load | None = None,
+    held: Held | None = None,
 ) -> Call[Any]:
     """The call that a body means, with objects found and paths confined.
 
     Args:
         load: loads a stored model for a call that runs one.
+        held: what the session holds, for a call that ends it.
 
     Raises:
         BadArgument, NotFound, Denied: what is wrong with the body.
@@ -93,13 +131,15 @@ async def call_of(
     form = made(spec, body, {each.field.name: Handle(0) for each in named}, system.handle)
     for each in named:
         try:
-            handle, kind = await found(caller, system, each)
+            handle, kind, id = await found(caller, system, each)
         except NotFound:
             if load is None or each.kind is not Kind.MODEL or not isinstance(form, _RUNNING):
                 raise
-            handle, kind = await load(each.name), Kind.MODEL
+            handle, kind, id = await load(each.name), Kind.MODEL, ""
         handles[each.field.name], kinds[each.field.name] = handle, kind
     call = confine.call(caller, made(spec, body, handles, system.handle), kinds)
+    if isinstance(call, calls.CloseHandle) and held is not None:
+        call = calls.CloseHandle(handle=held.take(system.client, id))
     if isinstance(call, (calls.Infer, calls.InferStream, calls.Embed)):
         content = await system.client.run(of_namespace(call.input))
         call = msgspec.structs.replace(call, input=content)

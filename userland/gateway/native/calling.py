@@ -28,7 +28,7 @@ from ..core.caller import Caller, caller_of, gateway_of
 from ..core.errors import FAILURES, Failure, answer_of
 from ..core.respond import EVENTS, EventStream, encoded, json_response, sse
 from ..core.routing import requires
-from .asking import Asked, Load, Visible, ask, call_of, seen
+from .asking import Asked, Held, Load, Visible, ask, call_of, seen
 from .derive import answer, bare, offered, timeout_of
 from .queries import ROOT
 from .scopes import CALLS
@@ -36,19 +36,26 @@ from .scopes import CALLS
 
 def call_routes() -> list[BaseRoute]:
     """`POST /api/v1/NAME` for every call that is offered."""
+    held = Held()
     return [
-        Route(f"{ROOT}/{spec.name}", requires(CALLS[spec.name], partial(_call, spec)), methods=["POST"])
+        Route(f"{ROOT}/{spec.name}", requires(CALLS[spec.name], partial(_call, spec, held)), methods=["POST"])
         for spec in offered()
     ]
 
 
-async def _call(spec: CallSpec, request: Request) -> ASGIApp:
+async def _call(spec: CallSpec, held: Held, request: Request) -> ASGIApp:
     body = await json_body(request, dict[str, Any])
-    return await run(request, spec, body)
+    return await run(request, spec, body, held=held)
 
 
-async def run(request: Request, spec: CallSpec, body: dict[str, Any], status: int = 200) -> ASGIApp:
+async def run(
+    request: Request, spec: CallSpec, body: dict[str, Any], *, status: int = 200, held: Held | None = None
+) -> ASGIApp:
     """Make a call for the caller of the request, in the form that it accepts.
+
+    Args:
+        status: of a good answer.
+        held: where what the call opens is remembered, and found by the call that ends it.
 
     Raises:
         LlmosError: what the call ended with.
@@ -56,12 +63,14 @@ async def run(request: Request, spec: CallSpec, body: dict[str, Any], status: in
     caller, gateway = caller_of(request), gateway_of(request)
     system = await gateway.sessions.system(caller)
     timeout = timeout_of(body, gateway.settings.request_s)
-    call = await call_of(caller, system, spec, body, _loading(request, caller))
+    call = await call_of(caller, system, spec, body, _loading(request, caller), held)
     if spec.streams:
         return await _streamed(request, system, call, timeout)
     if EVENTS in request.headers.get("accept", ""):
-        return EventStream(_with_progress(caller, system, call, timeout))
+        return EventStream(_with_progress(caller, system, call, timeout, held))
     asked = await ask(system.client, call, timeout)
+    if held is not None:
+        held.keep(system.client, asked.value)
     _told(request, asked)
     return json_response(await _answer(caller, system, call, asked), status)
 
@@ -140,7 +149,9 @@ def failed(error: Failure) -> bytes:
     return sse(encoded({"error": answer_of(error).body}), "error")
 
 
-async def _with_progress(caller: Caller, system: AsyncSystem, call: Call[Any], timeout: float) -> AsyncIterator[bytes]:
+async def _with_progress(
+    caller: Caller, system: AsyncSystem, call: Call[Any], timeout: float, held: Held | None
+) -> AsyncIterator[bytes]:
     news: asyncio.Queue[bytes] = asyncio.Queue()
 
     def progressed(progress: Progress) -> None:
@@ -149,6 +160,8 @@ async def _with_progress(caller: Caller, system: AsyncSystem, call: Call[Any], t
     async def work() -> None:
         try:
             asked = await ask(system.client, call, timeout, progressed)
+            if held is not None:
+                held.keep(system.client, asked.value)
             news.put_nowait(sse(encoded(await _answer(caller, system, call, asked)), "end"))
         except FAILURES as error:
             news.put_nowait(failed(error))

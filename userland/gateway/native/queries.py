@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
+from llmos.syscalls.describe import suggest
 from llmos.syscalls.errors import BadArgument
 
 ROOT = "/api/v1"
@@ -79,6 +80,12 @@ def words(request: Request) -> dict[str, str]:
     for name, parameter in known.items():
         if parameter.get("required") and not given.get(name):
             raise BadArgument(f"the parameter {name!r} is missing", name=name, want=parameter["description"])
+        choices = parameter.get("schema", {}).get("enum")
+        if choices and name in given and given[name] not in choices:
+            raise BadArgument(
+                f"{name} is {given[name][:80]!r}; {suggest(given[name], choices)}", name=name, got=given[name][:80],
+                want=", ".join(choices),
+            )  # fmt: skip
     return dict(given)
 
 

@@ -62,7 +62,7 @@ async def _register(request: Request) -> ASGIApp:
         "out": f"{confine.MODELS}/{body.name}",
         "recipe": {"kind": "import", "options": options},
     }
-    return await run(request, SYSCALLS["transform_model"], call, 202)
+    return await run(request, SYSCALLS["transform_model"], call, status=202)
 
 
 async def _discover(request: Request) -> ASGIApp:
@@ -81,4 +81,4 @@ async def _microtune(request: Request) -> ASGIApp:
         raise BadArgument(f"microtune: {str(error).replace('`', '')}", name="body") from None
     recipe = {name: value for name, value in given.items() if name not in MicrotuneBody.__struct_fields__}
     call = {"model": body.model, "data": body.data, "out": body.out, "recipe": {"method": "lora", **recipe}}
-    return await run(request, SYSCALLS["tune"], call, 202)
+    return await run(request, SYSCALLS["tune"], call, status=202)
