@@ -14,7 +14,7 @@ from measure import Row, machine, save, show
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "benchmarks" / "raw"
-ENGINE = "engine"
+ENGINE, GATEWAY = "engine", "gateway"
 
 
 def suites() -> dict[str, Callable[[], Sequence[Row]]]:
@@ -48,6 +48,29 @@ def engine(options: argparse.Namespace, facts: dict[str, object]) -> None:
     run(chosen, facts, Path(options.save_to) if options.save_to else default)
 
 
+def gateway(options: argparse.Namespace) -> list[Row]:
+    """The gateway over the native client, and beside the servers of peers; see docs/benchmarks/gateway.md."""
+    from gateway import among, overhead
+
+    wanted = _listed(options.only, ("null", "among", "embeddings"))
+    quick, count, streams = options.quick, 300, 500
+    plan = among.Plan(
+        Path(options.folder), options.models or among.Plan.model, _listed(options.peers, among.SERVERS),
+        rounds=options.rounds, threads=options.threads,
+    )  # fmt: skip
+    if options.rows:
+        plan = replace(plan, at_once=tuple(map(int, options.rows.split(","))))
+    if quick:
+        count, streams = 20, 50
+        plan = replace(plan, model="tiny", at_once=(1, 4), prompt=16, generate=8, rounds=1, asks=20)
+    rows: list[Row] = overhead.rows(count, streams) if "null" in wanted else []
+    if "among" in wanted:
+        rows += among.rows(plan)
+    if "embeddings" in wanted:
+        rows += among.embeddings(plan)
+    return rows
+
+
 def _listed(text: str, known: Sequence[str]) -> tuple[str, ...]:
     wanted = tuple(text.split(",")) if text else tuple(known)
     unknown = [name for name in wanted if name not in known]
@@ -59,10 +82,10 @@ def _listed(text: str, known: Sequence[str]) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "suite", nargs="*", help=f"which: {', '.join([*suites(), ENGINE])}; all but {ENGINE} by default"
+        "suite", nargs="*", help=f"which: {', '.join([*suites(), GATEWAY, ENGINE])}; all but the last two by default"
     )
     parser.add_argument("--save", action="store_true", help="keep the raw figures under docs/benchmarks/raw")
-    group = parser.add_argument_group(ENGINE)
+    group = parser.add_argument_group(f"{ENGINE} and {GATEWAY}")
     group.add_argument("--quick", action="store_true", help="tiny models, one round: shows that everything works")
     group.add_argument("--only", default="", help="some of its suites, with commas between")
     group.add_argument("--peers", default="", help="some of the peers, with commas between")
@@ -79,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == ENGINE:
             engine(options, facts)
             continue
-        rows = list(suites()[name]())
+        rows = gateway(options) if name == GATEWAY else list(suites()[name]())
         show(name, rows)
         if options.save:
             print(f"  kept in {save(RESULTS, name, facts, rows)}")

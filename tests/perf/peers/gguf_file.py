@@ -1,6 +1,6 @@
 """Writes a model in 16 bits as GGUF, with the `gguf` package: a Qwen2 or a Llama that transformers has saved.
 
-There is no vocabulary inside: the bench speaks in token ids.
+Most benches speak in token ids and need no vocabulary inside.
 """
 
 from __future__ import annotations
@@ -18,12 +18,21 @@ ARCHITECTURES = {"qwen2": gguf.MODEL_ARCH.QWEN2, "llama": gguf.MODEL_ARCH.LLAMA}
 DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-def write(folder: Path, target: Path) -> None:
-    """Convert the model of a folder. Raises KeyError for other architectures, or tensors that have no name there."""
+def write(folder: Path, target: Path, *, vocabulary: bool = False) -> None:
+    """Convert the model of a folder; with its vocabulary for peers that speak in text.
+
+    Raises:
+        KeyError: another architecture, or a tensor that has no name there.
+    """
     config = json.loads((folder / "config.json").read_text())
     kind = ARCHITECTURES[config["model_type"]]
     writer = gguf.GGUFWriter(target, gguf.MODEL_ARCH_NAMES[kind])
     _describe(writer, config)
+    if vocabulary:
+        _add_vocabulary(writer, folder)
+    else:
+        writer.add_vocab_size(config["vocab_size"])
+        writer.add_tokenizer_model("none")
     names = gguf.get_tensor_name_map(kind, config["num_hidden_layers"])
     for name, values in tensors(folder):
         if kind is gguf.MODEL_ARCH.LLAMA and name.endswith(("q_proj.weight", "k_proj.weight")):
@@ -72,5 +81,23 @@ def _describe(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
     writer.add_rope_dimension_count(config.get("head_dim") or config["hidden_size"] // heads)
     writer.add_rope_freq_base(rope.get("rope_theta") or config.get("rope_theta") or 10000.0)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("none")
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, folder: Path) -> None:
+    """The tokens of a byte-level tokenizer without merges; a file needs one merge, so it gets one that never happens.
+
+    The last token ends an answer, since some token has to.
+    """
+    known = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    tokens = sorted(known, key=lambda token: int(known[token]))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL] * len(tokens))
+    writer.add_token_merges([f"{tokens[-1]} {tokens[-1]}"])
+    writer.add_bos_token_id(len(tokens) - 1)
+    writer.add_eos_token_id(len(tokens) - 1)
+    writer.add_add_bos_token(False)
+    template = json.loads((folder / "tokenizer_config.json").read_text()).get("chat_template")
+    if template:
+        writer.add_chat_template(template)

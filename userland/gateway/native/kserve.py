@@ -22,6 +22,7 @@ from ..core.errors import Failure, answer_of, model_not_found
 from ..core.respond import json_response
 from ..core.routing import Handler, requires
 from ..core.scopes import Scope
+from ..openai.orders import told
 from .tensors import HEADER, inputs_of, outputs_of, parsed
 
 NAME = "llmos"
@@ -86,8 +87,7 @@ async def infer(request: Request) -> Response:
         return model, await model.client.call(asked, timeout=gateway.settings.request_s)
 
     model, inference = await gateway.models.use(caller_of(request), model_name(request), work)
-    state = request.scope["state"]
-    state["kernel_request"], state["kernel_s"] = inference.id, inference.timing.total / 1e9
+    told(request, inference)
     if not isinstance(inference.result, TensorsOut):
         raise NotSupported(
             f"the model {model.info.name!r} answers {inference.task}, not tensors; ask for it at /v1 or /api/v1",

@@ -7,6 +7,8 @@ import sys
 from typing import Any
 
 import pytest
+from gateway_server import serving
+from system.kernel_process import KernelProcess
 
 from llmos.syscalls.types import Inference, Timing, Usage
 from llmos.userland.gateway.core import tracing
@@ -88,3 +90,30 @@ def test_figures_of_a_request_that_ran_a_model(exported: Any) -> None:
         "gen_ai.server.time_per_output_token": [0.5],
         "gen_ai.client.token.usage": [3, 5],
     }
+
+
+class Kept(list[Ended]):
+    """A tracer that keeps what it is told."""
+
+    def ended(self, request: Ended) -> None:
+        self.append(request)
+
+    def close(self) -> None:
+        """Nothing to send."""
+
+
+def test_the_gateway_tells_of_every_request(gateway_kernel: KernelProcess) -> None:
+    kept = Kept()
+    with serving(gateway_kernel) as server:
+        object.__setattr__(server.gateway, "tracer", kept)
+        client = server.client()
+        sent = f"00-{TRACE.trace}-{TRACE.parent}-01"
+        body = {"model": "null", "messages": [{"role": "user", "content": "abc"}], "stream": True}
+        answer = client.post("/v1/chat/completions", json=body, headers={"traceparent": sent})
+        assert client.get("/nothing").status_code == 404
+    chat, nothing = kept
+    assert (chat.route, chat.status, chat.model) == ("/v1/chat/completions", 200, "null")
+    assert chat.trace is not None and chat.trace.header() == answer.headers["traceparent"]
+    assert (chat.trace.trace, chat.trace.parent) == (TRACE.trace, TRACE.parent)
+    assert chat.inference is not None and chat.inference.usage.new_tokens == 4
+    assert (nothing.trace, nothing.inference, nothing.status) == (None, None, 404)
