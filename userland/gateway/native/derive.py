@@ -55,8 +55,11 @@ def wanted(spec: CallSpec, body: Mapping[str, Any]) -> list[Wanted]:
             if field.name in body:
                 raise BadArgument(f"{spec.name}: leave {field.name!r} out, it is always the system", name=field.name)
             continue
-        if given is None and (not field.required or field.name not in body):
-            continue  # what is missing is told with all that is missing
+        if given is None and not field.required:
+            continue
+        if field.name not in body:
+            text = f"{spec.name}: argument {field.name!r} is missing; it is {_want(field)}"
+            raise BadArgument(text, name=field.name, want=_want(field))
         if not isinstance(given, str) or not given:
             want = _want(field)
             raise BadArgument(
