@@ -205,8 +205,8 @@ def base_path(fields: Mapping[str, Any]) -> str:
 
 def _matching(loaded: list[ObjectInfo], name: str, path: str, failed: bool = False) -> ObjectInfo | None:
     for info in loaded:
-        if info.health == "failed" and not failed:
-            continue
+        if not failed and (info.health == "failed" or "architecture" not in info.fields):
+            continue  # what is on its way for the first time is waited for by loading it, which joins that load
         if name in (info.name, info.id) or info.fields.get("path") in (name, path):
             return info
     return None
