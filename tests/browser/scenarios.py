@@ -63,7 +63,7 @@ def chat(place: Place) -> None:
         page.keyboard.press("Enter")
         expect(page.locator(".message.user")).to_have_text(re.compile("Say something short"))
         expect(page.locator(".message.assistant .text").first).not_to_be_empty(timeout=60_000)
-        expect(page.locator(".message.assistant .stats").first).to_contain_text("in", timeout=60_000)
+        expect(page.locator(".message.assistant .stats").first).to_contain_text("ended", timeout=60_000)
         page.get_by_role("button", name="Compare").click()
         expect(page.locator(".pane")).to_have_count(2)
         second = page.locator(".pane").nth(1)

@@ -121,12 +121,18 @@ class _Kernel:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.now = KernelProcess(folder, drivers=ALL)
+        self.dead = False
+
+    def close(self) -> None:
+        if not self.dead:
+            self.now.close()
+        self.dead = True
 
     def do(self, what: str) -> None:
         if what == "kill the kernel":
-            self.now.close()
+            self.close()
         elif what == "start the kernel":
-            self.now = KernelProcess(self.folder, drivers=ALL)
+            self.now, self.dead = KernelProcess(self.folder, drivers=ALL), False
         else:
             assert what == "cancelled twice"
             self.idle()
@@ -161,8 +167,6 @@ def real_system() -> Iterator[Stage]:
         try:
             with _serving(command, folder / "gateway.log") as line:
                 yield Stage(line.removeprefix("READY "), key, kernel.do)
-            if kernel.now.process.poll() is None:
-                kernel.now.stop()
+            kernel.now.stop()
         finally:
-            if kernel.now.process.poll() is None:
-                kernel.now.close()
+            kernel.close()

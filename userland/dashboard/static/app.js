@@ -139,7 +139,7 @@ class App {
       if (keyIn(location.hash) || at('shell').hidden) return;
       drawer(false);
       this.show();
-      at('main').focus({preventScroll: true});
+      if (!at('main').contains(document.activeElement)) at('main').focus({preventScroll: true});
       scrollTo(0, 0);
     });
     for (const name of ['overview', 'state', 'journal', 'point'])
@@ -155,12 +155,12 @@ class App {
     const page = PAGES[found];
     if (this.page && !this.page.lasting) this.page.close?.();
     this.page = this.lasting.get(found) ?? page.make(this, params);
+    at('main').replaceChildren(this.page.root);
     if (page.lasting) {
       this.page.lasting = true;
       this.lasting.set(found, this.page);
       this.page.enter?.(params);
     }
-    at('main').replaceChildren(this.page.root);
     document.title = `${page.title} · LLM OS`;
     at('top-title').textContent = page.title;
     for (const anchor of at('nav').querySelectorAll('a')) {

@@ -52,6 +52,7 @@ class ChatPage {
   /** Shown (again), perhaps with a model to talk to. */
   async enter(params) {
     this.refresh();
+    this.input.focus();
     try {
       const models = (await this.app.api.get('/v1/models')).data ?? [];
       this.models = models.filter(({llmos}) => talks(llmos?.tasks));
@@ -80,7 +81,6 @@ class ChatPage {
     for (const pane of this.panes) pane.offer(this.models);
     if (wanted && this.panes.length && !this.panes.some((pane) => pane.busy)) this.panes[0].choice.value = wanted;
     this.refresh();
-    if (this.root.isConnected) this.input.focus();
   }
 
   open(wanted = '') {

@@ -46,7 +46,7 @@ export function load(app, path, fields) {
             )
           : null,
         field('Name', h('input', {name: 'name', value: name, spellcheck: 'false'})),
-        field('Numbers', select('dtype', [['auto', 'as stored'], 'bfloat16', 'float16', 'float32'])),
+        field('Data type', select('dtype', [['auto', 'as stored'], 'bfloat16', 'float16', 'float32'])),
         field(
           'Keep when idle',
           select('keep_alive', [

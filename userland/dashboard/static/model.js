@@ -124,11 +124,11 @@ class ModelPage {
       ['Architecture', fields.architecture],
       ['Tasks', fields.tasks?.join(', ')],
       ['Parameters', fields.parameters ? count(fields.parameters) : ''],
-      ['Numbers', fields.dtype],
+      ['Data type', fields.dtype],
       ['Quantized', quant],
       ['On disk', bytes(this.entry.bytes)],
       [
-        'As',
+        'Weights as',
         Object.entries(fields.bytes_by_dtype ?? {})
           .map(([dtype, size]) => `${dtype} ${bytes(size)}`)
           .join(', '),

@@ -241,7 +241,7 @@ export function modelsTable(app, changed) {
         value: (m) => m.used,
         cell: (m) => h('span', {title: `kept ${kept(m.keep_alive)}`}, ago(m.used)),
       },
-      {key: 'actions', title: '', class: 'wide', cell: (m) => shortMenu(app, m)},
+      {key: 'actions', title: '', class: 'wide deeds', cell: (m) => shortMenu(app, m)},
     ],
   });
 }

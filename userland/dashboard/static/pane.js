@@ -174,6 +174,7 @@ export class Pane {
     this.writing = new AbortController();
     this.changed();
     const show = paintOncePerFrame(() => {
+      if (!node.classList.contains('writing')) return; // it has ended since
       const low = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight < 80;
       body.replaceChildren(...rendered(state.text));
       stats.replaceChildren(...figures(state, false));

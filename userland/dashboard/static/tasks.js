@@ -122,7 +122,7 @@ const columns = (app, chosen, redraw) => [
         ? progressBar(task.progress, `Progress of ${task.name || task.id}`)
         : '–',
   },
-  {key: 'deeds', title: '', class: 'wide', cell: (task) => taskDeeds(app, task)},
+  {key: 'deeds', title: '', class: 'wide deeds', cell: (task) => taskDeeds(app, task)},
 ];
 
 /** Pause, resume, cancel: only what the state allows. */
