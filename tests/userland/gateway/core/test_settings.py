@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from llmos.userland.gateway.core.settings import Address, BadSettings, Settings, address_of, settings_of
@@ -50,3 +55,12 @@ def test_addresses(text: str, address: Address, url: str, local: bool) -> None:
 
 def test_https_is_told_in_the_url() -> None:
     assert address_of("box:443").url(secure=True) == "https://box:443"
+
+
+def test_the_page_names_every_setting_with_its_default(root: Path) -> None:
+    block = re.search(r"```toml\n(\[gateway\].*?)```", (root / "docs/http.md").read_text(), re.S)
+    assert block is not None
+    table = tomllib.loads(block[1])["gateway"]
+    told = settings_of({"http": table["http"], **table["config"]})
+    assert {"http", *table["config"]} == set(Settings.__struct_fields__)
+    assert msgspec.structs.replace(told, aliases={}) == Settings()
