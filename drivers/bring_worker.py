@@ -56,15 +56,28 @@ class Teller:
     def __init__(self, write: Callable[[Mapping[str, Any]], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write, self._clock = write, clock
         self._at = float("-inf")
+        self._latest: dict[str, Any] | None = None
         self._lock = threading.Lock()
 
     def __call__(self, done: int, total: int, unit: str = "bytes", stage: str = "") -> None:
         with self._lock:
+            self._latest = {"done": done, "total": total, "unit": unit, "stage": stage[:100]}
+        self.flush()
+
+    def flush(self) -> None:
+        """Write the latest that was not written yet, if it is time to."""
+        with self._lock:
             now = self._clock()
-            if now - self._at < TELL_S:
-                return
-            self._at = now
-            self._write({"progress": {"done": done, "total": total, "unit": unit, "stage": stage[:100]}})
+            if self._latest is not None and now - self._at >= TELL_S:
+                self._at = now
+                self._write({"progress": self._latest})
+                self._latest = None
+
+    def keep_flushing(self) -> None:
+        """What comes right after something else is told a little later, also when nothing follows. Never returns."""
+        while True:
+            time.sleep(TELL_S)
+            self.flush()
 
 
 def write_line(said: Mapping[str, Any]) -> None:
@@ -104,8 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m llmos.drivers.bring_worker", description="Do one job.")
     parser.add_argument("--job-fd", type=int, required=True, metavar="N", help="where the job is read")
     job = read_job(parser.parse_args(argv).job_fd)
+    teller = Teller(write_line)
+    threading.Thread(target=teller.keep_flushing, name="progress", daemon=True).start()
     try:
-        value = work(job, Teller(write_line))
+        value = work(job, teller)
     except LlmosError as error:
         write_line({"error": shortened(error)})
         return 1
@@ -114,5 +129,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run() -> None:
+    """End with the status of `main`; threads that still wait for the network are not waited for."""
+    try:
+        status = main()
+    except SystemExit as asked:
+        status = asked.code if isinstance(asked.code, int) else EXIT_ASKED
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _run()

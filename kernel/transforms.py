@@ -139,7 +139,7 @@ class TransformService:
             )
         except OSError as error:
             kernel.remove_object(task)
-            raise DriverFailed(f"the job cannot be started: {error}", cause=str(error)) from None
+            raise OverQuota(f"the job cannot be started: {error}", what="processes") from None
         finally:
             os.close(fd)
         session.roots[task.id] = handle

@@ -85,6 +85,12 @@ def test_progress_is_told_five_times_a_second_at_most() -> None:
         tell(tick, 100, stage="x" * 300)
     assert 9 <= len(said) <= 11 and said[0]["progress"]["done"] == 0
     assert len(said[0]["progress"]["stage"]) == 100
+    said.clear()
+    tell.flush()
+    now[0] += 1
+    tell.flush()
+    tell.flush()
+    assert [told["progress"]["done"] for told in said] == [99]
 
 
 def test_long_errors_fit_a_line() -> None:

@@ -175,7 +175,7 @@ def test_jobs_of_one_user_are_counted(live: Inside, worker: Worker, monkeypatch:
 def test_a_worker_that_cannot_be_started_is_an_error(live: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     program = live.program()
-    assert isinstance(refused(program, ["/models/tiny"]), DriverFailed)
+    assert isinstance(refused(program, ["/models/tiny"]), OverQuota)
     assert program.names("/proc/tasks") == [] and live.models.names() == ["locate", "release"]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -119,14 +120,15 @@ def _missing(file: Remote, folder: Path) -> Iterator[_Range]:
 
 def _fetch_all(missing: Sequence[_Range], folder: Path, meter: Meter) -> None:
     stop = threading.Event()
-    with ThreadPoolExecutor(CONNECTIONS, "fetch") as pool:
-        running = [pool.submit(_fetch, part, folder, meter, stop) for part in missing]
-        try:
-            for future in running:
-                future.result()
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(CONNECTIONS, "fetch")
+    running = [pool.submit(_fetch, part, folder, meter, stop) for part in missing]
+    try:
+        for future in running:
+            future.result()
+    finally:
+        stop.set()
+        asked_to_end = isinstance(sys.exc_info()[1], SystemExit)
+        pool.shutdown(wait=not asked_to_end, cancel_futures=True)
 
 
 def _fetch(part: _Range, folder: Path, meter: Meter, stop: threading.Event) -> None:

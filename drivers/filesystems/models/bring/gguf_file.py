@@ -79,10 +79,13 @@ def _quant(facts: dict[str, Any]) -> str:
 
 def _convert(path: Path, name: str, folder: Path, with_tokenizer: bool) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    whole = GgufConfig(dequantize=True)
     try:
-        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.bfloat16, quantization_config=whole
+        )
         model.save_pretrained(folder)
         if with_tokenizer:
             AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -96,14 +97,15 @@ class _Measured:
 
 def _send_all(files: Sequence[SourceFile], url: str, meter: Meter) -> None:
     stop = threading.Event()
-    with ThreadPoolExecutor(CONNECTIONS, "push") as pool:
-        running = [pool.submit(_send, file, f"{url}/{quote(file.name)}", meter, stop) for file in files]
-        try:
-            for future in running:
-                future.result()
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(CONNECTIONS, "push")
+    running = [pool.submit(_send, file, f"{url}/{quote(file.name)}", meter, stop) for file in files]
+    try:
+        for future in running:
+            future.result()
+    finally:
+        stop.set()
+        asked_to_end = isinstance(sys.exc_info()[1], SystemExit)
+        pool.shutdown(wait=not asked_to_end, cancel_futures=True)
 
 
 def _send(file: SourceFile, url: str, meter: Meter, stop: threading.Event) -> None:

@@ -81,7 +81,7 @@ def blocks(url: str, headers: Mapping[str, str], start: int, end: int) -> Genera
         left = end - start
         if response.status != 206:  # the server knows no ranges, so everything comes
             _skip(response, start)
-        while left and (data := response.read(min(BLOCK, left))):
+        while left and (data := response.read1(min(BLOCK, left))):
             left -= len(data)
             yield data
         if left:
