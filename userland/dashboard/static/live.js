@@ -1,15 +1,15 @@
-// The one connection that brings everything live: overview, journal, events, points of curves. One EventSource per tab.
+// The one connection that brings everything live: overview, journal, points of curves. One EventSource per tab.
 
 import {History} from './history.js';
 
 const JOURNAL = 1000;
 const POINTS = 20000;
 
-/** Holds the latest state; tells by events `overview`, `journal`, `event`, `point` and `state`. */
+/** Holds the latest state; tells by events `overview`, `journal`, `point` and `state`. */
 export class Live extends EventTarget {
   constructor(source = (url) => new EventSource(url)) {
     super();
-    Object.assign(this, {source, link: 'connecting', overview: null, goneText: '', journal: [], events: [], seq: 0});
+    Object.assign(this, {source, link: 'connecting', overview: null, goneText: '', journal: [], seq: 0});
     this.history = new History();
     this.points = new Map();
     this.stream = null;
@@ -23,7 +23,7 @@ export class Live extends EventTarget {
     this.stream = stream;
     stream.onopen = () => this.set('live');
     stream.onerror = () => this.broken(stream);
-    for (const name of ['overview', 'journal', 'event', 'point', 'gone', 'back']) {
+    for (const name of ['overview', 'journal', 'point', 'gone', 'back']) {
       stream.addEventListener(name, (event) => this[`on_${name}`](JSON.parse(event.data), event));
     }
   }
@@ -72,12 +72,6 @@ export class Live extends EventTarget {
     this.journal.push(record);
     if (this.journal.length > JOURNAL) this.journal.shift();
     this.dispatchEvent(new CustomEvent('journal', {detail: record}));
-  }
-
-  on_event(data) {
-    this.events.push(data);
-    if (this.events.length > JOURNAL) this.events.shift();
-    this.dispatchEvent(new CustomEvent('event', {detail: data}));
   }
 
   on_point(data) {

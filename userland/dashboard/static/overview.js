@@ -145,13 +145,14 @@ function sparkline([times, values]) {
   if (known.length < 2) return svg('svg', {viewBox: '0 0 100 28', preserveAspectRatio: 'none'});
   const most = Math.max(...known) || 1;
   const end = times.at(-1);
+  const span = Math.min(SPARK_S, Math.max(30, end - times[0]));
   let pen = 'M';
   const path = times.map((time, at) => {
     if (values[at] === null || values[at] === undefined) {
       pen = 'M';
       return '';
     }
-    const point = `${pen}${(100 - (100 * (end - time)) / SPARK_S).toFixed(1)} ${(26 - (24 * values[at]) / most).toFixed(1)}`;
+    const point = `${pen}${(100 - (100 * (end - time)) / span).toFixed(1)} ${(26 - (24 * values[at]) / most).toFixed(1)}`;
     pen = 'L';
     return point;
   });
