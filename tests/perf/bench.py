@@ -10,6 +10,7 @@ from pathlib import Path
 
 import first_token
 import ipc
+import registry
 from measure import Row, machine, save, show
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +20,7 @@ ENGINE, GATEWAY = "engine", "gateway"
 
 def suites() -> dict[str, Callable[[], Sequence[Row]]]:
     """The benches by name that take minutes; the engine's, which take hours, run when they are asked for."""
-    return {"ipc": ipc_rows, "start": ipc.start_up, "first-token": first_token.rows}
+    return {"ipc": ipc_rows, "start": ipc.start_up, "first-token": first_token.rows, "registry": registry.rows}
 
 
 def ipc_rows() -> list[Row]:

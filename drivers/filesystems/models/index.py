@@ -19,6 +19,9 @@ from llmos.syscalls.errors import Unavailable
 
 SCHEMA = 1
 BUSY_S = 5.0
+MAPPED = 256 << 20
+CACHED_KIB = 8192
+"""Of the file in memory: a search over ten thousand models touches most of its pages."""
 DAMAGED = frozenset({
     sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_ERROR,
@@ -181,6 +184,8 @@ class Index:
             made.execute("PRAGMA foreign_keys = ON")
             made.execute("PRAGMA journal_mode = WAL")
             made.execute("PRAGMA synchronous = NORMAL")
+            made.execute(f"PRAGMA mmap_size = {MAPPED}")
+            made.execute(f"PRAGMA cache_size = -{CACHED_KIB}")
             with writing(made):
                 self._make_tables(made)
             self.fts5 = _has_fts5(made)

@@ -29,7 +29,7 @@ from .measured import read_measures
 from .scan import MANIFEST, REFS, VERSIONS
 from .store import Layer, Model, Store
 
-IN_TURN = 64
+IN_TURN = 32
 """Folders looked at per search, beside the top ones."""
 BATCH = 32
 """Models described per transaction."""
@@ -273,7 +273,7 @@ def _stamp(layers: Iterable[Layer], parts: Parts, names: Iterable[str] = STAMPED
     """What a folder looks like from outside, over all layers; only `-` and `;` when it is nowhere."""
     found = []
     for layer in layers:
-        folder = str(layer.root.joinpath(*parts))
+        folder = f"{layer.root}{join(parts)}"
         own = _stamp_of(folder)
         inside = (_stamp_of(f"{folder}/{name}") if name else own for name in names)
         found.append("-" if own == "-" else ",".join(inside))

@@ -17,6 +17,7 @@ from ..locks import tree_lock, try_lock
 from ..paths import Parts, file_errors, join, split
 from ..scratch import Scratch
 from .blobs import Blobs
+from .bring.partial import sweep
 from .changes import note
 from .describe import Describer
 from .fsck import Fsck
@@ -186,8 +187,14 @@ class Maintenance:
                         if self._remove_if_unused(model, version, folder, trash):
                             removed.append(f"{model.path}@{version.name}")
                             freed += size
-        blobs, size = (0, 0) if self._store.writable_root is None else self._blobs.collect()
-        return {"removed": removed, "blobs": blobs, "bytes": freed + size, "hashes": self._hashes.prune()}
+        root = self._store.writable_root
+        blobs = 0
+        if root is not None:
+            self._scratch.sweep()  # first, as what a killed commit left holds contents
+            freed += sweep(root)
+            blobs, size = self._blobs.collect()
+            freed += size
+        return {"removed": removed, "blobs": blobs, "bytes": freed, "hashes": self._hashes.prune()}
 
     def _old(self, model: Model, keep: int, needed: Container[Key] = ()) -> list[Version]:
         kept = {*[*model.versions][-keep:], model.current, *model.refs.aliases.values()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 SORTS = ("rank", "name", "size", "new", "speed", "quality")
 EXACT, PREFIX, PAST = 1.0, 0.5, 0.1
@@ -24,7 +23,6 @@ class Candidate:
     bytes: int
     created: str
     match: float = 0.0
-    fields: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Values by device and name."""
 

@@ -33,7 +33,7 @@ NUMBERS: Mapping[str, str] = {
 }  # fmt: skip
 PARENT = "EXISTS (SELECT 1 FROM parent p WHERE p.version_id = v.id AND trim(p.path, '/') IN (?, 'models/' || ?))"
 FILTERS = (*LISTS, *PARTS, *NUMBERS, "parent", "all_versions", "sort")
-CANDIDATES = 200
+CANDIDATES = 100
 """How many of the best matches of words are ranked, at least."""
 MAX_WORDS = 16
 _WORD = re.compile(r"[^\W_]+")
@@ -115,42 +115,65 @@ def search(index: Index, query: str, wanted: Wanted, limit: int, behind: int = 0
     def work(db: sqlite3.Connection) -> list[Found]:
         hits = ranked(_candidates(db, index.fts5, words, wanted, limit), plain, wanted.sort)[:limit]
         return [
-            _hit(found, score, reason(found, plain, wanted.sort, asked, _places(db, found.id, words)))
+            _hit(db, found, score, reason(found, plain, wanted.sort, asked, _places(db, found.id, words)))
             for score, found in hits
         ]
 
     return index.use(work)
 
 
-def _hit(candidate: Candidate, score: float, why: str) -> Found:
+def _hit(db: sqlite3.Connection, candidate: Candidate, score: float, why: str) -> Found:
+    [fields] = db.execute("SELECT fields FROM version WHERE id = ?", (candidate.id,)).fetchone()
     path = candidate.path if candidate.current else f"{candidate.path}@{candidate.version}"
     known = {"version": candidate.version, "bytes": candidate.bytes, "measured": candidate.measured}
-    return Found(path, score, fields={**candidate.fields, **known}, reason=why)
+    return Found(path, score, fields={**json.loads(fields), **known}, reason=why)
 
 
 def _candidates(
     db: sqlite3.Connection, fts5: bool, words: Sequence[str], wanted: Wanted, limit: int
 ) -> list[Candidate]:
     if not words:
-        rows = _plain(db, wanted, limit)
+        found = _plain(db, wanted, limit)
     elif wanted.sort != "rank":
-        rows = _matching(db, fts5, words, wanted, limit, by_match=False)
+        found = _matching(db, fts5, words, wanted, limit, by_match=False)
     else:
-        rows = _matching(db, fts5, words, wanted, max(CANDIDATES, 2 * limit), by_match=True)
-        rows += _named(db, words, wanted, {row["id"] for row in rows})
-    return [_candidate(db, row) for row in rows]
+        found = _matching(db, fts5, words, wanted, max(CANDIDATES, 2 * limit), by_match=True)
+        found = {**_named(db, words, wanted), **found}
+    marks = ", ".join("?" * len(found))
+    measured: dict[int, dict[str, dict[str, float]]] = {}
+    for id, device, name, value in db.execute(
+        "SELECT v.id, m.device, m.name, m.value FROM version v JOIN measure m ON m.path = v.path "
+        f"AND m.version = v.version WHERE v.id IN ({marks})", [*found]
+    ):  # fmt: skip
+        measured.setdefault(id, {}).setdefault(device, {})[name] = value
+    rows = db.execute(
+        f"SELECT id, path, version, current, bytes, created FROM version WHERE id IN ({marks})", [*found]
+    ).fetchall()
+    made = {row["id"]: _candidate(row, found[row["id"]], measured.get(row["id"], {})) for row in rows}
+    return [made[id] for id in found]
 
 
-def _plain(db: sqlite3.Connection, wanted: Wanted, limit: int) -> list[sqlite3.Row]:
-    sql = f"SELECT v.*, 0 AS match FROM version v WHERE {wanted.where} ORDER BY {_ORDER[wanted.sort]} LIMIT ?"
-    return db.execute(sql, (*wanted.values, limit)).fetchall()
+def _candidate(row: sqlite3.Row, match: float, measured: Mapping[str, Mapping[str, float]]) -> Candidate:
+    return Candidate(
+        id=row["id"], path=row["path"], version=row["version"], current=bool(row["current"]), bytes=row["bytes"],
+        created=row["created"], match=match, measured=measured,
+    )  # fmt: skip
+
+
+Matches = dict[int, float]
+"""How well words fit, by the number of the version, in the order they were found."""
+
+
+def _plain(db: sqlite3.Connection, wanted: Wanted, limit: int) -> Matches:
+    sql = f"SELECT v.id FROM version v WHERE {wanted.where} ORDER BY {_ORDER[wanted.sort]} LIMIT ?"
+    return {id: 0.0 for [id] in db.execute(sql, (*wanted.values, limit))}
 
 
 def _matching(
     db: sqlite3.Connection, fts5: bool, words: Sequence[str], wanted: Wanted, limit: int, by_match: bool
-) -> list[sqlite3.Row]:
+) -> Matches:
     """Versions with all the words (the last letters of each may be missing); with any of them, if none has all."""
-    rows: list[sqlite3.Row] = []
+    found: Matches = {}
     for operator in ("AND", "OR") if len(words) > 1 else ("AND",):
         if fts5:
             match, values, score = _fts(words, operator)
@@ -158,13 +181,13 @@ def _matching(
             match, values, score = _like(words, operator)
         order = "match DESC" if by_match else _ORDER[wanted.sort]
         sql = (
-            f"SELECT v.*, {score} AS match FROM words JOIN version v ON v.id = words.rowid "
+            f"SELECT v.id, {score} AS match FROM words JOIN version v ON v.id = words.rowid "
             f"WHERE {match} AND {wanted.where} ORDER BY {order} LIMIT ?"
         )
-        rows = db.execute(sql, (*values, *wanted.values, limit)).fetchall()
-        if rows:
+        found = dict(db.execute(sql, (*values, *wanted.values, limit)).fetchall())
+        if found:
             break
-    return rows
+    return found
 
 
 def _fts(words: Sequence[str], operator: str) -> tuple[str, list[str], str]:
@@ -176,27 +199,11 @@ def _like(words: Sequence[str], operator: str) -> tuple[str, list[str], str]:
     return "(" + f" {operator} ".join(f"instr({text}, ?)" for _ in words) + ")", [*words], "1.0"
 
 
-def _named(db: sqlite3.Connection, words: Sequence[str], wanted: Wanted, seen: set[int]) -> list[sqlite3.Row]:
+def _named(db: sqlite3.Connection, words: Sequence[str], wanted: Wanted) -> Matches:
     """Models whose name begins with the words: they rank above what a common word alone may find first."""
     begin = "-".join(words)
-    sql = (
-        f"SELECT v.*, 0 AS match FROM version v WHERE v.short >= ? AND v.short < ? AND {wanted.where} "
-        "ORDER BY v.short LIMIT 20"
-    )
-    rows = db.execute(sql, (begin, begin + "\U0010ffff", *wanted.values)).fetchall()
-    return [row for row in rows if row["id"] not in seen]
-
-
-def _candidate(db: sqlite3.Connection, row: sqlite3.Row) -> Candidate:
-    measured: dict[str, dict[str, float]] = {}
-    for device, name, value in db.execute(
-        "SELECT device, name, value FROM measure WHERE path = ? AND version = ?", (row["path"], row["version"])
-    ):
-        measured.setdefault(device, {})[name] = value
-    return Candidate(
-        id=row["id"], path=row["path"], version=row["version"], current=bool(row["current"]), bytes=row["bytes"],
-        created=row["created"], match=row["match"], fields=json.loads(row["fields"]), measured=measured,
-    )  # fmt: skip
+    sql = f"SELECT v.id FROM version v WHERE v.short >= ? AND v.short < ? AND {wanted.where} ORDER BY v.short LIMIT 20"
+    return {id: 0.0 for [id] in db.execute(sql, (begin, begin + "\U0010ffff", *wanted.values))}
 
 
 def _places(db: sqlite3.Connection, id: int, words: Sequence[str]) -> dict[str, str]:
@@ -215,8 +222,9 @@ def _places(db: sqlite3.Connection, id: int, words: Sequence[str]) -> dict[str, 
 
 def _words(text: str) -> list[str]:
     """The words of a text as the word index sees them: small letters without marks."""
-    plain = "".join(letter for letter in normalize("NFKD", text) if not combining(letter))
-    return _WORD.findall(plain.casefold())
+    if not text.isascii():
+        text = "".join(letter for letter in normalize("NFKD", text) if not combining(letter))
+    return _WORD.findall(text.casefold())
 
 
 def _texts(name: str, value: Any) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmos.syscalls.errors import BadArgument
 from llmos.userland.cli import text
 
 
@@ -17,6 +18,20 @@ from llmos.userland.cli import text
 )  # fmt: skip
 def test_sizes(count: int, said: str) -> None:
     assert text.size(count) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [("0", 0), ("1024", 1024), ("4GiB", 4 << 30), ("2g", 2 << 30), ("500 MB", 500_000_000), ("1.5 kib", 1536)],
+)
+def test_sizes_are_understood(said: str, count: int) -> None:
+    assert text.bytes_of(said) == count
+
+
+@pytest.mark.parametrize("said", ["", "large", "-1", "4 XB", "1..5 GB", "GiB"])
+def test_what_is_no_size(said: str) -> None:
+    with pytest.raises(BadArgument, match="4GiB"):
+        text.bytes_of(said)
 
 
 def test_counted_things() -> None:

@@ -140,7 +140,8 @@ def umount(cli: Cli, values: Namespace) -> int:
 
 
 def search(cli: Cli, values: Namespace) -> int:
-    hits = cli.system.search(cli.path(values.path), values.words or "", filters=_filters(values), limit=values.limit or 8)
+    words, limit = values.words or "", values.limit or 8
+    hits = cli.system.search(cli.path(values.path), words, filters=_filters(values), limit=limit)
     if not cli.out.result(hits):
         rows = [(hit.path, f"{hit.score:.2f}", hit.reason) for hit in hits]
         cli.out.table(("PATH", ">SCORE", "WHY"), rows, "nothing was found")

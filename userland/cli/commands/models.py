@@ -114,9 +114,21 @@ def show(cli: Cli, values: Namespace) -> int:
 def _plain(name: str, value: Any) -> Any:
     if name == "parameters" and isinstance(value, int):
         return text.count(value)
+    if name == "bytes_by_dtype" and isinstance(value, dict):
+        return ", ".join(f"{dtype} {text.size(count)}" for dtype, count in value.items())
     if isinstance(value, dict):
         return text.fields(value)
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        return "\n".join(_origin(item) for item in value)
     return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _origin(entry: dict[str, Any]) -> str:
+    """One of the models that a version was made from: how, which, where it lies, how to make it again."""
+    version = f"@{entry['version']}" if entry.get("version") else ""
+    where = f", stored as {entry['stored']}" if entry.get("stored") else ""
+    more = "".join(f", {name} {entry[name]}" for name in ("recipe", "data_sha256") if entry.get(name))
+    return f"{entry.get('how') or 'made'} of {entry.get('path', '?')}{version}{where}{more}"
 
 
 def find_model(cli: Cli, name: str) -> ObjectInfo:
@@ -172,7 +184,7 @@ def swap(cli: Cli, values: Namespace) -> int:
     return _control(cli, find_model(cli, values.model), "swap", "{name} serves {to} now", to=values.version)
 
 
-def _mount_of(cli: Cli, path: str) -> tuple[ObjectInfo, str]:
+def mount_of(cli: Cli, path: str) -> tuple[ObjectInfo, str]:
     """The mount that serves a path, and the path inside it."""
     best = None
     for info in cli.system.mounts():
@@ -187,7 +199,7 @@ def _mount_of(cli: Cli, path: str) -> tuple[ObjectInfo, str]:
 
 def alias(cli: Cli, values: Namespace) -> int:
     path = cli.stored(values.model)
-    mount, inner = _mount_of(cli, path)
+    mount, inner = mount_of(cli, path)
     name, _, version = inner.partition("@")
     options = {"name": name, "alias": values.alias, **({"version": version} if version else {})}
     after = _renamed(cli, mount, "alias", options, values.reload)
@@ -211,7 +223,7 @@ def _say_reloaded(cli: Cli, after: ObjectInfo) -> None:
 
 def rollback(cli: Cli, values: Namespace) -> int:
     path = cli.stored(values.model)
-    mount, inner = _mount_of(cli, path)
+    mount, inner = mount_of(cli, path)
     name, _, version = inner.partition("@")
     options = {"name": name, **({"version": version} if version else {})}
     after = _renamed(cli, mount, "rollback", options, values.reload)
@@ -222,18 +234,20 @@ def rollback(cli: Cli, values: Namespace) -> int:
     return 0
 
 
-def _upkeep(cli: Cli, action: str, path: str) -> tuple[ObjectInfo, dict[str, Any], Callable[[str], str]]:
+def _upkeep(
+    cli: Cli, action: str, path: str, **options: Any
+) -> tuple[ObjectInfo, dict[str, Any], Callable[[str], str]]:
     """Run an action on what lies at a path; also its report, and how its paths are called outside of the mount."""
-    mount, inner = _mount_of(cli, cli.path(path))
+    mount, inner = mount_of(cli, cli.path(path))
     assert mount.handle is not None
-    after = cli.system.control(mount.handle, action, **({"name": inner} if inner else {}))
+    after = cli.system.control(mount.handle, action, **({"name": inner} if inner else {}), **options)
     top = mount.fields["path"].rstrip("/")
     return after, after.fields.get("report", {}), lambda inside: f"{top}/{inside.strip('/')}".rstrip("/")
 
 
 def fsck(cli: Cli, values: Namespace) -> int:
     """Exit status 1 when something is damaged."""
-    after, report, outside = _upkeep(cli, "fsck", values.path)
+    after, report, outside = _upkeep(cli, "fsck", values.path, **({"repair": True} if values.repair else {}))
     problems = report.get("problems", [])
     if not cli.out.result(after):
         units = [unit for unit in ("model", "version", "file") if f"{unit}s" in report]
@@ -241,6 +255,11 @@ def fsck(cli: Cli, values: Namespace) -> int:
         read = f"{', '.join(counts)}, {text.size(report.get('bytes', 0))} read: " if counts else ""
         found = text.several(len(problems), "problem") if problems else "nothing is wrong"
         cli.out.line(f"fsck of {values.path}: {read}{found}")
+        for mended in report.get("repaired", []):
+            of = f" of {outside(mended['path'])}@{mended['version']}" if mended["path"] else ""
+            cli.out.line(f"repaired: {mended['file']}{of}, from {mended['from']}")
+        if report.get("index"):
+            cli.out.line(f"the index was made anew: {text.several(report['index'], 'row')} did not agree")
         if problems:
             rows = [(outside(p["path"]), p["version"], p["file"], p["why"]) for p in problems]
             cli.out.table(("PATH", "VERSION", "FILE", "WHAT IS WRONG"), rows)
@@ -251,7 +270,7 @@ def gc(cli: Cli, values: Namespace) -> int:
     after, report, outside = _upkeep(cli, "gc", values.path)
     if not cli.out.result(after):
         removed = report.get("removed", [])
-        gone = text.several(len(removed), "version")
+        gone = f"{text.several(len(removed), 'version')} and {text.several(report.get('blobs', 0), 'blob')}"
         cli.out.line(f"gc of {values.path}: {gone} removed, {text.size(report.get('bytes', 0))} freed")
         for path in removed:
             cli.out.line(f"  {outside(path)}")

@@ -1,4 +1,4 @@
-"""Commands that bring models into the registry and take them elsewhere: pull, push."""
+"""Commands that bring models into the registry, mark them there and take them elsewhere: pull, tag, push."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmos.userland.places import host_path
 
 from .. import text
 from ..cli import Cli
-from .models import progress_bar
+from .models import mount_of, progress_bar
 
 ENDED = ("done", "failed", "cancelled")
 HUB = "hf:"
@@ -41,6 +41,21 @@ def push(cli: Cli, values: Namespace) -> int:
     out, shown = (values.target, values.target) if remote else _folder(cli, values.target, source)
     recipe = TransformRecipe(kind="push", options={"replace": True} if values.force else {})
     return run_job(cli, source, out, recipe, f"pushing {source}", detach=values.detach, shown=shown)
+
+
+def tag(cli: Cli, values: Namespace) -> int:
+    """Give a version a tag, or take it away."""
+    path = cli.stored(values.model)
+    mount, inner = mount_of(cli, path)
+    name, _, version = inner.partition("@")
+    options = {"name": name, "tag": values.tag, "remove": values.remove, **({"version": version} if version else {})}
+    assert mount.handle is not None
+    after = cli.system.control(mount.handle, "tag", **options)
+    if not cli.out.result(after):
+        report = after.fields["report"]
+        tags = ", ".join(report["tags"]) or "no tags"
+        cli.out.line(f"{path.partition('@')[0]}@{report['version']} has {tags}")
+    return 0
 
 
 def run_job(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from llmos.drivers.filesystems.models import hashes
 from llmos.drivers.filesystems.models.filesystem import ModelsFileSystem
 from llmos.syscalls.errors import BadArgument, BadModel, Busy, Exists, NotFound, NotSupported, ReadOnly
 
@@ -257,3 +258,83 @@ def test_damaged_refs_stop_changes_and_loading_but_not_looking(system: ModelsFil
             action()
         assert caught.value.file == "refs.json"
     assert "refs.json" in system.stat("/m").fields["problem"]
+
+
+def test_a_version_has_tags(system: ModelsFileSystem, models: Any) -> None:
+    assert system.control("tag", {"name": "m", "tag": "good"}) == {"name": "/m", "version": "3", "tags": ["good"]}
+    assert system.control("tag", {"name": "m", "tag": "good", "version": "1"})["tags"] == ["good"]
+    assert system.control("tag", {"name": "m", "tag": "fast", "version": "1"})["tags"] == ["good", "fast"]
+    assert system.control("tag", {"name": "m", "tag": "fast", "version": "1"})["tags"] == ["good", "fast"]
+    assert models().stat("/m@1").fields["tags"] == ["fast", "good"]
+    assert system.control("tag", {"name": "m", "tag": "good", "version": "1", "remove": True})["tags"] == ["fast"]
+    for options, kind in (
+        ({"tag": "good", "version": "1", "remove": True}, NotFound), ({"tag": "a b"}, BadArgument), ({}, BadArgument),
+        ({"tag": "x", "version": "9"}, NotFound), ({"tag": "x", "remove": 1}, BadArgument),
+    ):  # fmt: skip
+        with pytest.raises(kind):
+            system.control("tag", {"name": "m", **options})
+    system.remove("/m@1")
+    assert system.stat("/m").fields["tags"] == ["good"] and "tags" not in system.stat("/m@2").fields
+
+
+def test_gc_keeps_what_a_kept_version_was_made_from(models: Any, commit: Any) -> None:
+    system = models()
+    for number in range(4):
+        commit(system, "/base", {"parents": [{"path": "/base", "version": "1"}]} if number == 1 else {})
+    for number in range(3):
+        parents = {0: "1", 1: "2", 2: ""}[number]
+        commit(system, "/org/child", {"parents": [{"path": "/models/base", "version": parents}] if parents else []})
+    system.control("alias", {"name": "org/child", "alias": "prod", "version": "2"})
+    # child@2 is named, so base@2, which it was made from, stays, and base@1, which that was made from.
+    assert system.control("gc", {"keep": 1})["removed"] == ["/base@3", "/org/child@1"]
+    system.control("alias", {"name": "org/child", "alias": "prod", "version": ""})
+    token, _ = system.locate("/org/child@2")
+    assert system.control("gc", {"keep": 1})["removed"] == [], "what is loaded needs it too"
+    system.release(token)
+    assert system.control("gc", {"keep": 1, "name": "base"})["removed"] == [], "child@2 is not to be cleared"
+    assert system.control("gc", {"keep": 1})["removed"] == ["/base@1", "/base@2", "/org/child@2"]
+
+
+def test_gc_frees_contents_that_nothing_has(models: Any, commit: Any, tmp_path: Path) -> None:
+    system = models()
+    for number in range(3):
+        commit(system, "/m", files={"extra": b"%d" % number * 1000})
+    token, folder = system.stage("/new")
+    blobs = tmp_path / "models" / ".llmos" / "blobs"
+    assert len([*blobs.glob("*/*")]) == 6
+    done = system.control("gc", {"keep": 2})
+    assert (done["removed"], done["blobs"]) == (["/m@1"], 1) and done["bytes"] > 1000
+    assert len([*blobs.glob("*/*")]) == 5 and folder.is_dir()
+    system.release(token)
+    system.remove("/m")
+    assert system.control("gc", {})["blobs"] == 5 and [*blobs.glob("*/*")] == []
+
+
+def test_a_removed_version_costs_the_others_no_reading(
+    models: Any, commit: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = models()
+    for _ in range(2):
+        commit(system, "/m")
+    commit(system, "/copy")
+    system.remove("/copy")
+    system.remove("/m@1")
+    monkeypatch.setattr(hashes, "sha256_of", None)
+    token, _ = system.locate("/m")
+    system.release(token)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"device": "cpu0", "values": {}}, {"values": {"quality": 1}}, {"device": 5, "values": {"quality": 1}},
+     {"device": "cpu0", "values": {"quality": 1}, "version": 1}],
+)  # fmt: skip
+def test_measures_that_are_none(system: ModelsFileSystem, options: dict[str, Any]) -> None:
+    with pytest.raises(BadArgument):
+        system.control("measure", {"name": "m", **options})
+
+
+@pytest.mark.parametrize("repair", [1, "yes", None])
+def test_repair_is_a_flag(system: ModelsFileSystem, repair: Any) -> None:
+    with pytest.raises(BadArgument, match="repair"):
+        system.control("fsck", {"repair": repair})

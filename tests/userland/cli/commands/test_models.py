@@ -108,17 +108,42 @@ def test_fsck_tells_what_it_found(llmos: Any, system: Any) -> None:
         assert sound == "fsck of /models/two: 1 model, 2 versions, 6 files, 346 B read: nothing is wrong\n"
     finally:
         shutil.rmtree(home / "models/org")
+    assert "the index was made anew" not in llmos("fsck /models").out
     ran = llmos("fsck /nowhere/at/all")
     assert ran.status == 1 and "nothing is mounted at" in ran.err
 
 
+def test_fsck_says_what_it_mended(llmos: Any, system: Any, folder: Path) -> None:
+    write_model(folder / "source")
+    assert llmos(f"pull file:{folder}/source /models/mended").status == 0
+    home = Path(system.stat().fields["home"])
+    (home / "models/mended/versions/1/config.json").unlink()
+    assert llmos("fsck /models").status == 1
+    said = llmos("fsck /models --repair").out.splitlines()
+    assert said[1] == "repaired: config.json of /models/mended@1, from its blob"
+    assert said[0].endswith("nothing is wrong")
+    assert llmos("rm /models/mended").status == 0
+
+
+def test_show_tells_where_a_model_comes_from(llmos: Any, system: Any) -> None:
+    home = Path(system.stat().fields["home"])
+    parents = [{"path": "/models/two", "version": "v1", "how": "finetune", "recipe": "lora r=8"}, {"path": "hub/far"}]
+    write_model(home / "models/child", parents=parents, signature="x", tags=["small"], bytes_by_dtype={"int8": 2048})
+    said = " ".join(llmos("show child").out.split())
+    assert "finetune of /models/two@v1, stored as /two@v1, recipe lora r=8 made of hub/far" in said
+    assert "int8 2.0 KiB" in said and "unverified" in said and "tags small" in said
+    assert "children /child@local" in " ".join(llmos("show two@v1").out.split())
+    assert llmos("rm /models/child").status == 0
+
+
 def test_gc_tells_what_it_removed(llmos: Any, system: Any) -> None:
     home = Path(system.stat().fields["home"])
+    llmos("gc /models")  # what other tests left
     write_versions(home / "models/old", *"12345")
-    assert llmos("gc /models/two").out == "gc of /models/two: 0 versions removed, 0 B freed\n"
+    assert llmos("gc /models/two").out == "gc of /models/two: 0 versions and 0 blobs removed, 0 B freed\n"
     ran = llmos("gc /models")
     assert (ran.status, ran.out.splitlines()[1:]) == (0, ["  /models/old@1", "  /models/old@2"])
-    assert ran.out.startswith("gc of /models: 2 versions removed, ")
+    assert ran.out.startswith("gc of /models: 2 versions and 0 blobs removed, ")
     assert llmos("gc /models --json").json["fields"]["report"]["removed"] == []
 
 

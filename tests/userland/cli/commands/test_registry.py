@@ -100,3 +100,13 @@ def test_a_model_is_pushed_into_a_folder_and_back(llmos: Any, here: Path, gone: 
 )  # fmt: skip
 def test_default_names(source: str, name: str) -> None:
     assert default_name(source) == name
+
+
+def test_a_version_gets_tags_and_loses_them(llmos: Any) -> None:
+    assert llmos("tag two@v1 tested").out == "/models/two@v1 has tested\n"
+    assert llmos("tag two@v1 fast --json").json["fields"]["report"]["tags"] == ["tested", "fast"]
+    assert "tags" in llmos("show two@v1").out
+    assert llmos("tag two@v1 fast --remove").out == "/models/two@v1 has tested\n"
+    assert llmos("tag two@v1 tested --remove").out == "/models/two@v1 has no tags\n"
+    ran = llmos("tag two tested --remove")
+    assert ran.status == 1 and "/two@v2 has no tag tested; it has none" in ran.err
