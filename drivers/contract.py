@@ -171,6 +171,11 @@ class Device(ABC):
         """How long the next step will take at most, as predicted; ten times this is what the kernel allows."""
         return 0.3
 
+    def cache_usage(self) -> Mapping[str, float]:
+        """Of each awake model with a cache of keys and values the share that requests hold, 0 to 1. Asked about once a
+        second."""
+        return {}
+
     def sleep(self, model: str) -> LoadedModel:
         """Free a model's device bytes and keep what makes `wake` fast."""
         raise NotSupported(f"this device cannot put {model} to sleep", why="sleep is not implemented by the driver")

@@ -22,6 +22,7 @@ from llmos.syscalls.driver import (
 from llmos.syscalls.errors import (
     BadArgument, BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, TooLarge,
 )  # fmt: skip
+from llmos.syscalls.events import CACHE_USAGE
 from llmos.syscalls.spec import Call
 from llmos.syscalls.types import Chunk, Freed, LedgerRow, LoadOptions
 from llmos.syscalls.wire import Progress
@@ -237,8 +238,17 @@ class DeviceCalls:
         self._reported = rows
         return Memory(device=self._facts.name, rows=rows, foreign_bytes=self._device.facts().foreign_bytes)
 
-    def metric(self) -> MetricEvent:
-        return MetricEvent(about=self._facts.name, values=self._values())
+    def metrics(self) -> list[MetricEvent]:
+        """Figures of the device, and how full the cache of each model is."""
+        usage = self._device.cache_usage()
+        return [
+            MetricEvent(about=self._facts.name, values=self._values()),
+            *(
+                MetricEvent(about=model, values={CACHE_USAGE: usage[held.key]})
+                for model, held in self._models.items()
+                if held.key in usage
+            ),
+        ]
 
     def idle(self) -> None:
         """A second passed without work."""

@@ -95,8 +95,8 @@ class FileCalls:
     def memory(self) -> Memory | None:
         return None
 
-    def metric(self) -> MetricEvent:
-        return MetricEvent(about=self._name, values=self.stats().values)
+    def metrics(self) -> list[MetricEvent]:
+        return [MetricEvent(about=self._name, values=self.stats().values)]
 
     def idle(self) -> None:
         """A second passed without work."""

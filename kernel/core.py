@@ -16,7 +16,7 @@ import msgspec
 
 from llmos.syscalls.describe import suggest
 from llmos.syscalls.errors import Cancelled, LlmosError, NotFound, OverQuota, TimedOut
-from llmos.syscalls.events import HostEvent, Memory, MetricEvent, Spent
+from llmos.syscalls.events import CACHE_USAGE, HostEvent, Memory, MetricEvent, Spent
 from llmos.syscalls.types import Event, Handle, Kind, ObjectInfo, Reason, Rights, Sampling
 
 from llmos.syscalls.wire import PROTOCOL
@@ -338,10 +338,18 @@ class Kernel(Observer):
             self.ledger.reconcile(driver.name, event.rows)
             self.ledger.set_foreign(driver.name, event.foreign_bytes)
         elif isinstance(event, MetricEvent):
-            for name, value in event.values.items():
-                self.instruments.driver_values.labels(driver.name, event.about, name).set(value)
+            self._take_figures(driver, event)
         elif isinstance(event, Spent):
             self.instruments.spent_ns.labels(driver.name, event.work_class, event.tenant).inc(event.device_ns)
+
+    def _take_figures(self, driver: Driver, event: MetricEvent) -> None:
+        for name, value in event.values.items():
+            if name == CACHE_USAGE:
+                for model in self.models.by_id.values():
+                    if model.host_id == event.about:
+                        self.instruments.kv_usage.labels(model.name).set(value)
+            else:
+                self.instruments.driver_values.labels(driver.name, event.about, name).set(value)
 
     # ---- time
 

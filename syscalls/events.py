@@ -37,8 +37,14 @@ class Beat(Value, tag_field="event", tag="beat"):
 
 
 class MetricEvent(Value, tag_field="event", tag="metric"):
+    """Figures of a device, or of a model by the id of its weights: of that only `CACHE_USAGE`."""
+
     about: str
     values: dict[str, float]
+
+
+CACHE_USAGE = "cache_usage"
+"""Share of a model's cache of keys and values that requests hold, 0 to 1."""
 
 
 class Capacity(Value, tag_field="event", tag="capacity"):

@@ -184,6 +184,9 @@ class CpuDevice(Device):
             self._sampled_bytes = max(0, process_bytes() - self._empty_bytes)
         return [*self._running().memory(), Row("workspace", self._device, driver=self._sampled_bytes)]
 
+    def cache_usage(self) -> Mapping[str, float]:
+        return self._running().cache_usage()
+
     def _running(self) -> Engine:
         if self._engine is None:
             raise BadState(f"the device {self._device} is not started", state="stopped")

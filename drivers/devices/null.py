@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -123,6 +124,11 @@ class NullDevice(Device):
         rows = [_row("weights", name, model.bytes) for name, model in self._models.items() if model.awake]
         kv = [_row("kv", name, context.max_tokens * KV_BYTES) for name, context in self._contexts.items()]
         return [*rows, *kv]
+
+    def cache_usage(self) -> Mapping[str, float]:
+        """It has no pages: the share of its slots that are taken."""
+        taken = Counter(job.request.model for job in self._jobs.values())
+        return {name: taken[name] / model.slots for name, model in self._models.items() if model.awake}
 
     def step_seconds(self) -> float:
         slow = null_faults.step_seconds([f for job in self._jobs.values() for f in job.faults] + self._faults)

@@ -242,6 +242,11 @@ class Engine:
                 rows.append(Row("kv", conversation.id, predicted=shape.bytes(conversation.max_tokens), allocator=held))
         return rows
 
+    def cache_usage(self) -> dict[str, float]:
+        """Of each model on pages the share of them that requests hold, 0 to 1."""
+        found = {id: entry.cache_usage() for id, entry in self._entries.items()}
+        return {id: usage for id, usage in found.items() if usage is not None}
+
     def close(self) -> None:
         """Drop everything."""
         for entry in self._entries.values():

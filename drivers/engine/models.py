@@ -88,6 +88,12 @@ class Entry:
             return 0
         return sum(runner.kv_bytes() for runner in self.resident.runners)
 
+    def cache_usage(self) -> float | None:
+        """The share of its pages that requests hold; None for what has no pages of its own."""
+        if self.resident is None or self.base is not None:
+            return None
+        return next((each.cache_usage() for each in self.resident.runners if isinstance(each, PagedRunner)), None)
+
     def describe(self) -> LoadedModel:
         """The model as the kernel shows it. Only an awake one can be described."""
         resident = self.awake()

@@ -137,6 +137,10 @@ class PagedRunner:
     def kv_bytes(self) -> int:
         return self._model.pool.bytes + (0 if self.drafter is None else self.drafter.bytes)
 
+    def cache_usage(self) -> float:
+        """The share of the pages that rows hold, 0 to 1."""
+        return self._blocks.used / self._blocks.pages
+
     def conversation_bytes(self, conversation: Conversation) -> int:
         return 0
 

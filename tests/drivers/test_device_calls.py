@@ -223,6 +223,8 @@ def test_numbers_are_reported_now_and_then(null: Any) -> None:
     null.answer(null.submit("hello"))
     values = null.events("metric")[0].body["values"]
     assert values["requests"] == 1 and values["models"] == 1
+    usage = [event.body for event in null.events("metric") if "cache_usage" in event.body["values"]]
+    assert usage and 0 <= usage[0]["values"]["cache_usage"] <= 1 and usage[0]["about"] != "null0"
     stats = null.call("stats")["values"]
     assert (stats["steps"], stats["tokens"], stats["running"]) == (6, 6, 0)
 

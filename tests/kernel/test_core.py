@@ -12,7 +12,7 @@ from scripted import Inside, Program, inside, rows
 from llmos.kernel.config import DriverConfig
 from llmos.kernel.supervisor import DEVICES
 from llmos.syscalls.errors import Cancelled, NotFound
-from llmos.syscalls.events import Capacity, Memory, MetricEvent, Spent
+from llmos.syscalls.events import CACHE_USAGE, Capacity, Memory, MetricEvent, Spent
 from watching import Loop
 
 
@@ -37,9 +37,15 @@ def test_what_drivers_measure_is_taken_over(kernel: Inside, program: Program) ->
     found = {row.what: row.ledger for row in kernel.kernel.ledger.rows("null0")}
     assert found == {"weights": 5000, "foreign": 70}
     kernel.null.event(MetricEvent(about="m", values={"occupancy": 0.5}))
+    kernel.null.event(MetricEvent(about=host_id, values={CACHE_USAGE: 0.25}))
+    kernel.null.event(MetricEvent(about="gone", values={CACHE_USAGE: 0.75}))
     kernel.null.event(Spent(work_class="batch", tenant="0", device_ns=12, tokens=1))
     kernel.null.event(Spent(work_class="batch", tenant="0", device_ns=12, tokens=1))
     kernel.null.event(Capacity(model="m", slots=1))
+    usage = program.call("read_metrics", system=program.system, prefix="llmos_kv")
+    assert {name: metric["value"] for name, metric in usage.items()} == {
+        'llmos_kv_cache_usage_perc{model_name="tiny"}': 0.25
+    }
     metrics = program.call("read_metrics", system=program.system, prefix="llmos_d")
     assert metrics['llmos_driver{driver="null0",about="m",name="occupancy"}']["value"] == 0.5
     spent = metrics['llmos_device_nanoseconds_total{device="null0",work_class="batch",tenant="0"}']

@@ -196,6 +196,8 @@ def test_memory_rows_tell_what_is_held(device: CpuDevice, built: Built, rung: st
     rows = {(row.what, row.owner): row for row in device.memory()}
     per_token = 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, width, bytes
     pages = rows["kv", "m"].allocator
+    usage = device.cache_usage()
+    assert 0 < usage["m"] <= 1 if rung == "P" else usage == {}
     if rung == "P":
         assert pages == rows["kv", "m"].predicted == planned[1].predicted >= 8 * CONTEXT * per_token
         assert ("kv", "c") not in rows and device.drop_context("c") == 0
