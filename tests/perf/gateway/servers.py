@@ -42,9 +42,8 @@ class Kind:
 
 
 def _vllm(folder: Path, port: int, threads: int) -> list[str]:
-    start = "import sys; from vllm.entrypoints.cli.main import main; sys.exit(main())"
     return [
-        "-c", start, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16",
+        "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16",
         "--max-model-len", "1024", "--max-num-seqs", "32", "--enforce-eager", "--no-enable-prefix-caching",
         "--served-model-name", "bench", "--disable-uvicorn-access-log",
     ]  # fmt: skip
