@@ -140,8 +140,13 @@ def operation(route: Route, method: str, body: type[Any] | None) -> Schema:
     if parameters := [*_in_path(route.path), *_in_query(route.path, method)]:
         made["parameters"] = parameters
     if content := _body(route, method, spec, body):
-        made["requestBody"] = {"required": True, "content": content}
+        made["requestBody"] = {"required": spec is None or _needs(spec), "content": content}
     return made
+
+
+def _needs(spec: CallSpec) -> bool:
+    """Whether the call takes an argument that has to be said."""
+    return any(field.required and field.kind is not Kind.SYSTEM for field in spec.fields)
 
 
 def _spec_of(guarded: Guarded | None) -> CallSpec | None:

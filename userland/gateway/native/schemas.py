@@ -58,7 +58,8 @@ def body_of(spec: CallSpec, schema: Schema) -> Schema:
         else:
             properties[field.name] = {**properties[field.name], "description": field.doc}
     properties["timeout"] = {
-        "type": "number", "exclusiveMinimum": 0, "maximum": MOST_SECONDS, "description": "seconds the call may take",
+        "type": ["number", "null"], "exclusiveMinimum": 0, "maximum": MOST_SECONDS,
+        "description": "seconds the call may take",
     }  # fmt: skip
     required = [name for name in schema.get("required", ()) if name in properties]
     return {**schema, "properties": properties, "required": required, "additionalProperties": False}
