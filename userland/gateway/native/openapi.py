@@ -17,19 +17,17 @@ from llmos.syscalls.types import Entry, Hit, Kind, Metric, ModelInfo, ObjectInfo
 from ..core.errors import ROWS
 from ..core.respond import encoded, json_response
 from ..core.routing import Guarded, requires
-from ..openai.bodies import ChatBody, CompletionBody
-from .keys import KeyBody
+from .bodies import BODIES, EMPTY, FORMS
 from .queries import QUERIES, ROOT, words
 from .scopes import NOT_OFFERED
 from .schemas import Schema, answer_of, components, ref, schema_of
-from .seed import MicrotuneBody, RegisterBody
-from .store import CommitBody, UploadBody
 
 VERSION = "3.1.0"
 _PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
 _JSON = "application/json"
 _EVENTS = "text/event-stream"
 _BINARY = "application/octet-stream"
+_FORM = "multipart/form-data"
 STATUSES = sorted({row.status for row in ROWS.values()} | {401, 404, 405, 408, 413, 415, 416, 431})
 """Every status that an error may have."""
 
@@ -47,18 +45,6 @@ _VALUES: Mapping[str, Any] = {
     "/microtune": Task,
 }
 """What the value in the answer of a route is."""
-
-
-BODIES: Mapping[str, type[Any]] = {
-    "/v1/chat/completions": ChatBody,
-    "/v1/completions": CompletionBody,
-    f"{ROOT}/keys": KeyBody,
-    "/register": RegisterBody,
-    "/microtune": MicrotuneBody,
-    f"{ROOT}/store/models/{{path:path}}": UploadBody,
-    f"{ROOT}/store/uploads/{{upload}}": CommitBody,
-}
-"""Types of the bodies of routes that are not derived from a call."""
 
 
 def routes(others: Sequence[BaseRoute]) -> list[BaseRoute]:
@@ -90,11 +76,12 @@ class _Ready:
 def document(routes: Sequence[BaseRoute]) -> Schema:
     """The document: every route with its scope, its parameters, its body, its answers."""
     paths: dict[str, Schema] = {}
+    schemas, named = components(BODIES)
     for route in routes:
         if isinstance(route, Route):
             at = paths.setdefault(_PARAMETER.sub(r"{\1}", route.path), {})
             for method in sorted((route.methods or set()) - {"HEAD"}):
-                at.setdefault(method.lower(), operation(route, method, BODIES.get(route.path)))
+                at.setdefault(method.lower(), operation(route, method, named.get(route.path)))
     return {
         "openapi": VERSION,
         "info": {
@@ -106,7 +93,7 @@ def document(routes: Sequence[BaseRoute]) -> Schema:
         "security": [{"bearer": []}, {"header": []}],
         "paths": paths,
         "components": {
-            "schemas": components(BODIES.values()),
+            "schemas": schemas,
             "responses": {"Error": _content("An error.", ref("Error")), "PlainError": _content("An error.", _either())},
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -120,7 +107,7 @@ def _either() -> Schema:
     return {"anyOf": [ref("PlainError"), ref("Error")]}
 
 
-def operation(route: Route, method: str, body: type[Any] | None) -> Schema:
+def operation(route: Route, method: str, body: Schema | None) -> Schema:
     """One route with one method."""
     guarded = route.endpoint if isinstance(route.endpoint, Guarded) else None
     spec = _spec_of(guarded)
@@ -140,7 +127,10 @@ def operation(route: Route, method: str, body: type[Any] | None) -> Schema:
     if parameters := [*_in_path(route.path), *_in_query(route.path, method)]:
         made["parameters"] = parameters
     if content := _body(route, method, spec, body):
-        made["requestBody"] = {"required": spec is None or _needs(spec), "content": content}
+        made["requestBody"] = {
+            "required": _needs(spec) if spec is not None else route.path not in EMPTY,
+            "content": content,
+        }
     return made
 
 
@@ -190,14 +180,15 @@ def _in_query(path: str, method: str) -> list[Schema]:
     return [{"name": name, "in": "query", **parameter} for name, parameter in known.items()]
 
 
-def _body(route: Route, method: str, spec: CallSpec | None, body: type[Any] | None) -> Schema:
-    if method not in ("POST", "PUT"):
+def _body(route: Route, method: str, spec: CallSpec | None, body: Schema | None) -> Schema:
+    if method not in ("POST", "PUT") and body is None:
         return {}
     if spec is not None:
         return {_JSON: {"schema": ref(spec.cls.__name__)}}
+    kind = _FORM if route.path in FORMS and method == "POST" else _JSON
     if route.path.startswith((f"{ROOT}/files/", f"{ROOT}/store/uploads/{{upload}}/")):
         return {_BINARY: {"schema": {}}}
-    return {_JSON: {"schema": ref(body.__name__) if body is not None else {"type": "object"}}}
+    return {kind: {"schema": body or {"type": "object"}}}
 
 
 def _content(description: str, schema: Schema, kind: str = _JSON) -> Schema:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -12,8 +12,6 @@ from llmos.syscalls.types import Kind, Reason
 
 from ..core.caller import KeyLimits
 from .derive import MOST_SECONDS, offered
-from .keys import KeyBody
-from .seed import MicrotuneBody, RegisterBody
 
 REF = "#/components/schemas/{name}"
 _HIDDEN = frozenset({"BufferRef", "BufferOut"})
@@ -27,16 +25,16 @@ def ref(name: str) -> Schema:
     return {"$ref": REF.format(name=name)}
 
 
-def components(bodies: Iterable[type[Any]]) -> dict[str, Schema]:
-    """All schemas by name.
+def components(bodies: Mapping[str, type[Any]]) -> tuple[dict[str, Schema], dict[str, Schema]]:
+    """All schemas by name, and a reference to each of the bodies.
 
     Args:
-        bodies: types of the bodies of other routes.
+        bodies: types of the bodies of routes that are not derived from a call, by path.
     """
     specs = offered()
     results = [kind for spec in specs for kind in (spec.result, spec.item) if kind is not None]
-    kinds = [spec.cls for spec in specs] + results + [Reason, KeyBody, RegisterBody, MicrotuneBody, KeyLimits]
-    _, found = msgspec.json.schema_components([*kinds, *bodies], ref_template=REF)
+    kinds = [*bodies.values(), *(spec.cls for spec in specs), *results, Reason, KeyLimits]
+    named, found = msgspec.json.schema_components(kinds, ref_template=REF)
     made = {name: _plain(schema) for name, schema in found.items() if name not in _HIDDEN}
     for spec in specs:
         made[spec.cls.__name__] = body_of(spec, made[spec.cls.__name__])
@@ -44,7 +42,7 @@ def components(bodies: Iterable[type[Any]]) -> dict[str, Schema]:
         if "handle" in schema.get("properties", {}) and name not in {spec.cls.__name__ for spec in specs}:
             del schema["properties"]["handle"]
             schema["required"] = [each for each in schema.get("required", ()) if each != "handle"]
-    return {**made, **_ours()}
+    return {**made, **_ours()}, dict(zip(bodies, named, strict=False))
 
 
 def body_of(spec: CallSpec, schema: Schema) -> Schema:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from llmos.userland.gateway.native.bodies import BODIES
 from llmos.userland.gateway.native.derive import offered
 from llmos.userland.gateway.native.schemas import REF, answer_of, components, schema_of
 
-FOUND = components([])
+FOUND, NAMED = components(BODIES)
 
 
 def walk(value: Any) -> Any:
