@@ -29,3 +29,18 @@ def test_a_quick_run_has_a_figure_for_every_peer_and_aim(tmp_path: Path) -> None
     names = " ".join(row["name"] for row in raw["rows"])
     assert all(f"C{number} " in names for number in (1, 2, 7, 8, 9, 10))
     assert raw["about"]["tiny"]["left out"] == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_quick_run_of_the_gateway_has_a_figure_for_every_aim(tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(PERF / "bench.py"), "gateway", "--quick", "--threads", "1", "--folder", str(tmp_path),
+        "--peers", "ours",
+    ]  # fmt: skip
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for figure in (
+        "added to a request", "added to a token", "memory of an idle stream", "time to the first token, 4 at once",
+        "tokens a second, 4 at once", "/health, 8 connections", "embeddings of 32 tokens",
+    ):  # fmt: skip
+        assert figure in told

@@ -43,9 +43,9 @@ class Kind:
 
 def _vllm(folder: Path, port: int, threads: int) -> list[str]:
     return [
-        "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--host", "127.0.0.1", "--port", str(port), "--dtype", "bfloat16",
-        "--max-model-len", "1024", "--max-num-seqs", "32", "--enforce-eager", "--no-enable-prefix-caching",
-        "--served-model-name", "bench", "--disable-uvicorn-access-log",
+        "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--host", "127.0.0.1", "--port", str(port),
+        "--dtype", "bfloat16", "--max-model-len", "1024", "--max-num-seqs", "32", "--enforce-eager",
+        "--no-enable-prefix-caching", "--served-model-name", "bench", "--disable-uvicorn-access-log",
     ]  # fmt: skip
 
 
