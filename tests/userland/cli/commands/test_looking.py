@@ -148,10 +148,12 @@ def test_following_goes_on_until_it_is_interrupted(llmos: Any, system: Any, kern
 
         loading = threading.Thread(target=keep_loading)
         loading.start()
-        assert any("seen" in line for line in follower.stdout)
-        stop.set()
-        loading.join()
-        follower.send_signal(signal.SIGINT)
+        try:
+            assert any("seen" in line for line in follower.stdout)
+        finally:
+            stop.set()
+            loading.join()
+            follower.send_signal(signal.SIGINT)
         follower.stdout.read()
         assert follower.wait() == 130
 
