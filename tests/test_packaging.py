@@ -121,3 +121,9 @@ def test_the_wheel_holds_the_bundled_model(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         assert any(name.endswith(".safetensors") for name in files)
         assert files <= set(archive.namelist())
+
+
+def test_the_wheel_holds_the_dashboard(wheel: Path) -> None:
+    files = {path for name in ("static", "vendor") for path in (ROOT / "userland/dashboard" / name).rglob("*")}
+    with zipfile.ZipFile(wheel) as archive:
+        assert {f"llmos/{path.relative_to(ROOT)}" for path in files if path.is_file()} <= set(archive.namelist())

@@ -122,6 +122,34 @@ def browse(place: Place) -> None:
         quantize(page)
 
 
+def journal(place: Place) -> None:
+    """The journal by words, level and unit; held still; from an alert and from a line to the reasons."""
+    with walking(place) as walk:
+        walk.sign_in()
+        walk.go("journal")
+        page = walk.page
+        lines = page.get_by_role("list", name="Journal").get_by_role("listitem")
+        expect(lines.first).to_be_visible()
+        every = lines.count()
+        page.get_by_role("searchbox", name="Words in the line").fill("signal 9")
+        expect(lines).to_have_count(1)
+        page.get_by_role("searchbox", name="Words in the line").fill("")
+        expect(lines).to_have_count(every)
+        page.get_by_label("Lowest level").select_option("error")
+        expect(lines).to_have_count(1)
+        page.get_by_label("Lowest level").select_option("info")
+        page.get_by_label("Unit").select_option("residency")
+        expect(lines).to_have_count(1)
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_role("button", name="Go on")).to_have_attribute("aria-pressed", "true")
+        walk.go("alerts")
+        page.get_by_role("link", name="Why: cuda0").click()
+        expect(page.get_by_role("heading", name="Why: cuda0")).to_be_visible()
+        first = page.locator(".timeline li").first
+        expect(first).to_contain_text("is back on cuda0")
+        expect(first).to_contain_text("took s: 5.8 s")
+
+
 def quantize(page: Page) -> None:
     """A service that comes later says so in its own words, and the page stays usable."""
     page.get_by_role("button", name="Quantize").click()
@@ -144,8 +172,8 @@ def steer(place: Place) -> None:
         expect(dialog).to_have_count(0, timeout=60_000)
         state = page.locator(".page-head .pill")
         expect(state).to_have_text("awake")
-        for deed, after in (("Sleep", "asleep"), ("Wake", "awake")):
-            page.get_by_role("button", name=f"{deed} small").click()
+        for deed, after in (("Sleep", "asleep"), ("Wake", "awake"), ("Pin", "awake"), ("Unpin", "awake")):
+            page.get_by_role("button", name=f"{deed} small", exact=True).click()
             dialog.get_by_role("button", name=deed, exact=True).click()
             expect(state).to_have_text(after, timeout=60_000)
             expect(dialog).to_have_count(0)

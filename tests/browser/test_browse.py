@@ -19,3 +19,7 @@ def test_a_model_is_loaded_put_to_sleep_woken_and_unloaded(real: Stage) -> None:
 
 def test_runs_are_drawn_and_compared(made_up: Stage) -> None:
     made_up.play("runs")
+
+
+def test_the_journal_the_alerts_and_the_reasons(made_up: Stage) -> None:
+    made_up.play("journal")

@@ -346,3 +346,22 @@ test('the live state survives a lost kernel and a lost connection', () => {
   assert.equal(live.points.get('t').length, 1);
   live.close();
 });
+
+test('a connection that died without a word is opened anew', (context) => {
+  context.mock.timers.enable({apis: ['setTimeout']});
+  const sources = [];
+  const live = new Live((url) => sources.at(sources.push(new Source(url)) - 1));
+  live.open();
+  context.mock.timers.tick(15000);
+  sources[0].tell('overview', {at: 1, kernel: {state: 'running'}, devices: [], models: [], rates: {}});
+  context.mock.timers.tick(15000);
+  assert.equal(sources.length, 1);
+  assert.equal(live.state, 'running');
+  context.mock.timers.tick(6000);
+  assert.equal(sources.length, 2);
+  assert.ok(sources[0].closed);
+  assert.equal(live.state, 'connecting');
+  live.close();
+  context.mock.timers.tick(60000);
+  assert.equal(sources.length, 2);
+});

@@ -32,6 +32,8 @@ const PAGES = {
   why: {title: 'Why', icon: 'why', make: whyPage},
 };
 
+const REST_MS = 60_000;
+
 const at = (id) => document.getElementById(id);
 
 /** What every page gets: the calls, the live state, who is signed in, and where to go. */
@@ -146,7 +148,15 @@ class App {
       this.live.addEventListener(name, () => this.changed(name));
     this.live.addEventListener('refused', () => api.get('/api/v1/whoami').catch(() => {})); // a 401 shows the gate
     document.addEventListener('llmos:signed-out', () => this.signedOut());
-    document.addEventListener('visibilitychange', () => this.changed('overview'));
+    document.addEventListener('visibilitychange', () => this.seen(!document.hidden));
+  }
+
+  /** A tab that nobody looks at gives its connection back after a while: browsers open only six to one host. */
+  seen(visible) {
+    clearTimeout(this.resting);
+    if (!visible) this.resting = setTimeout(() => this.live.close(), REST_MS);
+    else if (!this.live.stream && at('gate').hidden) this.live.open();
+    this.changed('overview');
   }
 
   show() {

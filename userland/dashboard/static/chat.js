@@ -12,7 +12,7 @@ export function chatPage(app) {
 
 class ChatPage {
   constructor(app) {
-    Object.assign(this, {app, panes: [], models: [], known: ''});
+    Object.assign(this, {app, panes: [], models: [], waiting: false});
     this.area = h('div.panes', {role: 'group', 'aria-label': 'Conversations'});
     this.input = h('textarea', {
       rows: 1,
@@ -81,6 +81,7 @@ class ChatPage {
     for (const pane of this.panes) pane.offer(this.models);
     if (wanted && this.panes.length && !this.panes.some((pane) => pane.busy)) this.panes[0].choice.value = wanted;
     this.refresh();
+    if (this.waiting) this.send();
   }
 
   open(wanted = '') {
@@ -121,7 +122,8 @@ class ChatPage {
 
   send() {
     const text = this.input.value.trim();
-    if (!text || !this.panes.length) return;
+    this.waiting = Boolean(text) && !this.panes.length; // sent before the models are known: goes out with the first pane
+    if (!text || this.waiting) return;
     this.input.value = '';
     for (const pane of this.panes) pane.send(text);
   }

@@ -4,6 +4,7 @@ import {History} from './history.js';
 
 const JOURNAL = 1000;
 const POINTS = 20000;
+const SILENT_MS = 20000; // there is an overview every second, so a longer silence is a dead connection
 
 /** Holds the latest state; tells by events `overview`, `journal`, `point` and `state`. */
 export class Live extends EventTarget {
@@ -14,6 +15,7 @@ export class Live extends EventTarget {
     this.points = new Map();
     this.stream = null;
     this.retry = null;
+    this.silence = null;
   }
 
   open() {
@@ -21,17 +23,31 @@ export class Live extends EventTarget {
     const after = this.seq ? `&after=${this.seq}` : '';
     const stream = this.source(`/api/v1/live?parts=overview,journal,events${after}`);
     this.stream = stream;
+    this.watch();
     stream.onopen = () => this.set('live');
     stream.onerror = () => this.broken(stream);
     for (const name of ['overview', 'journal', 'point', 'gone', 'back']) {
-      stream.addEventListener(name, (event) => this[`on_${name}`](JSON.parse(event.data), event));
+      stream.addEventListener(name, (event) => {
+        this.watch();
+        this[`on_${name}`](JSON.parse(event.data), event);
+      });
     }
   }
 
   close() {
     clearTimeout(this.retry);
+    clearTimeout(this.silence);
     this.stream?.close();
     this.stream = null;
+  }
+
+  /** A connection that died without a word (a laptop that slept, a lost network) is opened anew. */
+  watch() {
+    clearTimeout(this.silence);
+    this.silence = setTimeout(() => {
+      this.set('connecting');
+      this.open();
+    }, SILENT_MS);
   }
 
   /** The browser tries again by itself after a lost connection, but not after an answer such as 401 or 503. */
