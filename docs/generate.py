@@ -193,11 +193,35 @@ def host_types() -> str:
     return "\n\n".join(parts)
 
 
+def http_routes() -> str:
+    """All routes of the gateway by the API they belong to."""
+    from llmos.userland.gateway.core.app import all_routes
+    from llmos.userland.gateway.native.openapi import document
+
+    tags: dict[str, list[tuple[str, str, str, str]]] = {}
+    for path, methods in document(all_routes())["paths"].items():
+        for method, operation in methods.items():
+            scope = operation.get("x-llmos-scope")
+            row = (method.upper(), f"`{path}`", f"`{scope}`" if scope else "-", operation["summary"])
+            tags.setdefault(operation["tags"][0], []).append(row)
+    header = ("method", "path", "scope", "what it does")
+    return "\n\n".join(f"### {tag}\n\n{table(header, rows)}" for tag, rows in tags.items())
+
+
+def http_left_out() -> str:
+    """The calls that are not offered over HTTP, with the reasons."""
+    from llmos.userland.gateway.native.scopes import NOT_OFFERED
+
+    rows = [(f"[`{name}`](syscalls/{name}.md)", f"{why[0].upper()}{why[1:]}.") for name, why in NOT_OFFERED.items()]
+    return table(("call", "why not"), rows)
+
+
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"calls": index},
     "errors.md": {"errors": error_table},
     "types.md": {"types": type_list},
     "driver-interface.md": {"calls": host_calls, "types": host_types},
+    "../http-api.md": {"routes": http_routes, "left out": http_left_out},
 }
 SECTIONS = ("Description", "Example", "Errors", "See also")
 
@@ -206,10 +230,11 @@ def written() -> dict[Path, str]:
     """Every page with its generated parts as they should be."""
     pages = {}
     for name, parts in PARTS.items():
-        text = (PAGES / name).read_text()
+        page = (PAGES / name).resolve()
+        text = page.read_text()
         for part, make in parts.items():
             text = replace(text, part, make())
-        pages[PAGES / name] = text
+        pages[page] = text
     for name, spec in SYSCALLS.items():
         path = PAGES / f"{name}.md"
         pages[path] = replace(path.read_text() if path.exists() else _blank(), "head", page_head(spec))

@@ -43,6 +43,7 @@ class Instruments:
         self.loop_lag = r.histogram("llmos_loop_lag_seconds", "Time one turn of the kernel's loop took", "seconds")
         self.sessions = r.gauge("llmos_sessions", "Open sessions")
         self.in_flight = r.gauge("llmos_requests_in_flight", "Requests without an answer yet")
+        self.oldest = r.gauge("llmos_queue_oldest_seconds", "How long the oldest waiting request has waited", "seconds")
 
     def _declare_devices(self, r: Registry) -> None:
         self.models = r.gauges("llmos_models", "Loaded models by state", ("state",))
@@ -117,8 +118,11 @@ def refresh(kernel: Kernel) -> None:
     states = Counter(model.status for model in models)
     for state in State:
         i.models.labels(state.value).set(states[state.value])
+    queue = kernel.scheduler.waiting()
     running = Counter(ticket.lane for ticket in kernel.scheduler.running())
-    waiting = Counter(ticket.lane for ticket in kernel.scheduler.waiting())
+    waiting = Counter(ticket.lane for ticket in queue)
+    now = kernel.runner.clock()
+    i.oldest.set(max((now - ticket.arrived_ns for ticket in queue), default=0) / SECOND)
     for model in models:
         i.running.labels(model.name).set(running[model.id])
         i.waiting.labels(model.name).set(waiting[model.id])

@@ -106,12 +106,16 @@ def test_what_runs_and_waits_and_what_a_model_holds(kernel: Inside, program: Pro
     found = read(kernel, program)
     assert found['llmos_num_requests_running{model_name="tiny"}']["value"] == 2
     assert found['llmos_num_requests_waiting{model_name="tiny"}']["value"] == 1
+    assert found["llmos_queue_oldest_seconds"]["value"] == 0
+    kernel.advance(12.5)
+    assert read(kernel, program)["llmos_queue_oldest_seconds"]["value"] == 12.5
     assert found['llmos_model_bytes{model_name="tiny",device="null0",what="weights"}']["value"] == 1024
     for number in numbers:
         kernel.null.release("submit")
         program.wait(number)
     program.control(model, "sleep")
     found = read(kernel, program)
+    assert found["llmos_queue_oldest_seconds"]["value"] == 0
     assert found['llmos_num_requests_running{model_name="tiny"}']["value"] == 0
     assert found['llmos_model_bytes{model_name="tiny",device="null0",what="weights"}']["value"] == 0
     evicted = {name: metric["value"] for name, metric in found.items() if name.startswith("llmos_evictions_total")}

@@ -100,6 +100,7 @@ def etag(version: str) -> str:
 
 
 async def _get(request: Request) -> ASGIApp:
+    """A file, or a range of its bytes."""
     words(request)
     caller = caller_of(request)
     client = (await gateway_of(request).sessions.system(caller)).client
@@ -142,6 +143,7 @@ def range_of(header: str, size: int) -> tuple[int, int, int]:
 
 
 async def _put(request: Request) -> ASGIApp:
+    """Write a whole file; it is seen when all of it has arrived."""
     words(request)
     caller, gateway = caller_of(request), gateway_of(request)
     path = own_path(caller, named_path(request))
@@ -191,6 +193,7 @@ def own_path(caller: Caller, given: str) -> str:
 
 
 async def _delete(request: Request) -> ASGIApp:
+    """Remove a file or an empty folder."""
     words(request)
     caller = caller_of(request)
     client = (await gateway_of(request).sessions.system(caller)).client

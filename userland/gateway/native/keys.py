@@ -50,11 +50,13 @@ def key_routes() -> list[BaseRoute]:
 
 
 async def _list(request: Request) -> ASGIApp:
+    """All keys, without their secrets."""
     words(request)
     return json_response(answer([plain(info) for info in gateway_of(request).keys.list()], "", ()))
 
 
 async def _create(request: Request) -> ASGIApp:
+    """Make a key; the answer is the only one that holds it."""
     body = await json_body(request, KeyBody)
     now = time.time()
     text, info = gateway_of(request).keys.create(
@@ -73,6 +75,7 @@ async def _create(request: Request) -> ASGIApp:
 
 
 async def _revoke(request: Request) -> ASGIApp:
+    """Revoke a key by its id or name."""
     words(request)
     info = gateway_of(request).keys.revoke(str(request.path_params["id"]))
     return json_response(answer(plain(info), "", ()))

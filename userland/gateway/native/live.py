@@ -35,7 +35,7 @@ class Hub:
         self._pollers: dict[str, Poller] = {}
 
     async def live(self, request: Request) -> ASGIApp:
-        """The handler of the route."""
+        """What the dashboard shows, as server-sent events."""
         given = words(request)
         parts = _parts(given.get("parts", ",".join(PARTS)))
         seen = request.headers.get("last-event-id", "")

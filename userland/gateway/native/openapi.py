@@ -52,6 +52,7 @@ def routes(others: Sequence[BaseRoute]) -> list[BaseRoute]:
     made: list[bytes] = []
 
     async def openapi(request: Request) -> ASGIApp:
+        """This document."""
         words(request)
         if not made:
             made.append(encoded(document([*others, *mine])))

@@ -50,6 +50,7 @@ def reading_routes() -> list[BaseRoute]:
 
 
 async def _objects(kind: Kind, request: Request) -> ASGIApp:
+    """The objects of one kind that the key sees."""
     given = words(request)
     body = {"kind": kind.value, "prefix": given.get("prefix", "")}
     return await run(request, SYSCALLS["list_objects"], body)
@@ -61,11 +62,13 @@ def named_path(request: Request) -> str:
 
 
 async def _stat(request: Request) -> ASGIApp:
+    """Describe one path."""
     words(request)
     return await run(request, SYSCALLS["stat_path"], {"path": named_path(request)})
 
 
 async def _list(request: Request) -> ASGIApp:
+    """What a folder holds, at most 1000 entries."""
     given = words(request)
     path = named_path(request)
     try:
@@ -78,6 +81,7 @@ async def _list(request: Request) -> ASGIApp:
 
 
 async def _search(request: Request) -> ASGIApp:
+    """Search below a path, best hits first, each with the reason for its rank."""
     given = words(request)
     body = {
         "path": given.get("path", confine.MODELS),
@@ -89,6 +93,7 @@ async def _search(request: Request) -> ASGIApp:
 
 
 async def _journal(request: Request) -> ASGIApp:
+    """Records of the journal, with filters."""
     given = words(request)
     after, limit = number(given, request, "after"), number(given, request, "limit")
     body = {"after": after, "about": given.get("about", ""), "level": given.get("level", "info"), "limit": limit}
@@ -103,11 +108,13 @@ async def _journal(request: Request) -> ASGIApp:
 
 
 async def _metrics(request: Request) -> ASGIApp:
+    """Counters, gauges and histograms, by full name with labels."""
     given = words(request)
     return await run(request, SYSCALLS["read_metrics"], {"prefix": given.get("prefix", "")})
 
 
 async def _plan(request: Request) -> ASGIApp:
+    """What loading a model would take, and whether it fits, without loading it."""
     given = words(request)
     options: dict[str, Any] = {"dry_run": True}
     if "dtype" in given:
@@ -121,6 +128,7 @@ async def _plan(request: Request) -> ASGIApp:
 
 
 async def _why(request: Request) -> ASGIApp:
+    """What happened to an object or a request under way, and why."""
     words(request)
     caller, about = caller_of(request), str(request.path_params["about"])
     system = await gateway_of(request).sessions.system(caller)

@@ -51,6 +51,7 @@ def routes() -> list[BaseRoute]:
 
 
 async def _register(request: Request) -> ASGIApp:
+    """Bring a model into the registry; the answer names the task."""
     body = await json_body(request, RegisterBody)
     options = {
         name: value
@@ -66,6 +67,7 @@ async def _register(request: Request) -> ASGIApp:
 
 
 async def _discover(request: Request) -> ASGIApp:
+    """Search the models."""
     given = words(request)
     filters = {"task": given["task"]} if given.get("task") else {}
     limit = number(given, request, "limit")
@@ -74,6 +76,7 @@ async def _discover(request: Request) -> ASGIApp:
 
 
 async def _microtune(request: Request) -> ASGIApp:
+    """Adapt a model to data; the answer names the task."""
     given = await json_body(request, dict[str, Any])
     try:
         body = msgspec.convert({**given}, MicrotuneBody)
