@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from llmos.syscalls.errors import (
-    BadArgument, BadHandle, BadState, Busy, LlmosError, NotDirectory, NotFound, NotSupported, PeerGone,
+    BadArgument, BadHandle, BadState, Busy, Denied, LlmosError, NotDirectory, NotFound, NotSupported, PeerGone,
 )  # fmt: skip
 from llmos.syscalls.types import Entry as FileEntry
 from llmos.syscalls.types import ObjectInfo
 from llmos.userland.async_objects import AsyncModel, AsyncSystem
 
+from ..native import confine
 from .caller import Caller
 from .errors import model_not_found
 from .sessions import Sessions
@@ -136,7 +137,10 @@ class Models:
         wanted = self._settings.aliases.get(name, name)
         if not name or not (caller.may_use(plain(name)) or caller.may_use(plain(wanted))):
             raise model_not_found(name)
-        path = path_of(wanted)
+        try:
+            path = confine.path(caller, path_of(wanted))
+        except (Denied, BadArgument):
+            raise model_not_found(name) from None
         loaded = _matching(await system.models(), wanted, path)
         if loaded is None and not self._settings.load_on_request:
             raise model_not_found(name, "it is not loaded, and this gateway loads none by itself")

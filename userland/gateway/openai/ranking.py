@@ -131,6 +131,10 @@ async def _moderate(request: Request, model: str, text: str) -> dict[str, Any]:
     )  # fmt: skip
     inference = await run(request, order)
     assert isinstance(inference.result, Labels)
-    scores = {label.label: label.score for label in inference.result.labels}
+    return findings({label.label: label.score for label in inference.result.labels})
+
+
+def findings(scores: dict[str, float]) -> dict[str, Any]:
+    """What the scores of the labels mean; those of labels that mean nothing bad are no findings."""
     found = {name: value >= _FLAGGED and name.lower() not in _HARMLESS for name, value in scores.items()}
     return {"flagged": any(found.values()), "categories": found, "category_scores": scores}

@@ -22,6 +22,8 @@ from .writing import ChatWriter
 
 HERMES, MISTRAL = "<tool_call>", "[TOOL_CALLS]"
 _HERMES_END = "</tool_call>"
+_TIGHT = {"x-guidance": {"whitespace_flexible": False}}
+"""No blanks but the usual ones, as llguidance has it: a weak model would write them for ever."""
 _MARKS = (HERMES, MISTRAL, "{", "[{")
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}\Z")
 _ARGUMENTS = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*')
@@ -232,7 +234,7 @@ def call_schema(functions: list[dict[str, Any]]) -> dict[str, Any]:
         }
         for function in functions
     ]
-    return calls[0] if len(calls) == 1 else {"anyOf": calls}
+    return {**_TIGHT, **(calls[0] if len(calls) == 1 else {"anyOf": calls})}
 
 
 def may_be_call(text: str) -> bool:

@@ -1,0 +1,24 @@
+"""Names of files; the routes are in `test_client` and `test_routes`."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmos.userland.gateway.core.store import StoredFile
+from llmos.userland.gateway.openai.files import safe_name, shown
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("data.jsonl", "data.jsonl"), ("../../etc/passwd", "passwd"), ("C:\\x\\y z.txt", "y_z.txt"), ("", "file"),
+        ("..", "file"), ("a\0b\nc", "a_b_c"), (".hidden", "hidden"), ("x" * 300, "x" * 100), ("日本.txt", "日本.txt"),
+    ],
+)  # fmt: skip
+def test_safe_names(given: str, name: str) -> None:
+    assert safe_name(given) == name
+
+
+def test_what_is_shown() -> None:
+    made = shown(StoredFile("file-1", "k", "x.txt", "batch", 3, "/home/keys/k/x.txt", 12.7, "ab"))
+    assert (made["object"], made["created_at"], made["status"], made["bytes"]) == ("file", 12, "processed", 3)
