@@ -13,7 +13,7 @@ from llmos.syscalls.types import Hit, Kind, LoadOptions
 from .ledger import size_text
 from .locating import locate, release
 from .objects import DeviceObject
-from .supervisor import UP, Driver
+from .supervisor import Driver
 
 if TYPE_CHECKING:
     from .core import Kernel
@@ -37,13 +37,14 @@ async def search(request: Request, path: str, query: str, filters: dict[str, Any
 
     Raises:
         BadArgument: the session has no device of that name.
+        BadState, DriverFailed: it is not running.
         Further what the file system raises.
     """
     kernel, session = request.kernel, request.session
     wanted = filters.pop("fits", None)
     if wanted is None:
         return await kernel.files.search(session, path, query, filters, limit)
-    devices = _devices(kernel, session, wanted)
+    devices = await _devices(kernel, session, wanted)
     hits = await kernel.files.search(session, path, query, filters, min(MOST, MORE * limit))
     found: list[Hit] = []
     plans = PLANS
@@ -59,8 +60,8 @@ async def search(request: Request, path: str, query: str, filters: dict[str, Any
     return found
 
 
-def _devices(kernel: Kernel, session: Session, wanted: Any) -> Sequence[Driver]:
-    """The devices that are meant and are up."""
+async def _devices(kernel: Kernel, session: Session, wanted: Any) -> Sequence[Driver]:
+    """The devices that are meant; one that is starting is waited for, and of `any` those that are down are left out."""
     mine = [
         found.driver
         for entry in kernel.handles.of_session(session.id)
@@ -72,7 +73,16 @@ def _devices(kernel: Kernel, session: Session, wanted: Any) -> Sequence[Driver]:
     if wanted != ANY and not chosen:
         names = ", ".join([ANY, *(driver.name for driver in mine)])
         raise BadArgument(f"fits: there is no device {wanted!r}", name="fits", got=str(wanted)[:80], want=names)
-    return [driver for driver in chosen if driver.state in UP]
+    ready = []
+    for driver in chosen:
+        try:
+            await kernel.supervisor.wait_ready(driver)
+        except LlmosError:
+            if wanted != ANY:
+                raise
+        else:
+            ready.append(driver)
+    return ready
 
 
 async def _fits(request: Request, driver: Driver, hit: Hit, may_plan: bool) -> tuple[bool, str]:

@@ -10,7 +10,7 @@ from scripted import MEMORY, Inside, Program, rows
 from llmos.kernel import fitting
 from llmos.kernel.supervisor import DriverState
 from llmos.syscalls.driver import PlanRows
-from llmos.syscalls.errors import BadArgument, BadModel
+from llmos.syscalls.errors import BadArgument, BadModel, BadState
 
 SMALL, MIDDLE, LARGE = 1 << 10, MEMORY // 2, 2 * MEMORY
 
@@ -72,7 +72,18 @@ def test_any_device_is_enough(kernel: Inside, program: Program) -> None:
     kernel.models.answers["search"] = [*hits(a=SMALL), {"path": "/b", "score": 1.0, "fields": {}}]
     assert [*found(program, fits="any")] == ["/models/a"]
     kernel.null.dies(DriverState.STOPPED)
-    assert found(program, fits="any") == found(program) == {}
+    assert found(program, fits="any") == {}
+    error = program.error("search_fs", path="/models", query="x", filters={"fits": "null0"})
+    assert isinstance(error, BadState)
+
+
+def test_a_device_that_starts_is_waited_for(kernel: Inside, program: Program) -> None:
+    kernel.models.answers["search"] = hits(a=SMALL)
+    kernel.null.dies()
+    number = program.send("search_fs", path="/models", query="x", filters={"fits": "null0"})
+    assert not program.done(number)
+    kernel.null.starts()
+    assert [hit["path"] for hit in program.wait(number).value] == ["/models/a"]
 
 
 def test_a_device_that_is_not_there_is_said(program: Program) -> None:

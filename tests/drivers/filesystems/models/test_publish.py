@@ -23,12 +23,13 @@ before, copies, cache, path, template = sys.argv[1:]
 
 def commit(root, last):
     system = open_source(root, {"cache": cache})
+    system.search("/", "", {}, 5)  # there is an index of what was before
     token, folder = system.stage(path)
     shutil.copytree(template, folder, dirs_exist_ok=True)
     changes = count(1)
     def watch(event, args):
         writes = event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR)
-        if writes or event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir"):
+        if writes or event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.chmod"):
             if next(changes) == last:
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(watch)
@@ -182,13 +183,14 @@ def test_a_commit_killed_anywhere_is_whole_or_absent(
         whole = found == {"/org/m": "2" if exists else "1"}
         assert whole or found == ({"/org/m": "1"} if exists else {})
         outcomes.append(whole)
+        assert {hit.path: hit.fields["version"] for hit in system.search("/", "", {}, 5)} == found
         if whole:
             assert bytes_of(system, "/org/m/tokenizer.json") == b'{"new": 1}'
             assert json.loads(bytes_of(system, "/org/m/manifest.json"))["mood"] == "new"
         if found:
             system.release(system.locate("/org/m")[0])
         report = system.control("fsck", {})
-        assert report["ok"], report
+        assert report["ok"] and report["index"] == 0, report
         assert commit(system, "/org/m") == str(1 + int(max(found.values(), default="0")))
     # It was killed before the moment of publishing and after it; the last one got through.
     assert outcomes == sorted(outcomes) and outcomes.count(False) >= 5 and outcomes.count(True) >= 3

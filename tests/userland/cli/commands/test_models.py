@@ -136,6 +136,16 @@ def test_show_tells_where_a_model_comes_from(llmos: Any, system: Any) -> None:
     assert llmos("rm /models/child").status == 0
 
 
+def test_gc_leaves_what_is_loaded(llmos: Any, system: Any) -> None:
+    home = Path(system.stat().fields["home"])
+    write_versions(home / "models/busy", *"12345")
+    model = system.load_model("/models/busy@1", device="null0")
+    assert llmos("gc /models/busy").out.splitlines()[1:] == ["  /models/busy@2"]
+    model.unload()
+    assert llmos("gc /models/busy").out.splitlines()[1:] == ["  /models/busy@1"]
+    assert llmos("rm /models/busy").status == 0
+
+
 def test_gc_tells_what_it_removed(llmos: Any, system: Any) -> None:
     home = Path(system.stat().fields["home"])
     llmos("gc /models")  # what other tests left
