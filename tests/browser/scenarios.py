@@ -188,6 +188,31 @@ def steer(place: Place) -> None:
         expect(state).to_have_text("stored")
 
 
+def limited(place: Place) -> None:
+    """A key with few scopes sees every page without an error; what it may not do stands greyed out, with the reason."""
+    with walking(place) as walk:
+        walk.sign_in(place.lesser_key)
+        page = walk.page
+        for name in PAGES:
+            walk.go(name)
+            page.wait_for_timeout(500)
+            expect(page.locator(".failure")).to_have_count(0)
+        walk.go("model", path="/models/small")
+        load = page.get_by_role("button", name="Load", exact=True)
+        expect(load).to_be_disabled()
+        expect(load).to_have_attribute("title", re.compile("scope load"))
+        page.get_by_role("button", name="Plan it").click()
+        expect(page.locator(".plan .verdict")).to_have_text("It fits")
+        walk.go("chat", model="small")
+        page.get_by_label("Message to every open conversation").fill("hello")
+        page.keyboard.press("Enter")
+        expect(page.locator(".message.assistant .stats").last).to_contain_text("ended", timeout=60_000)
+        walk.go("overview")
+        unload = page.get_by_role("button", name="Unload small")
+        expect(unload).to_be_disabled()
+        expect(unload).to_have_attribute("title", re.compile("scope manage"))
+
+
 def search(place: Place) -> None:
     """Words and filters narrow the list; the address keeps them; nothing found says so."""
     with walking(place) as walk:

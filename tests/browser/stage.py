@@ -48,12 +48,13 @@ class Stage:
 
     url: str
     key: str
+    lesser_key: str
     do: Callable[[str], None]
 
     def play(self, scenario: str, pictures: str = "") -> None:
         """Run a scenario; its assertions are the test's."""
         axe = str(FOLDER / "browser" / "scripts" / "axe.min.js")
-        place = {"url": self.url, "key": self.key, "browser": browser(), "axe": axe}
+        place = {"url": self.url, "key": self.key, "lesser_key": self.lesser_key, "browser": browser(), "axe": axe}
         if pictures:
             place["pictures"] = pictures
         command = [str(python("browser")), str(HERE / "drive.py"), scenario]
@@ -112,7 +113,7 @@ def made_up_system() -> Iterator[Stage]:
         tempfile.TemporaryDirectory(prefix="t") as folder,
         _serving([sys.executable, str(FAKE)], Path(folder) / "log") as url,
     ):
-        yield Stage(url, FAKE_KEY, do)
+        yield Stage(url, FAKE_KEY, FAKE_KEY, do)
 
 
 class _Kernel:
@@ -158,6 +159,7 @@ def real_system() -> Iterator[Stage]:
             write_model(folder / "home" / "models" / name)
         keys = KeyStore(database(folder / "home"))
         key, _ = keys.create("browser", user="ada", scopes=SCOPES)
+        lesser, _ = keys.create("reader", user="bob", scopes=("infer", "read"))
         keys.close()
         kernel = _Kernel(folder)
         command = [
@@ -166,7 +168,7 @@ def real_system() -> Iterator[Stage]:
         ]  # fmt: skip
         try:
             with _serving(command, folder / "gateway.log") as line:
-                yield Stage(line.removeprefix("READY "), key, kernel.do)
+                yield Stage(line.removeprefix("READY "), key, lesser, kernel.do)
             kernel.now.stop()
         finally:
             kernel.close()

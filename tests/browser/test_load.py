@@ -12,6 +12,10 @@ def test_load(real: Stage) -> None:
     real.play("load")
 
 
+def test_a_key_with_few_scopes(real: Stage) -> None:
+    real.play("limited")
+
+
 def test_the_theme_follows_the_system_and_the_reader(made_up: Stage) -> None:
     made_up.play("themes")
 

@@ -26,10 +26,13 @@ Scheme = Literal["dark", "light"]
 
 @dataclass
 class Place:
-    """Where to go: the gateway, the key to sign in with, the browser, axe's script, and where pictures go."""
+    """Where to go: the gateway, the key to sign in with, one that may do less, the browser, axe's script, and where
+    pictures go.
+    """
 
     url: str
     key: str
+    lesser_key: str
     browser: str
     axe: str
     pictures: Path | None = None
@@ -49,9 +52,9 @@ class Walk:
         self.page.goto(f"{self.place.url}/dashboard#/{page}{'?' + query if query else ''}")
         expect(self.page.locator("main h1")).to_be_visible(timeout=PATIENCE_MS)
 
-    def sign_in(self) -> None:
-        """By the link that `llmos keys create` prints."""
-        self.page.goto(f"{self.place.url}/dashboard#key={self.place.key}")
+    def sign_in(self, key: str = "") -> None:
+        """By a link with the key."""
+        self.page.goto(f"{self.place.url}/dashboard#key={key or self.place.key}")
         expect(self.page.get_by_role("heading", name="Overview")).to_be_visible(timeout=PATIENCE_MS)
 
     def width(self) -> int:

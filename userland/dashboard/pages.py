@@ -165,6 +165,6 @@ def _key(body: bytes) -> str | None:
 
 
 def _error(status: int, kind: str, code: str, message: str) -> Response:
-    error = {"message": message, "type": kind, "param": None, "code": code, "fields": {}, "reasons": []}
+    error: dict[str, Any] = {"message": message, "type": kind, "param": None, "code": code, "fields": {}, "reasons": []}
     body = json.dumps({"error": error})
     return Response(body, status, media_type="application/json", headers=dict(HEADERS))

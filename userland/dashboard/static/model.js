@@ -8,6 +8,7 @@ import {load, transform} from './loading.js';
 import {loadedAt} from './models.js';
 import {link} from './router.js';
 import {pill, whyLink} from './table.js';
+import {tune} from './tasks.js';
 import {bytes, clock, count, percent} from './units.js';
 
 export function modelPage(app, params) {
@@ -312,7 +313,7 @@ function later(app, path) {
       'div.actions',
       null,
       h('button', {type: 'button', disabled: !may, onclick: () => transform(app, path)}, 'Quantize'),
-      h('a.button', {href: link('tasks', {tune: path})}, 'Tune'),
+      h('button', {type: 'button', disabled: !app.may('tune'), onclick: () => tune(app, path)}, 'Tune'),
     ),
   );
 }

@@ -123,20 +123,15 @@ function figures(live) {
     figure('Tokens', 'tokens_per_s', number(rates.tokens_per_s), 'tokens/s'),
     figure('Requests', 'requests_per_s', number(rates.requests_per_s), 'requests/s'),
     figure('Queue', 'queue', number(rates.queue), 'waiting'),
-    figure(
-      'First token',
-      'first_token_p50_s',
-      ...time(rates.first_token_p50_s),
-      `95 % within ${seconds(rates.first_token_p95_s)}`,
-    ),
-    figure(
-      'Whole request',
-      'request_p50_s',
-      ...time(rates.request_p50_s),
-      `95 % within ${seconds(rates.request_p95_s)}`,
-    ),
+    figure('First token', 'first_token_p50_s', ...time(rates.first_token_p50_s), within(rates.first_token_p95_s)),
+    figure('Whole request', 'request_p50_s', ...time(rates.request_p50_s), within(rates.request_p95_s)),
     figure('Errors', 'errors_per_s', number(rates.errors_per_s), 'errors/s'),
   ];
+}
+
+/** What nearly all requests stay within; nothing while there were none. */
+function within(value) {
+  return typeof value === 'number' ? `95 % within ${seconds(value)}` : '';
 }
 
 /** The last two minutes of one figure as a line. */

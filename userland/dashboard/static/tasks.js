@@ -6,7 +6,7 @@ import {progressBar} from './loading.js';
 import {link} from './router.js';
 import {Table, pill, whyLink} from './table.js';
 
-export function tasksPage(app, params) {
+export function tasksPage(app) {
   const chosen = new Set();
   const root = h('div', null, loading(4));
   const table = new Table({
@@ -64,7 +64,6 @@ export function tasksPage(app, params) {
           ),
     ]);
   }
-  if (params.get('tune')) setTimeout(() => tune(app, params.get('tune')));
   return {root, update: (what) => (what === 'overview' || what === 'point') && draw()};
 }
 
