@@ -1,7 +1,8 @@
 """`POST /api/pull`: bring a model into the registry, with its progress as lines.
 
 `hf.co/ORG/NAME[:REVISION]` and `ORG/NAME` come from the hub; a name without a folder is a model of this registry or of
-nowhere, since Ollama's own library is in a format of its own.
+nowhere, since Ollama's own library is in a format of its own. What is here already is not fetched again unless a
+revision is named, which becomes a further version.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ async def pull(request: Request) -> ASGIApp:
     if not caller.may_use(plain(source.out)):
         raise model_not_found(body.wanted)
     system = await gateway_of(request).sessions.system(caller)
-    task = None if await _is_here(system, source.out) else await _start(system, source, body.wanted)
+    known = not source.revision and await _is_here(system, source.out)
+    task = None if known else await _start(system, source, body.wanted)
     if not body.stream:
         if task is not None:
             try:
@@ -82,7 +84,7 @@ async def _is_here(system: AsyncSystem, path: str) -> bool:
 async def _start(system: AsyncSystem, source: Source, name: str) -> AsyncTask:
     if not source.source:
         raise model_not_found(name, "give ORG/NAME of the hub")
-    options: dict[str, Any] = {"revision": source.revision} if source.revision else {}
+    options: dict[str, Any] = {"revision": source.revision, "replace": True} if source.revision else {}
     return await system.transform([source.source], source.out, TransformRecipe(kind="import", options=options))
 
 
