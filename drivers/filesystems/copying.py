@@ -6,6 +6,7 @@ read once; SHA-256 runs in a second thread while the first one writes.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -16,9 +17,12 @@ from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
 
-CHUNK = 4 << 20
-"""Bytes that are read, written and hashed at a time."""
+CHUNK = 1 << 20
+"""Bytes that are read, written and hashed at a time: what both threads use stays in the caches of the processor."""
+AHEAD = 16 << 20
 FICLONE = 0x40049409
+SYNC_FILE_RANGE_WRITE = 2
+"""Of sync_file_range(2): begin to write, wait for nothing. Only a hint, so what it answers does not matter."""
 _NO_CLONE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EBADF, errno.EPERM})
 
 Tell = Callable[[int], None]
@@ -66,8 +70,6 @@ def sha256(descriptor: int, tell: Tell) -> str:
 
 def _copy(source: int, into: int, tell: Tell) -> str:
     """Read and write in this thread, hash in another one; two buffers take turns."""
-    with suppress(OSError):  # only a hint
-        os.posix_fadvise(source, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     digest, done = hashlib.sha256(), 0
     buffers = (bytearray(CHUNK), bytearray(CHUNK))
     hashing: list[Future[None] | None] = [None, None]
@@ -76,6 +78,8 @@ def _copy(source: int, into: int, tell: Tell) -> str:
             before = hashing[turn]
             if before is not None:
                 before.result()
+            with suppress(OSError):  # only a hint: the disk reads on while this piece is hashed and written
+                os.posix_fadvise(source, done + CHUNK, AHEAD, os.POSIX_FADV_WILLNEED)
             count = os.preadv(source, [buffers[turn]], done)
             if not count:
                 break
@@ -85,9 +89,15 @@ def _copy(source: int, into: int, tell: Tell) -> str:
             else:  # a small file needs no thread
                 digest.update(view)
             _write(into, view)
+            _begin_storing(into, done, count)
             done += count
             tell(count)
     return digest.hexdigest()
+
+
+def _begin_storing(into: int, offset: int, count: int) -> None:
+    """Have the disk begin with what was written, while the rest is read and hashed; a later fsync then waits less."""
+    ctypes.CDLL(None).sync_file_range(into, ctypes.c_int64(offset), ctypes.c_int64(count), SYNC_FILE_RANGE_WRITE)
 
 
 def _write(into: int, view: memoryview) -> None:

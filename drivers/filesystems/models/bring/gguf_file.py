@@ -72,7 +72,7 @@ def _quant(facts: dict[str, Any]) -> str:
     from gguf.constants import LlamaFileType
 
     try:
-        return LlamaFileType(facts.get("general.file_type")).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+        return LlamaFileType(int(facts.get("general.file_type", -1))).name.removeprefix("MOSTLY_").removeprefix("ALL_")
     except ValueError:
         return "unknown"
 
