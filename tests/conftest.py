@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.gettempdir()  # importing torch._dynamo makes this folder
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job, and what it starts, ignores it
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
