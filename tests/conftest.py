@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.gettempdir()  # importing torch._dynamo makes this folder
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job, and what it starts, ignores it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a script
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
