@@ -94,6 +94,21 @@ def model_path(caller: Caller, given: str) -> str:
     return named
 
 
+def stored_model(caller: Caller, given: str) -> str:
+    """The path of a stored model, for APIs that know nothing but models.
+
+    Raises:
+        NotFound: it lies elsewhere than below /models, or is not for this key.
+    """
+    try:
+        named = model_path(caller, given)
+    except (Denied, BadArgument):
+        named = MODELS
+    if named == MODELS or not is_below(named, MODELS):
+        raise NotFound(f"{given[:200]} is no model of {MODELS}")
+    return named
+
+
 def _normal(given: str) -> str:
     """As the kernel takes paths, and nothing looser."""
     if not given.startswith("/") or "\0" in given or len(given) > 4096:

@@ -17,6 +17,7 @@ from ..core.caller import caller_of, gateway_of
 from ..core.errors import model_not_found
 from ..core.models import ListedModel, path_of, plain
 from ..core.respond import json_response
+from ..native.confine import stored_model
 from .bodies import LATEST, Named
 from .writing import FOREVER, time_text
 
@@ -47,7 +48,8 @@ async def show(request: Request) -> Response:
     if not body.wanted or not caller.may_use(plain(body.wanted)):
         raise model_not_found(body.wanted)
     try:
-        path = str(fields.get("path") or path_of(gateway.settings.aliases.get(body.wanted, body.wanted)))
+        wanted = path_of(gateway.settings.aliases.get(body.wanted, body.wanted))
+        path = str(fields.get("path") or stored_model(caller, wanted))
         entry = await (await gateway.sessions.system(caller)).stat_path(path)
         fields, changed = {**entry.fields, **fields}, entry.mtime
     except (NotFound, NotDirectory):
@@ -75,7 +77,7 @@ async def delete(request: Request) -> Response:
         raise model_not_found(body.wanted)
     system = await gateway_of(request).sessions.system(caller)
     try:
-        await system.remove(path_of(body.wanted))
+        await system.remove(stored_model(caller, path_of(body.wanted)))
     except NotFound:
         raise model_not_found(body.wanted) from None
     return Response(status_code=200)

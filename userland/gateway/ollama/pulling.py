@@ -23,6 +23,7 @@ from ..core.caller import caller_of, gateway_of
 from ..core.errors import FAILURES, model_not_found
 from ..core.models import path_of, plain
 from ..core.respond import LINES, EventStream, json_response
+from ..native.confine import stored_model
 from .bodies import LATEST, PullBody
 from .writing import error_line, line
 
@@ -56,6 +57,10 @@ async def pull(request: Request) -> ASGIApp:
     source, caller = source_of(body.model or body.name), caller_of(request)
     if not caller.may_use(plain(source.out)):
         raise model_not_found(body.wanted)
+    try:
+        stored_model(caller, source.out)
+    except NotFound:
+        raise model_not_found(body.wanted) from None
     system = await gateway_of(request).sessions.system(caller)
     known = not source.revision and await _is_here(system, source.out)
     task = None if known else await _start(system, source, body.wanted)

@@ -106,6 +106,16 @@ def test_patterns_of_models_hide_the_others(path: str, sees: bool) -> None:
             confine.model_path(PICKY, path)
 
 
+@pytest.mark.parametrize("given", ["/models", "/home/me/x", "/home/keys/bbbbbbbb", "/proc/x", "/models/../x", "x", ""])
+def test_what_is_no_stored_model_does_not_exist(given: str) -> None:
+    for caller in (ANNA, ADMIN):
+        with pytest.raises(NotFound):
+            confine.stored_model(caller, given)
+    with pytest.raises(NotFound):
+        confine.stored_model(PICKY, "/models/other")
+    assert confine.stored_model(PICKY, "/models/org/x@2") == "/models/org/x@2"
+
+
 OUT = "/home/keys/bbbbbbbb/x"
 RECIPE = TransformRecipe(kind="import")
 

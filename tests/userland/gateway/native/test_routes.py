@@ -14,6 +14,7 @@ from starlette.routing import Route
 from llmos.userland.gateway.core.app import all_routes
 from llmos.userland.gateway.core.routing import scope_of
 from llmos.userland.gateway.core.scopes import SCOPES, is_public
+from llmos.userland.gateway.native.openapi import document
 from llmos.userland.gateway.native.routes import routes
 from llmos.userland.gateway.native.scopes import CALLS
 
@@ -149,6 +150,38 @@ def test_no_url_reaches_what_is_another_keys(gateway: GatewayServer, anna: Anna)
                 if any(word in url for word in ("home", "proc", "sys")):
                     assert answer.status_code in REFUSED | {405}, (method, url, answer.text)
         assert_untouched(anna)
+
+
+def test_no_route_of_another_api_reaches_what_is_another_keys(gateway: GatewayServer, anna: Anna) -> None:
+    upload = {"file": ("notes.txt", SECRET.encode())}
+    file = anna.http.post("/v1/files", files=upload, data={"purpose": "user_data"}).json()["id"]
+    said = {"model": "null", "input": f"her words: {SECRET}", "store": True}
+    response = anna.http.post("/v1/responses", json=said).json()["id"]
+    names = [
+        f"/home/keys/{anna.id}", f"/home/keys/{anna.id}/secret.txt", f"../home/keys/{anna.id}/secret.txt",
+        f"/home/keys/{anna.id}/files/{file}", "/proc/sessions", "/sys/journal", anna.context, anna.lease, anna.session,
+    ]  # fmt: skip
+    bert = gateway.client()
+    for path, methods in document(all_routes())["paths"].items():
+        if path.startswith(("/api/v1/", "/openapi", "/dashboard")) and not path.startswith("/api/v1/store"):
+            continue
+        for url in {re.sub(r"\{\w+\}", name, path) for name in (file, response, *names)}:
+            for method in methods:
+                for name in names if "{" not in path and method != "get" else names[:1]:
+                    body = {
+                        "model": name, "name": name, "input": "x", "prompt": "x", "query": "x", "documents": ["x"],
+                        "messages": [{"role": "user", "content": "x"}], "text_1": "x", "text_2": "x", "tokens": [1],
+                        "training_file": file, "lora_name": "null", "lora_path": name, "max_tokens": 1,
+                        "previous_response_id": response, "path": name, "source": name, "stream": False,
+                    }  # fmt: skip
+                    answer = bert.request(method, url, json=body)
+                    told = (method, url, body, answer.status_code, answer.text)
+                    assert answer.status_code < 500 or answer.status_code == 501, told
+                    for secret in anna.secrets:
+                        assert secret in f"{url} {body}" or secret not in answer.text, told
+    assert_untouched(anna)
+    assert anna.http.get(f"/v1/files/{file}/content").text == SECRET
+    assert SECRET in anna.http.get(f"/v1/responses/{response}").text
 
 
 def assert_untouched(anna: Anna) -> None:
