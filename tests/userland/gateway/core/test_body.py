@@ -139,3 +139,17 @@ async def test_the_end_of_an_answered_connection_ends_nothing() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_form_may_be_json_when_the_key_came_in_a_header() -> None:
+    form = "application/x-www-form-urlencoded"
+    for name in (b"authorization", b"x-api-key"):
+        asked = request(b'{"name": "x"}', form)
+        asked.scope["headers"].append((name, b"Bearer k"))
+        assert await json_body(asked, Thing) == Thing("x")
+    for kind, header in ((form, b"cookie"), ("multipart/form-data", b"x-api-key")):
+        asked = request(b'{"name": "x"}', kind)
+        asked.scope["headers"].append((header, b"llmos_key=k"))
+        with pytest.raises(HttpError) as raised:
+            await json_body(asked, Thing)
+        assert raised.value.status == 415

@@ -99,7 +99,7 @@ def test_ids_and_traces_are_echoed(gateway: GatewayServer) -> None:
         ("POST", "/v1/chat/completions", b"[" * 100_000, "application/json", 400, "bad_argument"),
         ("POST", "/v1/chat/completions", b"", "application/json", 400, "bad_argument"),
         ("POST", "/v1/chat/completions", b"\xff", "application/json", 400, "bad_argument"),
-        ("POST", "/v1/chat/completions", b"{}", "text/plain", 415, "unsupported_media_type"),
+        ("POST", "/v1/chat/completions", b"{}", "multipart/form-data", 415, "unsupported_media_type"),
         ("POST", "/v1/files", b"{}", "application/json", 415, "unsupported_media_type"),
     ],
 )

@@ -98,6 +98,15 @@ def test_errors_are_one_sentence(gateway: GatewayServer, path: str, body: Any, s
     assert answer.status_code == status and set(answer.json()) == {"error"} and says in answer.json()["error"]
 
 
+def test_json_is_json_whatever_curl_calls_it(gateway: GatewayServer) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    body = b'{"model": "null", "prompt": "abc", "stream": false}'
+    assert gateway.client().post("/api/generate", content=body, headers=form).json()["response"] == "abc"
+    body = b'{"model": "null", "messages": [{"role": "user", "content": "abc"}]}'
+    answer = gateway.client().post("/v1/chat/completions", content=body, headers=form).json()
+    assert answer["choices"][0]["message"]["content"] == "abc"
+
+
 def test_an_error_in_the_middle_is_a_line(gateway: GatewayServer) -> None:
     *_, last = lines(gateway.client().post("/api/chat", json=chat("!oom @step 3; hello")).text)
     assert set(last) == {"error"}
