@@ -139,8 +139,8 @@ async def json_body(request: Request, type: type[T]) -> T:
 def _says_json(request: Request, kind: str) -> bool:
     """`curl -d` calls JSON a form.
 
-    Who sends a key in a header is no page of another site, which could send a form but no such header. Of others, with a
-    cookie or without a key, the type is what keeps those pages out.
+    Who sends a key in a header is no page of another site, which could send a form but no such header. Of others, with
+    a cookie or without a key, the type is what keeps those pages out.
     """
     return not kind.startswith("multipart/") and any(name in request.headers for name in ("authorization", "x-api-key"))
 
