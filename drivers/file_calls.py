@@ -19,7 +19,7 @@ from .buffers import Buffers
 
 FILE_S = 30.0
 LONG_S = 600.0
-"""For calls that read or write whole models: checking 100 GB takes minutes."""
+"""For calls that read or write whole models: checking 100 GB takes minutes, as does the first index of many models."""
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class FileCalls:
 
     def limit(self, call: Call[Any]) -> float:
         """Seconds this call may take."""
-        return LONG_S if isinstance(call, HostLocate | HostCommit | HostFsControl) else FILE_S
+        return LONG_S if isinstance(call, HostLocate | HostCommit | HostFsControl | HostSearch) else FILE_S
 
     def step_seconds(self) -> float:
         return 0.0

@@ -50,6 +50,8 @@ def note(root: Path, path: str) -> None:
 def since(root: Path, mark: Mark) -> tuple[list[str] | None, Mark]:
     """The paths noted after a mark, and the new mark; None when the log is another one, so anything may have changed.
 
+    The mark of a log that did not exist is its beginning.
+
     Raises OSError when the log cannot be read; a log that does not exist has nothing in it.
     """
     try:
@@ -60,7 +62,7 @@ def since(root: Path, mark: Mark) -> tuple[list[str] | None, Mark]:
         status = os.fstat(descriptor)
         if status.st_ino == mark.inode and status.st_size == mark.offset:
             return [], mark
-        same = status.st_ino == mark.inode and status.st_size > mark.offset
+        same = mark == Mark() or (status.st_ino == mark.inode and status.st_size > mark.offset)
         file.seek(mark.offset if same else 0)
         data = file.read()
     whole = data[: data.rfind(b"\n") + 1]

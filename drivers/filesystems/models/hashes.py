@@ -35,7 +35,7 @@ class HashCache:
     """Remembered hashes below a folder that is made when the first one is stored."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def known(self, file: ScannedFile) -> str | None:
         """The hash of a file that has not changed since it was read, or None."""
@@ -69,13 +69,13 @@ class HashCache:
 
     def prune(self) -> int:
         """Forget files that are gone; returns how many."""
-        gone = [entry for entry in self._folder.glob("*.json") if not _names_a_file(entry)]
+        gone = [entry for entry in self.folder.glob("*.json") if not _names_a_file(entry)]
         for entry in gone:
             entry.unlink(missing_ok=True)
         return len(gone)
 
     def _entry(self, file: ScannedFile) -> Path:
-        return self._folder / f"{file.stamp[3]:x}.json"
+        return self.folder / f"{file.stamp[3]:x}.json"
 
 
 def _names_a_file(entry: Path) -> bool:

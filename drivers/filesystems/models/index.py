@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -54,6 +55,9 @@ CREATE TABLE measure (path TEXT NOT NULL, version TEXT NOT NULL, device TEXT NOT
 CREATE TABLE folder (path TEXT PRIMARY KEY, stamp TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+PREFIX = "index-"
+UNUSED_S = 30 * 86400.0
+"""An index that was not written for so long is removed by gc; using it again makes it again."""
 WORDS = ("path", "architecture", "tasks", "languages", "tags", "card")
 WEIGHTS = (8, 3, 3, 1, 4, 1)
 """How much a word counts in each of them (bm25)."""
@@ -266,10 +270,26 @@ def content(db: sqlite3.Connection) -> set[tuple[Any, ...]]:
     return found
 
 
+def prune(cache: Path, older_s: float = UNUSED_S) -> int:
+    """Remove the indexes of sources that nothing has changed in for so many seconds; how many."""
+    limit = time.time() - older_s
+    old = [file for file in cache.glob(f"{PREFIX}*.db") if _last_written(file) < limit]
+    for file in old:
+        for ending in ("", "-wal", "-shm"):
+            with suppress(OSError):
+                file.with_name(file.name + ending).unlink()
+    return len(old)
+
+
 def index_file(cache: Path, roots: Sequence[Path]) -> Path:
     """Where the index of these folders lies in a cache."""
     name = hashlib.sha256("\0".join(map(str, roots)).encode(errors="surrogateescape")).hexdigest()[:16]
-    return cache / f"index-{name}.db"
+    return cache / f"{PREFIX}{name}.db"
+
+
+def _last_written(file: Path) -> float:
+    written = [path.stat().st_mtime for path in (file, file.with_name(f"{file.name}-wal")) if path.exists()]
+    return max(written, default=0.0)
 
 
 def _insert(db: sqlite3.Connection, row: Row) -> None:

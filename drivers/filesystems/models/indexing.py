@@ -25,7 +25,7 @@ from .changes import Mark, since
 from .derive import ADAPTER, CONFIG
 from .describe import SHOWN, Described, Describer
 from .index import Index, Parent, Row, writing
-from .measured import read_measures
+from .measured import measures_file, read_measures
 from .scan import MANIFEST, REFS, VERSIONS
 from .store import Layer, Model, Store
 
@@ -64,13 +64,13 @@ class Indexer:
         before = self._index.use(tables.content)
 
         def work(db: sqlite3.Connection) -> int:
-            for table in ("folder", "meta"):
-                db.execute(f"DELETE FROM {table}")
-            for [path] in db.execute("SELECT DISTINCT path FROM version").fetchall():
-                tables.remove(db, path)
+            with writing(db):
+                for table in ("folder", "meta"):
+                    db.execute(f"DELETE FROM {table}")
+                for [path] in db.execute("SELECT DISTINCT path FROM version").fetchall():
+                    tables.remove(db, path)
             self._pending.clear()
             self._turn = None
-            _set_meta(db, "complete", "")
             self._sync(db, progress, True)
             return len(before ^ tables.content(db))
 
@@ -156,7 +156,7 @@ class Indexer:
         except OSError:
             return  # it goes away just now, or cannot be read: looked at again in its turn
         if model is None:
-            exists = bool(stamp.strip("-;"))
+            exists = _is_there(stamp)
             self._forget(db, path, below=not exists)
             db.execute("DELETE FROM measure WHERE path = ?", (path,))
             if exists and len(parts) == 1:
@@ -270,14 +270,20 @@ def _parts(path: str) -> Parts:
 
 
 def _stamp(layers: Iterable[Layer], parts: Parts, names: Iterable[str] = STAMPED) -> str:
-    """What a folder looks like from outside, over all layers; only `-` and `;` when it is nowhere."""
+    """What a folder looks like from outside, over all layers; a layer that has it not begins with `-`."""
     found = []
     for layer in layers:
         folder = f"{layer.root}{join(parts)}"
         own = _stamp_of(folder)
-        inside = (_stamp_of(f"{folder}/{name}") if name else own for name in names)
-        found.append("-" if own == "-" else ",".join(inside))
+        inside = [_stamp_of(f"{folder}/{name}") if name else own for name in names] if own != "-" else ["-"]
+        if names is STAMPED:
+            inside.append(_stamp_of(str(measures_file(layer.root, parts))))
+        found.append(",".join(inside))
     return ";".join(found)
+
+
+def _is_there(stamp: str) -> bool:
+    return any(not layer.startswith("-") for layer in stamp.split(";"))
 
 
 def _stamp_of(path: str) -> str:

@@ -22,7 +22,7 @@ from .changes import note
 from .describe import Describer
 from .fsck import Fsck
 from .hashes import HashCache
-from .index import Index, add_measures
+from .index import Index, add_measures, prune
 from .indexing import Indexer, parents_of
 from .lineage import Key, needed_by, resolve
 from .measured import checked, drop_measures, read_measures, write_measures
@@ -190,6 +190,7 @@ class Maintenance:
         root = self._store.writable_root
         blobs = 0
         if root is not None:
+            prune(self._hashes.folder)
             self._scratch.sweep()  # first, as what a killed commit left holds contents
             freed += sweep(root)
             blobs, size = self._blobs.collect()

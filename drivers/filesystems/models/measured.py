@@ -6,6 +6,7 @@ written the index alone keeps it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from ..paths import PRIVATE, Parts, join, replace_file
 from .index import Measures
 
 FOLDER = "measured"
+LONGEST = 200
+"""Letters of a file's name."""
 NAMES = ("tokens_per_s", "first_token_s", "load_s", "quality")
 """Generated tokens per second, seconds to the first token, seconds of a load, and quality from 0 to 1."""
 
@@ -26,7 +29,7 @@ NAMES = ("tokens_per_s", "first_token_s", "load_s", "quality")
 def read_measures(root: Path, parts: Parts) -> Measures:
     """Values by version, device and name; none when nothing was measured or the file is damaged."""
     try:
-        found = json.loads(_file(root, parts).read_bytes())
+        found = json.loads(measures_file(root, parts).read_bytes())
         return {
             (version, device, name): float(value)
             for version, devices in found.items()
@@ -42,14 +45,14 @@ def write_measures(root: Path, parts: Parts, values: Measures) -> None:
     content: dict[str, dict[str, dict[str, float]]] = {}
     for (version, device, name), value in sorted(values.items()):
         content.setdefault(version, {}).setdefault(device, {})[name] = value
-    file = _file(root, parts)
+    file = measures_file(root, parts)
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(file, json.dumps(content, indent=1).encode(), durable=False)
 
 
 def drop_measures(root: Path, parts: Parts) -> None:
     """Forget what was measured of a model that is removed."""
-    _file(root, parts).unlink(missing_ok=True)
+    measures_file(root, parts).unlink(missing_ok=True)
 
 
 def checked(values: Any) -> Mapping[str, float]:
@@ -64,5 +67,9 @@ def checked(values: Any) -> Mapping[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
-def _file(root: Path, parts: Parts) -> Path:
-    return root / PRIVATE / FOLDER / f"{quote(join(parts)[1:], safe='')[:200]}.json"
+def measures_file(root: Path, parts: Parts) -> Path:
+    """Where the measures of a model are kept."""
+    name = quote(join(parts)[1:], safe="")
+    if len(name) > LONGEST:
+        name = hashlib.sha256(name.encode()).hexdigest()
+    return root / PRIVATE / FOLDER / f"{name}.json"

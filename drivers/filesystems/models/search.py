@@ -90,7 +90,7 @@ class Wanted:
             self.asked.append(_bound(name, value))
         elif name == "parent":
             [text] = _texts(name, value)[:1]
-            self._add(PARENT, *[text.strip("/")] * 2)
+            self._add(PARENT, *[text.strip("/").removeprefix("models/")] * 2)
             self.asked.append(f"made from {text}")
         elif name == "all_versions":
             if not isinstance(value, bool):
@@ -123,9 +123,11 @@ def search(index: Index, query: str, wanted: Wanted, limit: int, behind: int = 0
 
 
 def _hit(db: sqlite3.Connection, candidate: Candidate, score: float, why: str) -> Found:
-    [fields] = db.execute("SELECT fields FROM version WHERE id = ?", (candidate.id,)).fetchone()
+    fields, problem = db.execute("SELECT fields, problem FROM version WHERE id = ?", (candidate.id,)).fetchone()
     path = candidate.path if candidate.current else f"{candidate.path}@{candidate.version}"
-    known = {"version": candidate.version, "bytes": candidate.bytes, "measured": candidate.measured}
+    known: dict[str, Any] = {"version": candidate.version, "bytes": candidate.bytes, "measured": candidate.measured}
+    if problem:
+        known, why = {**known, "problem": problem}, f"{why}; it cannot be used"
     return Found(path, score, fields={**json.loads(fields), **known}, reason=why)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from llmos.drivers.filesystems.models import index as module
 from llmos.drivers.filesystems.models.index import (
-    Index, Parent, Row, add_measures, content, index_file, put, put_measures, remove, writing,
+    Index, Parent, Row, add_measures, content, index_file, prune, put, put_measures, remove, writing,
 )  # fmt: skip
 from llmos.syscalls.errors import Unavailable
 
@@ -163,3 +164,15 @@ def test_without_fts5_the_words_are_kept_all_the_same(tmp_path: Path) -> None:
     again = Index(tmp_path / "index.db")
     assert count(again) == 1 and not again.fts5
     again.close()
+
+
+def test_indexes_that_nobody_writes_any_more_are_removed(index: Index, tmp_path: Path) -> None:
+    add(index, row())
+    cache = tmp_path / "cache"
+    for name in ("index-old.db", "index-old.db-wal", "index-new.db", "index-live.db", "index-live.db-wal", "other.db"):
+        (cache / name).touch()
+        if "new" not in name and name != "index-live.db-wal":
+            os.utime(cache / name, (0, 0))
+    assert prune(cache) == 1
+    assert {path.name for path in cache.iterdir()} >= {"index-new.db", "index-live.db", "other.db", "index.db"}
+    assert not [*cache.glob("index-old*")]

@@ -177,9 +177,23 @@ def test_odd_manifests_are_indexed_as_far_as_they_go(models: Any, make_model: An
 
 def test_a_damaged_model_is_found_with_its_problem(models: Any, make_model: Any, tmp_path: Path) -> None:
     make_model(tmp_path / "models" / "broken", {"config.json": b"{"})
-    system = models()
-    assert paths(system) == ["/broken"]
-    assert system._index.use(lambda db: db.execute("SELECT problem FROM version").fetchone()[0])
+    [hit] = models().search("/", "", {}, 9)
+    assert hit.path == "/broken" and "config.json" in hit.fields["problem"]
+    assert hit.reason.endswith("; it cannot be used")
+
+
+def test_measures_are_seen_by_others_also_when_the_log_was_lost(models: Any, make_model: Any, tmp_path: Path) -> None:
+    make_model(tmp_path / "models" / "m")
+    system, reader = models(), models()
+    assert paths(reader) == ["/m"]
+    for value in (0.5, 0.25):
+        system.control("measure", {"name": "m", "device": "d", "values": {"quality": value}})
+        [hit] = reader.search("/", "", {}, 9)
+        assert hit.fields["measured"] == {"d": {"quality": value}}
+    system.control("measure", {"name": "m", "device": "d", "values": {"quality": 1.0}})
+    (tmp_path / "models" / ".llmos" / "changes").unlink()
+    [hit] = reader.search("/", "", {}, 9)
+    assert hit.fields["measured"] == {"d": {"quality": 1.0}}
 
 
 def test_measures_of_a_read_only_source_are_kept_in_the_index(models: Any, make_model: Any, tmp_path: Path) -> None:

@@ -34,3 +34,10 @@ def test_only_known_numbers_are_taken(values: Any) -> None:
     with pytest.raises(BadArgument, match="measure"):
         checked(values)
     assert checked({"quality": 1}) == {"quality": 1.0}
+
+
+def test_long_names_do_not_meet(tmp_path: Path) -> None:
+    for last in "ab":
+        write_measures(tmp_path, ("o" * 250, "n" * 200 + last), {("1", "d", last): 1.0})
+    for last in "ab":
+        assert read_measures(tmp_path, ("o" * 250, "n" * 200 + last)) == {("1", "d", last): 1.0}

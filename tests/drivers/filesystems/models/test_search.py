@@ -90,6 +90,7 @@ def test_words_are_looked_for_in_names_tags_tasks_and_cards(
         ({"min_context": 257}, ["/bert"]),
         ({"parent": "acme/fox"}, ["/fox-tuned"]),
         ({"parent": "/models/acme/fox"}, ["/fox-tuned"]),
+        ({"parent": "/acme/fox/"}, ["/fox-tuned"]),
         ({"parent": "/bert"}, []),
         ({"all_versions": True, "licence": "apache-2.0"}, ["/acme/fox", "/acme/fox@1"]),
         ({"sort": "name"}, ["/acme/fox", "/bert", "/fox-tuned"]),

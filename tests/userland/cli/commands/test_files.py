@@ -92,5 +92,15 @@ def test_search_says_what_was_found_and_why(llmos: Any, system: Any) -> None:
     assert llmos("search /models --sort name --architecture llama --language en -n 1 --json").status == 0
 
 
+def test_what_requests_have_shown_is_found(llmos: Any, system: Any) -> None:
+    model = system.load_model("/models/null", device="null0")
+    assert len([*model.infer_stream("one two three", max_tokens=8)]) > 1
+    model.unload()
+    [first, *_] = llmos("search /models --sort speed --json").json
+    assert first["path"] == "/models/null" and "tokens/s measured on null0" in first["reason"]
+    assert first["fields"]["measured"]["null0"]["first_token_s"] > 0
+    assert "measured" in llmos("show /models/null").out
+
+
 def test_search_of_what_is_not_searchable(llmos: Any) -> None:
     assert llmos("search /home words").status == 1
