@@ -60,8 +60,8 @@ def test_what_is_wrong_is_said(folder: Path, capsys: pytest.CaptureFixture[str])
 
 def test_the_kernel_starts_it_and_it_ends_with_the_kernel(folder: Path) -> None:
     write_model(folder / "home/models/null")
-    config = '[gateway]\nhttp = "127.0.0.1:0"\n[gateway.config]\nkeep_alive = 7\n'
-    with running(folder, config, drivers=DRIVERS) as kernel:
+    config = "[gateway.config]\nkeep_alive = 7\n"
+    with running(folder, config, drivers=DRIVERS, options=("--http", "127.0.0.1:0")) as kernel:
         eventually(kernel, lambda: gateway_of(kernel)["state"] == "running", lambda: gateway_of(kernel))
         eventually(kernel, lambda: "no keys yet" in kernel.said(), kernel.said)
         shown = gateway_of(kernel)
@@ -73,6 +73,9 @@ def test_the_kernel_starts_it_and_it_ends_with_the_kernel(folder: Path) -> None:
         with httpx2.Client(base_url=str(shown["url"]), headers=headers, timeout=30) as http:
             body = {"model": "null", "messages": [{"role": "user", "content": "hi"}]}
             assert http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"] == "hi"
+        with kernel.client() as client:
+            (model,) = client.call("list_objects", system=client.system, kind="model")
+            assert model["fields"]["keep_alive"] == 7
         os.kill(int(str(shown["pid"])), signal.SIGKILL)
         again = {"running"}
         eventually(
