@@ -75,3 +75,12 @@ def test_what_the_scripts_compute(tmp_path: Path) -> None:
     done = subprocess.run([NODE, "--test", test], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^# pass [1-9]", done.stdout, re.MULTILINE)
+
+
+def test_the_pictures_of_the_docs_are_small_and_shown() -> None:
+    folder = STATIC.parents[2] / "docs" / "dashboard"
+    text = folder.with_suffix(".md").read_text()
+    pictures = {path.name: path.stat().st_size for path in folder.glob("*.png")}
+    assert pictures.keys() == set(re.findall(r"\(dashboard/([\w-]+\.png)\)", text))
+    assert {"overview-dark.png", "overview-light.png", "phone-dark.png"} <= pictures.keys()
+    assert max(pictures.values()) < 150_000

@@ -143,7 +143,7 @@ class ModelPage {
       ['Tags', Array.isArray(fields.tags) ? fields.tags.join(', ') : ''],
       [
         'Stored',
-        fields.created ? String(fields.created).replace('T', ' ').replace('Z', ' UTC') : clock(this.entry.mtime),
+        fields.created ? String(fields.created).replace('T', ' ').replace(/Z|\+00:00/, ' UTC') : clock(this.entry.mtime),
       ],
     ].filter(([, value]) => value);
     return h(
