@@ -42,7 +42,7 @@ class Hub:
         after = number({"after": seen} if seen.isdecimal() else given, request, "after")
         caller, gateway = caller_of(request), gateway_of(request)
         poller = self._pollers.setdefault(caller.tenant, Poller(gateway, caller))
-        viewer = Viewer(parts, caller.key)
+        viewer = Viewer(parts, caller.key, after)
         poller.enter(viewer)
 
         async def close() -> None:
@@ -50,12 +50,11 @@ class Hub:
             if poller.idle and self._pollers.get(caller.tenant) is poller:
                 del self._pollers[caller.tenant]
 
-        return EventStream(_pieces(poller, viewer, after), on_close=close)
+        return EventStream(_pieces(viewer), on_close=close)
 
 
-async def _pieces(poller: Poller, viewer: Viewer, after: int) -> AsyncIterator[bytes]:
+async def _pieces(viewer: Viewer) -> AsyncIterator[bytes]:
     yield _RETRY
-    await poller.history(viewer, after)
     while True:
         try:
             async with asyncio.timeout(_QUIET_S):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -29,7 +29,8 @@ PATIENCE_S = 3.0
 """A kernel that answers no look for so long is taken for gone."""
 _LOOKS = 60
 _LOST = (LlmosError, NoKernel, TimeoutError)
-FIRST_RECORDS = 100
+AT_ONCE = 100
+"""Records that are read at a time; a viewer that comes without a number is given so many of the newest."""
 _MOST_WAITING = 500
 """Pieces that a viewer may have before it; a slower one is cut off and comes back."""
 
@@ -37,13 +38,13 @@ _MOST_WAITING = 500
 class Viewer:
     """One open stream: the pieces that it has not been sent yet."""
 
-    def __init__(self, parts: frozenset[str], key: str) -> None:
+    def __init__(self, parts: frozenset[str], key: str, seq: int = -1) -> None:
         self.parts = parts
         self.key = key
+        self.seq = seq
+        """The last record of the journal that it has seen; -1 before it was given the newest ones."""
         self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         """None: the stream ends."""
-        self.seq = 0
-        """The last record of the journal that it was given."""
 
     def give(self, part: str, piece: bytes) -> None:
         """Send a piece, if it is of a part that the viewer asked for, or of none."""
@@ -66,7 +67,7 @@ class Poller:
         self._looks: deque[Look] = deque(maxlen=_LOOKS)
         self._last: dict[str, Any] | None = None
         self._lost = ""
-        self._seq = -1
+        self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -81,6 +82,7 @@ class Poller:
             viewer.give("overview", sse(encoded(self._last), "overview"))
         if self._lost:
             viewer.give("", _gone(self._lost))
+        self._wake.set()
         if not self._tasks:
             loop = asyncio.get_running_loop()
             self._tasks = [loop.create_task(self._look_on()), loop.create_task(self._watch_on())]
@@ -95,15 +97,7 @@ class Poller:
             if tasks:
                 await asyncio.wait(tasks)
             self._looks.clear()
-            self._last, self._lost, self._seq = None, "", -1
-
-    async def history(self, viewer: Viewer, after: int) -> None:
-        """Give a viewer the records it has not seen: those after a number, or the newest ones for -1."""
-        with contextlib.suppress(*_LOST):
-            async with asyncio.timeout(PATIENCE_S):
-                system = await self._gateway.sessions.system(self._caller)
-                found, _ = await self._records(system, after)
-                _tell_records(found, [viewer])
+            self._last, self._lost = None, ""
 
     # ---- looking
 
@@ -118,7 +112,18 @@ class Poller:
             for viewer in self._viewers:
                 if not self._may_stay(viewer):
                     viewer.pieces.put_nowait(None)
-            await asyncio.sleep(max(0.0, began + PERIOD_S - time.monotonic()))
+            await self._rest(began + PERIOD_S)
+
+    async def _rest(self, until: float) -> None:
+        """Wait for the time of the next look; a viewer that comes meanwhile is given its records at once."""
+        with contextlib.suppress(TimeoutError, *_LOST):
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                while True:
+                    await self._wake.wait()
+                    self._wake.clear()
+                    if not self._lost:
+                        await self._journal(await self._gateway.sessions.system(self._caller))
+        await asyncio.sleep(max(0.0, until - time.monotonic()))
 
     def _may_stay(self, viewer: Viewer) -> bool:
         """A stream ends with its key, and when the gateway stops."""
@@ -126,23 +131,14 @@ class Poller:
 
     async def _look(self) -> None:
         system = await self._gateway.sessions.system(self._caller)
+        if self._lost:
+            await self._is_back(system)
         if any("overview" in viewer.parts for viewer in self._viewers):
             look = await self._read(system)
             self._last = picture(look, self._looks, self._gateway.state.draining)
             self._looks.append(look)
             self._tell("overview", sse(encoded(self._last), "overview"))
-        if self._seq < 0 or self._lost:
-            # The kernel that comes after another may count its records anew.
-            newest = await system.journal(after=-1, limit=1, level="debug")
-            last = newest[-1].seq if newest else 0
-            self._seq = last if self._seq < 0 else min(self._seq, last)
-            for viewer in self._viewers:
-                viewer.seq = min(viewer.seq, last)
-        if self._lost:
-            self._lost = ""
-            self._tell("", sse(b"{}", "back"))
-        found, self._seq = await self._records(system, self._seq)
-        _tell_records(found, self._viewers)
+        await self._journal(system)
 
     async def _read(self, system: AsyncSystem) -> Look:
         caller = self._caller
@@ -166,12 +162,29 @@ class Poller:
         self._last = gone(self._last, time.time())
         self._tell("overview", sse(encoded(self._last), "overview"))
 
+    async def _is_back(self, system: AsyncSystem) -> None:
+        # The kernel that comes after another may count its records anew.
+        newest = await system.journal(after=-1, limit=1, level="debug")
+        last = newest[-1].seq if newest else 0
+        for viewer in self._viewers:
+            viewer.seq = min(viewer.seq, last)
+        self._lost = ""
+        self._tell("", sse(b"{}", "back"))
+
     # ---- the journal
+
+    async def _journal(self, system: AsyncSystem) -> None:
+        """Give each viewer the records that it has not seen: the newest ones at first."""
+        if fresh := [viewer for viewer in self._viewers if viewer.seq < 0]:
+            tell_records(*await self._records(system, -1), fresh)
+        # Who comes while the records are read may have missed earlier ones: not told of these.
+        if told := [viewer for viewer in self._viewers if viewer.seq >= 0]:
+            tell_records(*await self._records(system, min(viewer.seq for viewer in told)), told)
 
     async def _records(self, system: AsyncSystem, after: int) -> tuple[list[Record], int]:
         """What the viewers may see of the records after a number, and the number of the last one."""
-        found = await system.journal(after=after, limit=FIRST_RECORDS if after < 0 else 1000)
-        last = found[-1].seq if found else after
+        found = await system.journal(after=after, limit=AT_ONCE)
+        last = found[-1].seq if found else max(0, after)
         if self._caller.admin or not found:
             return found, last
         return confine.records(self._caller, found, await known(self._caller, system)), last
@@ -204,14 +217,15 @@ class Poller:
             viewer.give(part, piece)
 
 
-def _tell_records(found: Iterable[Record], viewers: Iterable[Viewer]) -> None:
-    told = list(viewers)
+def tell_records(found: Iterable[Record], last: int, told: Sequence[Viewer]) -> None:
+    """Give records to who has not seen them; all have seen those up to the last number afterwards."""
     for record in found:
         piece = sse(encoded(record), "journal", str(record.seq))
         for viewer in told:
             if record.seq > viewer.seq:
-                viewer.seq = record.seq
                 viewer.give("journal", piece)
+    for viewer in told:
+        viewer.seq = max(viewer.seq, last)
 
 
 def point_of(event: Event) -> dict[str, Any] | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from llmos.syscalls.types import Event
-from llmos.userland.gateway.native.poller import Viewer, point_of
+from llmos.syscalls.types import Event, Record
+from llmos.userland.gateway.native.poller import Viewer, point_of, tell_records
 
 
 async def test_a_viewer_gets_the_parts_that_it_asked_for() -> None:
@@ -26,6 +26,17 @@ async def test_a_viewer_that_does_not_read_is_cut_off() -> None:
         pieces.append(viewer.pieces.get_nowait())
     assert pieces.index(None) == 500
     await asyncio.sleep(0)
+
+
+async def test_records_are_told_once_and_in_order() -> None:
+    late, early = Viewer(frozenset({"journal"}), "", 2), Viewer(frozenset({"journal"}), "", -1)
+    records = [Record(seq=seq, at=0.0, unit="x", level="info", about="", text=str(seq)) for seq in (1, 2, 3)]
+    tell_records(records, 4, [late, early])
+    tell_records(records, 4, [late, early])
+    assert [viewer.pieces.qsize() for viewer in (late, early)] == [1, 3]
+    assert early.pieces.get_nowait().startswith(b"id: 1\nevent: journal\n")  # type: ignore[union-attr]
+    # What the key may not see counts as seen.
+    assert (late.seq, early.seq) == (4, 4)
 
 
 def test_a_point_of_a_curve_is_a_task_event_with_metrics() -> None:
