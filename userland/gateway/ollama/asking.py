@@ -23,7 +23,7 @@ from ..openai.chosen import MOST_TOKENS, stops
 from ..openai.messages import chat_input
 from ..openai.orders import Order, Running, run, start, told
 from ..openai.tools import Toolbox, may_be_call, toolbox
-from .bodies import NO_OPTIONS, Asked, ChatBody, GenerateBody, Message
+from .bodies import NO_OPTIONS, Asked, ChatBody, GenerateBody, Message, streams
 from .writing import Writer, error_line, line
 
 _SEEDS = (1 << 63) - 1
@@ -73,7 +73,7 @@ async def _answer(request: Request, body: Asked, content: Input | None, tools: T
         model=body.wanted, content=content, sampling=partial(sampling_of, body, tools), chat=isinstance(content, Chat),
         keep_alive=body.keep_alive,
     )  # fmt: skip
-    if body.stream:
+    if streams(body.stream):
         running = await start(request, order)
         lines = _lines(request, running, writer, tools)
         return EventStream(lines, media_type=LINES, on_close=running.close)
@@ -171,7 +171,7 @@ def grammar_of(form: str | dict[str, Any] | None) -> Grammar | None:
 
 def _message(message: Message) -> dict[str, Any]:
     """A message in the form of the OpenAI API, which the chat template takes."""
-    made: dict[str, Any] = {"role": message.role, "content": message.content}
+    made: dict[str, Any] = {"role": message.role, "content": message.content or ""}
     if message.images:
         pictures = [{"type": "image_url", "image_url": {"url": data}} for data in message.images]
         made["content"] = [*([{"type": "text", "text": message.content}] if message.content else []), *pictures]

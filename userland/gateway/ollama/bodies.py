@@ -44,10 +44,15 @@ class Named(Struct, frozen=True, kw_only=True):
         return (self.model or self.name).removesuffix(LATEST)
 
 
+def streams(wanted: bool | None) -> bool:
+    """Answers are streams unless that is refused."""
+    return wanted is not False
+
+
 class Asked(Named, frozen=True, kw_only=True):
     """What asks for text."""
 
-    stream: bool = True
+    stream: bool | None = None
     format: str | dict[str, Any] | None = None
     options: Options | None = None
     keep_alive: float | str | None = None
@@ -67,7 +72,7 @@ class Message(Struct, frozen=True, kw_only=True):
     """One message of a chat; images are base64."""
 
     role: str
-    content: str = ""
+    content: str | None = None
     images: list[str] | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_name: str | None = None
@@ -99,4 +104,4 @@ class EmbeddingsBody(Named, frozen=True, kw_only=True):
 class PullBody(Named, frozen=True, kw_only=True):
     """`POST /api/pull`."""
 
-    stream: bool = True
+    stream: bool | None = None

@@ -24,7 +24,7 @@ from ..core.errors import FAILURES, model_not_found
 from ..core.models import path_of, plain
 from ..core.respond import LINES, EventStream, json_response
 from ..native.confine import stored_model
-from .bodies import LATEST, PullBody
+from .bodies import LATEST, PullBody, streams
 from .writing import error_line, line
 
 HUBS = ("hf.co/", "huggingface.co/")
@@ -64,7 +64,7 @@ async def pull(request: Request) -> ASGIApp:
     system = await gateway_of(request).sessions.system(caller)
     known = not source.revision and await _is_here(system, source.out)
     task = None if known else await _start(system, source, body.wanted)
-    if not body.stream:
+    if not streams(body.stream):
         if task is not None:
             try:
                 _check(await task.wait())

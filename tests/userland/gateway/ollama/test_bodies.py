@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from llmos.userland.gateway.ollama.bodies import ChatBody, EmbedBody, GenerateBody, PullBody
+from llmos.userland.gateway.ollama.bodies import ChatBody, EmbedBody, GenerateBody, PullBody, streams
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,14 @@ def test_the_name_of_a_model(body: bytes, wanted: str) -> None:
 
 def test_what_is_not_given_is_as_ollama_has_it() -> None:
     body = msgspec.json.decode(b'{"model":"x","options":{"num_ctx":9}}', type=GenerateBody)
-    assert body.stream and body.options is not None
+    assert streams(body.stream) and body.options is not None
     assert (body.options.temperature, body.options.top_k, body.options.top_p) == (0.8, 40, 0.9)
+
+
+def test_what_is_null_is_not_given() -> None:
+    raw = b'{"model":"x","stream":null,"options":null,"tools":null,"messages":[{"role":"user","content":null}]}'
+    body = msgspec.json.decode(raw, type=ChatBody)
+    assert streams(body.stream) and not streams(False) and body.messages[0].content is None
 
 
 @pytest.mark.parametrize(
