@@ -15,7 +15,7 @@ from llmos.userland import boot
 from llmos.userland.objects import System
 
 MODELS = 10_000
-SEARCHES = 200
+SEARCHES = 100
 REPEATS = 3
 AIM_MS = 20.0
 ORGANISATIONS = 400

@@ -206,9 +206,14 @@ def test_events_arrive_while_they_are_watched(face: Any) -> None:
         assert next(events).kind == "model"
 
 
+def test_models_are_searched(face: Any) -> None:
+    [hit] = face.search("/models", "null", filters={"fits": "null0"}, limit=1)
+    assert hit.path == "/models/null" and hit.reason.startswith('its name is "null"')
+
+
 def test_what_the_kernel_does_not_offer_it_says(face: Any) -> None:
     with pytest.raises(NotSupported):
-        face.search("/models", "x")
+        face.search("/home", "x")
     with pytest.raises(NotSupported):
         face.transform(["/models/null"], "/models/new", {"kind": "quantize"})
     with pytest.raises(NotSupported), face.load_model("/models/null", device="null0") as model:
