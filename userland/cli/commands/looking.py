@@ -10,9 +10,11 @@ from typing import Any, Literal
 from llmos.syscalls import calls
 from llmos.syscalls.errors import BadArgument, NotFound
 from llmos.syscalls.types import Event, Kind, Metric, ObjectInfo, Reason, Record
+from llmos.syscalls.wire import Progress
 
 from .. import text
 from ..cli import Cli
+from .models import amount
 
 Row = Sequence[object]
 
@@ -75,8 +77,10 @@ def _session_row(info: ObjectInfo) -> Row:
 
 def _task_row(info: ObjectInfo) -> Row:
     f = info.fields
-    argv = " ".join(f.get("argv", []))
-    return info.id, f.get("kind", ""), info.state, f.get("pid") or "", f.get("exit"), text.ago(info.since), argv
+    what = " ".join(f.get("argv", [])) or info.name
+    if (far := f.get("progress")) and info.state in ("running", "paused"):
+        what += f": {amount(Progress(**far))}"
+    return info.id, f.get("kind", ""), info.state, f.get("pid") or "", f.get("exit"), text.ago(info.since), what
 
 
 ps = _listing(Kind.MODEL, MODEL_COLUMNS, model_row, "no model is loaded; try: load /models/tiny")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
-from llmos.syscalls.errors import NotFound
+from llmos.syscalls.errors import NotFound, from_wire
 
 from .. import text
 from ..cli import Cli
@@ -13,9 +13,12 @@ from ..cli import Cli
 
 def wait(cli: Cli, values: Namespace) -> int:
     result = cli.system.task(values.task).wait(timeout=values.timeout)
+    value = result.value if isinstance(result.value, dict) else {}
+    if "error" in value and not cli.out.as_json:
+        raise from_wire(value["error"])
     if not cli.out.result(result):
         cli.out.line(f"{result.id} is {result.state}" + ("" if result.exit is None else f", exit status {result.exit}"))
-        output = (result.value or {}).get("output") if isinstance(result.value, dict) else ""
+        output = value.get("output")
         if output:
             cli.out.line(output)
     return 0 if result.state == "done" else 1

@@ -58,7 +58,7 @@ def test_stat_shows_figures_as_people_read_them_and_each_name_once(llmos: Any, l
     assert len(shown) == len(lines) and shown["kind"] == "device" and shown["device kind"] == "null"
     assert shown["bytes"] == "1.0 GiB" and shown["free"].endswith("iB") and "memory_bytes" not in shown
     assert "tensors=1" in shown["features"]
-    shown = {line[:14].strip(): line[14:] for line in llmos("stat fox").out.splitlines()}
+    shown = {line[:15].strip(): line[15:] for line in llmos("stat fox").out.splitlines()}
     assert (shown["keep_alive"], shown["used"], shown["pinned"]) == ("forever", "never", "False")
     assert shown["tasks"].startswith("text-generation, ")
 

@@ -60,6 +60,14 @@ def test_detached_it_goes_on_by_itself(llmos: Any, gone: Any) -> None:
     assert llmos("show /models/later").status == 0
 
 
+def test_tasks_say_what_they_bring_and_wait_says_why_not(llmos: Any) -> None:
+    task = llmos("pull hf:../x /models/x --detach --json").json
+    ran = llmos(f"wait {task['id']}")
+    assert ran.status == 1 and "names no model of the hub" in ran.err
+    assert llmos(f"wait {task['id']} --json").json["value"]["error"]["name"] == "BadArgument"
+    assert "import hf:../x" in llmos("tasks").out
+
+
 def test_what_cannot_be_pulled_is_said(llmos: Any, here: Path) -> None:
     (here / "empty").mkdir()
     ran = llmos("pull ./empty")
