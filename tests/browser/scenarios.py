@@ -250,15 +250,17 @@ def survive(place: Place) -> None:
         expect(page.locator("#banner")).to_contain_text("The kernel is gone")
         expect(page.locator("#link-state")).to_have_text("kernel gone")
         expect(page.get_by_role("heading", name="Devices")).to_be_visible()
-        walk.go("journal")
+        walk.go("alerts")
+        expect(page.locator(".alert.error")).to_be_visible()
         walk.go("charts")
-        walk.go("overview")
+        walk.go("models")
+        expect(page.get_by_role("alert")).to_be_visible()  # it cannot be asked now
         tell("start the kernel")
         expect(page.locator("#link-state")).to_have_text("live", timeout=60_000)
         expect(page.locator("#banner")).to_be_empty()
+        expect(page.locator("tbody tr").first).to_be_visible(timeout=60_000)  # asked again by itself
+        walk.go("overview")
         expect(page.locator(".device").first).to_be_visible(timeout=60_000)
-        walk.go("models")
-        expect(page.locator("tbody tr").first).to_be_visible(timeout=60_000)
 
 
 def keyboard(place: Place) -> None:

@@ -327,9 +327,20 @@ test('the live state survives a lost kernel and a lost connection', () => {
   source.tell('journal', {seq: 8, at: 1, text: 'x'}, '8');
   source.tell('journal', {seq: 8, at: 1, text: 'x'}, '8');
   assert.equal(live.journal.length, 1);
+  const told = [];
+  live.addEventListener('state', () => told.push(live.state));
+  assert.deepEqual(live.alerts, []);
   source.tell('gone', {text: 'killed'});
   assert.equal(live.state, 'gone');
-  assert.equal(live.overview.at, 1);
+  assert.deepEqual(
+    live.alerts.map(({level, text}) => [level, text]),
+    [['error', 'killed']],
+  );
+  source.tell('overview', {...overview, at: 2, kernel: {state: 'gone'}});
+  source.tell('overview', {...overview, at: 3});
+  assert.deepEqual(told, ['gone', 'running']);
+  source.tell('gone', {text: 'killed'});
+  assert.equal(live.overview.at, 3);
   source.tell('back', {});
   source.tell('journal', {seq: 1, at: 9, text: 'new kernel'}, '1');
   assert.equal(live.journal.length, 2);

@@ -13,7 +13,7 @@ export function alertsPage(app) {
 function draw(root, app) {
   const data = app.live.overview;
   if (!data) return;
-  const alerts = data.alerts ?? [];
+  const {alerts} = app.live;
   const past = app.live.journal
     .filter(({level}) => level === 'warning' || level === 'error')
     .slice(-50)

@@ -28,7 +28,7 @@ const TITLES = {
   409: 'Not possible now',
   429: 'Too many requests',
   501: 'Not offered yet',
-  503: 'Busy or starting',
+  503: 'Not available now',
   507: 'Not enough memory',
 };
 

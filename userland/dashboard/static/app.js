@@ -184,12 +184,13 @@ class App {
   changed(what) {
     if (what === 'overview' || what === 'state') this.status();
     if (document.hidden) return;
+    if (what === 'state' && this.live.state === 'running' && this.page?.error) this.page.again();
     this.page?.update?.(what);
     ensureRows(at('main'));
   }
 
   status() {
-    const {state, overview, goneText} = this.live;
+    const {state, goneText} = this.live;
     const texts = {
       running: 'live',
       gone: 'kernel gone',
@@ -200,12 +201,14 @@ class App {
     const banner = at('banner');
     const text =
       {
-        gone: `The kernel is gone${goneText ? `: ${goneText}` : ''}. What you see is its last state; the page goes on by itself when it is back.`,
+        gone: this.live.overview?.kernel?.pid
+          ? `The kernel is gone${goneText ? `: ${goneText}` : ''}. What you see is its last state; the page goes on by itself when it is back.`
+          : 'No kernel answers. The page goes on by itself when one does.',
         connecting: 'The connection to the gateway is lost. Trying again.',
       }[state] ?? '';
     banner.className = state;
     if (banner.textContent !== text) banner.replaceChildren(...(text ? [h('span', null, text)] : []));
-    const alerts = overview?.alerts ?? [];
+    const {alerts} = this.live;
     const anchor = at('nav').querySelector('[data-page=alerts]');
     anchor.querySelector('.badge')?.remove();
     if (alerts.length) {

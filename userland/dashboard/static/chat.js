@@ -12,7 +12,7 @@ export function chatPage(app) {
 
 class ChatPage {
   constructor(app) {
-    Object.assign(this, {app, panes: [], models: [], waiting: false});
+    Object.assign(this, {app, panes: [], models: [], waiting: false, error: null});
     this.area = h('div.panes', {role: 'group', 'aria-label': 'Conversations'});
     this.input = h('textarea', {
       rows: 1,
@@ -56,8 +56,17 @@ class ChatPage {
     try {
       const models = (await this.app.api.get('/v1/models')).data ?? [];
       this.models = models.filter(({llmos}) => talks(llmos?.tasks));
+      this.error = null;
     } catch (error) {
-      if (!this.panes.length) this.area.replaceChildren(failure(error, () => this.enter(params)));
+      this.error = error;
+      if (!this.panes.length)
+        this.area.replaceChildren(
+          h(
+            'div.card',
+            null,
+            failure(error, () => this.enter(params)),
+          ),
+        );
       return;
     }
     const wanted = params.get('model') ?? '';
@@ -82,6 +91,11 @@ class ChatPage {
     if (wanted && this.panes.length && !this.panes.some((pane) => pane.busy)) this.panes[0].choice.value = wanted;
     this.refresh();
     if (this.waiting) this.send();
+  }
+
+  /** The kernel is back after the models could not be asked for. */
+  again() {
+    this.enter(new URLSearchParams());
   }
 
   open(wanted = '') {

@@ -138,7 +138,11 @@ export function loading(lines = 3, label = 'Loading') {
 
 /** An error as people read it: what happened, and what to try. */
 export function failure(error, retry) {
-  const facts = error.fields ? Object.entries(error.fields).filter(([, value]) => value !== '' && value !== null) : [];
+  const facts = error.fields
+    ? Object.entries(error.fields).filter(
+        ([name, value]) => value !== '' && value !== null && name !== 'retry_after_ms',
+      )
+    : [];
   return h(
     'div.failure',
     {role: 'alert'},

@@ -141,6 +141,11 @@ class JournalPage {
     return merged(this.records ?? [], this.app.live.journal);
   }
 
+  /** The kernel is back after what was asked had failed. */
+  again() {
+    this.fetch();
+  }
+
   update(what) {
     if (
       what === 'journal' &&

@@ -16,6 +16,7 @@ export class Live extends EventTarget {
     this.stream = null;
     this.retry = null;
     this.silence = null;
+    this.told = this.state;
   }
 
   open() {
@@ -61,9 +62,8 @@ export class Live extends EventTarget {
 
   set(link) {
     if (link !== 'live') this.history.gap(Date.now() / 1000);
-    if (this.link === link) return;
     this.link = link;
-    this.dispatchEvent(new Event('state'));
+    this.tellState();
   }
 
   /** running, gone (the kernel), or connecting (the gateway). */
@@ -72,10 +72,24 @@ export class Live extends EventTarget {
     return this.goneText || this.overview?.kernel?.state === 'gone' ? 'gone' : 'running';
   }
 
+  tellState() {
+    if (this.state === this.told) return;
+    this.told = this.state;
+    this.dispatchEvent(new Event('state'));
+  }
+
+  /** What needs attention: what the gateway raised, and first of all a kernel that is gone. */
+  get alerts() {
+    const raised = this.overview?.alerts ?? [];
+    if (this.state !== 'gone') return raised;
+    return [{id: 'gone', level: 'error', about: '', text: this.goneText || 'the kernel does not answer'}, ...raised];
+  }
+
   on_overview(data) {
     this.overview = data;
     if (data.kernel?.state !== 'gone') this.goneText = '';
-    if (this.link !== 'live') this.set('live');
+    this.link = 'live';
+    this.tellState();
     if (data.kernel?.state === 'gone') this.history.gap(data.at);
     else this.history.add(data.at, sample(data));
     this.dispatchEvent(new Event('overview'));
@@ -102,13 +116,13 @@ export class Live extends EventTarget {
   on_gone(data) {
     this.goneText = data.text || 'the kernel is gone';
     this.history.gap(Date.now() / 1000);
-    this.dispatchEvent(new Event('state'));
+    this.tellState();
   }
 
   on_back() {
     this.goneText = '';
     this.seq = 0; // a new kernel counts its journal from the beginning
-    this.dispatchEvent(new Event('state'));
+    this.tellState();
   }
 }
 

@@ -52,6 +52,11 @@ class ModelPage {
     this.draw();
   }
 
+  /** The kernel is back after what was asked had failed. */
+  again() {
+    this.fetch();
+  }
+
   update(what) {
     if (what === 'overview') this.draw();
   }
@@ -143,7 +148,11 @@ class ModelPage {
       ['Tags', Array.isArray(fields.tags) ? fields.tags.join(', ') : ''],
       [
         'Stored',
-        fields.created ? String(fields.created).replace('T', ' ').replace(/Z|\+00:00/, ' UTC') : clock(this.entry.mtime),
+        fields.created
+          ? String(fields.created)
+              .replace('T', ' ')
+              .replace(/Z|\+00:00/, ' UTC')
+          : clock(this.entry.mtime),
       ],
     ].filter(([, value]) => value);
     return h(

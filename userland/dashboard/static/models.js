@@ -229,6 +229,11 @@ class ModelsPage {
     ]);
   }
 
+  /** The kernel is back after what was asked had failed. */
+  again() {
+    this.search();
+  }
+
   update(what) {
     if (what === 'overview' && this.hits) this.draw();
   }

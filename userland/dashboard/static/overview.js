@@ -21,6 +21,10 @@ function draw(root, app, tables) {
   if (!data) return;
   const {kernel} = data;
   const gone = app.live.state === 'gone';
+  if (gone && !kernel.pid && !data.devices.length) {
+    morphChildren(root, nobody());
+    return;
+  }
   morphChildren(root, [
     h(
       'header.page-head',
@@ -66,6 +70,15 @@ function draw(root, app, tables) {
   ]);
 }
 
+/** The gateway runs, but no kernel has answered since. */
+function nobody() {
+  const text = 'The gateway runs, but no kernel answers it. Start one with llmos serve; this page goes on by itself.';
+  return [
+    h('header.page-head', null, h('h1', null, 'Overview')),
+    h('div.card', null, empty('overview', 'No kernel', text)),
+  ];
+}
+
 function section(title, list, body, nothing, more = null) {
   return h(
     'section.section',
@@ -104,7 +117,7 @@ function alertStrip(alerts) {
 }
 
 function figures(live) {
-  const {rates} = live.overview;
+  const rates = live.state === 'running' ? live.overview.rates : {}; // nothing is known of now while it is gone
   const figure = (title, series, value, unit, note = '') =>
     h(
       'div.figure',

@@ -84,6 +84,11 @@ class WhyPage {
     this.draw();
   }
 
+  /** The kernel is back after what was asked had failed. */
+  again() {
+    this.fetch();
+  }
+
   update(what) {
     if (what === 'journal' && this.about && this.app.live.journal.at(-1)?.about === this.about) {
       clearTimeout(this.refetch);
