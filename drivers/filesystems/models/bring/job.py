@@ -207,7 +207,15 @@ class Bringer:
             if not same:
                 raise _exists(path) from None
             return {**answer, "version": same, "unchanged": True}
-        return {**answer, "version": version}
+        return {**answer, "version": version, "deduplicated_bytes": self._shared(split(path), version)}
+
+    def _shared(self, parts: Parts, version: str) -> int:
+        """Bytes of a version that other versions have too: more names than its own and that of the blob."""
+        model = self._store.model(parts)
+        if model is None or version not in model.versions:
+            return 0  # removed already
+        states = [path.stat() for path in model.versions[version].folder.rglob("*") if path.is_file()]
+        return sum(state.st_size for state in states if state.st_nlink > 2)
 
     def _same(self, parts: Parts, known: Mapping[str, str]) -> str:
         """The current version of a model if it holds exactly these files, else an empty text."""

@@ -46,7 +46,7 @@ def test_a_folder_becomes_a_version(models: OpenModels, source: ModelSource, tmp
     system = models()
     answer = bring(system, source, "/acme/new")
     assert answer == {"files": 3, "bytes": sum(f.bytes for f in source.files), "fetched": 0, "unchanged": False,
-                      "version": "1"}  # fmt: skip
+                      "version": "1", "deduplicated_bytes": 0}  # fmt: skip
     found = located(system, "/acme/new")
     assert {file.name for file in found.files} == {"config.json", "model.safetensors", "tokenizer.json"}
     assert all(file.path.read_bytes() == (tmp_path / "elsewhere/mine" / file.name).read_bytes() for file in found.files)
@@ -65,7 +65,9 @@ def test_the_same_again_is_no_new_version_and_another_one_asks(
     assert (again["version"], again["unchanged"]) == ("1", True)
     make_model(tmp_path / "elsewhere/other", {"tokenizer.json": b"[1]"})
     other = located(models(tmp_path / "elsewhere"), "/other")
-    assert bring(system, other, replace=True)["version"] == "2"
+    second = bring(system, other, replace=True)
+    same = sum(file.bytes for file in source.files if file.name != "tokenizer.json")
+    assert (second["version"], second["deduplicated_bytes"]) == ("2", same)
     assert bring(system, source, "/new@7")["version"] == "7"
     with pytest.raises(Exists):
         bring(system, other, "/new@7")
@@ -114,6 +116,19 @@ def test_manifests_keep_what_they_say_of_the_model(models: OpenModels, make_mode
     manifest = located(system, "/new").manifest
     assert (manifest["licence"], manifest["origin"], manifest["mood"]) == ("mit", "there", "calm")
     assert (manifest["version"], manifest["order"], manifest["name"]) == ("1", 1, "new") and manifest["created"] != "x"
+
+
+def test_a_new_version_gets_the_alias_and_the_licence_that_are_asked_for(
+    models: OpenModels, source: ModelSource
+) -> None:
+    system = models()
+    bring(system, source, alias="best", licence="mit")
+    info = system.stat("/new@best")
+    assert (info.version, info.fields["licence"]) == ("1", "mit")
+    for alias in ("latest", "a b", ""):
+        with pytest.raises(BadArgument):
+            bring(system, source, "/other", alias=alias)
+    system.close()
 
 
 def test_files_that_are_not_those_of_the_manifest_are_refused(
