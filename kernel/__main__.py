@@ -19,6 +19,7 @@ from llmos.syscalls.errors import LlmosError
 
 from .config import KernelConfig, load
 from .server import Server, self_test
+from .services import problem_with
 from .settings import ConfigError
 
 
@@ -176,6 +177,10 @@ def serve(options: argparse.Namespace, config: KernelConfig) -> None:
     try:
         if options.drivers is not None and server.kernel.missing:
             raise ConfigError("; ".join(server.kernel.missing))
+        if options.http and (problem := problem_with(options.http)):
+            raise ConfigError(
+                f"--http {options.http}: the gateway cannot listen there ({problem}); choose another address"
+            )
         if options.parent is not None:
             parent = watch_parent(server, options.parent)
         announce(options.ready_fd)

@@ -7,8 +7,10 @@ no task, because it opens sessions of its own, one for each key.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 GATEWAY = "gateway"
 BAD_SETTINGS = 2
 """The exit status of a service whose settings are wrong: another start would not help."""
+LAST_PORT = 65535
 STOP_S = 3.0
 """How much longer than `limits.drain_s` a service may take to end."""
 _READY = "READY "
@@ -88,7 +91,8 @@ class Service:
                 self.argv, self._environ, kernel.runner, kernel.watcher, self._exited, self._line, new_group=True
             )
         except OSError as error:
-            self._again(f"it could not be started: {error}")
+            self.cause = f"it could not be started: {error}"
+            self._again(self.cause)
             return
         self.state = "starting"
 
@@ -113,12 +117,12 @@ class Service:
             self.state = "running"
             self._policy.healthy(self._kernel.runner.clock())
             return
-        mark = next((mark for mark in _LEVELS if line.startswith(mark)), "")
-        self._kernel.log(self.name, line.removeprefix(mark), self.name, level=_LEVELS.get(mark, "info"))
+        mark, text = _read(line)
+        self._kernel.log(self.name, text, level=_LEVELS.get(mark, "info"))
 
     def _exited(self, status: int) -> None:
         assert self._child is not None
-        said = self._child.tail(1)
+        said = _read(self._child.tail(1))[1]
         if self.state == "running":
             self._policy.healthy(self._kernel.runner.clock())
         self._child = None
@@ -128,27 +132,34 @@ class Service:
             self._kernel.log(self.name, f"the {self.name} has stopped", self.name)
             self._kernel.services.stopped()
             return
-        cause = exit_text(status) + (f": {said}" if said else "")
+        ended = exit_text(status)
+        self.cause = f"{ended}: {said}" if said else ended
         if status == BAD_SETTINGS:
-            self._failed(cause, Reason(code="service.settings", text=f"the {self.name} does not start: {cause}"))
+            text = f"the {self.name} is not started again: its settings are wrong ({ended})"
+            self._failed(Reason(code="service.settings", text=text))
             return
-        self._again(cause)
+        self._again(ended)
 
     def _again(self, cause: str) -> None:
-        self.cause = cause
         decision = self._policy.exited(self._kernel.runner.clock(), cause)
         if not isinstance(decision, Restart):
-            self._failed(cause, decision.reason)
+            self._failed(decision.reason)
             return
         self.state = "backoff"
         self._timer = self._kernel.runner.at(decision.at, self.start)
         reason = self._kernel.stamp(decision.reason)
         self._kernel.log(self.name, reason.text, self.name, [reason], level="warning")
 
-    def _failed(self, cause: str, reason: Reason) -> None:
-        self.state, self.cause = "failed", cause
+    def _failed(self, reason: Reason) -> None:
+        self.state = "failed"
         stamped = self._kernel.stamp(reason)
         self._kernel.log(self.name, stamped.text, self.name, [stamped], level="error")
+
+
+def _read(line: str) -> tuple[str, str]:
+    """The mark of its level and the rest of a line."""
+    mark = next((mark for mark in _LEVELS if line.startswith(mark)), "")
+    return mark, line.removeprefix(mark)
 
 
 class Services:
@@ -224,6 +235,24 @@ class Services:
             "PYTHONUNBUFFERED": "1",
         }
         return Service(self._kernel, GATEWAY, gateway_argv(config, self._kernel.pid), environ)
+
+
+def problem_with(http: str) -> str:
+    """Why nobody can listen at an address now; empty when somebody can. The address is `HOST:PORT` or `unix:PATH`."""
+    if http.startswith("unix:"):
+        folder = Path(http.removeprefix("unix:")).absolute().parent
+        return "" if folder.is_dir() else f"there is no folder {folder}"
+    host, _, port = http.rpartition(":")
+    if int(port) > LAST_PORT:
+        return f"there is no port {port}"
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        with socket.socket(found[0][0], socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[0][4])
+    except OSError as error:
+        return str(getattr(error, "strerror", None) or error)
+    return ""
 
 
 def gateway_argv(config: KernelConfig, pid: int) -> list[str]:

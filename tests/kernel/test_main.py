@@ -86,6 +86,14 @@ def test_a_driver_that_is_asked_for_and_not_there_is_status_1(folder: Path, caps
     assert said.splitlines()[-1].startswith("llmos: no package announces a driver 'null1' (")
 
 
+def test_a_gateway_that_cannot_listen_is_status_1(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert run(folder, "--http", address) == 1
+    assert f"--http {address}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("flag", ["--home", "--runtime"])
 def test_a_folder_that_cannot_be_made_is_status_1(
     folder: Path, flag: str, capsys: pytest.CaptureFixture[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from watching import Loop
 from llmos.kernel import services
 from llmos.kernel.config import GatewayConfig
 from llmos.kernel.restart import RestartRules
-from llmos.kernel.services import Service, gateway_argv
+from llmos.kernel.services import Service, gateway_argv, problem_with
 
 URL = "http://127.0.0.1:7411"
 SERVES = f"echo READY {URL}; echo here it is; echo 'WARNING careful' >&2; exec sleep 600"
@@ -85,14 +86,15 @@ def test_a_crash_starts_it_again_until_there_were_too_many(live: Inside) -> None
     until(live, made, "failed")
     assert made.describe()["restarts"] == 2 and made.cause == "exit status 3: no luck"
     level, text = said(live)[-1]
-    assert level == "error" and "SIGHUP" in text and "the gateway ended" in text
+    assert level == "error" and "SIGHUP" in text and "the gateway ended" in text and "no luck" not in text
 
 
 def test_wrong_settings_are_no_reason_to_try_again(live: Inside) -> None:
-    made = service(live, "echo what a mess; exit 2")
+    made = service(live, "echo ERROR what a mess; exit 2")
     made.start()
     until(live, made, "failed")
-    assert made.describe()["restarts"] == 0 and "what a mess" in said(live)[-1][1]
+    assert made.describe()["restarts"] == 0 and made.cause == "exit status 2: what a mess"
+    assert said(live)[0] == ("error", "what a mess") and "settings are wrong" in said(live)[-1][1]
 
 
 def test_a_program_that_cannot_be_started_is_tried_again_and_can_be_stopped_meanwhile(live: Inside) -> None:
@@ -184,3 +186,13 @@ def test_the_command_of_the_gateway(live: Inside) -> None:
     options = dict(zip(argv[4::2], argv[5::2], strict=True))
     assert options["--http"] == "unix:/x" and json.loads(options["--settings"]) == {"keep_alive": 5}
     assert options["--parent"] == "7" and options["--home"] == str(config.paths.home)
+
+
+def test_an_address_that_nobody_can_listen_at_is_known_before(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert problem_with(f"127.0.0.1:{taken.getsockname()[1]}") == "Address already in use"
+    assert problem_with("127.0.0.1:0") == "" and problem_with(f"unix:{folder}/x.sock") == ""
+    assert "no folder" in problem_with(f"unix:{folder}/none/x.sock") and problem_with("127.0.0.1:99999")
+    assert problem_with("no.such.host.invalid:80")

@@ -181,7 +181,8 @@ def _address(text: str) -> str:
     if text.startswith("unix:") and len(text) > 5:
         return text
     if not (colon and host and port.isdecimal() and int(port) < 65536):
-        raise argparse.ArgumentTypeError(f"{text!r} is not an address; write HOST:PORT, as in 127.0.0.1:7411")
+        want = "HOST:PORT, as in 127.0.0.1:7411 (ports end at 65535), or unix:PATH"
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address; write {want}")
     return text
 
 

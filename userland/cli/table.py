@@ -132,11 +132,11 @@ _SYSTEM = (
     Command(
         name="serve", group="system", help="run the kernel in the foreground", shell=False, changes=True,
         options=(
-            _option("--http", Kind.ADDRESS, "also serve the HTTP API at HOST:PORT"),
+            _option("--http", Kind.ADDRESS, "also serve HTTP at HOST:PORT (as 127.0.0.1:7411) or unix:PATH"),
             _option("--config", Kind.FILE, "the TOML configuration file"),
             _flag("--shared", "let other users of this machine connect, as the policy allows"),
         ),
-        examples=("serve", "serve --config kernel.toml"),
+        examples=("serve", "serve --http 127.0.0.1:7411", "serve --config kernel.toml"),
     ),
     Command(
         name="stop", group="system", help="stop the running kernel once its requests are finished", changes=True,

@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise_limits(settings)
         asyncio.run(serve(settings, home, address, options.parent, options.ready_fd))
     except (BadSettings, CannotListen, LlmosError) as error:
-        print(f"llmos gateway: {error}", file=sys.stderr)
+        print(f"ERROR {error}", file=sys.stderr)
         return 2 if isinstance(error, BadSettings) else 1
     return 0
 

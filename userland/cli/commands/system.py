@@ -7,13 +7,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import msgspec
+
 from llmos.syscalls.errors import LlmosError, NotFound, TimedOut
 from llmos.syscalls.types import Kind
-from llmos.userland.places import kernel_address
+from llmos.userland.places import home_folder, kernel_address
 
 from .. import text
 from ..cli import Cli
@@ -73,7 +76,7 @@ def driver(cli: Cli, values: Namespace) -> int:
 
 def doctor(cli: Cli, values: Namespace) -> int:
     """Check what most often goes wrong; exit status 1 when something does."""
-    findings = [*_packages(), _kernel(cli), *_places()]
+    findings = [*_packages(), _kernel(cli), *_gateway(cli), *_places()]
     if not cli.out.result([{"check": c, "ok": ok, "text": t} for c, ok, t in findings]):
         cli.out.table(("CHECK", "STATE", "FINDING"), [(c, "ok" if ok else "failed", t) for c, ok, t in findings])
     return 0 if all(ok for _, ok, _ in findings) else 1
@@ -103,6 +106,27 @@ def _kernel(cli: Cli) -> tuple[str, bool, str]:
     drivers = ", ".join(f"{name} {state}" for name, state in states.items())
     hint = f"; try: driver reset {bad[0]}" if bad else ""
     return "kernel", not bad, f"{facts['version']}, pid {facts['pid']}; drivers: {drivers}{hint}"
+
+
+def _gateway(cli: Cli) -> list[tuple[str, bool, str]]:
+    """Where the gateway serves, and whether anybody can use it; nothing where there is none."""
+    from llmos.userland.gateway.core.keys import KeyStore, database
+    from llmos.userland.link import NoKernel
+
+    try:
+        shown = [msgspec.json.decode(cli.system.read(entry.path)) for entry in cli.system.list("/proc/services")]
+    except (NoKernel, LlmosError):
+        return []
+    if not shown:
+        return []
+    store = KeyStore(database(home_folder()))
+    keys = sum(key.state(time.time()) == "valid" for key in store.list())
+    store.close()
+    hint = f"{keys} keys" if keys else "no keys; make one: llmos keys create NAME"
+    return [
+        (each["name"], each["state"] == "running", f"{each['url'] or each['state']}, {each['cause'] or hint}")
+        for each in shown
+    ]
 
 
 def _places() -> list[tuple[str, bool, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ IGNORED = "X-LLMOS-Ignored"
 """Header of an answer that names the fields of the body that nobody here knows."""
 
 
+_MISSING = re.compile(r"missing required field `([^`]+)`")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _DISCARD_BYTES = 256 << 20
 _DISCARD_S = 5.0
 """How much, and for how long, is read of a body that is refused."""
@@ -66,11 +69,11 @@ class Inbox:
             self._left()
             return message
         self._count += len(message.get("body", b""))
-        if self._count > self._limit:
-            raise too_large(self._limit)
         if not message.get("more_body", False):
             self.whole = True
             self._watch = asyncio.get_running_loop().create_task(self._watching())
+        if self._count > self._limit:
+            raise too_large(self._limit)
         return message
 
     async def discard(self) -> None:
@@ -129,7 +132,8 @@ async def json_body(request: Request, type: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise _refused(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadArgument(f"the body is not JSON: {error}", name="body", want="JSON") from None
+        why = "a text in it has half a surrogate pair" if _SURROGATE.search(raw) else str(error)
+        raise BadArgument(f"the body cannot be read as JSON: {why}", name="body", want="JSON") from None
     ignored = _unknown(raw, type)
     if ignored:
         request.scope["state"]["ignored"] = ignored
@@ -148,7 +152,13 @@ def _says_json(request: Request, kind: str) -> bool:
 def _refused(error: msgspec.ValidationError) -> BadArgument:
     """`Expected `int`, got `str` - at `$.n``: the place, without the root, is the name of the argument."""
     text, _, place = str(error).partition(" - at `")
-    name = place.removesuffix("`").removeprefix("$").removeprefix(".")
+    key, inside, rest = place.partition("` in `")
+    name = (rest if inside else place).removesuffix("`").removeprefix("$").removeprefix(".")
+    if inside:
+        text = f"a {key}: {text}"
+    if missing := _MISSING.search(text):
+        name = f"{name}.{missing[1]}".removeprefix(".")
+        text = "is missing"
     said = f"{name}: {text}" if name else text
     return BadArgument(said, name=name or "body")
 

@@ -69,6 +69,8 @@ async def _model(request: Request, name: str, devices: list[ObjectInfo]) -> dict
     gateway = gateway_of(request)
     info = await gateway.models.state(caller_of(request), name)
     if info is None:
+        if await gateway.models.is_stored(caller_of(request), name):
+            raise Unavailable(f"the model {name!r} is not loaded; its first request loads it", retry_after_ms=1000)
         raise model_not_found(name, "it is not loaded")
     device = next((each for each in devices if each.name == info.fields.get("device")), None)
     if info.state not in _SERVES or device is None or device.state != "ready":

@@ -119,6 +119,17 @@ class Models:
         system = await self._sessions.system(caller)
         return _matching(await system.models(), wanted, path_of(wanted), failed=True)
 
+    async def is_stored(self, caller: Caller, name: str) -> bool:
+        """Whether a request of the caller for this name would find a model, loaded or not."""
+        wanted = self._settings.aliases.get(name, name)
+        if not (caller.may_use(plain(name)) or caller.may_use(plain(wanted))):
+            return False
+        own = await self._sessions.own()
+        try:
+            return (await own.stat_path(confine.path(caller, path_of(wanted)))).kind == "model"
+        except (Denied, BadArgument, NotFound, NotDirectory):
+            return False
+
     async def keep_alive(self, model: AsyncModel, seconds: float) -> None:
         """How long the model stays awake from now on without use; 0 lets it sleep at once."""
         own = await self._sessions.own()

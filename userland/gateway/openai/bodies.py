@@ -45,7 +45,7 @@ class Chosen(Struct, frozen=True, kw_only=True):
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     guided_grammar: str | None = None
-    priority: int = 0
+    priority: Annotated[int, Meta(ge=-100, le=100)] = 0
     keep_alive: float | str | None = None
 
 

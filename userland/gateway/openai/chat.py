@@ -8,6 +8,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
+from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.types import Chat, ModelInfo, Sampling
 
 from ..core.body import json_body
@@ -15,7 +16,7 @@ from ..core.errors import FAILURES
 from ..core.respond import EventStream, joined, json_response, sse_error
 from .bodies import ChatBody, StreamOptions
 from .chosen import sampling_of
-from .messages import chat_input
+from .messages import chat_input, check_answers
 from .orders import Order, Running, run, start, told
 from .tools import Toolbox, toolbox
 from .writing import ChatWriter
@@ -26,7 +27,10 @@ NO_OPTIONS = StreamOptions()
 async def chat_completions(request: Request) -> ASGIApp:
     """Answer a chat, whole or as a stream."""
     body = await json_body(request, ChatBody)
+    if body.top_logprobs is not None and not body.logprobs:
+        raise BadArgument("top_logprobs needs logprobs: true", name="top_logprobs", got=str(body.top_logprobs))
     tools = toolbox(body.tools, body.tool_choice)
+    check_answers(body.messages)
     content = chat_input(body.messages, tools.shown, body.chat_template_kwargs)
     order = Order(
         model=body.model,

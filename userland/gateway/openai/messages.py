@@ -49,11 +49,21 @@ def chat_input(
     return Chat(messages=made, tools=tools or [], template_options=template_options or {})
 
 
+def check_answers(messages: list[dict[str, Any]]) -> None:
+    """Raises BadArgument: the answer of a tool that does not say which call it answers."""
+    for at, message in enumerate(messages):
+        if message.get("role") == "tool" and not isinstance(message.get("tool_call_id"), str):
+            name = f"messages[{at}].tool_call_id"
+            raise BadArgument(f"{name} is missing", name=name, want="the id of the call")
+
+
 def _message(message: dict[str, Any], place: str) -> dict[str, Any]:
     role = message.get("role")
     if role not in ROLES:
         known = ", ".join(ROLES)
         raise BadArgument(f"{place}.role is {role!r}; expected {known}", name=f"{place}.role", got=repr(role)[:40])
+    if message.get("content") is None and role != "assistant":
+        raise BadArgument(f"{place}.content is missing", name=f"{place}.content", want="a text, or a list of parts")
     made: dict[str, Any] = {
         "role": "system" if role == "developer" else "tool" if role == "function" else role,
         "content": _content(message.get("content"), f"{place}.content"),

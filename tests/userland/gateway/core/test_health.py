@@ -16,7 +16,9 @@ def test_ready(gateway: GatewayServer) -> None:
 def test_ready_for_a_model_as_long_as_it_serves() -> None:
     with kernel_for_gateway() as kernel, serving(kernel) as server:
         client = server.client()
-        assert client.get("/health/ready?model=other").status_code == 404
+        assert client.get("/health/ready?model=nothing").status_code == 404
+        stored = client.get("/health/ready?model=other")
+        assert stored.status_code == 503 and "first request" in stored.json()["error"]["message"]
         client.post("/v1/completions", json={"model": "other", "prompt": "x"})
         awake = client.get("/health/ready?model=other").json()
         assert awake == {"status": "ready", "model": "other", "state": "awake", "device": "null0"}

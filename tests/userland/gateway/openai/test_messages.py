@@ -9,7 +9,7 @@ import pytest
 from llmos.syscalls.errors import BadArgument, TooLarge
 from llmos.syscalls.types import Audio, Chat, Image, Parts, Text
 from llmos.userland.gateway.openai import messages as module
-from llmos.userland.gateway.openai.messages import chat_input
+from llmos.userland.gateway.openai.messages import chat_input, check_answers
 
 PICTURE = base64.b64encode(b"\x89PNG").decode()
 SEEN = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}}
@@ -64,6 +64,7 @@ def test_media_of_several_messages_stay_in_the_chat(monkeypatch: pytest.MonkeyPa
         ({"role": "robot", "content": "x"}, "messages[0].role"),
         ({"content": "x"}, "messages[0].role"),
         ({"role": "user", "content": 5}, "messages[0].content"),
+        ({"role": "user"}, "messages[0].content"),
         ({"role": "user", "content": ["x"]}, "messages[0].content"),
         ({"role": "user", "content": [{"type": "smell"}]}, "messages[0].content[0].type"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text"),
@@ -92,3 +93,10 @@ def test_what_is_wrong_is_named(message: dict[str, object], name: str) -> None:
     with pytest.raises(BadArgument) as raised:
         chat_input([message])
     assert raised.value.name == name
+
+
+def test_the_answer_of_a_tool_says_of_which_call() -> None:
+    check_answers([{"role": "tool", "tool_call_id": "c1", "content": "x"}])
+    with pytest.raises(BadArgument) as raised:
+        check_answers([{"role": "user", "content": "x"}, {"role": "tool", "content": "x"}])
+    assert raised.value.name == "messages[1].tool_call_id"

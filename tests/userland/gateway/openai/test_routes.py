@@ -45,6 +45,8 @@ def post(gateway: GatewayServer, path: str, body: object, **how: Any) -> Any:
         ("/v1/unload_lora_adapter", {"lora_name": "null"}, 404, "no such adapter"),
         ("/v1/load_lora_adapter", {"lora_name": "x", "lora_path": "/home/keys/bob/x"}, 403, "admin"),
         ("/v1/chat/completions", {**CHAT, "keep_alive": "soon"}, 400, "keep_alive"),
+        ("/v1/chat/completions", {**CHAT, "top_logprobs": 5}, 400, "needs logprobs"),
+        ("/v1/chat/completions", {**CHAT, "priority": 101}, 400, "priority"),
         ("/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": [{"type": "image_url",
             "image_url": {"url": "http://10.0.0.1/x.png"}}]}]}, 400, "nothing is fetched"),
     ],
