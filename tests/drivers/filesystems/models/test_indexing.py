@@ -247,7 +247,7 @@ def change(system: ModelsFileSystem, make_model: Callable[..., Path], step: tupl
 
 
 def test_any_sequence_of_changes_leaves_the_index_true(make_model: Any) -> None:
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=25, deadline=None)
     @given(STEPS)
     def run(steps: list[tuple[str, Any, Any]]) -> None:
         with TemporaryDirectory() as home:

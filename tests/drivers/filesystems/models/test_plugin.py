@@ -41,7 +41,7 @@ def test_settings(tmp_path: Path, make_model: Any, monkeypatch: pytest.MonkeyPat
     make_model(tmp_path / "models" / "m")
     monkeypatch.setenv("LLMOS_HOME", str(tmp_path / "home"))
     open_source(str(tmp_path / "models"), {}).control("fsck", {})
-    assert len([*(tmp_path / "home" / "cache" / "models").iterdir()]) == 3
+    assert len([*(tmp_path / "home" / "cache" / "models").glob("*.json")]) == 3
     assert [entry.name for entry in (tmp_path / "models").iterdir()] == ["m"]
 
 
