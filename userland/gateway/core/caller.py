@@ -43,9 +43,13 @@ class Caller:
         """Sees and may do everything."""
         return "admin" in self.scopes
 
+    def has(self, scope: str) -> bool:
+        """Whether it may do what needs this scope."""
+        return scope in self.scopes or self.admin
+
     def need(self, scope: str) -> None:
         """Raises Denied: the caller has not this scope."""
-        if scope not in self.scopes and not self.admin:
+        if not self.has(scope):
             have = ", ".join(sorted(self.scopes)) or "none"
             raise Denied(f"this needs a key with the scope {scope!r}; this one has {have}", missing=scope)
 

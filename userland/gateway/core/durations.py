@@ -28,7 +28,9 @@ def seconds_of(value: float | str | None, name: str = "keep_alive") -> float | N
             )  # fmt: skip
     else:
         seconds = float(value)
-    return -1.0 if seconds < 0 else min(seconds, _MOST)
+    if not seconds <= _MOST:
+        raise BadArgument(f"{name} is longer than {_MOST:g} seconds; -1 is for ever", name=name, got=str(value)[:40])
+    return -1.0 if seconds < 0 else seconds
 
 
 def _parsed(text: str) -> float | None:

@@ -67,7 +67,7 @@ class Running:
 async def run(request: Request, order: Order) -> Inference:
     """Run the order to its end."""
 
-    keep = seconds_of(order.keep_alive)
+    keep = kept(request, order.keep_alive)
     gateway = gateway_of(request)
 
     async def work(model: AsyncModel) -> tuple[AsyncModel, Inference]:
@@ -88,7 +88,7 @@ async def start(request: Request, order: Order) -> Running:
     Raises:
         LlmosError: the request was refused, or failed before it gave anything.
     """
-    keep = seconds_of(order.keep_alive)
+    keep = kept(request, order.keep_alive)
     gateway = gateway_of(request)
 
     async def work(model: AsyncModel) -> Running:
@@ -120,6 +120,20 @@ async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     finally:
         for task in tasks:
             task.cancel()
+
+
+def kept(request: Request, wanted: float | str | None) -> float | None:
+    """How long the model is to stay awake; None leaves it as it is. A model is shared: only keys with the scope `load`
+    have a say in it, for others the field is named as ignored.
+
+    Raises:
+        BadArgument: it is no duration.
+    """
+    seconds = seconds_of(wanted)
+    if seconds is None or caller_of(request).has("load"):
+        return seconds
+    request.scope["state"].setdefault("ignored", []).append("keep_alive")
+    return None
 
 
 def told(request: Request, inference: Inference) -> None:

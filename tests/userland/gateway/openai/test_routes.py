@@ -60,6 +60,8 @@ def test_priority_and_keep_alive_are_taken(gateway: GatewayServer) -> None:
     body = {**CHAT, "priority": 7, "keep_alive": "10m", "user": "ada"}
     answer = post(gateway, "/v1/chat/completions", body)
     assert answer.status_code == 200 and answer.headers["x-llmos-ignored"] == "user"
+    shared = gateway.client(gateway.key("infer")).post("/v1/chat/completions", json=body)
+    assert shared.status_code == 200 and shared.headers["x-llmos-ignored"] == "user, keep_alive"
     streamed = post(gateway, "/v1/chat/completions", {**body, "stream": True, "keep_alive": 0})
     assert streamed.text.endswith("data: [DONE]\n\n")
 
