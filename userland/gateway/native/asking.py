@@ -28,6 +28,8 @@ _SEARCHED = (
     Kind.FILE,
 )  # fmt: skip
 """Where an id without a kind is looked for, in this order."""
+_MOST_FOREIGN = 10_000
+"""So many objects of others are remembered as such."""
 ABOUT = (Kind.MODEL, Kind.DEVICE, Kind.DRIVER, Kind.TASK, Kind.CONTEXT, Kind.LEASE, Kind.SESSION)
 """Kinds that the journal and events speak of."""
 
@@ -213,5 +215,7 @@ class Visible:
             now = await known(self._caller, self._system)
             self._known |= now
             if event.about not in now:
+                if len(self._foreign) >= _MOST_FOREIGN:
+                    self._foreign.clear()
                 self._foreign.add(event.about)
         return confine.sees_event(self._caller, event, self._known)

@@ -18,13 +18,14 @@ def test_a_model_is_discovered(gateway: GatewayServer) -> None:
 
 def test_a_model_is_registered(gateway: GatewayServer) -> None:
     http = gateway.client()
-    answer = http.post("/register", json={"source": "/models/null", "name": "copy"})
+    answer = http.post("/register", json={"source": "/models/null", "name": "copy", "alias": "best", "licence": "mit"})
     assert answer.status_code == 202, answer.text
     task = answer.json()["value"]
     assert task["id"].startswith("t-") and "handle" not in task
     ended = http.post("/api/v1/wait_task", json={"task": task["id"], "timeout": 30}).json()["value"]
     assert ended["state"] == "done", ended
-    assert http.get("/api/v1/stat/models/copy").json()["value"]["kind"] == "model"
+    found = http.get("/api/v1/stat/models/copy@best").json()["value"]
+    assert found["kind"] == "model" and found["fields"]["licence"] == "mit"
 
 
 @pytest.mark.parametrize(
