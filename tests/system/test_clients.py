@@ -47,6 +47,7 @@ def crowds(kernel: KernelProcess, processes: int, each: int) -> list[Puppet]:
     return found
 
 
+@pytest.mark.slow
 def test_200_clients_are_killed_in_the_middle_of_their_streams(
     shared_kernel: KernelProcess, shared: RawClient, model: int
 ) -> None:

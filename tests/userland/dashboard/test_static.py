@@ -54,6 +54,7 @@ def test_every_picture_that_is_named_is_in_the_sprite() -> None:
     assert names <= there
 
 
+@pytest.mark.slow
 @needs_node
 def test_the_syntax_of_every_module_is_right(tmp_path: Path) -> None:
     copies = []

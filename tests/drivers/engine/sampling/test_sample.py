@@ -55,8 +55,12 @@ def test_logits_stay_as_they_are(vocabulary: Vocabulary) -> None:
 
 
 @pytest.mark.parametrize(
-    "params", [{}, {"temperature": 0.7}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.2}, {"top_k": 5, "min_p": 0.1}]
-)
+    "params",
+    [
+        {"temperature": 0.7}, {"top_k": 5, "min_p": 0.1},
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ({}, {"top_k": 3}, {"top_p": 0.7}, {"min_p": 0.2})),
+    ],
+)  # fmt: skip
 def test_draws_follow_the_probabilities_of_the_reference(vocabulary: Vocabulary, params: dict[str, float]) -> None:
     settings: dict[str, Any] = {"temperature": 1.0, **params}
     made = chooser(seed=1, **settings)

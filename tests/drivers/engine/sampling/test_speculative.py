@@ -103,7 +103,7 @@ def chances(length: int, logits: Tensor) -> dict[tuple[int, ...], float]:
 
 
 @pytest.mark.parametrize("drafter", ["lookup", "model"])
-@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("depth", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_answers_are_distributed_as_without_drafts(drafter: str, depth: int) -> None:
     length, count = 4, 6000
     made, accepted = speculatively(rows(count, temperature=1.0), length, depth, drafter)
@@ -113,6 +113,7 @@ def test_answers_are_distributed_as_without_drafts(drafter: str, depth: int) -> 
     assert not follows(map(tuple, made), chances(length, OTHER))
 
 
+@pytest.mark.slow
 def test_filters_and_temperature_are_kept() -> None:
     params = {"temperature": 0.7, "top_k": 3, "top_p": 0.9}
     length, count = 3, 4000
@@ -126,6 +127,7 @@ def test_filters_and_temperature_are_kept() -> None:
     assert follows(map(tuple, made), chances(length, torch.stack(kept)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
@@ -141,6 +143,7 @@ def test_a_wrong_rule_is_seen(monkeypatch: pytest.MonkeyPatch, name: str, wrong:
     assert not follows(map(tuple, made), chances(4, MODEL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "other"),
     [(Stream.DRAFT, Stream.TOKEN), (Stream.ACCEPT, Stream.TOKEN), (Stream.ACCEPT, Stream.DRAFT)],
