@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from llmos.syscalls.errors import Unavailable
 
-SCHEMA = 1
+SCHEMA = 2
 BUSY_S = 5.0
 MAPPED = 256 << 20
 CACHED_KIB = 8192
@@ -34,7 +34,9 @@ CREATE TABLE version (id INTEGER PRIMARY KEY, path TEXT NOT NULL, short TEXT NOT
   dtype TEXT NOT NULL, context INTEGER NOT NULL, bytes INTEGER NOT NULL, licence TEXT NOT NULL, origin TEXT NOT NULL,
   created TEXT NOT NULL, problem TEXT NOT NULL, fields TEXT NOT NULL, UNIQUE (path, version));
 CREATE INDEX version_short ON version (short, current);
-CREATE INDEX version_created ON version (current, created);
+CREATE INDEX version_created ON version (current, created DESC, path);
+CREATE INDEX version_bytes ON version (current, bytes, path);
+CREATE INDEX version_path ON version (current, path, id);
 CREATE TABLE task (version_id INTEGER NOT NULL REFERENCES version ON DELETE CASCADE, value TEXT NOT NULL,
   PRIMARY KEY (version_id, value)) WITHOUT ROWID;
 CREATE TABLE language (version_id INTEGER NOT NULL REFERENCES version ON DELETE CASCADE, value TEXT NOT NULL,
