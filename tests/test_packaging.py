@@ -70,7 +70,7 @@ def test_every_import_is_of_a_declared_dependency() -> None:
     """What only comes along with another package may go with its next version."""
     declared = {normal(line) for line in PROJECT["project"]["dependencies"]}
     declared |= {normal(line) for extra in PROJECT["project"]["optional-dependencies"].values() for line in extra}
-    names = {"zmq": "pyzmq", "pynvml": "nvidia-ml-py"}
+    names = {"zmq": "pyzmq", "pynvml": "nvidia-ml-py", "opentelemetry": "opentelemetry-sdk"}
     imported = {i.module.partition(".")[0] for folder in FOLDERS for path in modules(folder) for i in imports(path)}
     foreign = imported - set(sys.stdlib_module_names) - {"llmos"}
     assert not {normal(names.get(name, name)) for name in foreign} - declared

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from llmos.syscalls.errors import Unavailable
 
@@ -20,6 +20,7 @@ from .caller import Caller
 from .errors import FAILURES, Failure, answer_of, head_too_large
 from .ids import request_id_from, trace_from
 from .respond import error_response
+from .routing import Table
 from .scopes import is_public
 from .settings import address_of
 from .tracing import Ended
@@ -61,7 +62,7 @@ class Outbox:
 class Guard:
     """The outermost ASGI app."""
 
-    def __init__(self, gateway: Gateway, routes: ASGIApp) -> None:
+    def __init__(self, gateway: Gateway, routes: Table) -> None:
         self._gateway = gateway
         self._routes = routes
         self._address = address_of(gateway.settings.http)
@@ -166,7 +167,7 @@ class Guard:
             return  # its head is out: the server closes the connection, which tells the client
         if answer.status == 413:
             await inbox.discard()
-        form = scope["state"].get("error_form", error_response)
+        form = scope["state"].get("error_form") or self._routes.error_form(scope) or error_response
         response = form(error, Request(scope))
         if not inbox.whole and scope["method"] in ("POST", "PUT", "PATCH"):  # nobody reads the rest of its body
             response.headers["connection"] = "close"

@@ -102,6 +102,15 @@ class Table:
             raise method_not_allowed(connection["method"], allowed)
         raise HttpError(404, "not_found_error", "unknown_route", f"there is nothing at {connection['path']}")
 
+    def error_form(self, connection: Connection) -> ErrorForm | None:
+        """How the API at a path tells errors, for those that come before its handler; None for the usual way."""
+        for route in self.routes:
+            if isinstance(route, Route) and isinstance(route.endpoint, Guarded) and route.endpoint.form is not None:
+                match, _ = route.matches(connection)
+                if match is not Match.NONE:
+                    return route.endpoint.form
+        return None
+
 
 def method_not_allowed(method: str, allowed: set[str]) -> HttpError:
     """405, with what is allowed."""

@@ -31,23 +31,23 @@ _SEEDS = (1 << 63) - 1
 
 async def chat(request: Request) -> ASGIApp:
     """Answer a chat; without messages, load the model or let it sleep."""
-    body = await json_body(request, ChatBody)
+    body, began = await json_body(request, ChatBody), time.perf_counter_ns()
     tools = toolbox(body.tools, None)
     content = None
     if body.messages:
         content = chat_input([_message(message) for message in body.messages], tools.shown)
-    return await _answer(request, body, content, tools, chat=True)
+    return await _answer(request, body, content, tools, began, chat=True)
 
 
 async def generate(request: Request) -> ASGIApp:
     """Go on with a prompt, through the chat template where the model has one and `raw` is not set."""
-    body = await json_body(request, GenerateBody)
+    body, began = await json_body(request, GenerateBody), time.perf_counter_ns()
     if body.suffix:
         raise NotSupported("suffix: text in the middle is not offered", why="no task fills in the middle")
     content = None
     if body.prompt or body.images:
         content = await _prompt(request, body)
-    return await _answer(request, body, content, toolbox(None, None), chat=False)
+    return await _answer(request, body, content, toolbox(None, None), began, chat=False)
 
 
 async def _prompt(request: Request, body: GenerateBody) -> Input:
@@ -60,10 +60,11 @@ async def _prompt(request: Request, body: GenerateBody) -> Input:
     return chat_input([_message(message) for message in messages])
 
 
-async def _answer(request: Request, body: Asked, content: Input | None, tools: Toolbox, *, chat: bool) -> ASGIApp:
+async def _answer(
+    request: Request, body: Asked, content: Input | None, tools: Toolbox, began: int, *, chat: bool
+) -> ASGIApp:
     if not body.wanted:
         raise BadArgument("the body names no model", name="model", want="the name of a model")
-    began = time.perf_counter_ns()
     keep = seconds_of(body.keep_alive)
     if content is None:
         return json_response(await _load(request, body, keep, chat=chat))

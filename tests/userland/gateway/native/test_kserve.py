@@ -81,7 +81,8 @@ def test_errors_are_one_sentence(gateway: GatewayServer, path: str, body: Any, s
 
 
 def test_keys_and_scopes(gateway: GatewayServer) -> None:
-    assert gateway.client("").get("/v2/health/live").status_code == 401
+    unknown = gateway.client("").get("/v2/health/live")
+    assert unknown.status_code == 401 and isinstance(unknown.json()["error"], str)
     reader = gateway.client(gateway.key("read"))
     assert reader.get("/v2/models/null/ready").status_code in (200, 404)
     for path in ("models/null/infer", "repository/models/null/load", "repository/models/null/unload"):

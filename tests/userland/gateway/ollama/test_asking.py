@@ -113,7 +113,9 @@ def test_an_error_in_the_middle_is_a_line(gateway: GatewayServer) -> None:
 
 
 def test_keys_and_scopes(gateway: GatewayServer) -> None:
-    assert gateway.client("").post("/api/chat", json=chat("x")).status_code == 401
+    unknown = gateway.client("").post("/api/chat", json=chat("x"))
+    assert unknown.status_code == 401 and isinstance(unknown.json()["error"], str)
+    assert isinstance(gateway.client().get("/api/chat").json()["error"], str)  # 405
     refused = gateway.client(gateway.key("read")).post("/api/chat", json=chat("x"))
     assert refused.status_code == 403 and set(refused.json()) == {"error"}
 
