@@ -20,7 +20,7 @@ from ..core.caller import Caller, caller_of, gateway_of
 from ..core.errors import HttpError
 from ..core.respond import EventStream, json_response
 from ..core.store import StoredFile
-from ..native.confine import home
+from ..native.confine import home, outside
 from .pages import page
 from .uploads import file_of, form_of, text_of
 from .writing import new_id
@@ -46,7 +46,7 @@ async def upload(request: Request) -> Response:
         size, digest = await _store(system, path, given)
     row = StoredFile(id, caller.key, given.filename or name, purpose, size, path, time.time(), digest)
     gateway.store.add_file(row)
-    return json_response(shown(row))
+    return json_response(shown(row, caller))
 
 
 async def _store(system: AsyncSystem, path: str, given: UploadFile) -> tuple[int, str]:
@@ -68,13 +68,14 @@ def safe_name(given: str) -> str:
 
 async def list_files(request: Request) -> Response:
     """The key's files, the newest first."""
-    rows = gateway_of(request).store.files(caller_of(request).key, request.query_params.get("purpose", ""))
-    return json_response(page(request, [shown(row) for row in rows], 10_000))
+    caller = caller_of(request)
+    rows = gateway_of(request).store.files(caller.key, request.query_params.get("purpose", ""))
+    return json_response(page(request, [shown(row, caller) for row in rows], 10_000))
 
 
 async def get_file(request: Request) -> Response:
     """One file."""
-    return json_response(shown(stored_file(request, request.path_params["file"])))
+    return json_response(shown(stored_file(request, request.path_params["file"]), caller_of(request)))
 
 
 async def content(request: Request) -> ASGIApp:
@@ -114,8 +115,8 @@ def stored_file(request: Request, id: str) -> StoredFile:
     return row
 
 
-def shown(row: StoredFile) -> dict[str, Any]:
-    """A file as the API has it."""
+def shown(row: StoredFile, caller: Caller) -> dict[str, Any]:
+    """A file as the API has it; its path is the one by which the key names it elsewhere."""
     return {
         "id": row.id,
         "object": "file",
@@ -126,5 +127,5 @@ def shown(row: StoredFile) -> dict[str, Any]:
         "purpose": row.purpose,
         "status": "processed",
         "status_details": None,
-        "llmos": {"path": row.path, "sha256": row.sha256},
+        "llmos": {"path": outside(caller, row.path), "sha256": row.sha256},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from llmos.userland.gateway.core.caller import Caller
 from llmos.userland.gateway.core.store import StoredFile
 from llmos.userland.gateway.openai.files import safe_name, shown
 
@@ -20,5 +21,7 @@ def test_safe_names(given: str, name: str) -> None:
 
 
 def test_what_is_shown() -> None:
-    made = shown(StoredFile("file-1", "k", "x.txt", "batch", 3, "/home/keys/k/x.txt", 12.7, "ab"))
+    caller = Caller("k", "u", "key-k", frozenset({"files"}))
+    made = shown(StoredFile("file-1", "k", "x.txt", "batch", 3, "/home/keys/k/x.txt", 12.7, "ab"), caller)
+    assert made["llmos"]["path"] == "/home/me/x.txt"
     assert (made["object"], made["created_at"], made["status"], made["bytes"]) == ("file", 12, "processed", 3)

@@ -115,7 +115,8 @@ def test_files_that_cannot_be(gateway: GatewayServer) -> None:
     broken = {"content-type": "multipart/form-data; boundary=x"}
     assert client.post("/v1/files", content=b"nonsense", headers=broken).status_code == 400
     kept = client.post("/v1/files", data={"purpose": "batch"}, files=file).json()
-    assert kept["llmos"]["path"].endswith(f"/files/{kept['id']}/passwd") and "/keys/" in kept["llmos"]["path"]
+    assert kept["llmos"]["path"] == f"/home/me/files/{kept['id']}/passwd"
+    assert client.get(f"/api/v1/files{kept['llmos']['path']}").content == b"x"
 
 
 def test_a_tuning_job_shows_its_task(gateway: GatewayServer) -> None:
