@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from llmos.syscalls.errors import BadArgument, BadState, Exists, LlmosError, NotFound, Unavailable
 from llmos.userland.gateway.core.caller import KeyLimits
-from llmos.userland.gateway.core.keys import KeyStore, database
+from llmos.userland.gateway.core.keys import KeyStore, database, open_database
 
 NOW = 1_800_000_000.0
 
@@ -187,6 +187,22 @@ def test_another_process_sees_and_makes_keys(store: KeyStore) -> None:
     assert store.find(here) is None
     found = store.find(ran.stdout.strip())
     assert found is not None and found.user == "bert"
+
+
+def test_another_process_is_seen_by_a_process_that_opened_the_file_twice(store: KeyStore) -> None:
+    program = (
+        "import sys; from pathlib import Path; from llmos.userland.gateway.core.keys import KeyStore\n"
+        "store = KeyStore(Path(sys.argv[1])); store.revoke('here'); store.close()"
+    )
+    here, _ = store.create("here", user="anna")
+    # The gateway does so: keys, and what it keeps beside them.
+    with closing(open_database(store.path)):
+        assert store.find(here) is not None
+        subprocess.run([sys.executable, "-c", program, str(store.path)], check=True)
+        assert store.find(here) is None
+        assert store.create("there", user="bert")[1] in store.list()
+        with closing(sqlite3.connect(store.path)) as other:
+            assert other.execute("SELECT count(*) FROM keys").fetchone() == (2,)
 
 
 def test_a_locked_file_is_worth_another_try(store: KeyStore, monkeypatch: pytest.MonkeyPatch) -> None:
