@@ -161,7 +161,7 @@ class TransformService:
             task.progress = {"done": p.done, "total": p.total, "unit": p.unit, "stage": p.stage}
             self._kernel.emit("task", task.id, state=task.status, **task.progress)
         if said.value is not None:
-            task.value = {**said.value, "path": out[1]}
+            task.value = {**said.value, "path": out[1].partition("@")[0]}
         if said.error is not None:
             task.value = {"error": _outside(from_wire(said.error), out).to_wire()}
 

@@ -14,10 +14,11 @@ from llmos.drivers.contract import ModelSource, ProgressSink, SourceFile
 from llmos.syscalls.errors import BadModel, Exists
 
 from .copying import copy
-from .paths import Parts, file_errors, join, open_folder, sync_folder
+from .paths import Parts, file_errors, join, names_in, open_folder, sync_folder
 from .scratch import Scratch
 
 MANIFEST = "manifest.json"
+MARKERS = frozenset({"config.json", "adapter_config.json"})
 AT_FDCWD = -100
 NOREPLACE, EXCHANGE = 1, 2
 """Flags of renameat2(2)."""
@@ -84,7 +85,19 @@ def _rename(folder: Path, at: int, name: str, replace: bool, path: str) -> None:
     except FileExistsError:
         if not replace:
             raise _exists(path) from None
+        _check_copy(at, name, path)
         _renameat2(folder, at, name, EXCHANGE)
+
+
+def _check_copy(at: int, name: str, path: str) -> None:
+    """Only a copy of a model or an empty folder is replaced: what else is there may be a home. Raises Exists."""
+    there = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    try:
+        names = set(names_in(there))
+    finally:
+        os.close(there)
+    if names and not names & MARKERS:
+        raise Exists(f"{path} is a folder that holds no model, so it is not replaced; name another one")
 
 
 def _renameat2(folder: Path, at: int, name: str, flags: int) -> None:
@@ -95,4 +108,4 @@ def _renameat2(folder: Path, at: int, name: str, flags: int) -> None:
 
 
 def _exists(path: str) -> Exists:
-    return Exists(f"{path} exists already; replace it with replace (at the command line: --force)")
+    return Exists(f"{path} exists already; --force replaces it")

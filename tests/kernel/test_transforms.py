@@ -135,7 +135,7 @@ def test_urls_go_to_the_worker_as_they_are(live: Inside, worker: Worker) -> None
     assert job["sources"] == ["hf:acme/fox@main"]
     pushed = ended(program, begin(program, "/models/tiny@1", "http://other:7411", kind="push"))["value"]
     assert (pushed["job"]["target"], pushed["job"]["path"], pushed["path"]) == (
-        "http://other:7411", "/tiny@1", "/models/tiny@1"
+        "http://other:7411", "/tiny@1", "/models/tiny"
     )  # fmt: skip
     assert "sources" not in pushed["job"] and live.models.names() == []
 

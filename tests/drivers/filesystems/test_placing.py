@@ -55,7 +55,10 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(source: ModelSource, tr
     (tree / "fox/mine").write_text("old")
     with pytest.raises(Exists, match="--force"):
         system.bring("/fox", [source], RECIPE, quiet)
+    with pytest.raises(Exists, match="holds no model"):
+        system.bring("/fox", [source], FORCE, quiet)
     assert (tree / "fox/mine").read_text() == "old"
+    (tree / "fox/config.json").write_text("{}")
     system.bring("/fox", [source], FORCE, quiet)
     assert seen(tree) == ["fox", "fox/config.json", "fox/inner", "fox/inner/a.txt", "fox/manifest.json"]
     assert list((tree / ".llmos/scratch").iterdir()) == []

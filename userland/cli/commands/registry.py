@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from argparse import Namespace
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from llmos.syscalls.errors import BadArgument, BadState, Exists, from_wire
+from llmos.syscalls.errors import BadArgument, BadState, Exists, LlmosError, from_wire
 from llmos.syscalls.types import TaskResult, TransformRecipe
 from llmos.syscalls.wire import Progress
 from llmos.userland.objects import Task
@@ -25,20 +28,24 @@ REMOTE = ("http://", "https://", "llmos+http://", "llmos+https://")
 
 def pull(cli: Cli, values: Namespace) -> int:
     """A folder, a .gguf file, a model of the hub or of another LLM OS; Ctrl-C cancels it."""
+    if not values.target and not default_name(values.source):
+        want = f"{values.source.rstrip('/')}/models/NAME"
+        raise BadArgument(f"{values.source} names no model: write {want}", name="source", got=values.source, want=want)
     source = _source(cli, values.source)
     target = cli.stored(values.target) if values.target else f"/models/{default_name(values.source)}"
     options: dict[str, Any] = {"replace": True} if values.force else {}
     if values.revision:
         options["revision"] = values.revision
     recipe = TransformRecipe(kind="import", options=options)
-    return run_job(cli, source, target, recipe, f"pulling {values.source}", detach=values.detach)
+    with _as_typed(source, values.source):
+        return run_job(cli, source, target, recipe, f"pulling {values.source}", detach=values.detach)
 
 
 def push(cli: Cli, values: Namespace) -> int:
     """To a folder of this machine, or to another LLM OS."""
     source = cli.stored(values.model)
     remote = values.target.startswith(REMOTE)
-    out, shown = (values.target, values.target) if remote else _folder(cli, values.target, source)
+    out, shown = (values.target, values.target) if remote else _folder(cli, values.target)
     recipe = TransformRecipe(kind="push", options={"replace": True} if values.force else {})
     return run_job(cli, source, out, recipe, f"pushing {source}", detach=values.detach, shown=shown)
 
@@ -103,6 +110,17 @@ def follow(cli: Cli, task: Task, title: str) -> TaskResult:
         return task.wait()
 
 
+@contextmanager
+def _as_typed(mounted: str, typed: str) -> Iterator[None]:
+    """Errors name a folder of this machine as it was typed, not as it was mounted."""
+    try:
+        yield
+    except LlmosError as error:
+        if mounted != typed:
+            error.text = re.sub(rf"{re.escape(mounted)}(@local)?(?![\w-])", lambda _found: typed, error.text)
+        raise
+
+
 def default_name(source: str) -> str:
     """What a model is called when nobody says: ORG/NAME of the hub, the last part of a path without its ending."""
     if source.startswith(HUB):
@@ -117,6 +135,11 @@ def _source(cli: Cli, source: str) -> str:
     """A path of the namespace or a URL; folders and files of this machine are mounted."""
     if source.startswith((HUB, *REMOTE)):
         return source
+    if "://" in source:
+        want = "./FOLDER, ./FILE.gguf, hf:ORG/NAME or http(s)://HOST:PORT/models/NAME"
+        raise BadArgument(
+            f"{source}: nothing is brought from there; it takes {want}", name="source", got=source, want=want
+        )
     place = host_path(source)
     if place is not None and place.is_file():
         return f"{_mounted(cli, place.parent, writable=False)}/{place.name}"
@@ -128,16 +151,11 @@ def _source(cli: Cli, source: str) -> str:
     return cli.path(source)
 
 
-def _folder(cli: Cli, target: str, source: str) -> tuple[str, str]:
-    """A folder of this machine or of the namespace; into one that exists, below the model's own name.
-
-    Its path in the namespace, and the one for people.
-    """
+def _folder(cli: Cli, target: str) -> tuple[str, str]:
+    """The folder that is to hold the model: its path in the namespace, and the one for people."""
     place = host_path(target)
     if place is None:
         return cli.path(target), ""
-    if place.is_dir():
-        place /= PurePosixPath(source).name.partition("@")[0]
     place.parent.mkdir(parents=True, exist_ok=True)
     return f"{_mounted(cli, place.parent, writable=True)}/{place.name}", str(place)
 
@@ -156,7 +174,7 @@ def _mounted(cli: Cli, folder: Path, *, writable: bool) -> str:
 
 def _told(value: dict[str, Any], shown: str) -> str:
     version = f"@{value['version']}" if value.get("version") else ""
-    where = shown or f"{value.get('path')}{version}"
+    where = f"{value['url']}{version}" if value.get("url") else shown or f"{value.get('path')}{version}"
     if value.get("unchanged"):
         return f"{where} is this model already"
     return f"{where}: {text.several(value.get('files', 0), 'file')}, {text.size(value.get('bytes', 0))}"

@@ -110,7 +110,7 @@ async def _begin(request: Request) -> ASGIApp:
         if listed == {name: digest for name, (_size, digest) in files.items()}:
             return json_response({"version": version, "unchanged": True})
         if not body.replace:
-            raise Exists(f"{path} exists already; push it with replace (at the command line: --force)")
+            raise Exists(f"{path} exists already and is not the same; --force stores a new version of it")
     upload = upload_id(path, files)
     folder = _folder(caller, upload)
     await system.write(f"{folder}/{MANIFEST}", json.dumps(body.manifest).encode())

@@ -16,8 +16,9 @@ from llmos.drivers.contract import ModelSource, ProgressSink
 from llmos.syscalls.describe import suggest
 from llmos.syscalls.errors import BadArgument, BadModel, Conflict, Exists, NotSupported
 
+from ...copying import sha256
 from ...paths import Parts, file_errors, split
-from ..manifest import listed_files, read_object
+from ..manifest import Listed, listed_files, read_object
 from ..publish import Publisher
 from ..scan import MANIFEST
 from ..store import LATEST, NAME, Store
@@ -147,8 +148,10 @@ class Bringer:
 
     def _bring(self, path: str, wanted: Wanted) -> dict[str, Any]:
         filler = self._fillers.choose(wanted.source)
-        if isinstance(wanted.source, ModelSource) and not wanted.replace and wanted.current()[0]:
-            raise _exists(path)
+        if isinstance(wanted.source, ModelSource) and not wanted.replace and (version := wanted.current()[0]):
+            if not self._holds(split(path), wanted.source, progress=wanted.progress):
+                raise _exists(path)
+            return {"files": 0, "bytes": 0, "fetched": 0, "unchanged": True, "version": version}
         token, folder = self._publisher.stage(path, split(path))
         try:
             with file_errors(path, writing=True):
@@ -217,18 +220,35 @@ class Bringer:
         states = [path.stat() for path in model.versions[version].folder.rglob("*") if path.is_file()]
         return sum(state.st_size for state in states if state.st_nlink > 2)
 
+    def _holds(self, parts: Parts, source: ModelSource, progress: ProgressSink) -> bool:
+        """Whether the current version holds exactly the located files, which are read when names and sizes agree."""
+        listed = self._listed(parts)
+        if {name: file.bytes for name, file in listed.items()} != {file.name: file.bytes for file in source.files}:
+            return False
+        meter = Meter(progress, sum(file.bytes for file in source.files), "compare")
+        for file in source.files:
+            with file.path.open("rb") as opened:
+                if sha256(opened.fileno(), meter.add) != listed[file.name].sha256:
+                    return False
+        return True
+
     def _same(self, parts: Parts, known: Mapping[str, str]) -> str:
         """The current version of a model if it holds exactly these files, else an empty text."""
         model = self._store.model(parts)
         if model is None or not known:
             return ""
-        current = model.versions[model.current]
+        listed = self._listed(parts)
+        return model.current if {name: file.sha256 for name, file in listed.items()} == dict(known) else ""
+
+    def _listed(self, parts: Parts) -> Mapping[str, Listed]:
+        """The files of the current version, as its manifest lists them; none where it cannot be read."""
+        model = self._store.model(parts)
         try:
-            listed = listed_files(read_object(current.folder / MANIFEST, MANIFEST))
+            found = {} if model is None else read_object(model.versions[model.current].folder / MANIFEST, MANIFEST)
+            return listed_files(found)
         except (BadModel, OSError):
-            return ""
-        return current.name if {name: file.sha256 for name, file in listed.items()} == dict(known) else ""
+            return {}
 
 
 def _exists(path: str) -> Exists:
-    return Exists(f"{path} exists already; store a new version of it with replace (at the command line: --force)")
+    return Exists(f"{path} exists already and is not the same; --force stores a new version of it")

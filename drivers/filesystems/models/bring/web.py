@@ -54,8 +54,7 @@ def answer(
             raise _typed(url, error) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        text = f"{url} cannot be reached: {reason}; what was fetched is kept, so try again"
-        raise Unavailable(text, retry_after_ms=1000) from None
+        raise Unavailable(f"{url} cannot be reached: {reason}") from None
 
 
 def get_json(url: str, headers: Mapping[str, str]) -> dict[str, Any]:

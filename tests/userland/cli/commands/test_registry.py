@@ -33,11 +33,12 @@ def test_a_folder_is_pulled_under_its_own_name(llmos: Any, system: Any, gone: An
     ran = llmos("pull ./mine")
     assert (ran.status, ran.out) == (0, "/models/mine@1: 2 files, 173 B\n")
     assert system.stat_path("/models/mine").fields["origin"] == "folder mine"
-    ran = llmos("pull ./mine")
-    assert ran.status == 1 and "/models/mine exists already" in ran.err and "--force" in ran.err
-    assert llmos("pull ./mine --force").out == "/models/mine@1 is this model already\n"
+    for line in ("pull ./mine", "pull ./mine --force"):
+        assert llmos(line).out == "/models/mine@1 is this model already\n"
     write_model(Path("mine"), mood="new")
     (Path("mine") / "notes.txt").write_text("more")
+    ran = llmos("pull ./mine")
+    assert ran.status == 1 and "/models/mine exists already" in ran.err and "--force" in ran.err
     assert "/models/mine@2: 3 files" in llmos("pull ./mine --force").out
 
 
@@ -71,7 +72,11 @@ def test_tasks_say_what_they_bring_and_wait_says_why_not(llmos: Any) -> None:
 def test_what_cannot_be_pulled_is_said(llmos: Any, here: Path) -> None:
     (here / "empty").mkdir()
     ran = llmos("pull ./empty")
-    assert ran.status == 1 and "config.json" in ran.err
+    assert ran.status == 1 and "config.json" in ran.err and "./empty" in ran.err and "/mnt" not in ran.err
+    ran = llmos("pull ftp://x/y")
+    assert ran.status == 1 and "ftp://x/y: nothing is brought from there" in ran.err
+    ran = llmos("pull http://otherhost:7411")
+    assert ran.status == 1 and "write http://otherhost:7411/models/NAME" in ran.err
     ran = llmos("pull mine")
     assert ran.status == 1 and "write ./mine for a folder, hf:mine" in ran.err
     ran = llmos("pull hf:../x /models/x")
@@ -84,8 +89,10 @@ def test_what_cannot_be_pulled_is_said(llmos: Any, here: Path) -> None:
 def test_cp_of_a_model_is_an_import(llmos: Any, gone: Any) -> None:
     gone("copy")
     assert llmos("cp /models/null /models/copy").status == 0
+    (Path("mine") / "notes.txt").write_text("more")
     ran = llmos("cp ./mine /models/copy")
     assert ran.status == 1 and "exists already" in ran.err
+    assert llmos("pull ./mine /models/copy@7").out.startswith("/models/copy@7: 3 files")
 
 
 def test_a_model_is_pushed_into_a_folder_and_back(llmos: Any, here: Path, gone: Any) -> None:
@@ -93,9 +100,10 @@ def test_a_model_is_pushed_into_a_folder_and_back(llmos: Any, here: Path, gone: 
     ran = llmos("push two@v1 ./copies/two")
     assert ran.status == 0 and ran.out.endswith("/copies/two: 2 files, 173 B\n")
     assert {"config.json", "model.safetensors", "manifest.json"} == {p.name for p in (here / "copies/two").iterdir()}
-    ran = llmos("push two ./copies/two --force")
-    assert ran.status == 0 and (here / "copies/two/two/config.json").exists()
-    assert "exists already" in llmos("push two ./copies/two").err
+    assert "exists already; --force replaces it" in llmos("push two ./copies/two").err
+    (here / "copies/two/more").write_text("x")
+    assert llmos("push two ./copies/two --force").status == 0 and not (here / "copies/two/more").exists()
+    assert "holds no model" in llmos("push two ./copies --force").err
     assert llmos("pull ./copies/two /models/back").status == 0
 
 

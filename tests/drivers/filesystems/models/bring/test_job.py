@@ -59,12 +59,14 @@ def test_the_same_again_is_no_new_version_and_another_one_asks(
 ) -> None:
     system = models()
     bring(system, source)
-    with pytest.raises(Exists, match="--force"):
-        bring(system, source)
-    again = bring(system, source, replace=True)
-    assert (again["version"], again["unchanged"]) == ("1", True)
-    make_model(tmp_path / "elsewhere/other", {"tokenizer.json": b"[1]"})
-    other = located(models(tmp_path / "elsewhere"), "/other")
+    for replace in (False, True):
+        again = bring(system, source, replace=replace)
+        assert (again["version"], again["unchanged"]) == ("1", True)
+    for content in (b"[1]", b"[]"):  # of another size, of the same
+        make_model(tmp_path / "elsewhere/other", {"tokenizer.json": content})
+        other = located(models(tmp_path / "elsewhere"), "/other")
+        with pytest.raises(Exists, match="--force"):
+            bring(system, other)
     second = bring(system, other, replace=True)
     same = sum(file.bytes for file in source.files if file.name != "tokenizer.json")
     assert (second["version"], second["deduplicated_bytes"]) == ("2", same)
