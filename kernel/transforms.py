@@ -115,7 +115,7 @@ class TransformService:
         self, request: Request, call: TransformModel, job: dict[str, Any], out: tuple[str, str], held: Held
     ) -> Task:
         kernel, session = self._kernel, request.session
-        name = f"{call.recipe.kind} {call.sources[0]}"
+        name = f"{call.recipe.kind} {out[1]}"
         task = TaskObject(
             id=kernel.new_id("t"), kind=Kind.TASK, name=name, owner=session.owner, argv=[], work=call.recipe.kind
         )
@@ -143,7 +143,7 @@ class TransformService:
         finally:
             os.close(fd)
         session.roots[task.id] = handle
-        kernel.log("task", f"{task.id}: {name} to {call.out} (pid {task.child.pid})", task.id)
+        kernel.log("task", f"{task.id}: {task.work} {call.sources[0]} to {call.out}", task.id)
         kernel.emit("task", task.id, state="running", work=task.work, name=name)
         return Task(handle=handle, id=task.id, kind=task.work, state="running")
 
@@ -172,6 +172,8 @@ class TransformService:
         error = None if task.value is None else task.value.get("error")
         if task.value is not None and error is None:
             state, text = "done", _sentence(task.value)
+            if "total" in task.progress:  # the last steps were too quick to be told
+                task.progress["done"] = task.progress["total"]
         elif task.status == "cancelled":
             state, text, task.value = "cancelled", "cancelled; nothing was stored", {}
         else:

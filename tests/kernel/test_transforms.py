@@ -77,10 +77,10 @@ def test_progress_is_told_as_events_and_kept(live: Inside, worker: Worker) -> No
         ended(program, task)
         program.drain()
         fields = [event["fields"] for event in events.chunks]
-    assert fields[0] == {"state": "running", "work": "import", "name": "import /models/tiny"}
+    assert fields[0] == {"state": "running", "work": "import", "name": "import /models/new"}
     assert fields[1] == {"state": "running", "done": 1, "total": 4, "unit": "bytes", "stage": "copy"}
     assert fields[2] == {"state": "done", "exit": 0}
-    assert program.call("stat_object", handle=task["handle"])["fields"]["progress"]["done"] == 1
+    assert program.call("stat_object", handle=task["handle"])["fields"]["progress"]["done"] == 4
     records = program.call("read_journal", system=program.system, about=task["id"], level="debug")
     assert "a library speaks" in [record["text"] for record in records]
 

@@ -66,7 +66,7 @@ def test_tasks_say_what_they_bring_and_wait_says_why_not(llmos: Any) -> None:
     ran = llmos(f"wait {task['id']}")
     assert ran.status == 1 and "names no model of the hub" in ran.err
     assert llmos(f"wait {task['id']} --json").json["value"]["error"]["name"] == "BadArgument"
-    assert "import hf:../x" in llmos("tasks").out
+    assert "import /models/x" in llmos("tasks").out
 
 
 def test_what_cannot_be_pulled_is_said(llmos: Any, here: Path) -> None:
