@@ -73,6 +73,11 @@ def test_the_kernel_starts_it_and_it_ends_with_the_kernel(folder: Path) -> None:
         with httpx2.Client(base_url=str(shown["url"]), headers=headers, timeout=30) as http:
             body = {"model": "null", "messages": [{"role": "user", "content": "hi"}]}
             assert http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"] == "hi"
+        environ = {**os.environ, "LLMOS_RUNTIME_DIR": str(kernel.runtime), "LLMOS_HOME": str(kernel.home)}
+        doctor = [sys.executable, "-P", "-m", "llmos.userland.cli", "doctor", "--json"]
+        told = subprocess.run(doctor, env=environ, capture_output=True, text=True, check=False).stdout
+        (row,) = (found for found in json.loads(told) if found["check"] == "gateway")
+        assert row["ok"] and row["text"] == f"{shown['url']}, 1 key"
         with kernel.client() as client:
             (model,) = client.call("list_objects", system=client.system, kind="model")
             assert model["fields"]["keep_alive"] == 7

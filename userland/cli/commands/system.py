@@ -122,7 +122,7 @@ def _gateway(cli: Cli) -> list[tuple[str, bool, str]]:
     store = KeyStore(database(home_folder()))
     keys = sum(key.state(time.time()) == "valid" for key in store.list())
     store.close()
-    hint = f"{keys} keys" if keys else "no keys; make one: llmos keys create NAME"
+    hint = f"{keys} key{'s' * (keys != 1)}" if keys else "no keys; make one: llmos keys create NAME"
     return [
         (each["name"], each["state"] == "running", f"{each['url'] or each['state']}, {each['cause'] or hint}")
         for each in shown
