@@ -32,7 +32,7 @@ def test_an_admin_makes_lists_and_revokes_keys(gateway: GatewayServer) -> None:
 def test_what_is_wrong_with_a_key_is_told(gateway: GatewayServer) -> None:
     root = gateway.client(gateway.key("admin"))
     for body, status, name in (
-        ({}, 400, "body"), ({"name": ""}, 400, "name"), ({"name": "a", "scopes": ["all"]}, 400, "scopes"),
+        ({}, 400, "name"), ({"name": ""}, 400, "name"), ({"name": "a", "scopes": ["all"]}, 400, "scopes"),
         ({"name": "a", "expires_s": -1}, 400, "expires"), ({"name": "a", "expires_s": 1e300}, 400, "expires"),
         ({"name": "a", "scope": ["infer"]}, 400, "body"), ({"name": "a", "concurrent": -1}, 400, "concurrent"),
     ):  # fmt: skip
