@@ -142,6 +142,7 @@ def test_two_pulls_of_the_same_at_once_make_one_version(
     assert [path.name for path in (shared_kernel.models / "twin/versions").iterdir()] == ["1"]
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_its_kernel(folder: Path, fake: FakeHub) -> None:
     environ = {"HF_ENDPOINT": fake.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "hub")}
     with running(folder, drivers="models", environ=environ) as kernel, kernel.connection() as client:

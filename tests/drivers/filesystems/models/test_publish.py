@@ -165,6 +165,7 @@ def test_two_processes_lose_no_version(models: Any, commit: Any, make_model: Any
     assert scratch(tmp_path / "models") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exists", [False, True], ids=["new model", "second version"])
 def test_a_commit_killed_anywhere_is_whole_or_absent(
     models: Any, commit: Any, make_model: Any, tmp_path: Path, exists: bool

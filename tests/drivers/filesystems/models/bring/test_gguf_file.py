@@ -35,6 +35,7 @@ def source_of(path: Path) -> ModelSource:
 CONFIGS = (LlamaConfig(**SIZES), Qwen2Config(**SIZES), Qwen3Config(**SIZES, head_dim=128))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model_type)
 def test_the_weights_come_out_as_they_went_in(
     config: Any, models: OpenModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

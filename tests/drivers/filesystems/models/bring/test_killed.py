@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from llmos.drivers.filesystems.models.plugin import open_source
 
 MakeModel = Callable[..., Path]
@@ -42,6 +43,7 @@ for last in count(1):
 """
 
 
+@pytest.mark.slow
 def test_killed_before_any_change_there_is_nothing_or_a_whole_version(tmp_path: Path, make_model: MakeModel) -> None:
     mine = make_model(tmp_path / "elsewhere/mine")
     (tmp_path / "stores").mkdir()
