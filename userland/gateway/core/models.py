@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from llmos.syscalls.errors import (
-    BadArgument, BadHandle, BadState, Busy, Denied, LlmosError, NotDirectory, NotFound, NotSupported, PeerGone,
+    BadArgument, BadHandle, BadState, Busy, Denied, Exists, LlmosError, NotDirectory, NotFound, NotSupported, PeerGone,
 )  # fmt: skip
 from llmos.syscalls.types import Entry as FileEntry
 from llmos.syscalls.types import ObjectInfo
@@ -153,6 +153,11 @@ class Models:
         except (Denied, BadArgument):
             raise model_not_found(name) from None
         loaded = _matching(await system.models(), wanted, path)
+        if loaded is not None and loaded.id != wanted and (other := str(loaded.fields.get("path", ""))) != path:
+            # Loaded under a name that somebody chose: it neither hides a stored model nor opens one to a key.
+            if not caller.may_use(plain(other)):
+                raise model_not_found(name)
+            loaded = None if await self.is_stored(caller, name) else loaded
         if loaded is None and not self._settings.load_on_request:
             raise model_not_found(name, "it is not loaded, and this gateway loads none by itself")
         found = loaded.id if loaded is not None else await self._loaded(name, path, keep_alive)
@@ -182,7 +187,11 @@ class Models:
             over = await own.load_model(base, keep_alive=seconds, timeout=timeout)
             model = await own.load_model(path, base=over, adapter=True, keep_alive=seconds, timeout=timeout)
         else:
-            model = await own.load_model(path, keep_alive=seconds, timeout=timeout)
+            try:
+                model = await own.load_model(path, keep_alive=seconds, timeout=timeout)
+            except Exists:  # another model was given its name
+                other = path.strip("/").replace("/", ".")
+                model = await own.load_model(path, name=other, keep_alive=seconds, timeout=timeout)
         return model.info.id
 
     # ---- lists
@@ -219,7 +228,8 @@ def base_path(fields: Mapping[str, Any]) -> str:
 
 
 def _matching(loaded: list[ObjectInfo], name: str, path: str, failed: bool = False) -> ObjectInfo | None:
-    for info in loaded:
+    by_path = [info for info in loaded if path == info.fields.get("path") or name == info.id]
+    for info in (*by_path, *loaded):
         if not failed and (info.health == "failed" or "architecture" not in info.fields):
             continue  # what is on its way for the first time is waited for by loading it, which joins that load
         if name in (info.name, info.id) or info.fields.get("path") in (name, path):

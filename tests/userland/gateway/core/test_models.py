@@ -144,3 +144,18 @@ def test_the_list_names_each_once(gateway: GatewayServer) -> None:
         assert {each.id: each.state for each in listed}["org/third"] == "awake"
 
     gateway.run(check())
+
+
+def test_a_chosen_name_neither_hides_nor_opens_a_model(gateway: GatewayServer) -> None:
+    write_model(gateway.kernel.models / "wanted")
+
+    async def check() -> None:
+        own = await gateway.gateway.sessions.own()
+        await own.load_model("/models/org/third", name="wanted", replace=True)
+        assert (await gateway.gateway.models.get(ADA, "wanted")).info.path == "/models/wanted"
+        await own.load_model("/models/org/third", name="nickname", device="null0", max_context=64)
+        assert (await gateway.gateway.models.get(ADA, "nickname")).info.path == "/models/org/third"
+        with pytest.raises(HttpError):
+            await gateway.gateway.models.get(replace(ADA, key="x", tenant="key-x", models=("nick*",)), "nickname")
+
+    gateway.run(check())
