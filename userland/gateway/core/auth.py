@@ -75,6 +75,12 @@ def is_local(peer: str | None, host: str, listens: Address, names: Iterable[str]
     return name in _LOCAL_NAMES or (name != "" and name in {listens.host, *names}) or (peer is None and not name)
 
 
+def is_foreign(headers: Mapping[str, str]) -> bool:
+    """Whether a browser says that a page of another site asks."""
+    origin = headers.get("origin", "")
+    return origin != "" and origin.partition("://")[2] != headers.get("host", "")
+
+
 def _is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback

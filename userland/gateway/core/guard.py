@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from llmos.syscalls.errors import Unavailable
 
-from .auth import anonymous, caller_from, is_local, key_text, no_key, wrong_key
+from .auth import anonymous, caller_from, is_foreign, is_local, key_text, no_key, wrong_key
 from .body import IGNORED, Inbox, ignored_header
 from .caller import Caller
 from .errors import FAILURES, Failure, answer_of, head_too_large
@@ -151,7 +151,7 @@ class Guard:
                 raise wrong_key()
         if is_public(scope["path"]):
             return None
-        if self._anonymous is not None:
+        if self._anonymous is not None and (self._allowed(headers) or not is_foreign(headers)):
             peer = scope.get("client")
             names = self._gateway.settings.hosts
             if is_local(peer[0] if peer else None, headers.get("host", ""), self._address, names):

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
+from llmos.syscalls.describe import suggest
+
 from .scopes import Scope
 
 DEFAULT_HTTP = "127.0.0.1:7411"
@@ -86,6 +88,10 @@ def settings_of(table: Mapping[str, Any]) -> Settings:
     try:
         made = msgspec.convert(dict(table), Settings)
     except msgspec.ValidationError as error:
+        for name in table:
+            if name not in Settings.__struct_fields__:
+                hint = suggest(str(name), Settings.__struct_fields__)
+                raise BadSettings(f"unknown key gateway.config.{name}; {hint}") from None
         raise BadSettings(f"gateway.config: {error}") from None
     address_of(made.http)
     if bool(made.certificate) != bool(made.private_key):

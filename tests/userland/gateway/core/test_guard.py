@@ -165,6 +165,8 @@ def test_this_machine_without_a_key_where_the_settings_say_so(gateway_kernel: Ke
         assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
         assert client.get("/v1/files").status_code == 403
         assert client.get("/v1/models", headers={"host": "evil.example"}).status_code == 401
+        assert client.get("/v1/models", headers={"origin": "http://evil.example"}).status_code == 401
+        assert client.get("/v1/models", headers={"origin": server.url}).status_code == 200
         wrong = client.get("/v1/models", headers={"authorization": "Bearer llmos_wrong"})
         assert wrong.status_code == 401
         server.forget()

@@ -21,7 +21,7 @@ def test_everything_has_a_default_that_serves_this_machine_alone() -> None:
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"htp": "x"}, "htp"),
+        ({"htp": "x"}, "unknown key gateway.config.htp; did you mean 'http'?"),
         ({"http": "here"}, "HOST:PORT"),
         ({"http": "127.0.0.1:99999"}, "HOST:PORT"),
         ({"http": ":80"}, "HOST:PORT"),
