@@ -308,9 +308,10 @@ class Source extends EventTarget {
   }
 }
 
-test('the live state survives a lost kernel and a lost connection', () => {
+test('the live state survives a lost kernel and a lost connection', (context) => {
   const sources = [];
   const live = new Live((url) => sources.at(sources.push(new Source(url)) - 1));
+  context.after(() => live.close());
   live.open();
   const [source] = sources;
   assert.equal(live.state, 'starting');
@@ -362,6 +363,7 @@ test('a connection that died without a word is opened anew', (context) => {
   context.mock.timers.enable({apis: ['setTimeout']});
   const sources = [];
   const live = new Live((url) => sources.at(sources.push(new Source(url)) - 1));
+  context.after(() => live.close());
   live.open();
   context.mock.timers.tick(15000);
   sources[0].tell('overview', {at: 1, kernel: {state: 'running'}, devices: [], models: [], rates: {}});
