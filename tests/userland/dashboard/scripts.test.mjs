@@ -159,7 +159,8 @@ test('addresses', () => {
   assert.equal(page, 'model');
   assert.equal(params.get('path'), '/models/a b');
   assert.equal(parse('').page, 'overview');
-  assert.equal(parse('#/<x>').page, 'overview');
+  assert.equal(parse('#/<x>').page, 'none');
+  assert.equal(parse('#/').page, 'overview');
   assert.equal(link('why', {about: 'm-1', none: ''}), '#/why?about=m-1');
   assert.equal(link('model', {path: '/models/a&b'}), '#/model?path=/models/a%26b');
   assert.equal(keyIn('#key=llmos_a%2Bb'), 'llmos_a+b');

@@ -1,7 +1,7 @@
 // Starts the page: who is signed in, the live connection, the navigation, and which page is shown.
 
 import * as api from './api.js';
-import {h, icon, toast} from './dom.js';
+import {empty, h, icon, toast} from './dom.js';
 import {Live} from './live.js';
 import {gate} from './gate.js';
 import {keyIn, link, parse} from './router.js';
@@ -30,7 +30,19 @@ const PAGES = {
   journal: {title: 'Journal', icon: 'journal', make: journalPage},
   alerts: {title: 'Alerts', icon: 'alert', make: alertsPage},
   why: {title: 'Why', icon: 'why', make: whyPage},
+  none: {title: 'No such page', make: nowhere},
 };
+
+/** An address that names no page. */
+function nowhere() {
+  const home = h('a.button', {href: link('overview')}, 'To the overview');
+  const card = h(
+    'div.card',
+    null,
+    empty('search', 'There is nothing at this address', 'Choose a page on the left.', home),
+  );
+  return {root: h('div', null, h('header.page-head', null, h('h1', null, 'No such page')), card)};
+}
 
 const REST_MS = 60_000;
 
@@ -161,7 +173,7 @@ class App {
 
   show() {
     const {page: name, params} = parse(location.hash);
-    const found = PAGES[name] ? name : 'overview';
+    const found = PAGES[name] ? name : 'none';
     const page = PAGES[found];
     if (this.page && !this.page.lasting) this.page.close?.();
     this.page = this.lasting.get(found) ?? page.make(this, params);
@@ -201,7 +213,7 @@ class App {
     const banner = at('banner');
     const text =
       {
-        gone: this.live.overview?.kernel?.pid
+        gone: this.live.overview?.kernel?.version
           ? `The kernel is gone${goneText ? `: ${goneText}` : ''}. What you see is its last state; the page goes on by itself when it is back.`
           : 'No kernel answers. The page goes on by itself when one does.',
         connecting: 'The connection to the gateway is lost. Trying again.',

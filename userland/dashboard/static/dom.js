@@ -151,13 +151,17 @@ export function failure(error, retry) {
       'div',
       null,
       h('strong', null, error.title ?? 'That did not work'),
-      h('p', null, error.message ?? String(error)),
+      h('p', null, sentence(error.message ?? String(error))),
       facts.length
         ? h('p.small.muted', null, facts.map(([name, value]) => `${name}: ${plain(value)}`).join(' · '))
         : null,
       retry ? h('button', {type: 'button', onclick: retry}, 'Try again') : null,
     ),
   );
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 function plain(value) {

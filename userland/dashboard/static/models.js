@@ -249,6 +249,11 @@ export function loadedAt(app, path) {
   return (app.live.overview?.models ?? []).find((model) => model.path === path || model.path.split('@')[0] === path);
 }
 
+/** Why it stands here; a size alone is no reason, it has its own column. */
+function reasonOf(hit) {
+  return /^[\d.]+ [KMGT]?i?B$/.test(hit.reason) ? '' : hit.reason;
+}
+
 const measured = (hit) =>
   hit.fields.measured?.tokens_per_s ?? Object.values(hit.fields.measured ?? {})[0]?.tokens_per_s;
 
@@ -262,7 +267,7 @@ const COLUMNS = (app) => [
         'div',
         null,
         h('a.name-cell', {href: link('model', {path: hit.path})}, hit.path.replace(/^\/models\//, '')),
-        h('div.reason', {title: 'Why it stands here'}, hit.reason || hit.fields.problem || ''),
+        h('div.reason', {title: 'Why it stands here'}, hit.fields.problem || reasonOf(hit)),
       ),
   },
   {

@@ -21,7 +21,7 @@ function draw(root, app, tables) {
   if (!data) return;
   const {kernel} = data;
   const gone = app.live.state === 'gone';
-  if (gone && !kernel.pid && !data.devices.length) {
+  if (gone && !kernel.version && !data.devices.length) {
     morphChildren(root, nobody());
     return;
   }
@@ -37,7 +37,7 @@ function draw(root, app, tables) {
         h(
           'span',
           null,
-          `LLM OS ${kernel.version}, pid ${kernel.pid}, ${gone ? `last seen ${clock(data.at)}` : `up ${seconds(data.at - kernel.since)}`}`,
+          `LLM OS ${kernel.version}, ${kernel.pid ? `pid ${kernel.pid}, ` : ''}${gone ? `last seen ${clock(data.at)}` : `up ${seconds(data.at - kernel.since)}`}`,
         ),
       ),
     ),

@@ -1,9 +1,12 @@
 // Addresses of the pages: `#/models?path=/models/tiny`. Pure, tested with node.
 
-/** `{page, params}` of an address; the overview when it names none. */
+/** `{page, params}` of an address; the overview when it names none, `none` when it is no address. */
 export function parse(hash) {
   const [, page = '', query = ''] = /^#\/([\w-]*)(?:\?(.*))?$/.exec(hash) ?? [];
-  return {page: page || 'overview', params: new URLSearchParams(query)};
+  return {
+    page: page || (hash.startsWith('#/') && hash.length > 2 ? 'none' : 'overview'),
+    params: new URLSearchParams(query),
+  };
 }
 
 /** The address of a page; parameters without a value are left out. */

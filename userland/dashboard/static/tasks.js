@@ -78,6 +78,11 @@ function withRuns(tasks, points) {
   ];
 }
 
+/** How far a task has come: one that is done has come all the way, whatever it said last. */
+function come({state, progress}) {
+  return state === 'done' && progress.total ? {...progress, done: progress.total} : progress;
+}
+
 const columns = (app, chosen, redraw) => [
   {
     key: 'pick',
@@ -118,7 +123,7 @@ const columns = (app, chosen, redraw) => [
     value: (task) => (task.progress?.total ? task.progress.done / task.progress.total : null),
     cell: (task) =>
       task.progress?.done || task.progress?.stage
-        ? progressBar(task.progress, `Progress of ${task.name || task.id}`)
+        ? progressBar(come(task), `Progress of ${task.name || task.id}`)
         : '–',
   },
   {key: 'deeds', title: '', class: 'wide deeds', cell: (task) => taskDeeds(app, task)},
