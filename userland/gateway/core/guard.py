@@ -12,7 +12,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from llmos.syscalls.errors import Unavailable
+from llmos.syscalls.errors import NotFound, Unavailable
 
 from .auth import anonymous, caller_from, is_foreign, is_local, key_text, no_key, wrong_key
 from .body import IGNORED, Inbox, ignored_header
@@ -159,6 +159,7 @@ class Guard:
         raise no_key()
 
     async def _fail(self, error: Failure, scope: Scope, inbox: Inbox, outbox: Outbox) -> None:
+        error = told_to(scope["state"].get("caller"), error)
         answer = answer_of(error)
         if answer.status in (401, 403, 413, 429, 431, 503):
             self._gateway.instruments.rejected.labels(str(answer.body["code"])).inc()
@@ -199,6 +200,13 @@ class Guard:
         }
         level = logging.WARNING if status >= 500 else logging.INFO
         _log.log(level, "%s", msgspec.json.encode({name: value for name, value in line.items() if value}).decode())
+
+
+def told_to(caller: Caller | None, error: Failure) -> Failure:
+    """The error as the caller may hear it: to a wrong name the kernel names what is near, which may be for others."""
+    if isinstance(error, NotFound) and caller is not None and caller.models and not caller.admin:
+        return NotFound("nothing of that name exists, or it is not for this key")
+    return error
 
 
 def stopping() -> Unavailable:

@@ -6,6 +6,7 @@ a /home of all. So the gateway draws the line. Pure: a caller and a value in, th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -29,6 +30,7 @@ PUBLIC_KINDS = frozenset({Kind.DEVICE, Kind.DRIVER, Kind.MODEL, Kind.SYSTEM})
 CONTROLLED = frozenset({Kind.MODEL, Kind.TASK, Kind.CONTEXT})
 """Kinds that a key with the scope `manage` may act on."""
 _REMOTE = ("hf:", "llmos+http://", "llmos+https://")
+_PID = re.compile(r" \(pid \d+\)")
 _PRIVATE_LABELS = frozenset({"tenant", "owner", "session", "uid"})
 
 
@@ -246,7 +248,14 @@ def records(caller: Caller, found: Iterable[Record], known: Collection[str]) -> 
     Args:
         known: ids and names of the objects that it sees.
     """
-    return [record for record in found if caller.admin or record.about in known]
+    if caller.admin:
+        return list(found)
+    return [_without_pid(record) for record in found if record.about in known]
+
+
+def _without_pid(record: Record) -> Record:
+    fields = {name: value for name, value in record.fields.items() if name != "pid"}
+    return msgspec.structs.replace(record, fields=fields, text=_PID.sub("", record.text))
 
 
 def sees_event(caller: Caller, event: Event, known: Collection[str]) -> bool:

@@ -145,7 +145,7 @@ class Poller:
         rows = msgspec.json.decode(await system.read("/sys/memory"), type=list[LedgerRow])
         return Look(
             at=time.time(),
-            system=await system.stat(),
+            system=confine.shown(caller, await system.stat()),
             devices=await objects(caller, system, Kind.DEVICE),
             drivers=await objects(caller, system, Kind.DRIVER),
             models=await objects(caller, system, Kind.MODEL),

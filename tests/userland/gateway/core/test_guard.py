@@ -78,6 +78,15 @@ def test_a_key_is_kept_to_its_models(gateway: GatewayServer) -> None:
     assert client.post("/v1/chat/completions", json={**CHAT, "model": "other"}).status_code == 200
 
 
+def test_a_wrong_name_tells_a_key_nothing_of_what_is_not_for_it(gateway: GatewayServer) -> None:
+    asked = {"url": "/api/v1/stat_path", "json": {"path": "/models/nothing1"}}
+    kept = gateway.client(gateway.key("infer", "read", models=["nothing*"])).post(**asked)
+    whole = gateway.client(gateway.key("infer", "read")).post(**asked)
+    assert (kept.status_code, whole.status_code) == (404, 404)
+    assert kept.json()["error"]["message"] == "nothing of that name exists, or it is not for this key"
+    assert whole.json()["error"]["message"] != kept.json()["error"]["message"]
+
+
 def test_ids_and_traces_are_echoed(gateway: GatewayServer) -> None:
     client = gateway.client()
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -251,3 +251,13 @@ def test_the_journal_and_events_are_of_what_one_sees() -> None:
     assert confine.sees_event(ANNA, Event(kind="model", about="m-1"), {"m-1"})
     assert not confine.sees_event(ANNA, Event(kind="session", about="s-9"), {"m-1"})
     assert confine.sees_event(ADMIN, Event(kind="session", about="s-9"), set())
+
+
+def test_records_tell_no_process_ids_but_to_admins() -> None:
+    record = Record(
+        seq=1, at=1.0, unit="supervisor", level="info", about="cpu0", text="cpu0 runs (pid 12)",
+        fields={"pid": 12, "a": 1},
+    )  # fmt: skip
+    (told,) = confine.records(ANNA, [record], {"cpu0"})
+    assert (told.text, told.fields) == ("cpu0 runs", {"a": 1})
+    assert confine.records(ADMIN, [record], set()) == [record]
