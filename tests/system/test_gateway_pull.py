@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_hub import COMMIT, FakeHub, hub
 from gateway_server import GatewayServer, serving
-from system.kernel_process import ALL, KernelProcess, eventually, running
-from system.model_folder import CONFIG, safetensors
-
-FILES = {
-    "config.json": json.dumps(CONFIG).encode(), "model.safetensors": safetensors(),
-    "tokenizer.json": ("[" + "1," * 500_000 + "1]").encode(),
-}  # fmt: skip
-HALF = 300_000
+from system.hub_kernel import FILES, HALF, kernel_with
+from system.kernel_process import KernelProcess, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -31,14 +23,8 @@ def fake() -> Iterator[FakeHub]:
 
 @pytest.fixture(scope="module")
 def kernel(fake: FakeHub) -> Iterator[KernelProcess]:
-    """A kernel that knows the hub on this machine."""
-    with tempfile.TemporaryDirectory(prefix="t") as path:
-        environ = {"HF_ENDPOINT": fake.url, "HF_HUB_OFFLINE": "0", "HF_HOME": f"{path}/hub"}
-        with running(Path(path), drivers=ALL, environ=environ) as kernel:
-            with kernel.client() as client:
-                for driver in ("null0", "models", "files"):
-                    client.await_driver("ready", driver)
-            yield kernel
+    with kernel_with(fake) as kernel:
+        yield kernel
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +10,11 @@ from typing import Any
 import pytest
 from fake_hub import FakeHub, hub
 from system.footprint import Footprint
-from system.kernel_process import ALL, KernelProcess, eventually, kill, running, watched
-from system.model_folder import CONFIG, safetensors, write_model
+from system.hub_kernel import FILES, HALF, kernel_with
+from system.kernel_process import KernelProcess, eventually, kill, running, watched
+from system.model_folder import write_model
 from system.raw_client import RawClient
 from system.test_disk import can_mount, small_disk
-
-BIG = "[" + "1," * 500_000 + "1]"
-FILES = {
-    "config.json": json.dumps(CONFIG).encode(), "model.safetensors": safetensors(), "tokenizer.json": BIG.encode(),
-}  # fmt: skip
-HALF = 300_000
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +25,8 @@ def hub_of_module() -> Iterator[FakeHub]:
 
 @pytest.fixture(scope="module")
 def shared_kernel(hub_of_module: FakeHub) -> Iterator[KernelProcess]:
-    """A kernel that knows the hub on this machine."""
-    with tempfile.TemporaryDirectory(prefix="t") as path:
-        environ = {"HF_ENDPOINT": hub_of_module.url, "HF_HUB_OFFLINE": "0", "HF_HOME": f"{path}/hub"}
-        with running(Path(path), drivers=ALL, environ=environ) as kernel:
-            with kernel.client() as client:
-                for driver in ("null0", "models", "files"):
-                    client.await_driver("ready", driver)
-            yield kernel
+    with kernel_with(hub_of_module) as kernel:
+        yield kernel
 
 
 @pytest.fixture
@@ -86,7 +73,7 @@ def test_a_cancelled_download_leaves_nothing_to_see_and_is_taken_up_again(
     fake.go.set()
     result = ended(shared, pull(shared, "fox"))
     assert (result["state"], result["value"]["version"], result["value"]["files"]) == ("done", "1", 3)
-    assert (shared_kernel.models / "fox/versions/1/tokenizer.json").read_text() == BIG
+    assert (shared_kernel.models / "fox/versions/1/tokenizer.json").read_bytes() == FILES["tokenizer.json"]
     again = ended(shared, pull(shared, "fox"))["value"]
     assert (again["unchanged"], again["fetched"]) == (True, 0)
 
@@ -163,7 +150,7 @@ def test_a_worker_ends_with_its_kernel(folder: Path, fake: FakeHub) -> None:
 @pytest.mark.skipif(not can_mount(), reason="a private mount namespace needs root and unshare(1)")
 def test_a_full_disk_is_no_space_and_nothing_stays(folder: Path) -> None:
     source = write_model(folder / "elsewhere/mine")
-    (source / "tokenizer.json").write_text(BIG)
+    (source / "tokenizer.json").write_bytes(FILES["tokenizer.json"])
     with small_disk(folder, folder / "home/models", "400k", drivers="models") as kernel, kernel.client() as client:
         client.await_driver("ready", "models")
         mount = {"path": "/more", "filesystem": "models", "source": str(folder / "elsewhere")}

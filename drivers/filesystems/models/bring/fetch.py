@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +20,13 @@ from llmos.syscalls.errors import NoSpace, Unavailable
 
 from ...copying import CHUNK, sha256
 from ..scan import bad
+from .connections import on_connections
 from .job import Meter
 from .web import blocks
 
 RANGE = 64 << 20
 """Bytes of a range; the journal knows every eighth of it."""
 PIECE = RANGE // 8
-CONNECTIONS = 4
 TRIES = 5
 PAUSE_S = 0.5
 
@@ -77,7 +75,7 @@ def fetch(files: Sequence[Remote], folder: Path, progress: ProgressSink) -> Fetc
     left = sum(part.end - part.start for part in missing)
     meter = Meter(progress, total, "download")
     meter.add(total - left)
-    _fetch_all(missing, folder, meter)
+    on_connections(missing, lambda part, stop: _fetch(part, folder, meter, stop))
     checking = Meter(progress, total, "verify")
     known = {file.name: _verified(file, folder, checking) for file in files}
     return Fetched(known, left)
@@ -116,19 +114,6 @@ def _missing(file: Remote, folder: Path) -> Iterator[_Range]:
         if end > start:
             yield _Range(file, start, end)
         start = end if end > start else start + PIECE
-
-
-def _fetch_all(missing: Sequence[_Range], folder: Path, meter: Meter) -> None:
-    stop = threading.Event()
-    pool = ThreadPoolExecutor(CONNECTIONS, "fetch")
-    running = [pool.submit(_fetch, part, folder, meter, stop) for part in missing]
-    try:
-        for future in running:
-            future.result()
-    finally:
-        stop.set()
-        asked_to_end = isinstance(sys.exc_info()[1], SystemExit)
-        pool.shutdown(wait=not asked_to_end, cancel_futures=True)
 
 
 def _fetch(part: _Range, folder: Path, meter: Meter, stop: threading.Event) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
@@ -15,11 +13,11 @@ from llmos.drivers.contract import ModelSource, ProgressSink, SourceFile
 from llmos.syscalls.errors import BadArgument, Unavailable
 
 from ...copying import sha256
+from .connections import on_connections
 from .job import OWN, Meter
 from .remote import STORE, key_headers
 from .web import BLOCK, answer
 
-CONNECTIONS = 4
 TRIES = 3
 ASK_S = 0.2
 
@@ -49,7 +47,7 @@ def push(source: ModelSource, target: str, options: Mapping[str, Any], progress:
     meter = Meter(progress, total, "upload")
     meter.add(total - sum(file.bytes for file in missing))
     uploads = f"{base}{STORE}/uploads/{quote(upload)}"
-    _send_all(missing, uploads, meter)
+    on_connections(missing, lambda file, stop: _send(file, f"{uploads}/{quote(file.name)}", meter, stop))
     return {**result, "version": _finish(uploads, {"path": path, "replace": replace})}
 
 
@@ -93,19 +91,6 @@ class _Measured:
         self.told += len(data)
         self._meter.add(len(data))
         return data
-
-
-def _send_all(files: Sequence[SourceFile], url: str, meter: Meter) -> None:
-    stop = threading.Event()
-    pool = ThreadPoolExecutor(CONNECTIONS, "push")
-    running = [pool.submit(_send, file, f"{url}/{quote(file.name)}", meter, stop) for file in files]
-    try:
-        for future in running:
-            future.result()
-    finally:
-        stop.set()
-        asked_to_end = isinstance(sys.exc_info()[1], SystemExit)
-        pool.shutdown(wait=not asked_to_end, cancel_futures=True)
 
 
 def _send(file: SourceFile, url: str, meter: Meter, stop: threading.Event) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from gateway_server import GatewayServer, kernel_for_gateway, serving
+from llmos.drivers.filesystems.models.bring import connections
 from llmos.drivers.filesystems.models.bring import push as pushing
 from llmos.drivers.filesystems.models.bring.remote import KEY
 from llmos.drivers.filesystems.models.filesystem import ModelsFileSystem
@@ -75,7 +76,7 @@ def test_an_interrupted_push_goes_on_with_what_is_missing(
         whole(file, url, *rest)
 
     monkeypatch.setattr(pushing, "_send", breaks)
-    monkeypatch.setattr(pushing, "CONNECTIONS", 1)
+    monkeypatch.setattr(connections, "CONNECTIONS", 1)
     with pytest.raises(Unavailable):
         send(system, f"{gateway.url}/models/slow")
     assert sent == ["config.json", "inner/notes.txt", "model.safetensors"]
