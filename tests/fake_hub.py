@@ -111,17 +111,27 @@ def hub(files: Mapping[str, bytes], **how: Any) -> Iterator[FakeHub]:
             sent = body if cut is None else body[:cut]
             try:
                 if hold is not None:
-                    self.wfile.write(sent[:hold])
+                    self._send(name, sent[:hold])
                     fake.go.wait(60)
-                self.wfile.write(sent[hold or 0 :])
+                self._send(name, sent[hold or 0 :])
             except OSError:  # whoever asked is gone
-                sent = sent[: hold or 0]
                 self.close_connection = True
-            if name:
-                with fake.lock:
-                    fake.sent[name] = fake.sent.get(name, 0) + len(sent)
             if cut is not None:
                 self.close_connection = True
+
+        def _send(self, name: str, piece: bytes) -> None:
+            """Counted before whoever asked can have it all."""
+            self._count(name, len(piece))
+            try:
+                self.wfile.write(piece)
+            except OSError:
+                self._count(name, -len(piece))
+                raise
+
+        def _count(self, name: str, bytes: int) -> None:
+            if name:
+                with fake.lock:
+                    fake.sent[name] = fake.sent.get(name, 0) + bytes
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     fake.url = f"http://127.0.0.1:{server.server_address[1]}"
