@@ -16,11 +16,14 @@ class HeldInterrupt:
     Args:
         wake: called from the signal handler, to end a wait in C code.
         count: interrupts that were raised before.
+        waking: a non-blocking descriptor whose other end that wait watches. A signal that comes just before the wait
+            writes to it at once; its handler, which is Python code, would run only after the wait.
     """
 
-    def __init__(self, wake: Callable[[], None], count: int = 0) -> None:
+    def __init__(self, wake: Callable[[], None], count: int = 0, waking: int = -1) -> None:
         self.count = count
         self._wake = wake
+        self._waking = waking
         self._holding = False
 
     def __enter__(self) -> HeldInterrupt:
@@ -28,6 +31,10 @@ class HeldInterrupt:
         if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._holding = True
             signal.signal(signal.SIGINT, self._note)
+            before = signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
+            if before >= 0:  # an event loop's, which tells its own signals by it
+                signal.set_wakeup_fd(before)
+                self._waking = -1
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -38,5 +45,7 @@ class HeldInterrupt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._holding:
+            if self._waking >= 0:
+                signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self._holding = False

@@ -152,7 +152,7 @@ class Pump:
         return True
 
     def _wait_long(self, pending: Pending[Any], whole: bool, interrupts: int) -> None:
-        with HeldInterrupt(self.wake, interrupts) as interrupt:
+        with HeldInterrupt(self.wake, interrupts, self._pipe[1]) as interrupt:
             give_up_at: int | None = None
             while not (pending.done or (pending.items and not whole and not interrupt.count)):
                 if interrupt.count and give_up_at is None:

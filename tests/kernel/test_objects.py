@@ -76,7 +76,7 @@ def test_a_task_tells_its_end() -> None:
     task = TaskObject(id="t-1", kind=Kind.TASK, name="true", argv=["true"], status="failed", exit=3, output="words")
     info = task.describe()
     assert (info.state, info.health) == ("failed", "failed")
-    assert info.fields == {"kind": "program", "argv": ["true"], "pid": 0, "exit": 3, "session": ""}
+    assert info.fields == {"kind": "program", "argv": ["true"], "pid": 0, "exit": 3, "session": "", "progress": {}}
     assert task.result().value == {"output": "words"}
     task.status = "done"
     assert task.health() == "ok"

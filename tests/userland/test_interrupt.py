@@ -21,6 +21,22 @@ def test_interrupts_are_counted_and_wake() -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
 
+def test_a_signal_wakes_a_wait_that_has_not_begun_when_it_comes() -> None:
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    try:
+        with HeldInterrupt(lambda: None, waking=writing):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert os.read(reading, 8) == bytes([signal.SIGINT])
+        assert signal.set_wakeup_fd(-1) == -1
+        signal.set_wakeup_fd(writing)
+        with HeldInterrupt(lambda: None, waking=writing):
+            assert signal.set_wakeup_fd(writing) == writing
+        assert signal.set_wakeup_fd(-1) == writing
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def test_a_handler_of_the_program_is_left_alone() -> None:
     seen: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))

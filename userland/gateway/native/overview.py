@@ -18,7 +18,7 @@ class Look:
 
     at: float
     """Seconds since the epoch."""
-    system: ObjectInfo
+    system: ObjectInfo | None
     devices: Sequence[ObjectInfo]
     drivers: Sequence[ObjectInfo]
     models: Sequence[ObjectInfo]

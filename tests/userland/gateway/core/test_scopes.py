@@ -17,7 +17,7 @@ def test_public(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/health", "/health/live/", "/health/ready", "/dashboard", "/dashboard/static", "/v1/models", "//x"]
+    "path", ["/health", "/health/live/", "/health/ready", "/dashboard/", "/dashboard/static", "/v1/models", "//x"]
 )  # fmt: skip
 def test_everything_else_needs_a_key(path: str) -> None:
     assert not is_public(path)
