@@ -18,7 +18,7 @@ from llmos.drivers.filesystems import copying
 def source(tmp_path: Path) -> Iterator[int]:
     """Three pieces and a bit, all different."""
     path = tmp_path / "source"
-    path.write_bytes(b"".join(bytes([n]) * copying.CHUNK for n in range(3)) + b"end")
+    path.write_bytes(b"".join(bytes([n]) * copying.PIECE for n in range(3)) + b"end")
     descriptor = os.open(path, os.O_RDONLY)
     yield descriptor
     os.close(descriptor)
@@ -36,7 +36,40 @@ def test_a_copy_has_the_same_bytes_and_their_hash(source: int, tmp_path: Path) -
     assert sum(told) == len(copied)
 
 
-@pytest.mark.parametrize("size", [0, 1, copying.CHUNK, copying.CHUNK + 1, 2 * copying.CHUNK])
+@pytest.fixture(params=["copied by the system", "read and written"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to copy; where the system cannot, it says so before anything is written."""
+
+    def refuses(*_arguments: object) -> int:
+        raise OSError(errno.EXDEV, "another disk")
+
+    if request.param == "read and written":
+        monkeypatch.setattr(os, "copy_file_range", refuses)
+
+
+@pytest.mark.usefixtures("way")
+def test_both_ways_copy_the_same(source: int, tmp_path: Path) -> None:
+    whole = copying.copy(source, tmp_path / "target", lambda _count: None)
+    copied = (tmp_path / "target").read_bytes()
+    assert copied == content(source) and whole == hashlib.sha256(copied).hexdigest()
+
+
+def test_what_is_hashed_is_what_was_stored(source: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the source is written to meanwhile."""
+    system, path = os.copy_file_range, tmp_path / "source"
+
+    def changes(*arguments: int) -> int:
+        count = system(*arguments)
+        path.write_bytes(b"other" * (os.fstat(source).st_size // 5))
+        return count
+
+    monkeypatch.setattr(os, "copy_file_range", changes)
+    whole = copying.copy(source, tmp_path / "target", lambda _count: None)
+    assert whole == hashlib.sha256((tmp_path / "target").read_bytes()).hexdigest()
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("size", [0, 1, copying.CHUNK, copying.CHUNK + 1, 2 * copying.CHUNK, copying.PIECE])
 def test_sizes_around_a_piece(size: int, tmp_path: Path) -> None:
     data = os.urandom(64) * (size // 64) + b"x" * (size % 64)
     (tmp_path / "source").write_bytes(data)
@@ -77,6 +110,7 @@ def test_a_failing_disk_is_no_reason_to_copy(source: int, tmp_path: Path, monkey
     assert not (tmp_path / "target").exists()
 
 
+@pytest.mark.usefixtures("way")
 def test_a_full_disk_leaves_nothing(source: int, tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (copying.CHUNK + 100, limits[1]))

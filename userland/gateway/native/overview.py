@@ -139,6 +139,7 @@ def _model(info: ObjectInfo, metrics: Reading) -> dict[str, Any]:
         "base": fields.get("base", ""),
         "rung": fields.get("rung", ""),
         "keep_alive": fields.get("keep_alive", -1),
+        "pinned": fields.get("pinned", False),
         "used": fields.get("used", 0.0),
         "chat": fields.get("chat", False),
         "tasks": fields.get("tasks", []),

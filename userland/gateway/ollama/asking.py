@@ -16,12 +16,11 @@ from llmos.syscalls.types import Chat, Chunk, Grammar, Input, ModelInfo, Samplin
 
 from ..core.body import json_body
 from ..core.caller import caller_of, gateway_of
-from ..core.durations import seconds_of
 from ..core.errors import FAILURES
 from ..core.respond import LINES, EventStream, joined, json_response
 from ..openai.chosen import MOST_TOKENS, stops
 from ..openai.messages import chat_input
-from ..openai.orders import Order, Running, run, start, told
+from ..openai.orders import Order, Running, kept, run, start, told
 from ..openai.tools import Toolbox, may_be_call, toolbox
 from .bodies import NO_OPTIONS, Asked, ChatBody, GenerateBody, Message, streams
 from .writing import Writer, error_line, line
@@ -51,7 +50,7 @@ async def generate(request: Request) -> ASGIApp:
 
 
 async def _prompt(request: Request, body: GenerateBody) -> Input:
-    keep = seconds_of(body.keep_alive)
+    keep = kept(request, body.keep_alive)
     model = await gateway_of(request).models.get(caller_of(request), body.wanted, keep_alive=keep)
     if body.raw or not (model.info.chat or body.images):
         return Text(text=body.prompt)
@@ -65,7 +64,7 @@ async def _answer(
 ) -> ASGIApp:
     if not body.wanted:
         raise BadArgument("the body names no model", name="model", want="the name of a model")
-    keep = seconds_of(body.keep_alive)
+    keep = kept(request, body.keep_alive)
     if content is None:
         return json_response(await _load(request, body, keep, chat=chat))
     await gateway_of(request).models.get(caller_of(request), body.wanted, keep_alive=keep)

@@ -14,9 +14,9 @@ from llmos.syscalls.types import Text
 
 from ..core.body import json_body
 from ..core.caller import caller_of, gateway_of
-from ..core.durations import seconds_of
 from ..core.respond import json_response
 from ..openai import embeddings as openai
+from ..openai.orders import kept
 from .bodies import EmbedBody, EmbeddingsBody
 
 TASK = "feature-extraction"
@@ -63,7 +63,7 @@ async def _vectors(
     if len(texts) > openai.MOST_INPUTS:
         text = f"input has {len(texts)} texts; {openai.MOST_INPUTS} are the most"
         raise BadArgument(text, name="input", got=str(len(texts)))
-    models, keep, began = gateway_of(request).models, seconds_of(keep_alive), time.perf_counter_ns()
+    models, keep, began = gateway_of(request).models, kept(request, keep_alive), time.perf_counter_ns()
     model = await models.get(caller_of(request), name, keep_alive=keep, wanted_task=TASK)
     loaded, tokens = time.perf_counter_ns(), 0
     rows: list[array[float]] = []

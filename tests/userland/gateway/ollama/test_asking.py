@@ -54,6 +54,14 @@ def test_text_is_gone_on_with(gateway: GatewayServer) -> None:
     assert whole["response"] == "abc" and whole["model"] == "null"
 
 
+def test_a_key_that_may_only_ask_has_no_say_in_how_long_a_model_stays(gateway: GatewayServer) -> None:
+    client = gateway.client(gateway.key("infer", "read"))
+    for path, body in (("chat", {}), ("generate", {"prompt": "x"}), ("embed", {"input": "x"})):
+        answer = client.post(f"/api/{path}", json={"model": "null", "stream": False, "keep_alive": 0, **body})
+        assert answer.status_code == 200 and "keep_alive" in answer.headers["x-llmos-ignored"]
+    assert client.get("/health/ready?model=null").json()["state"] == "awake"
+
+
 def test_an_empty_request_loads_and_lets_sleep(gateway: GatewayServer) -> None:
     client = gateway.client()
     assert client.post("/api/chat", json={"model": "other"}).json()["done_reason"] == "load"
