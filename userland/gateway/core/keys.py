@@ -191,6 +191,9 @@ class KeyStore:
         )  # fmt: skip
         try:
             with _typed(self.path):
+                self._connection.execute(  # the name of a key that has ended is free
+                    "UPDATE keys SET revoked = expires WHERE name = ? AND revoked IS NULL AND expires <= ?", (name, now)
+                )
                 self._connection.execute(
                     "INSERT INTO keys (id, name, user, hash, scopes, models, created, expires, tokens_per_minute,"
                     " requests_per_minute, concurrent, priority_max) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

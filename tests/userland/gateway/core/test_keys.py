@@ -129,6 +129,14 @@ def test_what_cannot_be_is_refused(store: KeyStore, fields: dict[str, object], n
     assert raised.value.name == name and store.list() == []
 
 
+def test_the_name_of_a_key_that_has_expired_is_free(store: KeyStore) -> None:
+    old, _ = store.create("laptop", user="anna", expires=NOW + 5, now=NOW)
+    with pytest.raises(Exists):
+        store.create("laptop", user="anna", now=NOW + 4)
+    new, made = store.create("laptop", user="anna", now=NOW + 6)
+    assert (store.find(old, NOW + 6), store.find(new, NOW + 6)) == (None, made)
+
+
 def test_a_text_that_is_nearly_a_key_is_none(tmp_path: Path) -> None:
     with closing(KeyStore(database(tmp_path))) as store:
         text, made = store.create("laptop", user="anna")
