@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+import looks
 import scenarios
 from walk import Place
 
@@ -18,7 +19,8 @@ def main() -> None:
     given = json.loads(sys.stdin.readline())
     pictures = given.pop("pictures", None)
     place = Place(**given, pictures=Path(pictures) if pictures else None)
-    getattr(scenarios, sys.argv[1])(place)
+    scenario = getattr(scenarios, sys.argv[1], None) or getattr(looks, sys.argv[1])
+    scenario(place)
     sys.stdout.write("done\n")
     sys.stdout.flush()
 
