@@ -76,7 +76,9 @@ def is_local(peer: str | None, host: str, listens: Address, names: Iterable[str]
 
 
 def is_foreign(headers: Mapping[str, str]) -> bool:
-    """Whether a browser says that a page of another site asks."""
+    """Whether a browser says that a page of another site asks (Fetch metadata; a plain GET has no Origin)."""
+    if headers.get("sec-fetch-site", "") in ("cross-site", "same-site"):
+        return True
     origin = headers.get("origin", "")
     return origin != "" and origin.partition("://")[2] != headers.get("host", "")
 

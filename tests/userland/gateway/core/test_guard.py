@@ -176,6 +176,8 @@ def test_this_machine_without_a_key_where_the_settings_say_so(gateway_kernel: Ke
         assert client.get("/v1/models", headers={"host": "evil.example"}).status_code == 401
         assert client.get("/v1/models", headers={"origin": "http://evil.example"}).status_code == 401
         assert client.get("/v1/models", headers={"origin": server.url}).status_code == 200
+        for site, status in (("cross-site", 401), ("same-site", 401), ("same-origin", 200), ("none", 200)):
+            assert client.get("/v1/models", headers={"sec-fetch-site": site}).status_code == status
         wrong = client.get("/v1/models", headers={"authorization": "Bearer llmos_wrong"})
         assert wrong.status_code == 401
         server.forget()
