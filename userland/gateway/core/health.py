@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from llmos.syscalls.calls import ListObjects
-from llmos.syscalls.errors import TimedOut, Unavailable
+from llmos.syscalls.errors import PeerGone, TimedOut, Unavailable
 from llmos.syscalls.types import Kind, ObjectInfo
 
 from .caller import caller_of, gateway_of
@@ -53,7 +53,7 @@ async def check(request: Request, name: str | None) -> dict[str, object]:
         if name is None:
             return {"status": "ready", "devices": _ready_devices(devices)}
         return await _model(request, name, devices)
-    except TimedOut:
+    except (PeerGone, TimedOut):
         raise Unavailable("the kernel does not answer now", retry_after_ms=1000) from None
 
 

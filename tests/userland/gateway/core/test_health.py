@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 from gateway_server import GatewayServer, kernel_for_gateway, serving
 
 
@@ -31,6 +34,22 @@ def test_ready_for_a_model_as_long_as_it_serves() -> None:
         none = client.get("/health/ready")
         assert none.status_code == 503 and "null0 is stop" in none.json()["error"]["message"]
         server.forget()
+
+
+def test_a_kernel_that_is_killed_while_it_is_asked_is_not_ready() -> None:
+    with kernel_for_gateway() as kernel, serving(kernel) as server, ThreadPoolExecutor(1) as pool:
+        client = server.client()
+        assert client.get("/health/ready").status_code == 200
+        kernel.signal(signal.SIGSTOP)
+        asked = pool.submit(client.get, "/health/ready")
+        while not server.gateway.state.running:
+            assert not asked.done()
+        kernel.signal(signal.SIGKILL)
+        kernel.ended()
+        away = asked.result()
+        assert away.status_code == 503 and away.headers["retry-after"] == "1"
+        server.forget()
+        kernel.clean()
 
 
 async def control(server: GatewayServer, action: str, kind: str, name: str) -> None:
