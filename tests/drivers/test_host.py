@@ -197,7 +197,7 @@ def test_a_package_that_cannot_be_imported_says_why_and_ends(
 
 
 def test_an_exception_in_a_step_is_a_fault_and_the_end(null: Any) -> None:
-    other = null.submit("a long prompt that still runs", "other")
+    other = null.submit("!slow 20; hi", "other", sampling={"max_tokens": 500, "ignore_eos": True})
     number = null.submit("!fault; hi")
     assert null.wait() == 70
     (fault,) = null.events("fault")
