@@ -216,11 +216,26 @@ def http_left_out() -> str:
     return table(("call", "why not"), rows)
 
 
+def ops() -> str:
+    """The catalog of ops: an overview, then the arguments of each."""
+    from llmos.drivers.ops import catalog
+
+    rows = [(f"[`{op.name}`](#{op.name})", op.does, op.answer) for op in catalog.CATALOG]
+    parts = [" ".join((catalog.__doc__ or "").partition("Shapes: ")[2].split()), table(("op", "does", "answer"), rows)]
+    for op in catalog.CATALOG:
+        taken = [(f"`{a.name}`", a.shape or "-", a.dtype or "-", a.what or "-") for a in op.arguments]
+        asked = ", ".join(["`device`", "`dtype`", *(f"`{key}` (as {value})" for key, value in op.spec.items())])
+        parts += [f"### {op.name}", f"{op.does[0].upper()}{op.does[1:]}. Answer: {op.answer}. Asked with {asked}."]
+        parts += [table(("argument", "shape", "dtype", "meaning"), taken)] if taken else []
+    return "\n\n".join(parts)
+
+
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"calls": index},
     "errors.md": {"errors": error_table},
     "types.md": {"types": type_list},
     "driver-interface.md": {"calls": host_calls, "types": host_types},
+    "../ops.md": {"ops": ops},
     "../http-api.md": {"routes": http_routes, "left out": http_left_out},
 }
 SECTIONS = ("Description", "Example", "Errors", "See also")

@@ -184,6 +184,11 @@ class Device(ABC):
         """Undo `sleep`."""
         raise NotSupported(f"this device cannot wake {model}", why="sleep is not implemented by the driver")
 
+    def inspect(self, topic: str) -> Mapping[str, Any]:
+        """What only the driver knows, for people; plain values by name. `ops`: what serves each op, and why not others
+        (`llmos.drivers.ops.catalog.serving`)."""
+        raise NotSupported(f"this device tells nothing about {topic!r}", why="inspect is not implemented by the driver")
+
     def open_context(self, context: str, model: str, parent: str, max_tokens: int) -> OpenedContext:
         """Start a conversation, from `parent` if that is not empty. Raises NotFound, BadState."""
         raise NotSupported("this device keeps no conversations", why="open_context is not implemented by the driver")

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from llmos.syscalls.driver import (
-    ContextOpened, Fault, HostAdapter, HostCheckpoint, HostDropContext, HostLoad, HostOpenContext, HostPause, HostPlan,
-    HostPreempt, HostResume, HostSetBudget, HostSetShares, HostSleep, HostSubmit, HostSwap, HostTransform, HostTune,
-    HostUnload, HostWake, Loaded, Located, Memory, MetricEvent, PlanRows, Ready, Spent, Stats,
+    ContextOpened, Fault, HostAdapter, HostCheckpoint, HostDropContext, HostInspect, HostLoad, HostOpenContext,
+    HostPause, HostPlan, HostPreempt, HostResume, HostSetBudget, HostSetShares, HostSleep, HostSubmit, HostSwap,
+    HostTransform, HostTune, HostUnload, HostWake, Inspected, Loaded, Located, Memory, MetricEvent, PlanRows, Ready,
+    Spent, Stats,
 )  # fmt: skip
 from llmos.syscalls.errors import (
     BadArgument, BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, TooLarge,
@@ -91,7 +92,7 @@ class DeviceCalls:
         HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter, HostOpenContext, HostDropContext,
     )  # fmt: skip
     LONG: ClassVar[tuple[type[Call[Any]], ...]] = (
-        HostPlan, HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter,
+        HostPlan, HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter, HostInspect,
     )  # fmt: skip
     """May take long enough for control calls to need a thread of their own."""
 
@@ -124,6 +125,7 @@ class DeviceCalls:
             HostSubmit: self._submit,
             HostOpenContext: self._open_context,
             HostDropContext: lambda _number, call: Freed(bytes=self._device.drop_context(call.id)),
+            HostInspect: lambda _number, call: Inspected(fields=dict(self._device.inspect(call.topic))),
             **dict.fromkeys(_NOT_YET, self._not_supported),
         }
 
@@ -146,7 +148,7 @@ class DeviceCalls:
         if isinstance(call, HostWake | HostSleep | HostUnload):
             held = self._models.get(call.id)
             return self._limits.load + (held.bytes if held else 0) / _READ_BYTES_PER_S
-        if isinstance(call, HostAdapter):
+        if isinstance(call, HostAdapter | HostInspect):
             return self._limits.load
         return max(self._limits.step, 10 * self._device.step_seconds())
 

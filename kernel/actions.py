@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from llmos.syscalls.describe import suggest
+from llmos.syscalls.driver import HostInspect
 from llmos.syscalls.errors import BadArgument, BadState, NotSupported
 from llmos.syscalls.types import Kind, Limits, Right
 
@@ -96,6 +97,12 @@ async def _device_limit(request: Request, found: DriverObject, options: Mapping[
     limit = options["bytes"] or facts.memory_bytes
     kernel.ledger.set_device(found.name, facts.memory_bytes, max(0, facts.memory_bytes - limit))
     request.because("device.limit", f"{found.name} may use {limit} bytes", bytes=limit)
+
+
+async def _device_inspect(request: Request, found: DriverObject, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    driver = await request.kernel.supervisor.wait_ready(found.driver)
+    assert driver.link is not None
+    return (await driver.link.call(HostInspect(topic=options["topic"]))).fields
 
 
 # ---- models and contexts
@@ -218,7 +225,10 @@ _DRIVER = {
 
 ACTIONS: Mapping[Kind, Mapping[str, Action]] = {
     Kind.DRIVER: _DRIVER,
-    Kind.DEVICE: {"limit": Action("limit", _device_limit, options={"bytes": Count}, required=("bytes",))},
+    Kind.DEVICE: {
+        "limit": Action("limit", _device_limit, options={"bytes": Count}, required=("bytes",)),
+        "inspect": Action("inspect", _device_inspect, Right.READ, {"topic": str}, ("topic",)),
+    },
     Kind.MODEL: {
         "sleep": Action("sleep", _sleep),
         "wake": Action("wake", _wake),

@@ -135,6 +135,12 @@ class FsReport(Value):
     fields: dict[str, Any] = {}
 
 
+class Inspected(Value):
+    """What a driver told of its device."""
+
+    fields: dict[str, Any] = {}
+
+
 class HostStart(Call[Done], name="start", table=HOST_CALLS):
     """Load the driver and make it ready."""
 
@@ -265,6 +271,12 @@ class HostPause(Call[Done], name="pause", table=HOST_CALLS, errors=(NotSupported
 
 class HostResume(Call[Done], name="resume", table=HOST_CALLS, errors=(NotSupported, NotFound)):
     id: str
+
+
+class HostInspect(Call[Inspected], name="inspect", table=HOST_CALLS, errors=(NotSupported, BadState)):
+    """Tell what only the driver knows of its device, for people; the topic `ops` is what serves each op, and why."""
+
+    topic: str
 
 
 class HostStats(Call[Stats], name="stats", table=HOST_CALLS):

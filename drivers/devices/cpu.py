@@ -187,6 +187,14 @@ class CpuDevice(Device):
     def cache_usage(self) -> Mapping[str, float]:
         return self._running().cache_usage()
 
+    def inspect(self, topic: str) -> Mapping[str, Any]:
+        self._running()
+        if topic != "ops":
+            return super().inspect(topic)
+        from ..ops.catalog import serving
+
+        return serving(self.ops, "cpu")
+
     def _running(self) -> Engine:
         if self._engine is None:
             raise BadState(f"the device {self._device} is not started", state="stopped")

@@ -61,6 +61,10 @@ class OpTable:
         why = "; ".join(f"{name}: {reason}" for name, reason in refused) or "no implementation is registered"
         raise NotSupported(f"no implementation of the op {op} serves {dict(spec)}", why=why)
 
+    def ops(self) -> tuple[str, ...]:
+        """All ops that have an implementation, in the order in which the first of each came."""
+        return tuple(self._implementations)
+
     def named(self, op: str, name: str) -> Implementation:
         """One implementation of an op. Raises KeyError."""
         return self._implementations[op][name]

@@ -46,6 +46,11 @@ def test_a_model_is_loaded_used_and_unloaded(kernel: Any) -> None:
     assert kernel.call("unload", {"id": "m"})["name"] == "NotFound"
 
 
+def test_what_a_device_cannot_tell_is_said(null: Any) -> None:
+    error = null.call("inspect", {"topic": "ops"})
+    assert (error["name"], "'ops'" in error["message"]) == ("NotSupported", True), error
+
+
 def test_an_id_is_loaded_once(null: Any) -> None:
     assert null.call("load", {"id": "m", "model": LOCATED})["name"] == "Exists"
 

@@ -338,14 +338,11 @@ _MODELS = (
 
 _WORK = (
     Command(name="ps", group="monitor", help="the loaded models", examples=("ps",)),
-    Command(
-        name="top", group="monitor", help="devices, models and requests, refreshed in place",
-        options=(
-            _option("--interval", Kind.SECONDS, "the time between refreshes"), _flag("--once", "print once and end"),
-        ),
-        examples=("top", "top --interval 5"),
-    ),
-    Command(name="devices", group="monitor", help="the devices, their memory and health", examples=("devices",)),
+    Command(name="top", group="monitor", help="devices, models and requests, refreshed in place", options=(
+        _option("--interval", Kind.SECONDS, "the time between refreshes"), _flag("--once", "print once and end"),
+    ), examples=("top", "top --interval 5")),
+    Command(name="devices", group="monitor", help="the devices, their memory and health", examples=("devices",),
+            options=(_flag("--ops", "which implementation serves each operation, and why others do not"),)),
     Command(name="drivers", group="monitor", help="the drivers, their processes and restarts", examples=("drivers",)),
     Command(name="sessions", group="monitor", help="the connected programs", examples=("sessions",)),
     Command(name="tasks", group="tasks", help="the tasks and their state", examples=("tasks",)),

@@ -18,7 +18,7 @@ from tiny_models import (
 
 from llmos.drivers.contract import DoneEvent, EmbedSettings, LoadSettings
 from llmos.drivers.devices.cpu import CpuDevice
-from llmos.syscalls.errors import BadArgument, BadModel, BadState, NotFound, TooLarge
+from llmos.syscalls.errors import BadArgument, BadModel, BadState, NotFound, NotSupported, TooLarge
 
 COUNT = 32
 Built = Callable[..., Path]
@@ -299,6 +299,14 @@ def test_facts_are_those_of_the_machine(device: CpuDevice) -> None:
     assert (facts.name, facts.kind) == ("cpu0", "cpu")
     assert 0 <= facts.foreign_bytes < facts.memory_bytes
     assert facts.features["threads"] == 1
+
+
+def test_it_tells_what_serves_each_op(device: CpuDevice) -> None:
+    told = device.inspect("ops")
+    assert told["pool_states"]["float32"] == {"serves": "torch", "others": [], "refused": {}}
+    assert set(told) >= {"paged_attention", "linear", "rms_norm"}
+    with pytest.raises(NotSupported, match="weather"):
+        device.inspect("weather")
 
 
 def test_finding_the_driver_imports_nothing_heavy() -> None:

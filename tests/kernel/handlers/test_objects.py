@@ -77,6 +77,15 @@ def test_what_a_file_system_reports_is_shown(kernel: Inside, program: Program) -
     assert info["fields"]["report"] == {"damaged": 2}
 
 
+def test_what_a_driver_tells_of_its_device_is_shown(kernel: Inside, program: Program) -> None:
+    kernel.null.answers["inspect"] = {"fields": {"add": "torch"}}
+    copy = program.call("dup_handle", handle=program.grants["null0"], rights=["read"])["handle"]
+    assert program.control(copy, "inspect", topic="ops")["fields"]["report"] == {"add": "torch"}
+    assert kernel.null.last("inspect") == {"topic": "ops"}
+    kernel.null.answers["inspect"] = NotSupported("nothing about weather", why="")
+    assert isinstance(program.control_error(copy, "inspect", topic="weather"), NotSupported)
+
+
 def test_an_object_that_ended_is_not_found(kernel: Inside, program: Program) -> None:
     handle = program.grants["null0"]
     kernel.kernel.objects.pop("device:null0")

@@ -13,8 +13,9 @@ Handler = Callable[[Cli, Namespace], int]
 
 _MODULES: Mapping[str, tuple[str, ...]] = {
     "looking": (
-        "ps", "devices", "drivers", "sessions", "tasks", "stat", "why", "logs", "metrics", "events",
+        "ps", "drivers", "sessions", "tasks", "stat", "why", "logs", "metrics", "events",
     ),
+    "devices": ("devices",),
     "watching": ("top",),
     "models": (
         "show", "load", "unload", "sleep", "wake", "pin", "unpin", "keep-alive", "swap", "alias", "rollback", "fsck",

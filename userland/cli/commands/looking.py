@@ -1,4 +1,4 @@
-"""Commands that look: ps, devices, drivers, sessions, tasks, stat, why, logs, metrics, events."""
+"""Commands that look: ps, drivers, sessions, tasks, stat, why, logs, metrics, events."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _task_row(info: ObjectInfo) -> Row:
 
 
 ps = _listing(Kind.MODEL, MODEL_COLUMNS, model_row, "no model is loaded; try: load /models/tiny")
-devices = _listing(Kind.DEVICE, DEVICE_COLUMNS, device_row, "there is no device")
+list_devices = _listing(Kind.DEVICE, DEVICE_COLUMNS, device_row, "there is no device")
 drivers = _listing(
     Kind.DRIVER,
     ("NAME", "KIND", "STATE", ">PID", ">RESTARTS", ">THREADS", "SINCE", "BUSY WITH", "LAST CAUSE"),

@@ -37,7 +37,7 @@ def test_ps_lists_what_is_loaded_and_json_is_the_calls_result(llmos: Any, system
 
 @pytest.mark.parametrize(
     ("command", "holds"),
-    [("devices", "null0"), ("drivers", "filesystem"), ("sessions", "PROGRAM"), ("tasks", "there are no tasks")],
+    [("drivers", "filesystem"), ("sessions", "PROGRAM"), ("tasks", "there are no tasks")],
 )
 def test_listings(llmos: Any, command: str, holds: str) -> None:
     ran = llmos(command)
