@@ -5,7 +5,8 @@
 | `replay` | nothing | what carries out a function of ops, and may repeat it: see `Replay` |
 | `pool_states` | states [B, T, D], mask [B, T], how: mean, cls or last | vectors [B, D] float32 |
 
-`reference_attention`, `reference_layers` and `linear` hold those of the decoder layer. `filter_logits`,
+`reference_attention`, `reference_layers` and `linear` hold those of the decoder layer, `reference_sampling` that of
+sampling on the device. `filter_logits`,
 `penalize_logits` and `top_logprobs` say what sampling means for one row of logits [V] in float32; the engine's sampling
 is tested against them.
 """
@@ -19,8 +20,11 @@ from torch import Tensor
 
 from .linear import OneDnnLinear, PlainLinear
 from .reference_attention import packed_attention, paged_attention, write_kv
-from .reference_layers import add, add_rms_norm, gelu_mul, gelu_tanh_mul, rms_norm, rope, rope_write, silu_mul
+from .reference_layers import (
+    add, add_layer_norm, add_rms_norm, gelu_mul, gelu_tanh_mul, layer_norm, rms_norm, rope, rope_write, silu_mul,
+)  # fmt: skip
 from .reference_lora import lora_expand, lora_shrink
+from .reference_sampling import sample
 from .replay import Plain
 from .table import OpTable, Spec
 
@@ -90,8 +94,8 @@ def pool_states(states: Tensor, mask: Tensor, how: str) -> Tensor:
 def register_reference(table: OpTable) -> None:
     """Put the reference of every op into a table; do it first, so that it is asked last."""
     for call in (
-        pool_states, paged_attention, packed_attention, write_kv, add, rms_norm, add_rms_norm, silu_mul, gelu_mul,
-        gelu_tanh_mul, rope, rope_write, lora_shrink, lora_expand,
+        pool_states, paged_attention, packed_attention, write_kv, add, rms_norm, add_rms_norm, layer_norm,
+        add_layer_norm, silu_mul, gelu_mul, gelu_tanh_mul, rope, rope_write, lora_shrink, lora_expand, sample,
     ):  # fmt: skip
         table.register(call.__name__, NAME, call, _always)
     table.register("replay", NAME, Plain, _always)

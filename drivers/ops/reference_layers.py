@@ -5,9 +5,11 @@
 | `add` | x [..., H], residual [..., H] | their sum |
 | `rms_norm` | x [..., H], weight [H], eps; unit_offset, round_first | [..., H] |
 | `add_rms_norm` | x [..., H], residual [..., H], weight [H], eps; unit_offset, round_first | the norm, the sum |
+| `layer_norm` | x [..., H], weight and bias [H] or None, eps | [..., H] |
+| `add_layer_norm` | x [..., H], residual [..., H], weight and bias [H] or None, eps | the norm, the sum |
 | `silu_mul`, `gelu_mul`, `gelu_tanh_mul` | gate and up side by side [..., 2 I] | [..., I] |
 | `rope` | q [T, Hq, D], k [T, Hkv, D], cos [T, R], sin [T, R] | nothing; q and k are turned in place |
-| `rope_write` | as `rope`, then v, pages and slots as of `write_kv` | nothing; q is turned, the pages are written |
+| `rope_write` | as `rope`, then v, pages, slots, scales as of `write_kv` | nothing; q is turned, pages are written |
 """
 
 from __future__ import annotations
@@ -47,6 +49,19 @@ def add_rms_norm(
     return rms_norm(total, weight, eps, unit_offset, round_first), total
 
 
+def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """(x - mean(x)) / sqrt(var(x) + eps) * weight + bias, in float32 and rounded once (Ba, Kiros and Hinton 2016)."""
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def add_layer_norm(
+    x: Tensor, residual: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The norm of residual + x, and that sum, rounded to its dtype before its norm is taken."""
+    total = residual + x
+    return layer_norm(total, weight, bias, eps), total
+
+
 def silu_mul(gate_up: Tensor) -> Tensor:
     """silu(gate) * up, rounded after each."""
     gate, up = gate_up.chunk(2, dim=-1)
@@ -77,9 +92,10 @@ def rope(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> None:
 
 
 def rope_write(
-    q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, v: Tensor, k_pages: Tensor, v_pages: Tensor, slots: Tensor
-) -> None:
+    q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, v: Tensor, k_pages: Tensor, v_pages: Tensor, slots: Tensor,
+    key_scale: Tensor | None = None, value_scale: Tensor | None = None,
+) -> None:  # fmt: skip
     """Turn q in place, and put turned keys and the values into their pages; k itself stays as it is."""
     k = k.clone()
     rope(q, k, cos, sin)
-    write_kv(k, v, k_pages, v_pages, slots)
+    write_kv(k, v, k_pages, v_pages, slots, key_scale, value_scale)

@@ -10,7 +10,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_
 
 from llmos.drivers.ops.reference_attention import write_kv
 from llmos.drivers.ops.reference_layers import (
-    add_rms_norm, gelu_mul, gelu_tanh_mul, rms_norm, rope, rope_write, silu_mul,
+    add_layer_norm, add_rms_norm, gelu_mul, gelu_tanh_mul, layer_norm, rms_norm, rope, rope_write, silu_mul,
 )  # fmt: skip
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -33,6 +33,18 @@ def test_the_scale_can_be_one_plus_weight_and_be_applied_late_or_early() -> None
     assert torch.equal(rms_norm(x, weight, 1e-6, True, True), rms_norm(x, 1 + weight, 1e-6))
     early, late = rms_norm(x, weight, 1e-6, False, False), rms_norm(x, weight, 1e-6)
     assert torch.allclose(early.float(), late.float(), rtol=2**-7) and not torch.equal(early, late)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("affine", "bias"), [(True, True), (True, False), (False, False)])
+def test_layer_norm_is_that_of_torch(dtype: torch.dtype, affine: bool, bias: bool) -> None:
+    x, residual = torch.randn(5, 48).to(dtype), torch.randn(5, 48).to(dtype)
+    norm = torch.nn.LayerNorm(48, 1e-3, affine, bias).to(dtype)
+    for parameter in norm.parameters():
+        torch.nn.init.normal_(parameter)
+    assert torch.equal(layer_norm(x, norm.weight, norm.bias, 1e-3), norm(x))
+    normed, total = add_layer_norm(x, residual, norm.weight, norm.bias, 1e-3)
+    assert torch.equal(total, residual + x) and torch.equal(normed, norm(residual + x))
 
 
 def test_gated_units_use_their_activation() -> None:

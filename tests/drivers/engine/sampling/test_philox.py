@@ -1,30 +1,11 @@
-"""Random numbers: the published vectors, and independence of everything that names them."""
+"""Random numbers: independence of everything that names them."""
 
 from __future__ import annotations
 
 import itertools
 import math
 
-import pytest
-
-from llmos.drivers.engine.sampling.philox import MASK, Stream, philox, uniform
-
-
-@pytest.mark.parametrize(
-    ("counter", "key", "words"),
-    [
-        ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
-        ((MASK, MASK, MASK, MASK), (MASK, MASK), (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
-        (
-            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
-            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
-        ),
-    ],
-)  # fmt: skip
-def test_the_vectors_of_random123(
-    counter: tuple[int, int, int, int], key: tuple[int, int], words: tuple[int, int, int, int]
-) -> None:
-    assert philox(counter, key) == words
+from llmos.drivers.engine.sampling.philox import Stream, uniform
 
 
 def test_each_of_the_names_matters() -> None:
