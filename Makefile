@@ -12,7 +12,7 @@ COVERAGE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi kernels bench peers clients sweep size cov check clean
+.PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi kernels bench bench-gpu peers clients sweep size cov check clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ abi: $(INSTALLED)  ## write tests/golden/abi.txt again, to be reviewed as a chan
 
 kernels: $(INSTALLED)  ## write tests/golden/kernels_sm90.txt again: registers, spills and shared memory of each kernel
 	$(PY) tests/golden/kernels.py --jobs $(JOBS) > build/kernels.txt && mv build/kernels.txt tests/golden/kernels_sm90.txt
+
+bench-gpu: view  ## a GPU in eight minutes: kernels checked, ceilings, the engine beside its peers and its aims
+	PYTHONPATH=build/view $(if $(wildcard $(PY)),$(PY),$(PYTHON)) tests/perf/gpu/bench.py $(ARGS)
 
 bench: $(INSTALLED)  ## measure against peers in the same run
 	$(PY) tests/perf/bench.py $(ARGS)

@@ -57,7 +57,6 @@ def test_a_kernel_that_runs_out_of_registers_is_seen() -> None:
     few, many = kernels.compiled(variant(128, 4)), kernels.compiled(variant(16384, 1))
     assert (few.stack, few.registers < 64) == (0, True)
     assert many.stack > 0
-    assert many.registers == 255
 
 
 def test_arguments_that_are_not_described_are_errors() -> None:

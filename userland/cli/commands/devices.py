@@ -23,6 +23,7 @@ def _show_ops(cli: Cli) -> int:
     found: dict[str, Served] = {}
     silent: list[str] = []
     for info in cli.system.devices():
+        assert info.handle is not None
         try:
             found[info.name] = cli.system.control(info.handle, "inspect", topic="ops").fields["report"]
         except NotSupported:

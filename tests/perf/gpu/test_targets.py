@@ -1,0 +1,51 @@
+"""Aims: the figure of each from what parts found, or why there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gpu.setting import SHAPES
+from gpu.targets import Line, Target, lines, targets
+
+FOUND: dict[str, Any] = {
+    "ceilings": {"copy_bytes_per_s": 3e12, "to_device_bytes_per_s": 50e9},
+    "decoding 8b": {"replayed": {"rate": 150.0}, "rates": {"16": 2100.0, "64": 6000.0}, "busy": 0.98},
+    "generate 8b": {"dynamic": 50.0},
+    "serving": {"requests": {"seconds": 5.0}, "between": {"alone_p95": 0.01, "during_p95": 0.02}},
+    "generate many": {"batch_seconds": 25.0},
+}
+
+
+def by_what(failed: dict[str, str] | None = None) -> dict[str, Line]:
+    return {line.target.what: line for line in lines(FOUND, failed or {}, targets(["0.6b", "8b"], False, "triton"))}
+
+
+def test_figures_are_ratios_of_what_was_found() -> None:
+    told = by_what()
+    assert told["8b decode, 1 row over generate"].value == pytest.approx(3.0)
+    assert told["8b decode, 1 row over generate"].state == "goal"
+    share = told["8b decode, 1 row: weight bytes over copy"].value
+    assert share == pytest.approx(SHAPES["8b"].read_bytes * 150 / 3e12) and 0.7 < share < 0.8
+    assert told["8b decode, 1 row: weight bytes over copy"].state == "must"
+    assert told["64 requests over generate_batch"].value == pytest.approx(5.0)
+    assert told["8b, 16 rows over 1"].state == "goal"
+
+
+def test_of_some_less_is_more() -> None:
+    assert by_what()["p95 between tokens, long prompt over alone"].state == "must"
+    assert Line(Target("G", "x", 2.5, 1.6, lambda _: None, less=True), 1.5).state == "goal"
+    assert Line(Target("G", "x", 2.5, 1.6, lambda _: None, less=True), 2.6).state == "missed"
+
+
+def test_what_was_not_measured_says_why() -> None:
+    line = by_what({"attention": "status 1"})["paged decode 64 x 2048 over SDPA contiguous"]
+    assert (line.state, line.value) == ("not measured", None)
+    assert "attention" in line.why
+    assert by_what()["decode kept while a fine-tune runs"].state == "not measured"
+
+
+def test_a_model_of_8b_has_8_billion_parameters() -> None:
+    assert 8.1e9 < SHAPES["8b"].parameters < 8.3e9
+    assert 0.59e9 < SHAPES["0.6b"].parameters < 0.61e9
+    assert 1.7e9 < SHAPES["1.7b"].parameters < 1.75e9
