@@ -42,6 +42,8 @@ def prepare(bundle: Bundle, prompt: Prompt, continued: bool = False) -> list[int
         raise NotSupported(f"tensors are no input of {bundle.about.architecture}", why=why)
     if prompt.parts is not None:
         prompt = _one_text(bundle, prompt)
+    if prompt.messages is not None:
+        prompt = replace(prompt, messages=[_as_text(bundle, message) for message in prompt.messages])
     _check_length(bundle, prompt)
     if prompt.messages is not None:
         ids = _chat(bundle, prompt)
@@ -112,7 +114,7 @@ def _chat(bundle: Bundle, prompt: Prompt) -> list[int]:
         raise BadArgument(said, name="input", got="chat", want="text")
     check_chat(prompt.messages or (), prompt.template_options)
     options: dict[str, Any] = {"add_generation_prompt": True, **prompt.template_options}
-    messages = [_as_text(bundle, message) for message in prompt.messages or ()]
+    messages = [dict(message) for message in prompt.messages or ()]
     tools = [dict(tool) for tool in prompt.tools] or None
     try:
         return list(

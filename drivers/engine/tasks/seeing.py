@@ -23,6 +23,9 @@ NAME = "image-text-to-text"
 PLACE = "<image>"
 """Where a picture stands in a text, when the processor does not say."""
 
+PROBE = "fox"
+"""A message that tells whether a template writes a text, or only lists of items."""
+
 REFUSALS = (ValueError, TypeError, IndexError, KeyError, AttributeError)
 """What a processor raises for pictures and texts that do not fit each other."""
 
@@ -45,6 +48,7 @@ class Seeing:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle, self._processor = bundle, bundle.processor
         self._template = getattr(bundle.processor, "chat_template", None) or bundle.tokenizer.chat_template
+        self._lists = bool(self._template) and not self._writes_texts()
         self._both = bool(getattr(bundle.module.config, "is_encoder_decoder", False))
         self._pads = False
 
@@ -113,6 +117,8 @@ class Seeing:
             said = f"{self._bundle.about.architecture} has no chat template; send parts instead"
             raise BadArgument(said, name="input", got="chat", want="parts")
         tokens.check_chat(messages, prompt.template_options)
+        if self._lists:
+            messages = [_listed(message) for message in messages]
         options = {"add_generation_prompt": True, **prompt.template_options}
         tools = [dict(tool) for tool in prompt.tools] or None
         try:
@@ -124,6 +130,15 @@ class Seeing:
         except (TemplateError, *REFUSALS) as error:
             said, want = f"the chat template refuses these messages: {error}", "messages with role and content"
             raise BadArgument(said, name="input", got=str(error)[:200], want=want) from error
+
+    def _writes_texts(self) -> bool:
+        """Whether the template writes a message whose content is a text: many skip it, and take lists only."""
+        message = {"role": "user", "content": PROBE}
+        try:
+            made = self._processor.apply_chat_template([message], chat_template=self._template, tokenize=False)
+        except (TemplateError, *REFUSALS):
+            return False
+        return PROBE in str(made)
 
     def _processed(self, text: str, pictures: Sequence[Any]) -> dict[str, Tensor]:
         """What the model reads. Raises BadArgument for pictures and text that do not fit each other."""
@@ -175,10 +190,18 @@ def _with_pictures(messages: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str
                     raise BadArgument(f"a picture in a message needs {want}", name="input", got=got, want=want)
                 pictures.append(media.picture(memoryview(data)))
                 items.append({"type": "image"})
-            else:
+            elif isinstance(item.get("text"), str):
                 items.append(dict(item))
+            else:
+                got, want = str(item.get("type"))[:80], "pictures and texts"
+                raise BadArgument(f"an item of a message is {got}, expected {want}", name="input", got=got, want=want)
         told.append({**message, "content": items} if isinstance(content, list) else dict(message))
     return told, pictures
+
+
+def _listed(message: Mapping[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    return {**message, "content": [{"type": "text", "text": content}]} if isinstance(content, str) else dict(message)
 
 
 def _first_logits(module: Any, given: Mapping[str, Tensor]) -> Tensor:

@@ -9,9 +9,10 @@ import pytest
 import torch
 import transformers
 from tiny_kinds import (
-    LAYERS, SIZE, answer, ask, build, generate_runner, image_part, load, pictures, save, sound_part, sounds,
+    SIZE, answer, ask, build, generate_runner, image_part, load, pictures, save, sound_part, sounds,
     together_and_alone,
 )  # fmt: skip
+from tiny_media import TEMPLATE, llava
 from tiny_models import byte_level
 
 from llmos.drivers.contract import DoneEvent, Prompt
@@ -20,31 +21,7 @@ from llmos.drivers.engine.generating import GenerateRunner
 from llmos.syscalls.errors import BadArgument, NotSupported, TooLarge
 
 TASK = "image-text-to-text"
-SEEN: dict[str, Any] = {**LAYERS, "image_size": 16, "patch_size": 8}
-TEMPLATE = (
-    "{% for message in messages %}[{{ message['role'] }}]{% for item in message['content'] %}"
-    "{% if item['type'] == 'image' %}<image>{% else %}{{ item['text'] }}{% endif %}{% endfor %}{% endfor %}"
-    "{% if add_generation_prompt %}[assistant]{% endif %}"
-)
 QUESTIONS = ("what is this? ", "the fox: ", "def ", "say it: the quick brown fox jumps ")
-
-
-def llava(folder: Path, seed: int) -> Path:
-    tokenizer = byte_level()
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    place = tokenizer.convert_tokens_to_ids("<image>")
-    text = transformers.LlamaConfig(**{**SIZE, "vocab_size": 328, "eos_token_id": 1, "bos_token_id": None})
-    config = transformers.LlavaConfig(
-        text_config=text, vision_config=transformers.CLIPVisionConfig(**SEEN), image_token_id=place,
-        vision_feature_layer=-1,
-    )  # fmt: skip
-    seer = transformers.CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16})
-    processor = transformers.LlavaProcessor(
-        seer, tokenizer, patch_size=8, vision_feature_select_strategy="default", chat_template=TEMPLATE,
-        num_additional_image_tokens=1,
-    )  # fmt: skip
-    module = build(config, "LlavaForConditionalGeneration", seed, 6.0)
-    return save(folder, module, processor)
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +101,15 @@ def test_a_chat_with_pictures_and_more_turns(folder: Path) -> None:
     assert tokens(found) == plain(folder, expected, [first, second])
 
 
+def test_a_message_of_text_alone_is_not_skipped(folder: Path) -> None:
+    """The template goes through lists; a text in place of one would be nothing to it."""
+    runner, picture = generate_runner(load(folder)), pictures(1)[0]
+    seen = {"role": "user", "content": [{"type": "image", "data": bytes(image_part(picture).data)}]}
+    messages = [{"role": "system", "content": "be brief"}, seen]
+    found = answer(runner, Prompt(messages=messages), TASK, sampling=FEW)
+    assert tokens(found) == plain(folder, "[system]be brief[user]<image>[assistant]", [picture])
+
+
 def test_text_alone_and_marked_places_are_taken(folder: Path) -> None:
     runner, (picture,) = generate_runner(load(folder)), pictures(1)
     assert tokens(answer(runner, "the fox", TASK, sampling=FEW)) == plain(folder, "the fox", [])
@@ -156,7 +142,8 @@ def test_what_does_not_fit_is_refused(folder: Path) -> None:
     bad(runner, Prompt(tensors={}), NotSupported)
     bad(runner, ["<image> <image>", part], BadArgument, chat=False)
     assert bad(runner, [part, "x " * 200], TooLarge).limit == 160
-    for content in ([{"type": "image"}], ["x"], [{"type": "image", "data": "text"}]):
+    sound = {"type": "audio", "data": b"x"}
+    for content in ([{"type": "image"}], ["x"], [{"type": "image", "data": "text"}], [sound]):
         bad(runner, Prompt(messages=[{"role": "user", "content": content}]), BadArgument)
     bad(runner, Prompt(messages=[{"content": "x"}]), BadArgument)
     bad(runner, Prompt(messages=[{"role": "user", "content": "x"}], template_options={"tokenize": True}), BadArgument)
