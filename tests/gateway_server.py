@@ -26,6 +26,14 @@ T = TypeVar("T")
 PATIENCE_S = 30.0
 
 
+class Booted:
+    """What `GatewayServer` needs to know of a kernel that `boot` started."""
+
+    def __init__(self, system: Any, home: Path) -> None:
+        self.socket = Path(system.stat().fields["runtime"]) / "kernel.sock"
+        self.home, self.models = home, home / "models"
+
+
 class GatewayServer:
     """A gateway at `url` and at the Unix socket `socket`.
 
@@ -34,7 +42,7 @@ class GatewayServer:
         settings: beside the address.
     """
 
-    def __init__(self, kernel: KernelProcess, **settings: Any) -> None:
+    def __init__(self, kernel: KernelProcess | Booted, **settings: Any) -> None:
         self.kernel = kernel
         self.folder = tempfile.TemporaryDirectory(prefix="t")
         self.socket = str(Path(self.folder.name) / "http.sock")
@@ -129,7 +137,7 @@ class GatewayServer:
 
 
 @contextlib.contextmanager
-def serving(kernel: KernelProcess, **settings: Any) -> Iterator[GatewayServer]:
+def serving(kernel: KernelProcess | Booted, **settings: Any) -> Iterator[GatewayServer]:
     """A gateway with settings of its own."""
     server = GatewayServer(kernel, **settings)
     try:

@@ -1,4 +1,4 @@
-"""Models of other kinds through the API: they rank, judge, hear and embed. Tiny ones of random weights on the CPU."""
+"""Models of other kinds through the API: they rank, judge and embed. Tiny ones of random weights on the CPU."""
 
 from __future__ import annotations
 
@@ -6,22 +6,12 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from gateway_server import GatewayServer, serving
+from gateway_server import Booted, GatewayServer, serving
 from kinds_home import system_of_kinds
-from tiny_kinds import sound_part, sounds
 
 pytestmark = pytest.mark.slow
-
-
-class Running:
-    """What `GatewayServer` needs to know of a kernel."""
-
-    def __init__(self, runtime: str, home: Path) -> None:
-        self.socket = Path(runtime) / "kernel.sock"
-        self.home, self.models = home, home / "models"
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +19,7 @@ def module_gateway() -> Iterator[GatewayServer]:
     with contextlib.ExitStack() as stack:
         home, site = (Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="t"))) for _ in range(2))
         system = stack.enter_context(system_of_kinds(home, site))
-        kernel: Any = Running(system.stat().fields["runtime"], home)
-        yield stack.enter_context(serving(kernel, moderation_model="emotions"))
+        yield stack.enter_context(serving(Booted(system, home), moderation_model="emotions"))
 
 
 def test_rerank(gateway: GatewayServer) -> None:
@@ -48,15 +37,6 @@ def test_moderations(gateway: GatewayServer) -> None:
     one, two = made.json()["results"]
     assert set(one["category_scores"]) == set(two["categories"]) and len(one["category_scores"]) == 3
     assert sum(one["category_scores"].values()) == pytest.approx(1.0, abs=1e-3)
-
-
-def test_transcriptions(gateway: GatewayServer) -> None:
-    sound = sound_part(sounds(1)[0]).data
-    files = {"file": ("x.wav", bytes(sound), "audio/wav")}
-    for form, kind in (("json", "application/json"), ("text", "text/plain")):
-        data = {"model": "hearer", "response_format": form}
-        answer = gateway.client().post("/v1/audio/transcriptions", data=data, files=files)
-        assert answer.status_code == 200 and answer.headers["content-type"].startswith(kind), answer.text
 
 
 def test_embeddings(gateway: GatewayServer) -> None:
