@@ -27,6 +27,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from llmos.userland.dashboard import pages
+from llmos.userland.gateway.native.past import figures_of
 
 KEY = "llmos_demo"
 SCOPES = ["infer", "read", "load", "files", "tune", "manage"]
@@ -49,8 +50,8 @@ class Fake:
         self.cancelled = 0
         self.changed = asyncio.Event()
 
-    def overview(self) -> dict[str, Any]:
-        now = time.time()
+    def overview(self, at: float | None = None) -> dict[str, Any]:
+        now = time.time() if at is None else at
         swing = 0.5 + 0.5 * math.sin(now / 9)
         models = [dict(model) for model in MODELS]
         models[0].update(tokens_per_s=38 + 9 * swing, running=2 + round(2 * swing), used=now - 0.4)
@@ -76,6 +77,19 @@ def loss(run: int, step: int) -> float:
     return (0.9 + 0.25 * run) + 2.1 * math.exp(-step / (160 + 90 * run)) + wave
 
 
+def point(run: int, step: int) -> dict[str, Any]:
+    values = {"loss": loss(run, step), "learning_rate": 2e-4 * (1 - step / 1200)}
+    return {"task": TASKS[run]["id"], "step": step, "values": values}
+
+
+def past(fake: Fake) -> dict[str, Any]:
+    """Half an hour of figures, one in five seconds."""
+    now = time.time()
+    times = [now - 5 * ago for ago in range(360, 0, -1)]
+    rows = [figures_of(fake.overview(at)) for at in times]
+    return {"times": times, "series": {name: [row[name] for row in rows] for name in rows[0]}}
+
+
 def event(name: str, data: Any, number: int | None = None) -> bytes:
     mark = f"id: {number}\n" if number is not None else ""
     return f"event: {name}\n{mark}data: {json.dumps(data)}\n\n".encode()
@@ -93,10 +107,8 @@ async def live(request: Request) -> Response:
                 record = {"seq": number, "at": began - ago, "unit": unit, "level": level, "about": about, "text": text,
                           "fields": {}, "reasons": []}  # fmt: skip
                 yield event("journal", record, number)
-        for run in (0, 1):
-            for step in range(0, 600 + 200 * run, 5):
-                values = {"loss": loss(run, step), "learning_rate": 2e-4 * (1 - step / 1200)}
-                yield event("point", {"task": TASKS[run]["id"], "step": step, "values": values})
+        yield event("past", past(fake))
+        yield event("points", [point(run, step) for run in (0, 1) for step in range(0, 600 + 200 * run, 5)])
         step, state = 600, "running"
         while True:
             if state != fake.state:
@@ -105,8 +117,7 @@ async def live(request: Request) -> Response:
             yield event("overview", fake.overview())
             if state == "running":
                 step += 5
-                values = {"loss": loss(0, step), "learning_rate": 2e-4 * (1 - step / 1200)}
-                yield event("point", {"task": TASKS[0]["id"], "step": step, "values": values})
+                yield event("point", point(0, step))
             fake.changed.clear()
             try:
                 await asyncio.wait_for(fake.changed.wait(), 1)

@@ -119,6 +119,13 @@ test('a history keeps series of one length, with holes', () => {
     [2, 3],
     [2, null],
   ]);
+  history.seed({times: [0, 1, 2], series: {a: [0, 9, 9], d: [7, 7, 7]}});
+  assert.deepEqual(history.window(['a', 'b', 'd'], 100), [
+    [0, 1, 2, 3],
+    [0, 1, 2, null],
+    [null, null, 5, null],
+    [7, null, null, null],
+  ]);
   history.add(4, {a: 4});
   history.add(5, {a: 5});
   history.add(6, {a: 6});
@@ -324,6 +331,11 @@ test('the live state survives a lost kernel and a lost connection', (context) =>
     rates: {queue: 2},
   };
   source.tell('overview', overview);
+  source.tell('past', {times: [0], series: {queue: [1]}});
+  assert.deepEqual(live.history.window(['queue'], 9), [
+    [0, 1],
+    [1, 2],
+  ]);
   assert.equal(live.state, 'running');
   assert.deepEqual(sample(overview), {queue: 2, 'used:d': 6});
   source.tell('journal', {seq: 8, at: 1, text: 'x'}, '8');
@@ -356,7 +368,11 @@ test('the live state survives a lost kernel and a lost connection', (context) =>
   assert.match(sources[1].url, /after=1$/);
   source.tell('point', {task: 't', step: 1, values: {loss: 1}});
   source.tell('point', {task: 't', step: 1, values: {loss: 1}});
-  assert.equal(live.points.get('t').length, 1);
+  source.tell('points', [
+    {task: 't', step: 1, values: {loss: 1}},
+    {task: 'u', step: 1, values: {loss: 1}},
+  ]);
+  assert.deepEqual([...live.points.values()].map((list) => list.length), [1, 1]);
   live.close();
 });
 

@@ -70,13 +70,32 @@ async function failed(response) {
 }
 
 /** A GET whose answer is JSON; `{value: ...}` of a syscall is unwrapped. */
-export async function get(path, options) {
-  return unwrap(await (await request(path, options)).json());
+export function get(path, options) {
+  return whole(path, options);
 }
 
 /** A syscall by name. */
-export async function call(name, body, options) {
-  return unwrap(await (await request(`/api/v1/${name}`, {method: 'POST', body, ...options})).json());
+export function call(name, body, options) {
+  return whole(`/api/v1/${name}`, {method: 'POST', body, ...options});
+}
+
+async function whole(path, options) {
+  pending(1);
+  try {
+    return unwrap(await (await request(path, options)).json());
+  } finally {
+    setTimeout(() => pending(-1)); // once the page has drawn what came
+  }
+}
+
+let waiting = 0;
+
+/** The page says by `data-pending` how many answers it waits for. */
+function pending(change) {
+  waiting += change;
+  const root = globalThis.document?.documentElement;
+  if (waiting) root?.setAttribute('data-pending', String(waiting));
+  else root?.removeAttribute('data-pending');
 }
 
 function unwrap(answer) {

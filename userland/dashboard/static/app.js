@@ -178,6 +178,7 @@ class App {
     if (this.page && !this.page.lasting) this.page.close?.();
     this.page = this.lasting.get(found) ?? page.make(this, params);
     at('main').replaceChildren(this.page.root);
+    at('main').dataset.page = found;
     if (page.lasting) {
       this.page.lasting = true;
       this.lasting.set(found, this.page);

@@ -249,7 +249,7 @@ export function chartsPage(app) {
       null,
       h('h1', null, 'Live charts'),
       h('div.push', null, span, pause),
-      h('p.lead', null, 'One sample per second since this page was opened. A gap means that nothing was known then.'),
+      h('p.lead', null, 'The last half hour: every second while this page is open, every five before. A gap means that nothing was known then.'),
     ),
     waiting,
     grid,

@@ -17,13 +17,26 @@ export class History {
       if (!this.series.has(name)) this.series.set(name, Array(this.times.length - 1).fill(null));
     }
     for (const [name, list] of this.series) list.push(values[name] ?? null);
-    if (this.times.length > this.limit) {
+    while (this.times.length > this.limit) {
       this.times.shift();
       for (const [name, list] of this.series) {
         list.shift();
         if (list.every((value) => value === null)) this.series.delete(name);
       }
     }
+  }
+
+  /** Put what was before in front of what is known: `{times, series}`, oldest first. */
+  seed({times, series}) {
+    const first = this.times[0] ?? Infinity;
+    const count = times.filter((at) => at < first).length;
+    if (!count) return;
+    const length = this.times.length;
+    for (const name of new Set([...Object.keys(series), ...this.series.keys()])) {
+      const before = series[name]?.slice(0, count) ?? Array(count).fill(null);
+      this.series.set(name, [...before, ...(this.series.get(name) ?? Array(length).fill(null))]);
+    }
+    this.times.unshift(...times.slice(0, count));
   }
 
   /** A hole: nothing was known at this time, so lines must not be drawn across. */

@@ -27,7 +27,7 @@ export class Live extends EventTarget {
     this.watch();
     stream.onopen = () => this.set('live');
     stream.onerror = () => this.broken(stream);
-    for (const name of ['overview', 'journal', 'point', 'gone', 'back']) {
+    for (const name of ['overview', 'past', 'journal', 'point', 'points', 'gone', 'back']) {
       stream.addEventListener(name, (event) => {
         this.watch();
         this[`on_${name}`](JSON.parse(event.data), event);
@@ -95,6 +95,11 @@ export class Live extends EventTarget {
     this.dispatchEvent(new Event('overview'));
   }
 
+  /** What was before this page was opened. */
+  on_past(data) {
+    this.history.seed(data);
+  }
+
   on_journal(record, event) {
     const known = this.journal.at(-1);
     this.seq = Number(event.lastEventId) || record.seq;
@@ -111,6 +116,10 @@ export class Live extends EventTarget {
     list.push(data);
     if (list.length > POINTS) list.shift();
     this.dispatchEvent(new CustomEvent('point', {detail: data}));
+  }
+
+  on_points(list) {
+    for (const point of list) this.on_point(point);
   }
 
   on_gone(data) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -68,6 +69,16 @@ def caller_of(request: Request) -> Caller:
     """Who asks."""
     caller: Caller = request.scope["state"]["caller"]
     return caller
+
+
+def counts_load(request: Request) -> Callable[[float], None]:
+    """What `Models` tells how long the request waited for its model to be loaded: no overhead of the gateway."""
+    state = request.scope["state"]
+
+    def add(seconds: float) -> None:
+        state["load_s"] = state.get("load_s", 0.0) + seconds
+
+    return add
 
 
 def gateway_of(request: Request) -> Gateway:

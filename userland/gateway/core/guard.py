@@ -21,7 +21,7 @@ from .errors import FAILURES, Failure, answer_of, head_too_large
 from .ids import request_id_from, trace_from
 from .respond import error_response
 from .routing import Table
-from .scopes import is_public
+from .scopes import is_page, is_public
 from .settings import address_of
 from .tracing import Ended
 from .wiring import Gateway
@@ -140,6 +140,8 @@ class Guard:
 
     def _caller(self, scope: Scope, headers: dict[str, str]) -> Caller | None:
         """Who asks; None for paths that need nobody. Raises HttpError 401."""
+        if is_page(scope["path"]):
+            return None
         text = key_text(scope["method"], headers)
         if text is not None:
             now = time.time()
@@ -179,7 +181,7 @@ class Guard:
         route = state["route"]
         instruments.request(route, scope["method"], status, seconds)
         if (kernel := state.get("kernel_s")) is not None:
-            instruments.overhead(route, max(0.0, seconds - kernel))
+            instruments.overhead(route, max(0.0, seconds - kernel - state.get("load_s", 0.0)))
         if (tracer := self._gateway.tracer) is not None:
             model = state.get("model", "")
             tracer.ended(Ended(state["trace"], scope["method"], route, status, seconds, state.get("inference"), model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -22,9 +23,16 @@ from .settings import Settings
 
 R = TypeVar("R")
 
+Loaded = Callable[[float], None]
+"""Is told how many seconds a request waited until its model was loaded."""
+
 ROOT = "/models"
 _STALE = (NotFound, BadHandle, PeerGone)
 """What a request ends with when its model has left since it was found."""
+
+
+def untold(seconds: float) -> None:
+    """For who does not want to know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +71,9 @@ class Models:
         self._loads: dict[str, asyncio.Task[str]] = {}
 
     async def get(
-        self, caller: Caller, name: str, *, keep_alive: float | None = None, wanted_task: str = ""
-    ) -> AsyncModel:
+        self, caller: Caller, name: str, *, keep_alive: float | None = None, wanted_task: str = "",
+        on_load: Loaded = untold,
+    ) -> AsyncModel:  # fmt: skip
         """The model in the caller's session; a stored one is loaded first.
 
         Args:
@@ -72,6 +81,7 @@ class Models:
                 `name:tag`, or a path below /models; an adapter's name loads its base too.
             keep_alive: seconds without use until it may sleep, for a model that is loaded now.
             wanted_task: a task that it must do.
+            on_load: is called when it had to be loaded first.
 
         Raises:
             HttpError: 404 model_not_found: there is none, or the key may not use it.
@@ -80,7 +90,7 @@ class Models:
         entry = await self._sessions.entry(caller)
         found = entry.models.get(name)
         if found is None:
-            found = await self._find(caller, entry.system, name, keep_alive)
+            found = await self._find(caller, entry.system, name, keep_alive, on_load)
             entry.models[name] = found
         if wanted_task and wanted_task not in found.info.tasks:
             offered = ", ".join(found.info.tasks)
@@ -95,6 +105,7 @@ class Models:
         *,
         keep_alive: float | None = None,
         wanted_task: str = "",
+        on_load: Loaded = untold,
     ) -> R:
         """Do something with the model, once more when it has left since it was found.
 
@@ -102,14 +113,15 @@ class Models:
         """
         entry = await self._sessions.entry(caller)
         known = name in entry.models
-        model = await self.get(caller, name, keep_alive=keep_alive, wanted_task=wanted_task)
+        how: dict[str, Any] = {"keep_alive": keep_alive, "wanted_task": wanted_task, "on_load": on_load}
+        model = await self.get(caller, name, **how)
         try:
             return await work(model)
         except _STALE as error:
             entry.models.pop(name, None)
             if not known or (isinstance(error, PeerGone) and not entry.system.client.ended):
                 raise
-        return await work(await self.get(caller, name, keep_alive=keep_alive, wanted_task=wanted_task))
+        return await work(await self.get(caller, name, **how))
 
     async def state(self, caller: Caller, name: str) -> ObjectInfo | None:
         """A loaded model as it is now; None when none of that name is loaded, or the caller may not use it."""
@@ -144,7 +156,9 @@ class Models:
 
     # ---- finding
 
-    async def _find(self, caller: Caller, system: AsyncSystem, name: str, keep_alive: float | None) -> AsyncModel:
+    async def _find(
+        self, caller: Caller, system: AsyncSystem, name: str, keep_alive: float | None, on_load: Loaded
+    ) -> AsyncModel:
         wanted = self._settings.aliases.get(name, name)
         if not name or not (caller.may_use(plain(name)) or caller.may_use(plain(wanted))):
             raise model_not_found(name)
@@ -160,7 +174,11 @@ class Models:
             loaded = None if await self.is_stored(caller, name) else loaded
         if loaded is None and not self._settings.load_on_request:
             raise model_not_found(name, "it is not loaded, and this gateway loads none by itself")
-        found = loaded.id if loaded is not None else await self._loaded(name, path, keep_alive)
+        if loaded is not None:
+            return await system.model(loaded.id)
+        began = time.perf_counter()
+        found = await self._loaded(name, path, keep_alive)
+        on_load(time.perf_counter() - began)
         return await system.model(found)
 
     async def _loaded(self, name: str, path: str, keep_alive: float | None) -> str:

@@ -16,7 +16,14 @@ PUBLIC = frozenset({"/", "/health/live", "/dashboard", "/dashboard/login", "/das
 PUBLIC_PREFIXES = ("/dashboard/static/",)
 """The same for what lies below: the files of the dashboard's pages, which say nothing of this machine."""
 
+_PAGES = frozenset({"/", "/dashboard"})
+
 
 def is_public(path: str) -> bool:
     """Whether the path answers without a key."""
     return path in PUBLIC or path.startswith(PUBLIC_PREFIXES)
+
+
+def is_page(path: str) -> bool:
+    """Whether it is the dashboard's page or a file of it: who looks asks for dozens, which count for no key."""
+    return path in _PAGES or path.startswith(PUBLIC_PREFIXES)

@@ -13,12 +13,19 @@ from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from llmos.syscalls.errors import LlmosError
+from llmos.userland.link import NoKernel
+
+from ..native.leftovers import remove_leftovers
+from ..native.past import Recorder
 from .protocol import Connection
 from .settings import Address, BadSettings, Settings, address_of
 from .wiring import Gateway
 
 _BACKLOG = 2048
 _TICK_S = 1.0
+_LEFTOVERS_S = 600.0
+"""How often unfinished uploads are looked for."""
 _LAST_S = 0.5
 """How long connections may take to close once their answers are out."""
 
@@ -46,6 +53,7 @@ class Server:
         self._listeners: list[asyncio.Server] = []
         self._paths: list[str] = []
         self._ticking: asyncio.Task[None] | None = None
+        self._recorder = Recorder(gateway.sessions, gateway.past)
         self.address = address_of(settings.http)
 
     async def start(self, address: Address | None = None) -> None:
@@ -58,6 +66,7 @@ class Server:
         if address is not None:
             await self._listen(address)
         self._tick()
+        self._recorder.start()
         self._ticking = asyncio.get_running_loop().create_task(self._keep_house())
 
     @property
@@ -80,10 +89,16 @@ class Server:
         return Connection(self._gateway.settings, self._gateway.instruments, self._config, self._state)
 
     async def _keep_house(self) -> None:
+        looked = time.monotonic()
         while True:
             await asyncio.sleep(_TICK_S)
             self._tick()
             await self._gateway.sessions.sweep()
+            if time.monotonic() - looked >= _LEFTOVERS_S:
+                looked = time.monotonic()
+                with contextlib.suppress(LlmosError, NoKernel):  # the next look finds what is left now
+                    before = time.time() - self._gateway.settings.upload_idle_s
+                    await remove_leftovers(await self._gateway.sessions.own(), before)
 
     def _tick(self) -> None:
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
@@ -100,6 +115,7 @@ class Server:
                 await self._gateway.state.idle.wait()
         if self._ticking is not None:
             self._ticking.cancel()
+        await self._recorder.stop()
         for listener in self._listeners:
             listener.close()
         for task in list(self._state.tasks):

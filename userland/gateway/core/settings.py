@@ -75,6 +75,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long requests that run may take to end when the gateway stops."""
     session_idle_s: Seconds = 60
     """A key's session with the kernel is closed so long after its last request."""
+    upload_idle_s: Seconds = 86400
+    """An unfinished upload of a model is removed so long after the last file of it that arrived."""
     log: Literal["all", "errors", "none"] = "errors"
     """Which requests leave a line in the log."""
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from starlette.routing import BaseRoute
 
+from ..native.past import Past
 from .keys import KeyStore
 from .limits import Limiter
 from .models import Models
@@ -77,5 +78,6 @@ class Gateway:
     store: Store
     home: Path
     state: State = field(default_factory=State)
+    past: Past = field(default_factory=Past)
     tracer: Tracer | None = None
     """Told of every request that has ended."""

@@ -17,7 +17,7 @@ from llmos.syscalls.types import Inference, ObjectInfo, Tensors, TensorsOut
 from llmos.userland.async_objects import AsyncModel
 
 from ..core import health
-from ..core.caller import caller_of, gateway_of
+from ..core.caller import caller_of, counts_load, gateway_of
 from ..core.errors import Failure, answer_of, model_not_found
 from ..core.respond import json_response
 from ..core.routing import Handler, requires
@@ -86,7 +86,9 @@ async def infer(request: Request) -> Response:
         asked = Infer(model=model.handle, input=content)
         return model, await model.client.call(asked, timeout=gateway.settings.request_s)
 
-    model, inference = await gateway.models.use(caller_of(request), model_name(request), work)
+    model, inference = await gateway.models.use(
+        caller_of(request), model_name(request), work, on_load=counts_load(request)
+    )
     told(request, inference)
     if not isinstance(inference.result, TensorsOut):
         raise NotSupported(

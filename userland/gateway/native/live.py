@@ -1,8 +1,8 @@
 """`GET /api/v1/live`: what the dashboard shows, as server-sent events (WHATWG HTML, 9.2).
 
-`overview` once a second, `journal` and `event` as they happen, `point` for curves of tasks, `gone` and `back` when the
-kernel leaves and returns. The id of an event is the number of its journal record, so that a browser that comes back
-(`Last-Event-ID`) misses none.
+At first `past` and `points`: figures and curves from before. Then `overview` once a second, `journal` and `event` as
+they happen, `point` for curves of tasks, `gone` and `back` when the kernel leaves and returns. The id of an event is
+the number of its journal record, so that a browser that comes back (`Last-Event-ID`) misses none.
 """
 
 from __future__ import annotations

@@ -9,11 +9,9 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import msgspec
-
 from llmos.syscalls.calls import WatchEvents
 from llmos.syscalls.errors import LlmosError
-from llmos.syscalls.types import Event, Kind, LedgerRow, Record
+from llmos.syscalls.types import Record
 from llmos.userland.async_objects import AsyncSystem
 from llmos.userland.link import NoKernel
 
@@ -21,8 +19,10 @@ from ..core.caller import Caller
 from ..core.respond import encoded, sse
 from ..core.wiring import Gateway
 from . import confine
-from .asking import Visible, known, objects
+from .asking import Visible, known
+from .looking import look
 from .overview import Look, gone, picture
+from .past import point_of
 
 PERIOD_S = 1.0
 PATIENCE_S = 3.0
@@ -43,6 +43,8 @@ class Viewer:
         self.key = key
         self.seq = seq
         """The last record of the journal that it has seen; -1 before it was given the newest ones."""
+        self.fresh = True
+        """It has not been told yet what was before it came."""
         self.pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         """None: the stream ends."""
 
@@ -134,25 +136,25 @@ class Poller:
         if self._lost:
             await self._is_back(system)
         if any("overview" in viewer.parts for viewer in self._viewers):
-            look = await self._read(system)
-            self._last = picture(look, self._looks, self._gateway.state.draining)
-            self._looks.append(look)
+            seen = await look(self._caller, system)
+            self._tell_past(seen)
+            self._last = picture(seen, self._looks, self._gateway.state.draining)
+            self._looks.append(seen)
             self._tell("overview", sse(encoded(self._last), "overview"))
         await self._journal(system)
 
-    async def _read(self, system: AsyncSystem) -> Look:
-        caller = self._caller
-        rows = msgspec.json.decode(await system.read("/sys/memory"), type=list[LedgerRow])
-        return Look(
-            at=time.time(),
-            system=confine.shown(caller, await system.stat()),
-            devices=await objects(caller, system, Kind.DEVICE),
-            drivers=await objects(caller, system, Kind.DRIVER),
-            models=await objects(caller, system, Kind.MODEL),
-            tasks=await objects(caller, system, Kind.TASK),
-            rows=rows,
-            metrics=await system.metrics("llmos_"),
-        )
+    def _tell_past(self, seen: Look) -> None:
+        """Give those that have just come what was before: of the models and tasks that they see."""
+        fresh = [viewer for viewer in self._viewers if viewer.fresh]
+        if not fresh:
+            return
+        past = self._gateway.past
+        figures = sse(encoded(past.figures({model.id for model in seen.models})), "past")
+        points = sse(encoded(past.curves({task.id for task in seen.tasks})), "points")
+        for viewer in fresh:
+            viewer.fresh = False
+            viewer.give("overview", figures)
+            viewer.give("events", points)
 
     def _is_gone(self, why: str) -> None:
         if not self._lost:
@@ -226,14 +228,6 @@ def tell_records(found: Iterable[Record], last: int, told: Sequence[Viewer]) -> 
                 viewer.give("journal", piece)
     for viewer in told:
         viewer.seq = max(viewer.seq, last)
-
-
-def point_of(event: Event) -> dict[str, Any] | None:
-    """A point of a task's curves: what its event says of a step."""
-    values = event.fields.get("metrics")
-    if event.kind != "task" or not isinstance(values, dict):
-        return None
-    return {"task": event.about, "step": event.fields.get("step", 0), "values": values}
 
 
 def _gone(why: str) -> bytes:

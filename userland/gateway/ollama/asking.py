@@ -15,7 +15,7 @@ from llmos.syscalls.errors import BadArgument, NotSupported
 from llmos.syscalls.types import Chat, Chunk, Grammar, Input, ModelInfo, Sampling, Text
 
 from ..core.body import json_body
-from ..core.caller import caller_of, gateway_of
+from ..core.caller import caller_of, counts_load, gateway_of
 from ..core.errors import FAILURES
 from ..core.respond import LINES, EventStream, joined, json_response
 from ..openai.chosen import MOST_TOKENS, stops
@@ -51,7 +51,9 @@ async def generate(request: Request) -> ASGIApp:
 
 async def _prompt(request: Request, body: GenerateBody) -> Input:
     keep = kept(request, body.keep_alive)
-    model = await gateway_of(request).models.get(caller_of(request), body.wanted, keep_alive=keep)
+    model = await gateway_of(request).models.get(
+        caller_of(request), body.wanted, keep_alive=keep, on_load=counts_load(request)
+    )
     if body.raw or not (model.info.chat or body.images):
         return Text(text=body.prompt)
     messages = [Message(role="system", content=body.system)] if body.system else []
@@ -67,7 +69,7 @@ async def _answer(
     keep = kept(request, body.keep_alive)
     if content is None:
         return json_response(await _load(request, body, keep, chat=chat))
-    await gateway_of(request).models.get(caller_of(request), body.wanted, keep_alive=keep)
+    await gateway_of(request).models.get(caller_of(request), body.wanted, keep_alive=keep, on_load=counts_load(request))
     writer = Writer(body.model or body.name, chat=chat, load_ns=time.perf_counter_ns() - began)
     order = Order(
         model=body.wanted, content=content, sampling=partial(sampling_of, body, tools), chat=isinstance(content, Chat),

@@ -13,7 +13,7 @@ from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.types import Text
 
 from ..core.body import json_body
-from ..core.caller import caller_of, gateway_of
+from ..core.caller import caller_of, counts_load, gateway_of
 from ..core.respond import json_response
 from ..openai import embeddings as openai
 from ..openai.orders import kept
@@ -64,7 +64,7 @@ async def _vectors(
         text = f"input has {len(texts)} texts; {openai.MOST_INPUTS} are the most"
         raise BadArgument(text, name="input", got=str(len(texts)))
     models, keep, began = gateway_of(request).models, kept(request, keep_alive), time.perf_counter_ns()
-    model = await models.get(caller_of(request), name, keep_alive=keep, wanted_task=TASK)
+    model = await models.get(caller_of(request), name, keep_alive=keep, wanted_task=TASK, on_load=counts_load(request))
     loaded, tokens = time.perf_counter_ns(), 0
     rows: list[array[float]] = []
     if texts:

@@ -19,7 +19,7 @@ from llmos.syscalls.types import EmbedOptions, Embeddings, Inference, Input, Tex
 from llmos.userland.async_objects import AsyncModel
 
 from ..core.body import json_body
-from ..core.caller import caller_of, gateway_of
+from ..core.caller import caller_of, counts_load, gateway_of
 from ..core.respond import json_response
 from .orders import deadline, together, told
 
@@ -81,7 +81,7 @@ async def embed(
         calls = [Embed(model=model.handle, input=one, options=options, priority=rank, deadline=until) for one in inputs]
         return await together(model.client.call(call) for call in calls)
 
-    found = await gateway.models.use(caller, name, work)
+    found = await gateway.models.use(caller, name, work, on_load=counts_load(request))
     request.scope["state"]["model"] = name
     told(request, max(found, key=lambda one: one.timing.total))
     return [vector(one) for one in found], sum(one.usage.prompt_tokens for one in found)

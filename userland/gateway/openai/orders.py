@@ -16,7 +16,7 @@ from llmos.syscalls.types import Chunk, Inference, Input, ModelInfo, Sampling
 from llmos.userland.aio import AsyncStreamReader
 from llmos.userland.async_objects import AsyncModel
 
-from ..core.caller import caller_of, gateway_of
+from ..core.caller import caller_of, counts_load, gateway_of
 from ..core.durations import seconds_of
 
 CREDIT = 64
@@ -74,8 +74,9 @@ async def run(request: Request, order: Order) -> Inference:
         return model, await model.client.call(Infer(**_arguments(request, order, model)))
 
     model, inference = await gateway.models.use(
-        caller_of(request), order.model, work, keep_alive=keep, wanted_task=order.wanted_task
-    )
+        caller_of(request), order.model, work, keep_alive=keep, wanted_task=order.wanted_task,
+        on_load=counts_load(request),
+    )  # fmt: skip
     told(request, inference)
     if keep is not None:
         await gateway.models.keep_alive(model, keep)
@@ -108,8 +109,9 @@ async def start(request: Request, order: Order) -> Running:
         return Running(reader, first, model, close)
 
     return await gateway.models.use(
-        caller_of(request), order.model, work, keep_alive=keep, wanted_task=order.wanted_task
-    )
+        caller_of(request), order.model, work, keep_alive=keep, wanted_task=order.wanted_task,
+        on_load=counts_load(request),
+    )  # fmt: skip
 
 
 async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

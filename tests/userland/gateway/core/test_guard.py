@@ -12,7 +12,8 @@ from starlette.routing import Route
 from system.kernel_process import KernelProcess
 
 from llmos.userland.gateway.core.app import all_routes
-from llmos.userland.gateway.core.routing import scope_of
+from llmos.userland.gateway.core.guard import Guard
+from llmos.userland.gateway.core.routing import Table, scope_of
 from llmos.userland.gateway.core.scopes import SCOPES, is_public
 
 CHAT = {"model": "null", "messages": [{"role": "user", "content": "hi"}]}
@@ -141,6 +142,21 @@ def test_limits_of_a_key(gateway: GatewayServer) -> None:
     answers = [client.get("/version") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert answers[2].json()["error"]["code"] == "rate_limit_exceeded" and int(answers[2].headers["retry-after"]) >= 1
+
+
+def test_the_files_of_the_dashboard_count_for_no_key(gateway: GatewayServer) -> None:
+    client = gateway.client(gateway.key("read", requests_per_minute=1))
+    for path in ("/dashboard", *["/dashboard/static/app.js"] * 3):
+        assert client.get(path).status_code == 200
+    assert [client.get("/version").status_code for _ in range(2)] == [200, 429]
+
+
+def test_the_time_that_a_load_takes_is_no_overhead(gateway: GatewayServer) -> None:
+    guard = Guard(gateway.gateway, Table([]))
+    state = {"route": "/for/this/test", "kernel_s": 1.0, "load_s": 3.0, "request_id": "x", "trace": None}
+    guard._account({"method": "GET", "path": "/"}, state, 200, 4.5)
+    text = gateway.client(gateway.key("read")).get("/metrics").text
+    assert 'llmos_gateway_overhead_seconds_sum{route="/for/this/test"} 0.5' in text
 
 
 def test_tokens_per_minute_are_the_kernels(gateway: GatewayServer) -> None:

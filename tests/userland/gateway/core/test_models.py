@@ -44,8 +44,11 @@ def test_the_first_request_loads_and_the_others_wait_for_it(gateway: GatewayServ
     models = gateway.gateway.models
 
     async def check() -> None:
-        found = await asyncio.gather(*(models.get(ADA, "other") for _ in range(4)))
-        assert len({model.info.id for model in found}) == 1
+        waited: list[float] = []
+        found = await asyncio.gather(*(models.get(ADA, "other", on_load=waited.append) for _ in range(4)))
+        assert len({model.info.id for model in found}) == 1 and len(waited) == 4 and min(waited) > 0
+        await models.get(ADA, "other", on_load=waited.append)
+        assert len(waited) == 4
         by_id = await models.get(ADA, found[0].info.id)
         by_path = await models.get(ADA, "/models/other")
         assert by_id.info.id == by_path.info.id == found[0].info.id

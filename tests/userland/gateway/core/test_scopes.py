@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmos.userland.gateway.core.scopes import PUBLIC, SCOPES, is_public
+from llmos.userland.gateway.core.scopes import PUBLIC, SCOPES, is_page, is_public
 
 
 def test_the_scopes() -> None:
@@ -21,3 +21,8 @@ def test_public(path: str) -> None:
 )  # fmt: skip
 def test_everything_else_needs_a_key(path: str) -> None:
     assert not is_public(path)
+
+
+def test_the_pages_of_the_dashboard() -> None:
+    assert all(is_page(path) for path in ("/", "/dashboard", "/dashboard/static/app.js"))
+    assert not any(is_page(path) for path in ("/dashboard/login", "/dashboard/logout", "/health/live", "/v1/models"))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from llmos.syscalls.types import Event, Record
-from llmos.userland.gateway.native.poller import Viewer, point_of, tell_records
+from llmos.syscalls.types import Record
+from llmos.userland.gateway.native.poller import Viewer, tell_records
 
 
 async def test_a_viewer_gets_the_parts_that_it_asked_for() -> None:
@@ -37,10 +37,3 @@ async def test_records_are_told_once_and_in_order() -> None:
     assert early.pieces.get_nowait().startswith(b"id: 1\nevent: journal\n")  # type: ignore[union-attr]
     # What the key may not see counts as seen.
     assert (late.seq, early.seq) == (4, 4)
-
-
-def test_a_point_of_a_curve_is_a_task_event_with_metrics() -> None:
-    event = Event(kind="task", about="t-1", fields={"step": 5, "metrics": {"loss": 1.5}})
-    assert point_of(event) == {"task": "t-1", "step": 5, "values": {"loss": 1.5}}
-    assert point_of(Event(kind="task", about="t-1", fields={"state": "running"})) is None
-    assert point_of(Event(kind="model", about="m", fields={"metrics": {"loss": 1.0}})) is None
