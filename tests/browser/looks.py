@@ -79,7 +79,6 @@ def phone(place: Place) -> None:
         page = walk.page
         for name in PAGES:
             walk.go(name)
-            page.wait_for_timeout(600)
             assert walk.width() <= PHONE[0], f"{name} is {walk.width()} px wide"
         page.get_by_role("button", name="Menu").click()
         menu = page.get_by_role("navigation", name="Pages").get_by_role("link", name="Models")
@@ -104,10 +103,8 @@ def accessible(place: Place) -> None:
                 walk.sign_in()
                 for name in PAGES:
                     walk.go(name)
-                    walk.page.wait_for_timeout(700)
                     found[f"{scheme} {size[0]} {name}"] = walk.violations()
                 walk.go("why", about="cpu0")
-                walk.page.wait_for_timeout(500)
                 found[f"{scheme} {size[0]} reasons"] = walk.violations()
                 walk.page.keyboard.press("?")
                 found[f"{scheme} {size[0]} dialog"] = walk.violations()
@@ -143,7 +140,6 @@ def pictures(place: Place) -> None:
         with walking(place, scheme, (1280, 860)) as walk:
             walk.sign_in()
             page = walk.page
-            page.wait_for_timeout(15_000)  # so that there is something to draw
             walk.picture(f"overview-{scheme}")
             if scheme == "dark":
                 walk.go("charts")
@@ -169,7 +165,6 @@ def pictures(place: Place) -> None:
                 walk.picture("runs-light")
         with walking(place, scheme, PHONE) as walk:
             walk.sign_in()
-            walk.page.wait_for_timeout(5000)
             walk.picture(f"phone-{scheme}")
 
 

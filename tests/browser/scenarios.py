@@ -191,7 +191,6 @@ def limited(place: Place) -> None:
         page = walk.page
         for name in PAGES:
             walk.go(name)
-            page.wait_for_timeout(500)
             expect(page.locator(".failure")).to_have_count(0)
         walk.go("model", path="/models/small")
         load = page.get_by_role("button", name="Load", exact=True)

@@ -20,6 +20,11 @@ FLAGS = (
 )  # fmt: skip
 PAGES = ("overview", "charts", "chat", "models", "tasks", "journal", "alerts", "why")
 PATIENCE_MS = 20_000
+SETTLED = """() => !document.documentElement.hasAttribute('data-pending')
+  && document.getElementById('link-state').textContent === 'live'
+  && (document.querySelector('main').dataset.page !== 'charts' || document.querySelector('.plot canvas') !== null)
+  && document.getAnimations().every((one) =>
+    one.playState !== 'running' || one.effect.getComputedTiming().iterations === Infinity)"""
 
 Scheme = Literal["dark", "light"]
 
@@ -47,10 +52,15 @@ class Walk:
     problems: list[str] = field(default_factory=list)
 
     def go(self, page: str, **params: str) -> None:
-        """Open a page of the dashboard and wait until it has its heading."""
+        """Open a page of the dashboard and wait until it is drawn."""
         query = "&".join(f"{name}={value}" for name, value in params.items())
         self.page.goto(f"{self.place.url}/dashboard#/{page}{'?' + query if query else ''}")
-        expect(self.page.locator("main h1")).to_be_visible(timeout=PATIENCE_MS)
+        expect(self.page.locator(f"main[data-page={page}] h1")).to_be_visible(timeout=PATIENCE_MS)
+        self.settled()
+
+    def settled(self) -> None:
+        """Wait until the page is live, waits for no answer, has drawn its charts and moves nothing any more."""
+        self.page.wait_for_function(SETTLED)
 
     def sign_in(self, key: str = "") -> None:
         """By a link with the key."""
@@ -82,7 +92,7 @@ class Walk:
 
     def picture(self, name: str) -> None:
         if self.place.pictures is not None:
-            self.page.wait_for_timeout(400)
+            self.settled()
             self.page.screenshot(path=self.place.pictures / f"{name}.png")
 
 
