@@ -79,7 +79,11 @@ class Meaning:
 
 @dataclass
 class Layer:
-    """One attention layer's pages, the ops that serve it, and how far it sees where that was measured."""
+    """One attention layer's pages, the ops that serve it, and how far it sees where that was measured.
+
+    `scales`: of pages of a narrower dtype the ops' arguments `key_scale` and `value_scale`, each float32
+    [pages, heads, PAGE_TOKENS].
+    """
 
     keys: Tensor
     values: Tensor
@@ -87,12 +91,13 @@ class Layer:
     write: Callable[..., None]
     attend: Callable[..., Tensor]
     reach: Reach | None = None
+    scales: Mapping[str, Tensor] = field(default_factory=dict)
 
     def run(self, q: Tensor, k: Tensor, v: Tensor, meaning: Meaning) -> Tensor:
         """q [T, Hq, D], k [T, Hkv, D], v [T, Hkv, Dv] to [T, Hq, Dv]."""
         now = self.step.tensors
         assert now is not None
-        self.write(k, v, self.keys, self.values, now.slots)
+        self.write(k, v, self.keys, self.values, now.slots, **self.scales)
         return self.attend_to(q, meaning)
 
     def attend_to(self, q: Tensor, meaning: Meaning) -> Tensor:
@@ -104,7 +109,7 @@ class Layer:
             now = now.chunks[reach.chunk]
         return self.attend(
             q, self.keys, self.values, now.table, now.starts, now.lengths, scale=meaning.scale, window=reach.window,
-            softcap=meaning.softcap, sinks=meaning.sinks,
+            softcap=meaning.softcap, sinks=meaning.sinks, **self.scales,
         )  # fmt: skip
 
 

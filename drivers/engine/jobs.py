@@ -29,6 +29,8 @@ class Choice:
         self.answer = answer
         self.chooser = chooser
         self.accepted = 0
+        self.on_device = False
+        """Whether its tokens are chosen on the device, all of them."""
         self.drawn_from: Tensor | None = None
         """The distributions that the row's drafts were drawn from, if a draft model drew them."""
         asked = chooser.params.speculative

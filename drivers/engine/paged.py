@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,16 +16,15 @@ from ..ops.table import OpTable
 from . import attention
 from .attention import Layer, Meaning, Recorder, Refused, Step, StepTensors
 from .caches import PositionsCache
-from .gathered import CACHE_NAMES, Gathered, Gathering, new_tokens
+from .gathered import CACHE_NAMES, Gathered, Gathering
+from .inputs import Cut, Prepared, StepInputs, moves_of, prepare
 from .loader import FAILURES
 from .pages import LayerShape, PagePool
 from .reach import PROBE
 from .states import Stateful
-from .steps import PAGE_TOKENS, RowStep, StepPlan
+from .steps import RowStep, StepPlan
 
 PROBE_TOKENS = 4
-TABLE_PAGES = 16
-"""Tables of pages are so many wide, or a multiple: steps that follow each other mostly have tables of one width."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +107,22 @@ def _record(module: Any, context: int, manner: Manner, cached: bool) -> Layers:
 
 
 class PagedModel:
-    """One module and its pages."""
+    """One module and its pages. `tell` is called with what a step computes before it does, where other ranks have to
+    compute it too."""
 
     def __init__(self, module: Any, layers: Layers | Gathering, pool: PagePool, ops: OpTable) -> None:
         self.pool = pool
+        self.tell: Callable[[Prepared], None] | None = None
         self._way: Packed | Gathered
         if isinstance(layers, Gathering):
             self._way = (Stateful if layers.states else Gathered)(module, layers, pool)
         else:
             self._way = Packed(module, layers, pool, ops)
+
+    @property
+    def packed(self) -> Packed | None:
+        """How rows go through the module when they go all at once; None where it attends in a way of its own."""
+        return self._way if isinstance(self._way, Packed) else None
 
     @property
     def state_bytes(self) -> int:
@@ -138,27 +144,58 @@ class PagedModel:
 
         `variant` says which adapters take part; without it nothing of the step is kept to be repeated.
         """
-        self.pool.move(plan)
-        return self._way.run(plan.rows, variant)
+        if self.tell is None:
+            self.pool.move(plan)
+            return self._way.run(plan.rows, variant)
+        prepared = self.prepare(plan)
+        self.tell(prepared)
+        return self.carry_out(prepared, variant)
+
+    def prepare(self, plan: StepPlan) -> Prepared:
+        """What `carry_out` needs of a plan, on any rank. Only of a model whose rows go all at once."""
+        assert isinstance(self._way, Packed)
+        return Prepared(moves_of(plan), self._way.prepare(plan.rows))
+
+    @torch.inference_mode()
+    def carry_out(self, prepared: Prepared, variant: Variant | None = None) -> Tensor:
+        """As `run`, for a plan that was prepared, maybe by another process."""
+        assert isinstance(self._way, Packed)
+        self.pool.move(prepared.moves)
+        return self._way.forward(self._way.place(prepared.inputs), variant)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The inputs of a step on the device: ids and positions [1, T], and the indices [R] of the tokens whose logits are
+    wanted, None for all of them."""
+
+    ids: Tensor
+    positions: Tensor
+    kept: Tensor | None
+    attended: StepTensors
 
 
 class Packed:
-    """All rows in one run, one after the other; the module stays as it is but for the attention function it calls."""
+    """All rows in one run, one after the other; the module stays as it is but for the attention function it calls.
+
+    `up` makes tensors on the device of numbers on the host. `chunks`: the lengths at which some layer cuts rows.
+    """
 
     def __init__(self, module: Any, layers: Layers, pool: PagePool, ops: OpTable) -> None:
         self._module = module
-        self._device = _device(module)
+        self.device = _device(module)
+        self.up: Callable[..., Tensor] = partial(torch.tensor, device=self.device)
         self._step = Step()
         self._manner = layers.manner
         self._parts = tuple(layers.modules)
         self._keeps = "logits_to_keep" in inspect.signature(module.forward).parameters
-        dtype = str(module.dtype).removeprefix("torch.")
+        self.dtype = str(module.dtype).removeprefix("torch.")
         measured = zip(layers.meanings, layers.found.measured, strict=True)
         reaches = [meaning.reach if known else None for meaning, known in measured]
-        self._chunks = {reach.chunk for reach in reaches if reach is not None and reach.chunk}
+        self.chunks = {reach.chunk for reach in reaches if reach is not None and reach.chunk}
         made = []
         for shape, (keys, values), reach in zip(layers.shapes, pool.views(), reaches, strict=True):
-            spec = {"device": self._device.type, "dtype": dtype, **_widths(shape)}
+            spec = {"device": self.device.type, "dtype": self.dtype, **_widths(shape)}
             write = ops.choose("write_kv", spec).implementation.call
             attend = ops.choose("paged_attention", spec).implementation.call
             made.append(Layer(keys, values, self._step, write, attend, reach))
@@ -171,20 +208,33 @@ class Packed:
 
     def run(self, rows: Sequence[RowStep], variant: Variant | None) -> Tensor:
         """Logits [R, V] of the wanted positions, row after row."""
-        ids, positions, kept = _packed(rows)
-        self._step.tensors = self._tensors(rows)
+        return self.forward(self.place(self.prepare(rows)), variant)
+
+    def prepare(self, rows: Sequence[RowStep]) -> StepInputs:
+        """The inputs of some rows as numbers."""
+        return prepare(rows, self.chunks)
+
+    def place(self, inputs: StepInputs) -> Placed:
+        """The inputs on the device."""
+        slots = self.up(inputs.slots)
+        whole = self._cut(inputs.cuts[0], slots)
+        whole.chunks = {chunk: self._cut(inputs.cuts[chunk], slots) for chunk in self.chunks}
+        return Placed(self.up([inputs.ids]), self.up([inputs.positions]), self.up(inputs.kept, dtype=torch.long), whole)
+
+    def forward(self, placed: Placed, variant: Variant | None) -> Tensor:
+        """Logits [R, V]. What is done here depends on the shapes of the inputs alone, if the module's own code does."""
+        self._step.tensors = placed.attended
         self._step.variant = variant
         self._step.number += 1
-        options = self._told(torch.tensor([positions], device=self._device))
-        if self._keeps:
-            options["logits_to_keep"] = torch.tensor(kept, dtype=torch.long, device=self._device)
-        inputs = torch.tensor([ids], device=self._device)
+        options = self._told(placed.positions)
+        if self._keeps and placed.kept is not None:
+            options["logits_to_keep"] = placed.kept
         try:
-            answer = self._module(input_ids=inputs, **options)
+            answer = self._module(input_ids=placed.ids, **options)
         finally:
             self._step.tensors = None
         logits: Tensor = answer.logits[0]
-        return logits if self._keeps else logits[kept]
+        return logits if self._keeps or placed.kept is None else logits[placed.kept]
 
     def _told(self, positions: Tensor) -> dict[str, Any]:
         """What the module is told beside its tokens: their positions [1, T], in the way that it takes them."""
@@ -197,49 +247,9 @@ class Packed:
             options["attention_mask"] = torch.ones_like(positions)  # or some would size one by the length
         return options
 
-    def _tensors(self, rows: Sequence[RowStep]) -> StepTensors:
-        slots = [
-            step.row.pages[at // PAGE_TOKENS] * PAGE_TOKENS + at % PAGE_TOKENS
-            for step in rows
-            for at in range(step.start, step.start + step.count)
-        ]
-        written = torch.tensor(slots, device=self._device)
-        whole = self._cut(rows, written, 0)
-        whole.chunks = {chunk: self._cut(rows, written, chunk) for chunk in self._chunks}
-        return whole
-
-    def _cut(self, rows: Sequence[RowStep], slots: Tensor, chunk: int) -> StepTensors:
-        """What attention reads when each row is cut into chunks, which are whole pages; 0 for one piece."""
-        pieces = [piece for step in rows for piece in _pieces(step, chunk)]
-        widest = -(-max(len(pages) for pages, _, _ in pieces) // TABLE_PAGES) * TABLE_PAGES
-        starts = [0]
-        for _pages, count, _length in pieces:
-            starts.append(starts[-1] + count)
-        table = [[*pages, *[0] * (widest - len(pages))] for pages, _, _ in pieces]
-        int32 = partial(torch.tensor, dtype=torch.int32, device=self._device)
-        return StepTensors(slots, int32(starts), int32([length for _, _, length in pieces]), int32(table))
-
-
-def _pieces(step: RowStep, chunk: int) -> Iterator[tuple[Sequence[int], int, int]]:
-    """Of each piece: the pages that it sees, how many of its tokens are new, and how many it has."""
-    at, end = step.start, step.start + step.count
-    while at < end:
-        first = at // chunk * chunk if chunk else 0
-        last = min(end, first + chunk) if chunk else end
-        yield step.row.pages[first // PAGE_TOKENS : (last + PAGE_TOKENS - 1) // PAGE_TOKENS], last - at, last - first
-        at = last
-
-
-def _packed(rows: Sequence[RowStep]) -> tuple[list[int], list[int], list[int]]:
-    """Ids and positions of all tokens of a step, and the indices of those whose logits are wanted."""
-    ids: list[int] = []
-    positions: list[int] = []
-    kept: list[int] = []
-    for step in rows:
-        ids.extend(new_tokens(step))
-        positions.extend(range(step.start, step.start + step.count))
-        kept.extend(range(len(ids) - step.logits, len(ids)))
-    return ids, positions, kept
+    def _cut(self, cut: Cut, slots: Tensor) -> StepTensors:
+        int32 = partial(self.up, dtype=torch.int32)
+        return StepTensors(slots, int32(cut.starts), int32(cut.lengths), int32(cut.table))
 
 
 def _widths(shape: LayerShape) -> Mapping[str, int]:

@@ -60,6 +60,14 @@ class PagedRunner:
         """From now on a request uses nothing that was computed for another, but for its conversation."""
         self._blocks.caching = False
 
+    def let_go(self) -> Tensor:
+        """Forget all that pages hold, when nothing runs and no conversation has any; the tensor that they are."""
+        self._blocks.forget_all()
+        return self._model.pool.tensor
+
+    def forget_graphs(self, why: str) -> None:
+        """Weights and pages lie elsewhere now: what was captured for the addresses before is of no use."""
+
     @property
     def busy(self) -> bool:
         return bool(self._jobs)
@@ -108,6 +116,7 @@ class PagedRunner:
         plan = sorted_by_adapter(self._scheduler.plan(time.monotonic()))
         events.extend(self._drop(plan))
         if not plan.rows:
+            self._model.pool.move(plan)
             self._compiling.wait()
             return events
         started = time.perf_counter()
@@ -188,8 +197,11 @@ class PagedRunner:
         end = 0
         self._width = logits.shape[-1]
         for step in plan.rows:
-            job, choice = self._choices[id(step.row)]
             first, end = end, end + step.logits
+            found = self._choices.get(id(step.row))
+            if found is None or found[1].on_device:
+                continue
+            job, choice = found
             if step.row.all_logits and step.start < len(job.prompt):
                 self._score_prompt(job, step, logits[first:end])
             if step.logits and step.start + step.count >= len(step.row.tokens) and not choice.answer.reason:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .blocks import BlockManager, pages_for
@@ -68,12 +68,13 @@ class Place:
     @property
     def left(self) -> int:
         """Tokens to be computed."""
-        return len(self.row.tokens) - self.row.computed
+        row = self.row
+        return len(row.tokens) + row.ahead - row.computed
 
     @property
     def decodes(self) -> bool:
         """Somebody waits for its next token, which takes only one to be computed."""
-        return self.left == 1 and len(self.row.tokens) > self.prompt
+        return self.left == 1 and self.row.length > self.prompt
 
 
 class StepScheduler:
@@ -111,24 +112,50 @@ class StepScheduler:
             del self._places[row.id]
             self._forget_promises(place)
             (self._order if place in self._order else self._new).remove(place)
+        row.generation += 1
+        if row.ahead:
+            row.computed, row.ahead = min(row.computed, len(row.tokens) - 1), 0
         self._blocks.truncate(row, row.computed if keep else 0)
 
     def plan(self, now: float) -> StepPlan:
         """The next step. Its transfers are taken from the blocks, so it has to be carried out or all rows removed."""
         self._enter(now)
         expired, refused, active = [], [], []
+        ending = False
         for place in self._order:
-            deadline = place.row.deadline
-            if deadline is not None and deadline <= now:
-                expired.append(place.row)
-            elif pages_for(len(place.row.tokens)) > self._blocks.pages:
-                refused.append(place.row)
+            row, deadline = place.row, place.row.deadline
+            if row.ahead and row.length >= row.most:
+                ending = True  # its last token is on its way
+            elif deadline is not None and deadline <= now:
+                expired.append(row)
+            elif pages_for(row.length) > self._blocks.pages:
+                refused.append(row)
             else:
                 active.append(place)
-        ready, preempted = self._choose(active)
+        ready, preempted = self._choose(active, ending)
         steps = self._fill(ready, min(len(active), self._limits.rows))
         moved = self._blocks.take_transfers()
         return StepPlan(steps, moved.swap_out, moved.swap_in, moved.copies, preempted, expired, refused)
+
+    def advance(self, plan: StepPlan, ahead: Collection[Row]) -> None:
+        """A plan is under way, and the next may be made before its results are known: what it computes counts as
+        computed, and each of the rows in `ahead` has one more token than is known. To be followed by `settle`."""
+        for step in plan.rows:
+            step.row.computed = step.start + step.count
+            self._blocks.publish(step.row)
+        for row in ahead:
+            row.ahead += 1
+
+    def settle(self, plan: StepPlan, seconds: float) -> None:
+        """The results of a plan that was under way are in; new tokens have been appended, and are not ahead any more.
+
+        `seconds`: how long it took, 0.0 where that is not known.
+        """
+        for step in plan.rows:
+            place = self._places.get(step.row.id)
+            if place is not None and place.row is step.row:
+                self._blocks.publish(step.row)
+        self._cost.observe(StepLoad.of(plan.rows), seconds)
 
     def complete(self, plan: StepPlan, seconds: float, accepted: Mapping[str, int] | None = None) -> None:
         """A plan was carried out and took so long; of each row's drafts, so many were right (by the row's id).
@@ -177,8 +204,11 @@ class StepScheduler:
             insort(self._order, place, key=lambda each: each.order)
         self._new.clear()
 
-    def _choose(self, active: Sequence[Place]) -> tuple[list[Place], list[Row]]:
-        """The rows that have the pages to take part, most urgent first, and those that lost theirs."""
+    def _choose(self, active: Sequence[Place], ending: bool) -> tuple[list[Place], list[Row]]:
+        """The rows that have the pages to take part, most urgent first, and those that lost theirs.
+
+        `ending`: others are about to give theirs back.
+        """
         ready: list[Place] = []
         preempted: list[Row] = []
         blocked: Place | None = None
@@ -195,7 +225,7 @@ class StepScheduler:
                 waiting += place.left if place.left > 1 else 0
             elif blocked is None:
                 blocked = place
-        if blocked is not None and blocked.row.pages and not ready:
+        if blocked is not None and blocked.row.pages and not ready and not ending:
             self._preempt(blocked, preempted)  # what it holds is in its own way: a page to be copied
         return ready, preempted
 

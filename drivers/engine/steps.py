@@ -43,6 +43,17 @@ class Row:
     """Prefix keys of the first full pages of `tokens`, as far as the block manager has needed them."""
     published: int = 0
     """How many of the first pages in `pages` others can find in the prefix cache."""
+    ahead: int = 0
+    """Tokens after `tokens` that are chosen on the device, or being chosen, and not known yet."""
+    most: int = 0
+    """How many tokens it has at most, where it may be `ahead`: no more are planned."""
+    generation: int = 0
+    """Counts its ends: what was under way for it before one is void."""
+
+    @property
+    def length(self) -> int:
+        """Its tokens with those that are not known yet."""
+        return len(self.tokens) + self.ahead
 
 
 @dataclass(frozen=True)

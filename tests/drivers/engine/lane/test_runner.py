@@ -1,0 +1,300 @@
+"""A step ahead of what is known: the same answers as when each step is waited for, and nothing left behind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lanes import Lagging, lane_engine
+from lora_folders import base_of, save_adapter
+from tiny_models import PROMPT, ask, done, source_of
+
+from llmos.drivers.contract import ChunkEvent, DoneEvent, FailedEvent, LoadSettings, Request, StepEvent
+from llmos.drivers.engine.engine import Engine
+from llmos.drivers.engine.lane.runner import LaneRunner
+from llmos.drivers.engine.turns import CLASSES
+from llmos.drivers.ops.table import OpTable
+from llmos.syscalls.errors import DeviceFault, TimedOut
+
+OTHERS = (PROMPT[:7], PROMPT[3:], PROMPT * 2, PROMPT[::-1])
+
+
+def runner(engine: Engine) -> LaneRunner:
+    found = engine._entries["m"].awake().runners[0]
+    assert isinstance(found, LaneRunner)
+    return found
+
+
+def run(
+    engine: Engine, coming: Mapping[int, Sequence[Request]], cancels: Mapping[int, Sequence[str]] | None = None
+) -> dict[str, list[StepEvent]]:
+    """All events by request; requests come, and are cancelled, before the steps of these numbers."""
+    events: dict[str, list[StepEvent]] = {request.id: [] for requests in coming.values() for request in requests}
+    last = max(*coming, *(cancels or {}), 0)
+    for at in range(5000):
+        for request in coming.get(at, ()):
+            engine.submit(request)
+        for id in (cancels or {}).get(at, ()):
+            engine.cancel(id)
+        for event in engine.step():
+            events[event.request].append(event)
+        ended = all(found and not isinstance(found[-1], ChunkEvent) for found in events.values())
+        if at >= last and ended:
+            return events
+    raise AssertionError("requests never ended")
+
+
+def last(events: Sequence[StepEvent]) -> DoneEvent:
+    assert isinstance(events[-1], DoneEvent), events[-1]
+    return events[-1]
+
+
+def told(event: StepEvent) -> Any:
+    """A result but for the time it took."""
+    return replace(event, device_ns=0) if isinstance(event, DoneEvent) else event
+
+
+def left_behind(engine: Engine) -> list[str]:
+    """What a model still holds when all its requests have ended; one more step takes in what was under way."""
+    found = runner(engine)
+    found.step()
+    scheduler, blocks = found._scheduler, found._blocks
+    seats = found._lane._seats
+    held = {
+        "jobs": found._jobs, "choices": found._choices, "settings": found._settings, "places": scheduler._places,
+        "order": scheduler._order, "new": scheduler._new, "promises": scheduler._promises, "flight": found._flight,
+        "pages": blocks.used, "seats": [seat for seat in seats._seats.values() if not seat.over],
+    }  # fmt: skip
+    return [name for name, value in held.items() if value]
+
+
+def test_the_answer_is_that_of_the_steps_that_are_waited_for_and_of_the_host(
+    engine: Engine, waiting: Engine, ops: OpTable, llama: Path
+) -> None:
+    plain = Engine(ops)
+    plain.load("m", source_of(llama), LoadSettings(), lambda *_: None)
+    requests = [ask(prompt, str(at), max_tokens=20) for at, prompt in enumerate(OTHERS)]
+    coming = {2 * at: [request] for at, request in enumerate(requests)}
+    found = [run(each, coming) for each in (engine, waiting, plain)]
+    choices = [[last(events[request.id]).choices for request in requests] for events in found]
+    assert choices[0] == choices[1] == choices[2]
+    assert left_behind(engine) == []
+
+
+def test_the_next_step_is_asked_for_before_the_last_one_is_known(engine: Engine, capture: Lagging) -> None:
+    engine.submit(ask(PROMPT, max_tokens=6))
+    unknown = []
+    while runner(engine).busy:
+        engine.step()
+        unknown.append(sum(not sent.waits for sent in capture.sent))
+    assert unknown == [1, 1, 1, 1, 1, 1, 0]
+    assert [sent.waits for sent in capture.sent] == [1] * 6, "as many steps as tokens: no length is overshot"
+
+
+def test_an_answer_that_ends_by_its_words_has_one_step_too_many(engine: Engine, capture: Lagging) -> None:
+    tokens = last(run(engine, {0: [ask(PROMPT, max_tokens=8)]})["r"]).choices[0].tokens
+    before = len(capture.sent)
+    ended = last(run(engine, {0: [ask(PROMPT, max_tokens=8, stop_token_ids=[tokens[3]])]})["r"]).choices[0]
+    assert (ended.reason, list(ended.tokens)) == ("stop", list(tokens[:4]))
+    assert len(capture.sent) - before == 5 and left_behind(engine) == []
+
+
+def test_drawn_answers_depend_on_the_seed_alone(engine: Engine, waiting: Engine) -> None:
+    requests = [ask(prompt, str(at), max_tokens=15, temperature=1.3, seed=at, n=2) for at, prompt in enumerate(OTHERS)]
+    together = run(engine, {3 * at: [request] for at, request in enumerate(requests)})
+    for request in requests:
+        alone = last(run(waiting, {0: [request]})[request.id])
+        assert last(together[request.id]).choices == alone.choices
+        assert len({tuple(choice.tokens) for choice in alone.choices}) == 2
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"logprobs": 2}, {"prompt_logprobs": 1}, {"logit_bias": {5: 4.0}}, {"repetition_penalty": 1.5},
+        {"grammar": {"regex": "[a-z ]{12}"}}, {"speculative": {"method": "ngram", "tokens": 3}},
+        {"n": 2, "best_of": 3, "temperature": 1.0, "seed": 1},
+    ],
+)  # fmt: skip
+def test_what_the_host_has_to_choose_it_chooses_beside_others(
+    engine: Engine, ops: OpTable, llama: Path, asked: dict[str, Any]
+) -> None:
+    plain = Engine(ops)
+    plain.load("m", source_of(llama), LoadSettings(), lambda *_: None)
+    guided = ask(PROMPT, "guided", max_tokens=12, **asked)
+    others = [ask(prompt, str(at), max_tokens=14) for at, prompt in enumerate(OTHERS)]
+    found = run(engine, {0: others[:2], 3: [guided], 5: others[2:]})
+    alone = last(run(plain, {0: [guided]})["guided"])
+    for mine, own in zip(last(found["guided"]).choices, alone.choices, strict=True):
+        assert (mine.tokens, mine.text, mine.reason) == (own.tokens, own.text, own.reason)
+    for request in others:
+        assert last(found[request.id]).choices == done(plain, request).choices
+    assert left_behind(engine) == []
+
+
+def test_logits_that_are_not_finite_fail_their_request_alone(engine: Engine) -> None:
+    good, bad = ask(PROMPT[:5], "good", max_tokens=12), ask(PROMPT, "bad", max_tokens=12)
+    wanted = last(run(engine, {0: [good]})["good"]).choices
+    states = runner(engine)._lane._states
+    sample, calls = states._sample, []
+
+    def spoilt(logits: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        calls.append(len(logits))
+        logits = logits.clone()
+        if len(calls) == 5:
+            logits[1] = torch.nan
+        return sample(logits, *rest)
+
+    states._sample = spoilt
+    events = run(engine, {0: [good, bad]})
+    failed = events["bad"][-1]
+    assert isinstance(failed, FailedEvent) and isinstance(failed.error, DeviceFault)
+    assert last(events["good"]).choices == wanted and left_behind(engine) == []
+
+
+def test_a_deadline_drops_what_is_under_way(engine: Engine) -> None:
+    late = replace(ask(PROMPT, "late", max_tokens=80), deadline=time.monotonic() + 600)
+    engine.submit(late)
+    engine.submit(ask(PROMPT[:9], "other", max_tokens=12))
+    for _ in range(4):
+        engine.step()
+    row = runner(engine)._jobs["late"].choices[0].row
+    assert row.ahead == 1
+    row.deadline = time.monotonic() - 1
+    events = [event for _ in range(20) for event in engine.step()]
+    errors = [event.error for event in events if isinstance(event, FailedEvent)]
+    assert len(errors) == 1 and isinstance(errors[0], TimedOut)
+    assert [event.new_tokens for event in events if isinstance(event, DoneEvent)] == [12]
+    assert left_behind(engine) == []
+
+
+def test_adapters_take_part_in_steps_of_the_lane(ops: OpTable, llama: Path, tmp_path: Path) -> None:
+    adapters = [save_adapter(base_of(llama), tmp_path / f"lora{at}", at, r=4 * at + 4) for at in range(2)]
+    engines = [lane_engine(llama, ops, Lagging(), ahead) for ahead in (True, False)]
+    found = []
+    for engine in engines:
+        for at, folder in enumerate(adapters):
+            engine.load(f"a{at}", source_of(folder), LoadSettings(), lambda *_: None, "m")
+        models = ("m", "a0", "a1", "a0", "m")
+        requests = [ask(PROMPT, f"r{at}", model, max_tokens=12) for at, model in enumerate(models)]
+        events = run(engine, {at: [request] for at, request in enumerate(requests)})
+        found.append([list(last(events[request.id]).choices[0].tokens) for request in requests])
+        assert left_behind(engine) == []
+    assert found[0] == found[1]
+    assert found[0][0] == found[0][4] and found[0][1] == found[0][3]
+    assert len({tuple(tokens) for tokens in found[0]}) == 3
+
+
+# ---- anything, in any order
+
+
+@dataclass(frozen=True)
+class Script:
+    """Requests with the steps that they come before, the steps before which some are cancelled, and the room."""
+
+    coming: Mapping[int, Sequence[Request]]
+    cancels: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    rows: int = 4
+    pages: int = 0
+
+
+PREFIXES = (PROMPT, PROMPT[:9], PROMPT * 2, (5, 6, 7))
+STOPS: Sequence[Sequence[str]] = ((), ("e",), ("o ", "th"))
+
+
+@st.composite
+def requests(draw: st.DrawFn, id: str) -> Request:
+    prompt = [*draw(st.sampled_from(PREFIXES)), *draw(st.lists(st.integers(3, 300), max_size=20))]
+    drawn = draw(st.booleans())
+    options: dict[str, Any] = {"max_tokens": draw(st.integers(1, 24)), "stop": draw(st.sampled_from(STOPS))}
+    if draw(st.booleans()):
+        options["stop_token_ids"] = draw(st.lists(st.integers(3, 319), min_size=40, max_size=80, unique=True))
+    if drawn:
+        options |= {"temperature": draw(st.sampled_from((0.3, 1.0, 2.5))), "seed": draw(st.integers(0, 5))}
+        options |= {"n": draw(st.integers(1, 3)), "top_k": draw(st.sampled_from((0, 20)))}
+    elif draw(st.integers(0, 3)) == 0:
+        options["logprobs"] = 1
+    asked = ask(prompt, id, stream=draw(st.booleans()), **options)
+    return replace(asked, work_class=draw(st.sampled_from(sorted(CLASSES))))
+
+
+@st.composite
+def scripts(draw: st.DrawFn) -> Script:
+    coming: dict[int, list[Request]] = {}
+    cancels: dict[int, list[str]] = {}
+    for number in range(draw(st.integers(1, 6))):
+        at = draw(st.integers(0, 25))
+        coming.setdefault(at, []).append(draw(requests(f"r{number}")))
+        if draw(st.integers(0, 3)) == 0:
+            cancels.setdefault(at + draw(st.integers(1, 15)), []).append(f"r{number}")
+    return Script(coming, cancels, draw(st.sampled_from((2, 8))), draw(st.sampled_from((0, 9))))
+
+
+@pytest.fixture(scope="module")
+def engines(ops: OpTable, llama: Path) -> dict[tuple[int, int, bool], Engine]:
+    """Engines by rows, pages, and whether they are ahead."""
+    return {
+        (rows, pages, ahead): lane_engine(llama, ops, Lagging(), ahead, rows, pages)
+        for rows in (2, 8) for pages in (0, 9) for ahead in (True, False)
+    }  # fmt: skip
+
+
+@given(scripts())
+def test_whatever_comes_the_answers_are_the_same(engines: dict[tuple[int, int, bool], Engine], script: Script) -> None:
+    ahead, waits = (engines[script.rows, script.pages, each] for each in (True, False))
+    for engine in (ahead, waits):
+        runner(engine)._blocks.forget_salt(b"")
+    cancelled = {id for ids in script.cancels.values() for id in ids}
+    found = run(ahead, script.coming, script.cancels)
+    wanted = run(waits, script.coming)
+    for id, events in found.items():
+        mine, own = last(events), last(wanted[id])
+        for choice, whole in zip(mine.choices, own.choices, strict=True):
+            if choice.reason == "cancelled":
+                assert id in cancelled and list(choice.tokens) == list(whole.tokens[: len(choice.tokens)])
+            else:
+                assert (choice.tokens, choice.text, choice.reason) == (whole.tokens, whole.text, whole.reason)
+            streamed = [each for each in events if isinstance(each, ChunkEvent) and each.index == choice.index]
+            if streamed:
+                assert [token for each in streamed for token in each.tokens] == list(choice.tokens)
+                assert "".join(each.text for each in streamed) == choice.text
+    assert left_behind(ahead) == [] and left_behind(waits) == []
+
+
+TURN = st.tuples(st.integers(0, 2), st.integers(1, 12), st.booleans(), st.integers(0, 14))
+
+
+@given(st.lists(TURN, min_size=2, max_size=7))
+def test_conversations_go_on_alike(
+    engines: dict[tuple[int, int, bool], Engine], turns: Sequence[tuple[int, int, bool, int]]
+) -> None:
+    """Turns of three conversations, each maybe continued in a copy, maybe cut short by a cancel."""
+    found = []
+    for ahead in (True, False):
+        engine = engines[8, 9, ahead]
+        runner(engine)._blocks.forget_salt(b"")
+        opened = [f"c{at}" for at in range(3)]
+        for id in opened:
+            engine.open_context(id, "m", "", 0)
+        answers = []
+        for number, (at, count, forks, company) in enumerate(turns):
+            if forks:
+                opened.append(f"f{number}")
+                engine.open_context(opened[-1], "m", opened[at], 0)
+                opened[at], opened[-1] = opened[-1], opened[at]
+            turn = ask([3 + number, 40 + at, 50], f"r{number}", context=opened[at], max_tokens=count)
+            other = ask([60 + number, 61], f"o{number}", max_tokens=1 + company)
+            events = run(engine, {0: [turn, other]} if company == 0 else {0: [turn], company: [other]})
+            answers += [told(events[turn.id][-1]), last(events[other.id]).choices]
+        for id in opened:
+            engine.drop_context(id)
+        assert left_behind(engine) == []
+        found.append(answers)
+    assert found[0] == found[1]
