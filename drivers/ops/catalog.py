@@ -63,7 +63,7 @@ NORM = (
 ANGLES = (_tensor("cos", "[T, R]", "R dimensions are turned"), _tensor("sin", "[T, R]"))
 GATED = (_tensor("gate_up", "[..., 2 I]", "side by side"),)
 WIDTHS = {"key_width": 128, "value_width": 128, "page_tokens": 16}
-SEGMENTS = Argument("segments", what="which tokens go through which adapter, `Segments`")
+WHERE = Argument("where", what="which tokens go through which adapter: `Segments`, or `Slots` with ids on the device")
 
 CATALOG: Sequence[Op] = (
     Op("replay", "makes what carries out a function of ops and may repeat it, `Replay`", (), "a `Replay`"),
@@ -117,17 +117,31 @@ CATALOG: Sequence[Op] = (
     Op(
         "lora_shrink",
         "x times the transposed A of each token's adapter",
-        (_tensor("x", "[T, K]"), _tensor("a", "[adapters, rank, K]"), SEGMENTS),
-        "[tokens of all segments, rank]",
+        (_tensor("x", "[T, K]"), _tensor("a", "[adapters, rank, K]"), WHERE),
+        "[tokens of all segments, rank]; [T, rank] of slots",
     ),
     Op(
         "lora_expand",
         "adds hidden times the B of each token's adapter to y",
         (
             _tensor("y", "[T, N]"), _tensor("hidden", "[tokens of all segments, rank]"),
-            _tensor("b", "[adapters, rank, N]"), SEGMENTS,
+            _tensor("b", "[adapters, rank, N]"), WHERE,
+            Argument("slices", what="first column in y and width, for each of several b side by side; none: all of y"),
         ),
         "nothing; writes y",
+    ),
+    Op(
+        "experts",
+        "each token through the gated units that its router chose, weighted and added up",
+        (
+            _tensor("x", "[T, H]"), _tensor("gate_up", "[E, 2 I, H]", "any strides"),
+            _tensor("down", "[E, H, I]", "any strides"),
+            Argument("chosen", "[T, K]", "int64", "experts of each token; one that is not in 0 to E - 1 is left out"),
+            Argument("weights", "[T, K]", "any", "of the chosen"),
+            Argument("gate", what="what is between the two products, `Gate`"),
+            _tensor("gate_up_bias", "[E, 2 I]", "or nothing"), _tensor("down_bias", "[E, H]", "or nothing"),
+        ),
+        "[T, H]",
     ),
     Op(
         "linear",

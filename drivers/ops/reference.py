@@ -6,7 +6,7 @@
 | `pool_states` | states [B, T, D], mask [B, T], how: mean, cls or last | vectors [B, D] float32 |
 
 `reference_attention`, `reference_layers` and `linear` hold those of the decoder layer, `reference_sampling` that of
-sampling on the device. `filter_logits`,
+sampling on the device, `reference_experts` that of mixtures of experts. `filter_logits`,
 `penalize_logits` and `top_logprobs` say what sampling means for one row of logits [V] in float32; the engine's sampling
 is tested against them.
 """
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .linear import OneDnnLinear, PlainLinear
 from .reference_attention import packed_attention, paged_attention, write_kv
+from .reference_experts import experts
 from .reference_layers import (
     add, add_layer_norm, add_rms_norm, gelu_mul, gelu_tanh_mul, layer_norm, rms_norm, rope, rope_write, silu_mul,
 )  # fmt: skip
@@ -96,6 +97,7 @@ def register_reference(table: OpTable) -> None:
     for call in (
         pool_states, paged_attention, packed_attention, write_kv, add, rms_norm, add_rms_norm, layer_norm,
         add_layer_norm, silu_mul, gelu_mul, gelu_tanh_mul, rope, rope_write, lora_shrink, lora_expand, sample,
+        experts,
     ):  # fmt: skip
         table.register(call.__name__, NAME, call, _always)
     table.register("replay", NAME, Plain, _always)

@@ -1,7 +1,9 @@
 """Plain torch implementations of the two products of low-rank adapters (LoRA, Hu et al. 2021), many adapters at once.
 
-The matrices of adapters are stacked: `a` [S, R, K] and `b` [S, R, N], an adapter in each place. Tokens are sorted by
-place, so that each adapter's are one segment (as in Punica's SGMV, Chen et al. 2023).
+The matrices of adapters are stacked: `a` [S, R, K] and `b` [S, R, N], an adapter in each place. Which token goes
+through which is said in one of two ways: `Segments`, for tokens sorted by place, so that each adapter's are one segment
+(as in Punica's SGMV, Chen et al. 2023), or `Slots`, by a tensor, so that calls for other tokens differ in nothing but
+its values and can be repeated (as in Punica's BGMV).
 """
 
 from __future__ import annotations
@@ -62,6 +64,27 @@ class Segments:
     table: Tensor
 
 
+@dataclass(frozen=True)
+class Slots:
+    """Each token's adapter: `ids` [T] int32, on the device of the stack, whose place is the id less `first`.
+
+    Tokens whose place is not in the stack are those of nobody; their hidden is zero.
+    """
+
+    ids: Tensor
+    first: int = 0
+
+    def own(self, place: int) -> Tensor:
+        """Which tokens [T, 1] go through the adapter in a place."""
+        return (self.ids == self.first + place)[:, None]
+
+
+Where = Segments | Slots
+
+Slice = tuple[int, int]
+"""The first column and the width of the columns of y that one of several B side by side adds to."""
+
+
 def segments_of(found: Sequence[Segment], device: torch.device | None = None) -> Segments:
     """Segments in ascending order of place and token."""
     runs: list[list[Segment]] = []
@@ -95,9 +118,14 @@ def _run(run: Sequence[Segment], device: torch.device | None) -> Run:
     )
 
 
-def lora_shrink(x: Tensor, a: Tensor, segments: Segments) -> Tensor:
-    """x [T, K] times the transposed A of each token's adapter: [tokens of all segments, R]."""
-    found = [_shrunk(x[run.start : run.end], a[run.first : run.first + run.places], run) for run in segments.runs]
+def lora_shrink(x: Tensor, a: Tensor, where: Where) -> Tensor:
+    """x [T, K] times the transposed A of each token's adapter: [tokens of all segments, R], or of slots [T, R]."""
+    if isinstance(where, Slots):
+        hidden = x.new_zeros(x.shape[0], a.shape[1])
+        for place, own in enumerate(a):
+            hidden = torch.where(where.own(place), x @ own.t(), hidden)
+        return hidden
+    found = [_shrunk(x[run.start : run.end], a[run.first : run.first + run.places], run) for run in where.runs]
     return found[0] if len(found) == 1 else torch.cat(found)
 
 
@@ -110,10 +138,36 @@ def _shrunk(x: Tensor, a: Tensor, run: Run) -> Tensor:
     return hidden if run.packed is None else hidden.index_select(0, run.packed)
 
 
-def lora_expand(y: Tensor, hidden: Tensor, b: Tensor, segments: Segments) -> None:
-    """Add `hidden` [tokens of all segments, R] times the B of each token's adapter to y [T, N], in place."""
-    for run in segments.runs:
-        own = hidden[run.start - segments.start : run.end - segments.start]
+def lora_expand(y: Tensor, hidden: Tensor, b: Tensor, where: Where, slices: Sequence[Slice] = ()) -> None:
+    """Add `hidden`, as `lora_shrink` gives it, times the B of each token's adapter to y [T, N], in place.
+
+    With `slices`, `b` holds several matrices side by side, [S, R, sum of widths], one for each slice of y, and `hidden`
+    as many times R columns, in the same order.
+    """
+    for own, part, matrix in sliced(y, hidden, b, slices):
+        _added(own, part, matrix, where)
+
+
+def sliced(y: Tensor, hidden: Tensor, b: Tensor, slices: Sequence[Slice]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The columns of y, hidden and b of each slice."""
+    if not slices:
+        return [(y, hidden, b)]
+    rank = b.shape[1]
+    found, column = [], 0
+    for number, (start, width) in enumerate(slices):
+        part = hidden[:, number * rank : (number + 1) * rank]
+        found.append((y[:, start : start + width], part, b[:, :, column : column + width]))
+        column += width
+    return found
+
+
+def _added(y: Tensor, hidden: Tensor, b: Tensor, where: Where) -> None:
+    if isinstance(where, Slots):
+        for place, own in enumerate(b):
+            y.copy_(torch.where(where.own(place), torch.addmm(y, hidden, own), y))
+        return
+    for run in where.runs:
+        own = hidden[run.start - where.start : run.end - where.start]
         _expand(y[run.start : run.end], own, b[run.first : run.first + run.places], run)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from ...ops.reference_lora import LAST, Segment, Segments, segments_of
+from ...ops.reference_lora import LAST, Segment, Segments, Slots, Where, segments_of
 from ..steps import RowStep, StepPlan
 
 BANK_SLOTS = 8
@@ -33,11 +33,11 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The groups of so many tokens (`ANY`: of however many come), and the same as segments of banks."""
+    """The groups of so many tokens (`ANY`: of however many come), and which tokens take part in each bank."""
 
     tokens: int
     groups: tuple[Group, ...] = ()
-    banks: tuple[tuple[int, Segments], ...] = ()
+    banks: tuple[tuple[int, Where], ...] = ()
 
 
 NOTHING = Layout(ANY)
@@ -103,6 +103,14 @@ class AdapterStep:
             return
         packed, kept = (Layout(*grouped(rows, count)) for count in (_tokens, _logits))
         self.set_layouts(packed, kept)
+
+    def set_slots(self, ids: torch.Tensor, banks: int) -> None:
+        """Rows of one token each, whose slots are what `ids` [T] int32 holds when they are read; any of so many banks
+        may take part."""
+        self.number += 1
+        self.active = True
+        parts = tuple((bank, Slots(ids, bank * BANK_SLOTS)) for bank in range(banks))
+        self.packed, self.kept = Layout(ids.shape[0], (), parts), NOTHING
 
     def set_layouts(self, packed: Layout, kept: Layout) -> None:
         """Layouts of groups alone."""

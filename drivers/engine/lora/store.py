@@ -60,6 +60,15 @@ class LoraStore:
         step = self.step
         return Variant(self._changes, (step.packed.tokens, step.packed.groups) if step.active else None)
 
+    def use_slots(self, ids: Tensor) -> None:
+        """A step of rows of one token each, whose slots are in `ids` [T] int32 on the device: -1 for the bare base, and
+        for rows that only fill up.
+
+        What runs in such a step depends on T and on the adapters that there are, not on the values of `ids`, which are
+        read when it runs: it can be captured, and repeated while the epoch of `variant` is the same.
+        """
+        self.step.set_slots(ids, len(self._ranks))
+
     def slot(self, name: str) -> int:
         """The slot of an adapter; `BASE` for the empty name. Raises KeyError."""
         return self._slots[name] if name else BASE

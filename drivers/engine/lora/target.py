@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...ops.reference_lora import Segments
+from ...ops.reference_lora import Slice, Where
 from .layout import AdapterStep
 from .weights import LoraPair
 
@@ -23,7 +24,8 @@ Expand = Callable[..., None]
 
 @dataclass(frozen=True)
 class Part:
-    """One member of a bank: its columns in the common hidden [T, R], and its second matrices [places, r, N]."""
+    """One member of a bank: its columns in the common hidden [T, R], and its second matrices [places, r, N], a view of
+    those of all members side by side."""
 
     start: int
     end: int
@@ -40,7 +42,7 @@ class Bank:
         self.rank = rank
         self.pairs: dict[int, Mapping[int, LoraPair]] = {}
         self.parts: dict[int, Part] = {}
-        self.a = torch.empty(0)
+        self.a = self.b = torch.empty(0)
 
     def set(self, place: int, pairs: Mapping[int, LoraPair], places: int) -> None:
         """Fill a place, or empty it, and stack so many places again where that changes anything.
@@ -53,14 +55,17 @@ class Bank:
         filled = {at: kept[at] for at in sorted(kept) if kept[at]}
         found = {member: pair for each in filled.values() for member, pair in each.items()}
         if not found:
-            self.pairs, self.parts, self.a = {}, {}, torch.empty(0)
+            self.pairs, self.parts = {}, {}
+            self.a = self.b = torch.empty(0)
             return
         members, rank = sorted(found), self.rank
         like = found[members[0]].a
         self.a = like.new_zeros(places, len(members) * rank, like.shape[1])
+        widths = [found[member].b.shape[0] for member in members]
+        self.b = like.new_zeros(places, rank, sum(widths))
         self.parts = {
-            member: Part(at * rank, (at + 1) * rank, like.new_zeros(places, rank, found[member].b.shape[0]))
-            for at, member in enumerate(members)
+            member: Part(at * rank, (at + 1) * rank, b)
+            for at, (member, b) in enumerate(zip(members, torch.split(self.b, widths, dim=2), strict=True))
         }
         self.pairs = {
             at: {member: self._place(at, member, pair) for member, pair in each.items()} for at, each in filled.items()
@@ -74,7 +79,7 @@ class Bank:
 
     def stacked_bytes(self) -> int:
         """Bytes of the stacks, with places and ranks that are not used."""
-        return self.a.nbytes + sum(part.b.nbytes for part in self.parts.values())
+        return self.a.nbytes + self.b.nbytes
 
 
 class SharedInput:
@@ -88,25 +93,31 @@ class SharedInput:
         self._shrink, self._expand = shrink, expand
         self._input: Tensor | None = None
         self._number = self._left = 0
-        self._products: list[tuple[Bank, Segments, Tensor]] = []
+        self._products: list[tuple[Bank, Where, Tensor]] = []
 
     def add(self, member: int, x: Tensor, y: Tensor) -> None:
         """Add what adapters make of x [.., K] to a member's output y [.., N], in place."""
         flat = y.view(-1, y.shape[-1])
-        for bank, segments, hidden in self._hidden(x):
+        for bank, where, hidden in self._hidden(x, 1):
             part = bank.parts.get(member)
             if part is not None:
-                self._expand(flat, hidden[:, part.start : part.end], part.b, segments)
+                self._expand(flat, hidden[:, part.start : part.end], part.b, where)
 
-    def _hidden(self, x: Tensor) -> Sequence[tuple[Bank, Segments, Tensor]]:
+    def add_whole(self, slices: Sequence[Slice], x: Tensor, y: Tensor) -> None:
+        """Add what adapters make of x [.., K] to the outputs y [.., sum of N] of all members, each in its slice."""
+        flat = y.view(-1, y.shape[-1])
+        for bank, where, hidden in self._hidden(x, len(slices)):
+            self._expand(flat, hidden, bank.b, where, [slices[member] for member in bank.parts])
+
+    def _hidden(self, x: Tensor, asking: int) -> Sequence[tuple[Bank, Where, Tensor]]:
         """What the adapters' first matrices make of x, kept until all members have asked."""
         if x is not self._input or self._number != self.step.number:
             flat = x.reshape(-1, x.shape[-1])
             banks = self.step.layout(flat.shape[0]).banks
-            found = ((self.banks[number], segments) for number, segments in banks if number in self.banks)
-            self._products = [(bank, segments, self._shrink(flat, bank.a, segments)) for bank, segments in found]
+            found = ((self.banks[number], where) for number, where in banks if number in self.banks)
+            self._products = [(bank, where, self._shrink(flat, bank.a, where)) for bank, where in found]
             self._input, self._number, self._left = x, self.step.number, self.members
-        self._left -= 1
+        self._left -= asking
         products = self._products
         if self._left == 0:
             self._input, self._products = None, []
@@ -147,15 +158,13 @@ class MergedTarget(LoraTarget):
 
     def __init__(self, base: Any, shared: SharedInput, member: int, widths: Sequence[int]) -> None:
         super().__init__(base, shared, member)
-        self._widths = widths
+        ends = list(accumulate(widths))
+        self._slices = [(end - width, width) for end, width in zip(ends, widths, strict=True)]
 
     def whole(self, x: Tensor) -> Tensor:
         """The whole product [.., sum of N] with the adapters of all its parts."""
         base: Any = self.base
         y: Tensor = base.whole(x)
         if self._step.active:
-            start = 0
-            for member, width in enumerate(self._widths):
-                self._shared.add(member, x, y[..., start : start + width])
-                start += width
+            self._shared.add_whole(self._slices, x, y)
         return y

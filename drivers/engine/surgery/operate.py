@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ...ops.table import OpTable, Spec
+from ..experts import fit_experts
 from .merged import Make, PackedEmbedding, SingleLinear, merge, pack
 from .units import fused_norm, fused_unit
 
@@ -18,12 +19,13 @@ TRIAL_IDS = 8
 
 @dataclass
 class Report:
-    """How many modules were replaced."""
+    """How many modules were replaced, or are served by an op from now on."""
 
     merged: int = 0
     packed: int = 0
     norms: int = 0
     units: int = 0
+    experts: int = 0
 
 
 def operate(model: nn.Module, ops: OpTable, moved: Callable[[], None] = lambda: None) -> Report:
@@ -57,6 +59,7 @@ def operate(model: nn.Module, ops: OpTable, moved: Callable[[], None] = lambda: 
                     setattr(module, name, made)
                     setattr(report, count, getattr(report, count) + 1)
                     break
+    report.experts = fit_experts(model, ops)
     return report
 
 

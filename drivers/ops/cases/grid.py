@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
-from . import encoders, linear
+from . import encoders, experts, linear, lora
 from .case import Case
 
-MODULES: Sequence[ModuleType] = (encoders, linear)
+MODULES: Sequence[ModuleType] = (encoders, experts, linear, lora)
 """Each has `cases(tiny)`."""
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ..reference_lora import Segments
+from llmos.syscalls.errors import NotSupported
+
+from ..reference_lora import Segments, Slice, Where, sliced
 from .native import DTYPES, Native, mismatch, no_gradient
 
 PROBLEM = struct.Struct("=15q")
@@ -20,8 +23,9 @@ class Lora:
     def __init__(self, native: Native) -> None:
         self._native = native
 
-    def shrink(self, x: Tensor, a: Tensor, segments: Segments) -> Tensor:
-        """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
+    def shrink(self, x: Tensor, a: Tensor, where: Where) -> Tensor:
+        """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad or for slots."""
+        segments = _segments(where)
         _check("lora_shrink", x, a, segments, (a.shape[2], x.shape[1]))
         tokens = min(segments.end, x.shape[0])
         hidden = x.new_empty(tokens - segments.start, a.shape[1])
@@ -29,13 +33,25 @@ class Lora:
         self._native.call("llmos_lora_shrink", problem, x, a, segments.table, made=(hidden,))
         return hidden
 
-    def expand(self, y: Tensor, hidden: Tensor, b: Tensor, segments: Segments) -> None:
-        """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
+    def expand(self, y: Tensor, hidden: Tensor, b: Tensor, where: Where, slices: Sequence[Slice] = ()) -> None:
+        """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad or for slots."""
+        segments = _segments(where)
+        for own, part, matrix in sliced(y, hidden, b, slices):
+            self._expand(own, part, matrix, segments)
+
+    def _expand(self, y: Tensor, hidden: Tensor, b: Tensor, segments: Segments) -> None:
         _check("lora_expand", hidden, b, segments, (b.shape[1], hidden.shape[1]))
         tokens = min(segments.end, y.shape[0])
         if y.dtype != b.dtype or y.stride(1) != 1 or y.shape[1] != b.shape[2]:
             raise mismatch("lora_expand", "y", (y.dtype, tuple(y.shape), y.stride()), f"{b.dtype} [T, {b.shape[2]}]")
         self._native.call("llmos_lora_expand", _problem(hidden, b, y, segments, tokens), hidden, b, segments.table, y)
+
+
+def _segments(where: Where) -> Segments:
+    if not isinstance(where, Segments):
+        why = "adapters on the processor take segments of tokens, not slots"
+        raise NotSupported(f"lora: {why}", why=why)
+    return where
 
 
 def _check(op: str, given: Tensor, stack: Tensor, segments: Segments, widths: tuple[int, int]) -> None:

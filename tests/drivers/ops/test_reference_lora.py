@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lora_products import check_products, segments
+from lora_products import check_products, check_slots, segments
 
 from llmos.drivers.ops.reference_lora import (
-    BATCHED_TOKENS, LAST, Segment, lora_expand, lora_shrink, segments_of,
+    BATCHED_TOKENS, LAST, Segment, Slots, lora_expand, lora_shrink, segments_of,
 )  # fmt: skip
 
 
@@ -16,6 +16,20 @@ from llmos.drivers.ops.reference_lora import (
 @given(segments(), st.integers(1, 9), st.sampled_from((torch.float32, torch.bfloat16)))
 def test_each_token_goes_through_its_own_adapter(found: list[Segment], rank: int, dtype: torch.dtype) -> None:
     check_products(lora_shrink, lora_expand, found, rank, dtype)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(-1, 9), min_size=1, max_size=9), st.sampled_from((0, 4)), st.integers(1, 9))
+def test_slots_may_be_in_any_order(ids: list[int], first: int, rank: int) -> None:
+    check_slots(lora_shrink, lora_expand, ids, first, rank, torch.float32)
+
+
+def test_slots_are_read_when_a_product_is_made() -> None:
+    ids = torch.tensor([0, -1], dtype=torch.int32)
+    where, x, a = Slots(ids), torch.randn(2, 4), torch.randn(2, 3, 4)
+    lora_shrink(x, a, where)
+    ids.copy_(torch.tensor([1, 0]))
+    torch.testing.assert_close(lora_shrink(x, a, where), torch.stack([a[1] @ x[0], a[0] @ x[1]]))
 
 
 def test_neighbours_share_a_product_unless_one_is_long() -> None:

@@ -94,6 +94,30 @@ def test_tokens_of_several_adapters_go_through_one_step(served: Callable[[str], 
             torch.testing.assert_close(together[:, start:end], wanted[:, start:end], **CLOSE)
 
 
+def test_slots_of_tokens_answer_as_groups_do(served: Callable[[str], Served]) -> None:
+    """Rows of adapters of two ranks, and of the base, in any order."""
+    here = served("llama")
+    slots = [here.store.slot(folder.name) for folder in here.folders]
+    ids = torch.tensor([slots[at % 3] if at % 4 else layout.BASE for at in range(len(PROMPT))], dtype=torch.int32)
+    path, x = "model.layers.1.mlp.gate_proj", torch.randn(1, len(PROMPT), 64)
+    with torch.inference_mode():
+        here.store.use_slots(ids)
+        epoch = here.store.variant
+        together = here.module.get_submodule(path)(x)
+        for at, slot in enumerate(ids.tolist()):
+            if slot == layout.BASE:
+                here.store.step.clear()
+            else:
+                here.store.step.set_whole(slot)
+            alone = here.module.get_submodule(path)(x)
+            torch.testing.assert_close(together[:, at], alone[:, at], **CLOSE)
+        here.store.use_slots(ids.flip(0))
+        assert here.store.variant == epoch
+        here.store.drop(here.folders[0].name)
+        here.store.use_slots(ids)
+        assert here.store.variant.epoch != epoch.epoch
+
+
 def test_a_forgotten_scale_or_a_wrong_range_would_be_seen(
     served: Callable[[str], Served], ops: OpTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

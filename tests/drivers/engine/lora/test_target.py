@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from llmos.drivers.engine.lora.layout import AdapterStep, Group, Layout
+from llmos.drivers.engine.lora.layout import BANK_SLOTS, BASE, AdapterStep, Group, Layout
 from llmos.drivers.engine.lora.target import Bank, LoraTarget, MergedTarget, SharedInput
 from llmos.drivers.engine.lora.weights import LoraPair
 from llmos.drivers.engine.surgery.merged import merge
@@ -117,6 +117,49 @@ def test_parts_of_a_product_have_their_adapters_in_the_whole_too() -> None:
         wanted = [siblings.wanted(at, x, linear(x)) for at, linear in enumerate(linears)]
         torch.testing.assert_close(gate.whole(x), torch.cat(wanted, -1))
         torch.testing.assert_close([gate(x), up(x)], wanted)
+
+
+def test_slots_on_the_device_are_the_same_adapters() -> None:
+    """In any order of rows, and read anew when the tensor has changed."""
+    siblings, base, ids = Siblings(), nn.Linear(INS, OUTS[0]), torch.full((TOKENS,), BASE, dtype=torch.int32)
+    target, x = LoraTarget(base, siblings.shared, 0), torch.randn(1, TOKENS, INS)
+    with torch.inference_mode():
+        siblings.step.set_slots(ids, 2)
+        torch.testing.assert_close(target(x), base(x))
+        groups = (Group(2, 0, 1), Group(0, 1, 3), Group(2, 5, 6), Group(BANK_SLOTS, 6, 7))
+        for slot, start, end in groups:
+            ids[start:end] = slot
+        siblings.step.set_slots(ids, 2)
+        torch.testing.assert_close(target(x), siblings.wanted(0, x, base(x), groups[:-1]))
+
+
+@pytest.mark.parametrize("changed", [(0,), (1,), (0, 1)])
+def test_the_whole_product_is_one_call_for_all_slices(changed: tuple[int, ...]) -> None:
+    """Also when adapters change only some of its parts."""
+    siblings, widths, calls = Siblings(), (4, *OUTS), []
+    bank = siblings.shared.banks[0] = Bank(2)
+    members = [member + 1 for member in changed]
+    pairs = {member: pair(widths[member]) for member in members}
+    bank.set(0, pairs, 3)
+
+    def expand(*given: Any) -> None:
+        calls.append(given[-1])
+        lora_expand(*given)
+
+    shared = SharedInput(siblings.step, lora_shrink, expand)
+    shared.members, shared.banks = 3, siblings.shared.banks
+    parent, x = nn.Module(), torch.randn(1, TOKENS, INS)
+    parent.q_proj, parent.k_proj, parent.v_proj = (nn.Linear(INS, width) for width in widths)
+    linears = [parent.q_proj, parent.k_proj, parent.v_proj]
+    assert merge(parent, PlainLinear) == 1
+    with torch.inference_mode():
+        wanted = torch.cat([linear(x) for linear in linears], -1)
+        for member, found in pairs.items():
+            start = sum(widths[:member])
+            wanted[:, :, start : start + widths[member]] += x @ found.a.t() @ found.b.t()
+        siblings.step.set_slots(torch.zeros(TOKENS, dtype=torch.int32), 1)
+        torch.testing.assert_close(MergedTarget(parent.q_proj, shared, 0, widths).whole(x), wanted)
+    assert calls == [[(sum(widths[:member]), widths[member]) for member in members]]
 
 
 def test_whatever_else_is_asked_of_a_target_is_the_layers() -> None:

@@ -1,0 +1,96 @@
+"""Mixtures of experts: few and many tokens, experts that nobody chose, all gates, biases, stacks of either layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..reference_experts import Gate
+from .case import Call, Case, Draws, Verdict, near
+
+CLAMPED = Gate(interleaved=True, alpha=1.702, limit=1.5, shift=1.0)
+"""As gpt-oss has it, with a limit that some numbers reach."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """`tokens` of `width` through `most` of so many `experts`, which are `inner` wide."""
+
+    name: str
+    tokens: int
+    experts: int
+    most: int
+    width: int
+    inner: int
+    gate: Gate = Gate()  # noqa: RUF009 (frozen)
+    transposed: bool = False
+    biases: bool = False
+    only: tuple[int, ...] = ()
+    """The experts that may be chosen, also numbers of none; all where it is empty."""
+
+
+TINY = (
+    Setting("one token", 1, 4, 2, 24, 18),
+    Setting("more experts than tokens", 3, 9, 2, 20, 16, Gate("gelu_tanh")),
+    Setting("one expert for all", 20, 4, 1, 16, 16, only=(2,)),
+    Setting("experts elsewhere", 5, 3, 2, 16, 17, only=(-1, 1, 3, 7)),
+    Setting("gpt-oss", 4, 3, 2, 20, 18, CLAMPED, transposed=True, biases=True),
+    Setting("gelu with biases", 4, 3, 3, 16, 16, Gate("gelu"), biases=True),
+    Setting("wider than a step", 2, 2, 2, 140, 66),
+)
+LARGE = {
+    "30B-A3B": Setting("", 0, 128, 8, 2048, 768), "8x7B": Setting("", 0, 8, 2, 4096, 14336),
+    "gpt-oss 20B": Setting("", 0, 32, 4, 2880, 2880, CLAMPED, transposed=True, biases=True),
+}  # fmt: skip
+
+
+def judged(expected: Any, got: Any, dtype: torch.dtype, call: Call) -> Verdict:
+    """Twice as far as others may be off: what is rounded on the way may be larger than the sum that it ends in."""
+    found = near(expected, got, dtype, call)
+    allowed = 2.0 * found.allowed
+    return replace(found, ok=found.worst <= allowed, allowed=allowed)
+
+
+def cases(tiny: bool) -> Iterator[Case]:
+    """Of the op `experts`."""
+    for number, setting in enumerate(TINY):
+        yield Case("experts", setting.name, {}, Experts(setting, number), judge=judged)
+    for name, one in {} if tiny else LARGE.items():
+        for tokens in (1, 32, 512):
+            large = Setting(
+                f"{name}, {tokens} tokens", tokens, one.experts, one.most, one.width, one.inner, one.gate,
+                one.transposed, one.biases,
+            )  # fmt: skip
+            yield Case("experts", large.name, {}, Experts(large, tokens), dtypes=("bfloat16",), judge=judged)
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Arguments of `experts`."""
+
+    setting: Setting
+    seed: int
+
+    def __call__(self, device: torch.device, dtype: torch.dtype) -> Call:
+        one, draws = self.setting, Draws(self.seed, device, dtype)
+        count, width, inner = one.experts, one.width, one.inner
+        gate_up = self._stack(draws, (count, 2 * inner, width))
+        down = self._stack(draws, (count, width, inner))
+        biases = (draws.normal(count, 2 * inner), draws.normal(count, width)) if one.biases else (None, None)
+        x = draws.normal(one.tokens, width)
+        among = torch.tensor(one.only or range(count), device=device)
+        scores = draws.uniform(one.tokens, len(among), dtype=torch.float32)
+        chosen = among[scores.argsort(dim=1)[:, : one.most]]
+        weights = draws.uniform(one.tokens, one.most, dtype=torch.float32)
+        return Call((x, gate_up, down, chosen, weights / weights.sum(1, keepdim=True), one.gate, *biases))
+
+    def _stack(self, draws: Draws, shape: tuple[int, int, int]) -> Tensor:
+        """Weights [E, outs, ins], which lie in memory as [E, ins, outs] when the setting is transposed."""
+        count, outs, ins = shape
+        if self.setting.transposed:
+            return draws.normal(count, ins, outs, scale=ins**-0.5).transpose(1, 2)
+        return draws.normal(count, outs, ins, scale=ins**-0.5)

@@ -1,0 +1,108 @@
+"""Mixtures of experts in Triton: the formula for any choice of experts, and what one kernel hands to the next."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from expert_routes import ACTS, EXPERTS, check_experts, routes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmos.drivers.ops import reference_experts
+from llmos.drivers.ops.cases.case import check
+from llmos.drivers.ops.cases.experts import cases
+from llmos.drivers.ops.reference_experts import Gate
+from llmos.drivers.ops.triton import experts
+from llmos.syscalls.errors import BadArgument
+
+CPU = torch.device("cpu")
+
+
+@settings(max_examples=10)
+@given(
+    routes(), st.sampled_from(ACTS), st.booleans(), st.booleans(),
+    st.sampled_from((torch.float32, torch.bfloat16, torch.float16)),
+)  # fmt: skip
+def test_each_token_goes_through_its_experts(
+    chosen: list[list[int]], gate: Gate, transposed: bool, biases: bool, dtype: torch.dtype
+) -> None:
+    check_experts(experts.experts, chosen, gate, transposed, biases, dtype)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(-2, EXPERTS + 2), min_size=1, max_size=60), st.sampled_from((16, 32)))
+def test_every_entry_has_one_row_in_a_block_of_its_expert(chosen: list[int], rows: int) -> None:
+    """In their order, with what is beside them marked as nobody's; also over several chunks."""
+    blocks = experts.blocks_of(len(chosen), EXPERTS, rows)
+    order = torch.full((blocks * rows,), -7, dtype=torch.int32)
+    owners = torch.full((blocks,), -7, dtype=torch.int32)
+    ids = torch.tensor(chosen)
+    experts._sort[(EXPERTS,)](ids, order, owners, len(chosen), blocks, EXPERTS, ROWS=rows, BINS=8, SIZE=16)
+    taken = owners[owners >= 0].tolist()
+    assert taken == sorted(taken) and set(owners[len(taken) :].tolist()) <= {-1}
+    for expert in range(EXPERTS):
+        own = [at for at, id in enumerate(chosen) if id == expert]
+        found = order.view(blocks, rows)[owners == expert].flatten().tolist()
+        assert len(found) == -(-len(own) // rows) * rows
+        assert found[: len(own)] == own and set(found[len(own) :]) <= {len(chosen)}
+
+
+def test_blocks_suffice_and_are_not_too_many() -> None:
+    assert experts.blocks_of(8, 128, 16) == 8
+    assert experts.blocks_of(4096, 8, 64) == 8 + (4096 - 8) // 64
+    for entries in range(1, 70):
+        most = max(
+            sum(-(-part // 16) for part in (entries - rest, *[1] * rest)) for rest in range(min(entries, 3))
+        )
+        assert experts.blocks_of(entries, 3, 16) >= most
+
+
+def test_many_entries_take_larger_blocks() -> None:
+    """Blocks in groups: the same numbers."""
+    configs = [experts.select_config(entries, 4) for entries in (8, 200, 4000)]
+    assert [(config.rows, config.group) for config in configs] == [(16, 1), (32, 4), (64, 8)]
+    assert experts.select_config(4000, 4, 4).rows == 32
+    chosen = [[at % 3] for at in range(150)]
+    check_experts(experts.experts, chosen, Gate(), False, False, torch.float32)
+
+
+def test_a_wrong_weight_or_expert_would_be_seen() -> None:
+    """What the cases are worth."""
+
+    def reweighted(*given: Any) -> Any:
+        x, gate_up, down, chosen, weights, *rest = given
+        return experts.experts(x, gate_up, down, chosen, weights.flip(1) * 1.05, *rest)
+
+    def astray(*given: Any) -> Any:
+        x, gate_up, down, chosen, *rest = given
+        return experts.experts(x, gate_up, down, torch.where(chosen < down.shape[0], chosen - 1, chosen), *rest)
+
+    def ungated(*given: Any) -> Any:
+        *tensors, gate, first, second = given
+        return experts.experts(*tensors, replace(gate, shift=gate.shift + 0.05), first, second)
+
+    for wrong in (reweighted, astray, ungated):
+        for case in (case for case in cases(tiny=True) if case.name in ("one token", "experts elsewhere", "gpt-oss")):
+            assert not check(case, wrong, reference_experts.experts, CPU, "float32").ok, (wrong.__name__, case.name)
+
+
+def test_tensors_that_do_not_fit_are_refused() -> None:
+    x, gate_up, down = torch.randn(2, 8), torch.randn(3, 12, 8), torch.randn(3, 8, 6)
+    chosen, weights = torch.zeros(2, 1, dtype=torch.int64), torch.ones(2, 1)
+    for wrong in (
+        (x[:1], gate_up, down, chosen, weights), (x, gate_up[:, :10], down, chosen, weights),
+        (x, gate_up, down, chosen, weights[:, :0]), (x.half(), gate_up, down, chosen, weights),
+        (x, gate_up, down, chosen, weights, torch.ones(3, 11)),
+        (x.t().contiguous().t(), gate_up, down, chosen, weights),
+    ):  # fmt: skip
+        with pytest.raises(BadArgument):
+            experts.experts(*wrong[:5], Gate(), *wrong[5:])
+
+
+def test_no_tokens_are_no_launch() -> None:
+    chosen, weights = torch.zeros(0, 2, dtype=torch.int64), torch.ones(0, 2)
+    found = experts.experts(torch.randn(0, 8), torch.randn(3, 12, 8), torch.randn(3, 8, 6), chosen, weights, Gate())
+    assert found.shape == (0, 8)
