@@ -23,7 +23,8 @@ from llmos.syscalls.driver import Located
 from llmos.syscalls.errors import LlmosError
 
 from . import contract, convert, plugins
-from .host import end_with_parent, split_settings
+from .host import split_settings
+from .parent import end_with_parent
 
 TELL_S = 0.2
 """Progress is told at most so often."""

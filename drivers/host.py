@@ -8,7 +8,6 @@ ends the process: after it, nothing the driver holds can be trusted (fail-stop).
 from __future__ import annotations
 
 import argparse
-import ctypes
 import faulthandler
 import os
 import signal
@@ -33,8 +32,9 @@ from . import plugins
 from .device_calls import DeviceCalls, Limits
 from .file_calls import FileCalls
 from .hookspecs import DEVICES
-from .link import EXIT_ORPHAN, Incoming, Link, Stop
+from .link import Incoming, Link, Stop
 from .outgoing import Outgoing
+from .parent import end_with_parent
 from .pulse import Pulse
 
 EXIT_FAULT = 70
@@ -333,20 +333,6 @@ def split_settings(config: Mapping[str, Any]) -> tuple[dict[str, float], dict[st
                 f"{name} is {value!r}; expected a number of seconds above 0", name=name, got=repr(value), want="seconds"
             )
     return settings, rest
-
-
-def end_with_parent() -> int:
-    """Have the kernel of the machine kill this process when its parent ends, and return the parent's pid.
-
-    The signal is sent when the *thread* that started this process ends (prctl(2), PR_SET_PDEATHSIG), and it is lost
-    if the parent ended before this call: hence the comparison.
-    """
-    set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    parent = int(os.environ.get("LLMOS_PARENT_PID", os.getppid()))
-    if os.getppid() != parent:
-        os._exit(EXIT_ORPHAN)
-    return parent
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,8 +27,8 @@ from llmos.syscalls.types import Done, Value
 from llmos.syscalls.wire import MessageKind, Reply, error_frames, pack, unpack_body, unpack_header
 
 from .hookspecs import Send
+from .parent import EXIT_ORPHAN
 
-EXIT_ORPHAN = 75
 _LINGER_S = 1.0
 _READ_BYTES = 1 << 16
 

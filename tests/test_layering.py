@@ -25,7 +25,7 @@ ROOMS = {
         "transforms sessions actions handlers core server __main__"
     ),
     "drivers": (
-        "requests contract hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing "
+        "requests contract parent hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing "
         "link device_calls file_calls host bring_worker conformance"
     ),
     "userland": (

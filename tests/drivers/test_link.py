@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from framed import Framed
-from llmos.drivers.link import EXIT_ORPHAN, Incoming, Link
+from llmos.drivers.link import Incoming, Link
+from llmos.drivers.parent import EXIT_ORPHAN
 from llmos.syscalls.driver import HostStats
 from llmos.syscalls.wire import LIMITS, MessageKind, pack, unpack
 
