@@ -27,7 +27,7 @@ def fill(wanted: Wanted, folder: Path) -> Filled:
     assert isinstance(source, ModelSource)
     files = chosen(source.files)
     meter = Meter(wanted.progress, sum(file.bytes for file in files), "copy")
-    known = {file.name: _copy(file, folder, meter) for file in files}
+    known = {file.name: copy_file(file, folder, meter) for file in files}
     name = PurePosixPath(source.path).name or str(source.manifest.get("name", ""))
     manifest = {"origin": f"folder {name}", **_stored(source), **source.manifest}
     return Filled({name: value for name, value in manifest.items() if name not in OWN}, known)
@@ -68,7 +68,8 @@ def _aside(name: str) -> bool:
     return name == MANIFEST or parts[0] in (VERSIONS, REFS) or any(part.startswith(".") for part in parts)
 
 
-def _copy(file: SourceFile, folder: Path, meter: Meter) -> str:
+def copy_file(file: SourceFile, folder: Path, meter: Meter) -> str:
+    """Copy a file into a folder; its SHA-256. Raises BadModel: it changes meanwhile."""
     descriptor = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size

@@ -1,7 +1,8 @@
 """Models of the Hugging Face hub: `hf:ORG/NAME[@REVISION]`.
 
 Names, addresses, login and offline mode are those of `huggingface_hub`. The bytes are fetched by `fetch`, since what
-that library has fetched of a file when it is interrupted is lost. Only formats that run no code are taken.
+that library has fetched of a file when it is interrupted is lost. Only formats that run no code are taken. In offline
+mode the cache of that library is what there is.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+from llmos.drivers.contract import SourceFile
 from llmos.syscalls.errors import BadArgument, Unavailable
 
 from ..derive import INDEX, WEIGHTS
 from ..scan import MANIFEST, PICKLES, bad
 from .fetch import Remote, fetch, move
-from .folder import check_name
-from .job import Filled, Wanted
+from .folder import check_name, copy_file
+from .job import Filled, Meter, Wanted
 from .partial import finished, partial
 from .web import get_json
 
@@ -37,10 +39,14 @@ def fill(wanted: Wanted, folder: Path) -> Filled:
         BadArgument: not a name or revision of the hub.
         NotFound, Denied: there is no such model or revision, or it needs a login.
         BadModel: it has no safetensors, or a file is damaged.
-        Unavailable: offline mode is on, or the hub cannot be reached.
+        Unavailable: offline mode is on and the cache has no such model, or the hub cannot be reached.
     """
+    from huggingface_hub import constants
+
     repository, revision = parse(str(wanted.source), str(wanted.options.get("revision") or ""))
-    endpoint, headers = _login(repository)
+    if constants.HF_HUB_OFFLINE:
+        return _from_cache(wanted, repository, revision, folder)
+    endpoint, headers = _login()
     address = f"{endpoint}/api/models/{repository}/revision/{quote(revision, safe='')}?blobs=true"
     info = get_json(address, headers)
     commit = str(info.get("sha") or "")
@@ -48,7 +54,7 @@ def fill(wanted: Wanted, folder: Path) -> Filled:
         raise Unavailable(f"{address} names no commit; is it a hub?")
     files = [
         _remote(each, f"{endpoint}/{repository}/resolve/{commit}", headers)
-        for each in choose(info.get("siblings") or [], wanted.options.get("include") or [])
+        for each in choose(info.get("siblings") or [], _patterns(wanted))
     ]
     origin = f"{START}{repository}@{commit}"
     wanted.ready(origin)
@@ -112,15 +118,36 @@ def _remote(sibling: Mapping[str, Any], base: str, headers: Mapping[str, str]) -
     return Remote(name, f"{base}/{quote(name)}", size, str(digest or ""), str(blob or ""), headers)
 
 
-def _login(repository: str) -> tuple[str, dict[str, str]]:
-    """Address of the hub and the headers of whoever is logged in. Raises Unavailable in offline mode."""
+def _from_cache(wanted: Wanted, repository: str, revision: str, folder: Path) -> Filled:
+    """Copy what the library has fetched before. Raises Unavailable when that has no weights, or is nothing."""
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    why = f"{START}{repository} is not fetched: the hub is in offline mode (HF_HUB_OFFLINE) and its cache"
+    advice = "Unset it where the kernel runs, or pull a folder of this machine"
+    try:
+        place = Path(snapshot_download(repository, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise Unavailable(f"{why}, {constants.HF_HUB_CACHE}, has nothing of {revision}. {advice}") from None
+    names = sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
+    if not any(name.endswith(WEIGHTS) for name in names):
+        raise Unavailable(f"{why} has no safetensors of it, but {', '.join(names)[:200] or 'nothing'}. {advice}")
+    origin = f"{START}{repository}@{place.name}"
+    wanted.ready(origin)
+    taken = [each["rfilename"] for each in choose([{"rfilename": name} for name in names], _patterns(wanted))]
+    files = [SourceFile(name, place / name, (place / name).stat().st_size) for name in taken]
+    meter = Meter(wanted.progress, sum(file.bytes for file in files), "copy")
+    return Filled({"origin": origin}, {file.name: copy_file(file, folder, meter) for file in files})
+
+
+def _patterns(wanted: Wanted) -> list[str]:
+    return wanted.options.get("include") or []
+
+
+def _login() -> tuple[str, dict[str, str]]:
+    """Address of the hub and the headers of whoever is logged in."""
     from huggingface_hub import constants, get_token
 
-    if constants.HF_HUB_OFFLINE:
-        raise Unavailable(
-            f"{START}{repository} is not fetched: the hub is in offline mode (HF_HUB_OFFLINE). Unset it where the "
-            "kernel runs, or pull a folder of this machine"
-        )
     token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
     login = {"Authorization": f"Bearer {token}"} if token else {}
     return constants.ENDPOINT.rstrip("/"), {"User-Agent": "llmos", **login}

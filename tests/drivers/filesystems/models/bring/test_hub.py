@@ -103,9 +103,51 @@ def test_what_is_not_there_is_said(fake: FakeHub, models: OpenModels, monkeypatc
         pull(models(), revision="v9")
     with pytest.raises(NotFound, match="Repository not found"):
         pull(models(), "hf:acme/wolf")
+
+
+def cache(root: Path, files: Mapping[str, bytes]) -> Path:
+    """What the library keeps of a model: blobs, and a folder of links to them for each commit."""
+    place = root / "models--acme--fox"
+    for name, content in files.items():
+        blob, link = place / "blobs" / name.replace("/", "_"), place / "snapshots" / COMMIT / name
+        for path in (blob, link):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(content)
+        link.symlink_to(blob)
+    (place / "refs").mkdir()
+    (place / "refs/main").write_text(COMMIT)
+    return place
+
+
+def test_offline_the_cache_of_the_library_is_what_there_is(
+    fake: FakeHub, models: OpenModels, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(Unavailable, match="offline mode"):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(Unavailable, match=r"offline mode.*has nothing of main.*pull a folder"):
         pull(models())
+    cache(tmp_path / "hub", FILES)
+    answer = pull(models())
+    assert (answer["version"], answer["files"], answer["fetched"]) == ("1", len(TAKEN), 0)
+    folder = tmp_path / "models/fox/versions/1"
+    assert {path.name for path in folder.iterdir()} == TAKEN | {"manifest.json"}
+    assert not any(path.is_symlink() for path in folder.iterdir())
+    assert (folder / "model.safetensors").read_bytes() == safetensors()
+    assert json.loads((folder / "manifest.json").read_bytes())["origin"] == f"hf:acme/fox@{COMMIT}"
+    assert pull(models(), revision=COMMIT)["unchanged"] and not fake.seen
+    with pytest.raises(Unavailable, match="has nothing of v2"):
+        pull(models(), revision="v2", path="/other")
+
+
+def test_offline_and_only_a_part_is_there(
+    fake: FakeHub, models: OpenModels, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    cache(tmp_path / "hub", {"config.json": FILES["config.json"]})
+    with pytest.raises(Unavailable, match=r"no safetensors of it, but config\.json"):
+        pull(models())
+    assert not (tmp_path / "models/fox").exists() and not fake.seen
 
 
 def test_weights_that_are_pickles_are_not_fetched(fake: FakeHub, models: OpenModels) -> None:
