@@ -11,8 +11,10 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-from llmos.syscalls.errors import BadArgument, NotSupported
+from llmos.syscalls.errors import NotSupported
 
+from ..checks import mismatch as mismatch
+from ..checks import no_gradient as no_gradient
 from ..memory import HugePages
 from ..table import Spec
 from .build import library
@@ -140,13 +142,3 @@ class Together:
 def _head(op: str, size: int) -> bytes:
     """What stands before a problem of so many bytes."""
     return HEAD.pack(OPS.index(op), size)
-
-
-def no_gradient(op: str, *tensors: Tensor) -> None:
-    """Raises NotSupported when a gradient through these would be lost."""
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        raise NotSupported(f"{op} has no gradient; use the reference, or torch.no_grad()", why="no gradient")
-
-
-def mismatch(op: str, name: str, got: object, want: object) -> BadArgument:
-    return BadArgument(f"{op}: {name} is {got}; expected {want}", name=name, got=str(got), want=str(want))

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ..table import OpTable
+from . import gates, norms
 from .variants import Variant
 
 NAME = "triton"
 
-MODULES: Sequence[ModuleType] = ()
+MODULES: Sequence[ModuleType] = (norms, gates)
 """Each has `register(table)` and `VARIANTS`."""
 
 

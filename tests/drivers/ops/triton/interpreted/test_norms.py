@@ -1,0 +1,70 @@
+"""Norms in Triton: the contract of all implementations, what is refused, and what is left alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from llmos.drivers.ops import reference_layers as layers
+from llmos.drivers.ops.cases.case import check
+from llmos.drivers.ops.cases.layers import cases, rms
+from llmos.drivers.ops.table import OpTable
+from llmos.drivers.ops.triton import norms
+from llmos.syscalls.errors import BadArgument, NotSupported
+
+CPU = torch.device("cpu")
+OPS = ("add", "rms_norm", "add_rms_norm", "layer_norm", "add_layer_norm")
+
+
+def test_every_case_in_every_dtype() -> None:
+    for case in cases(tiny=True):
+        for dtype in case.dtypes if case.op in OPS else ():
+            verdict = check(case, getattr(norms, case.op), getattr(layers, case.op), CPU, dtype)
+            assert verdict.ok, (case.op, case.name, dtype, verdict)
+
+
+def test_many_short_rows_share_programs() -> None:
+    assert norms.select_config(2048, 128).rows == 8 and norms.select_config(64, 4096) == (1, 4096, 8)
+    for case in (rms(1030, 300, True, False, True),):
+        assert check(case, getattr(norms, case.op), getattr(layers, case.op), CPU, "float32").ok
+
+
+def test_the_variance_of_rows_far_from_zero_is_not_lost() -> None:
+    x = 1e4 + torch.randn(2, 64)
+    wanted = layers.layer_norm(x.double(), None, None, 1e-5).float()
+    torch.testing.assert_close(norms.layer_norm(x, None, None, 1e-5), wanted, atol=2e-3, rtol=0.0)
+
+
+def test_what_is_added_stays_as_it_is_and_nothing_is_no_row() -> None:
+    x, residual, weight = torch.randn(2, 16), torch.randn(2, 16), torch.ones(16)
+    kept = x.clone(), residual.clone()
+    norms.add_rms_norm(x, residual, weight, 1e-5)
+    assert torch.equal(x, kept[0]) and torch.equal(residual, kept[1])
+    assert norms.rms_norm(x[:0], weight, 1e-5).shape == norms.add(x[:0], x[:0]).shape == (0, 16)
+
+
+def test_a_column_of_a_tensor_is_made_dense() -> None:
+    x = torch.randn(16, 6).T
+    torch.testing.assert_close(norms.rms_norm(x, torch.ones(16), 1e-5), layers.rms_norm(x, torch.ones(16), 1e-5))
+    assert torch.equal(norms.add(x, x), x + x)
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    x, weight = torch.randn(2, 16), torch.ones(16)
+    for call in (
+        lambda: norms.rms_norm(x, torch.ones(8), 1e-5), lambda: norms.rms_norm(x, weight.half(), 1e-5),
+        lambda: norms.layer_norm(x, weight, torch.ones(32)[::2], 1e-5), lambda: norms.add(x, x[:1]),
+        lambda: norms.add_rms_norm(x, x.half(), weight, 1e-5),
+        lambda: norms.rms_norm(torch.randn(1, norms.WIDEST + 1), weight, 1e-5),
+    ):  # fmt: skip
+        with pytest.raises(BadArgument):
+            call()
+    with pytest.raises(NotSupported, match="no gradient"):
+        norms.rms_norm(x, torch.nn.Parameter(weight), 1e-5)
+
+
+def test_they_serve_what_kernels_serve() -> None:
+    table = OpTable()
+    norms.register(table)
+    for op in OPS:
+        assert table.choose(op, {"device": "cpu", "dtype": "bfloat16"}).implementation.name == "triton"
