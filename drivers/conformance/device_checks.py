@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from llmos.drivers import convert
 from llmos.drivers.contract import LoadSettings, Row, SamplingParams
+from llmos.syscalls.driver import Inspected
 from llmos.syscalls.errors import BadArgument, BadModel, BadState, LlmosError, NotFound, NotSupported
 
 from .device_bench import MODEL, DeviceBench
@@ -161,6 +162,14 @@ def sleeping(bench: DeviceBench) -> None:
     expect(list(again) == list(awake), "after wake a greedy answer is another one")
 
 
+def telling(bench: DeviceBench) -> None:
+    """inspect: tells what serves each op, and refuses what it knows nothing of"""
+    with optional("inspect"):
+        told = bench.device.inspect("ops")
+    expect_sendable("inspect()", Inspected(fields=dict(told)))
+    expect_error("an unknown topic", lambda: bench.device.inspect("weather"), NotSupported)
+
+
 def unloading(bench: DeviceBench) -> None:
     """unload: gives the bytes back, time after time"""
     if bench.is_loaded():
@@ -210,5 +219,5 @@ def _check_rows(rows: Sequence[Row]) -> None:
 
 DEVICE_CHECKS: tuple[Callable[[DeviceBench], None], ...] = (
     facts, settings, prediction, idle, plan, load, plan_matches_load, memory_rows, bad_settings, bad_model,
-    unknown_model, *INFERENCE_CHECKS, conversations, sleeping, unload_ends_requests, unloading, stopping,
+    unknown_model, *INFERENCE_CHECKS, conversations, sleeping, telling, unload_ends_requests, unloading, stopping,
 )  # fmt: skip

@@ -48,10 +48,14 @@ def _tensor(name: str, shape: str, what: str = "") -> Argument:
 X, RESIDUAL = _tensor("x", "[..., H]"), _tensor("residual", "[..., H]")
 Q, K, V = _tensor("q", "[T, Hq, D]"), _tensor("k", "[T, Hkv, D]"), _tensor("v", "[T, Hkv, Dv]")
 PAGES = (
-    _tensor("k_pages", "[P, Hkv, B, D]", "any stride between pages"),
-    _tensor("v_pages", "[P, Hkv, B, Dv]", "any stride between pages"),
+    Argument("k_pages", "[P, Hkv, B, D]", "dtype, int8 or float8_e4m3fn", "any stride between pages"),
+    Argument("v_pages", "[P, Hkv, B, Dv]", "as k_pages", "any stride between pages"),
 )
 SLOTS = Argument("slots", "[T]", "int64", "page * B + place in the page")
+SCALES = (
+    Argument("key_scale", "[P, Hkv, B]", "float32", "what numbers of pages of 8 bits are times; nothing for others"),
+    Argument("value_scale", "[P, Hkv, B]", "float32", "as `key_scale`"),
+)
 SCALE = Argument("scale", what="of the scores")
 EPS = Argument("eps", what="added to the mean square")
 NORM = (
@@ -59,6 +63,11 @@ NORM = (
     EPS,
     Argument("unit_offset", what="the scale is 1 + weight"),
     Argument("round_first", what="round to the dtype before the scale, not after"),
+)
+LAYER_NORM = (
+    _tensor("weight", "[H]", "or nothing"),
+    _tensor("bias", "[H]", "or nothing"),
+    Argument("eps", what="added to the variance"),
 )
 ANGLES = (_tensor("cos", "[T, R]", "R dimensions are turned"), _tensor("sin", "[T, R]"))
 GATED = (_tensor("gate_up", "[..., 2 I]", "side by side"),)
@@ -89,6 +98,7 @@ CATALOG: Sequence[Op] = (
             Argument("window", what="how many tokens a query sees; 0: all"),
             Argument("softcap", what="c: a score is c * tanh(score / c); 0: off"),
             Argument("sinks", "[Hq]", "dtype", "scores without a value"),
+            *SCALES,
         ),
         "[T, Hq, Dv]",
         WIDTHS,
@@ -100,17 +110,28 @@ CATALOG: Sequence[Op] = (
         "[T, Hq, Dv]",
         {"key_width": 64},
     ),
-    Op("write_kv", "puts keys and values into pages", (K, V, *PAGES, SLOTS), "nothing; writes the pages", WIDTHS),
+    Op(
+        "write_kv",
+        "puts keys and values into pages",
+        (K, V, *PAGES, SLOTS, *SCALES),
+        "nothing; writes the pages",
+        WIDTHS,
+    ),
     Op("rope", "turns queries and keys by their positions", (Q, K, *ANGLES), "nothing; writes q and k"),
     Op(
         "rope_write",
         "`rope`, then `write_kv` of the turned keys",
-        (Q, K, *ANGLES, V, *PAGES, SLOTS),
+        (Q, K, *ANGLES, V, *PAGES, SLOTS, *SCALES),
         "nothing; writes q and the pages",
     ),
     Op("add", "residual + x", (X, RESIDUAL), "[..., H]"),
     Op("rms_norm", "x / sqrt(mean(x^2) + eps) * weight", (X, *NORM), "[..., H]"),
     Op("add_rms_norm", "`rms_norm` of residual + x", (X, RESIDUAL, *NORM), "the norm and the sum, [..., H] each"),
+    Op("layer_norm", "(x - mean(x)) / sqrt(var(x) + eps) * weight + bias", (X, *LAYER_NORM), "[..., H]"),
+    Op(
+        "add_layer_norm", "`layer_norm` of residual + x", (X, RESIDUAL, *LAYER_NORM),
+        "the norm and the sum, [..., H] each",
+    ),
     Op("silu_mul", "silu(gate) * up", GATED, "[..., I]"),
     Op("gelu_mul", "gelu(gate) * up, with erf", GATED, "[..., I]"),
     Op("gelu_tanh_mul", "gelu(gate) * up, with tanh", GATED, "[..., I]"),
@@ -142,6 +163,20 @@ CATALOG: Sequence[Op] = (
             _tensor("gate_up_bias", "[E, 2 I]", "or nothing"), _tensor("down_bias", "[E, H]", "or nothing"),
         ),
         "[T, H]",
+    ),
+    Op(
+        "sample",
+        "a token for each row, drawn by noise that its seed and counter decide",
+        (
+            Argument("logits", "[R, V]", "dtype", "computed with in float32"),
+            Argument("temperature", "[R]", "float32", "0: the greatest logit"),
+            Argument("top_k", "[R]", "int32", "0: off"),
+            Argument("top_p", "[R]", "float32", "1: off"),
+            Argument("min_p", "[R]", "float32", "0: off"),
+            Argument("seed", "[R]", "int64", "the key of Philox"),
+            Argument("counter", "[R]", "int64", "position in the low, number of the answer in the high 32 bits"),
+        ),
+        "[R] int64, -1 where no logit is finite",
     ),
     Op(
         "linear",

@@ -40,10 +40,14 @@ def test_an_installed_op_serves_what_it_says(folder: Path, tmp_path: Path) -> No
     environ = {
         **os.environ, "PYTHONPATH": str(site), "LLMOS_HOME": str(folder), "LLMOS_LOAD_DRIVERS": "cpu0,sigmoid",
     }  # fmt: skip
-    llmos = str(Path(sys.executable).with_name("llmos"))
-    done = subprocess.run([llmos, "devices", "--ops", "--json"], env=environ, capture_output=True, text=True)
+    shell = [sys.executable, "-m", "llmos.userland.cli"]
+    asked = "devices --ops --json\ndevices --ops\n"
+    done = subprocess.run(shell, input=asked, env=environ, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    served = json.loads(done.stdout)["cpu0"]
+    told, *shown = done.stdout.splitlines()
+    (row,) = [line.split() for line in shown if line.startswith("silu_mul")]
+    assert row[3] == "sigmoid" and row[1] != "sigmoid" and "written for float16" in " ".join(row[4:])
+    served = json.loads(told)["cpu0"]
     assert served["silu_mul"]["float16"]["serves"] == "sigmoid"
     assert served["silu_mul"]["float32"]["serves"] != "sigmoid"
     assert served["silu_mul"]["float32"]["refused"]["sigmoid"] == "written for float16"

@@ -22,8 +22,12 @@ HALVES = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-9, torch.float16: 2.0**
 ROUNDINGS = 8.0
 """How many of these an implementation may be off: several roundings on the way, each cut off at worst."""
 
-SUMMED = 64.0
+SUMMED = 128.0
 """The same for float32, where what is off comes from the order of long sums."""
+
+
+CANCELLED = 1 / 16
+"""The part of the arguments' size below which an answer counts as something that cancelled out."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +66,34 @@ def plainly(implementation: Callable[..., Any], call: Call) -> Any:
 
 
 def near(expected: Any, got: Any, dtype: torch.dtype, call: Call) -> Verdict:
-    """Floating numbers may be off by a few roundings, relative to themselves or to the size of their row; others equal.
+    """Floating numbers may be off by a few roundings, relative to themselves, to the size of their row, or to a part
+    of what they were made from: the small difference of large numbers is no more exact than those. Others are equal.
 
     What is infinite or no number in one must be so in the other.
     """
     allowed = HALVES[dtype] * (SUMMED if dtype == torch.float32 else ROUNDINGS)
-    worst, what = 0.0, "equal"
+    worst, what, least = 0.0, "equal", CANCELLED * largest(call)
     for place, (wanted, found) in enumerate(zip_longest(expected, got)):
-        off, where = distance(wanted, found)
+        off, where = distance(wanted, found, least)
         if off > worst:
             worst, what = off, f"value {place}: {where}"
     return Verdict(worst <= allowed, worst, allowed, what)
 
 
-def distance(wanted: Tensor | None, found: Tensor | None) -> tuple[float, str]:
-    """The greatest relative difference and where it is; infinite for tensors that cannot be compared."""
+def largest(call: Call) -> float:
+    """The greatest root mean square among the floating arguments, of what is finite in them."""
+    floating = [value for value in call.args if isinstance(value, Tensor) and value.is_floating_point()]
+    return max((float(rms(value.float().flatten())) for value in floating if value.numel()), default=0.0)
+
+
+def rms(values: Tensor) -> Tensor:
+    """Of the last dimension [..., N], as [..., 1]; what is not finite counts as 0."""
+    return values.where(values.isfinite(), 0.0).pow(2).mean(-1, keepdim=True).sqrt()
+
+
+def distance(wanted: Tensor | None, found: Tensor | None, least: float) -> tuple[float, str]:
+    """The greatest relative difference and where it is; infinite for tensors that cannot be compared. Numbers below
+    `least` count as that large."""
     if wanted is None or found is None:
         return (0.0, "") if wanted is found else (torch.inf, f"expected {wanted}, found {found}")
     found = found.detach().cpu()
@@ -87,9 +104,8 @@ def distance(wanted: Tensor | None, found: Tensor | None) -> tuple[float, str]:
     wide, seen = wanted.double(), found.double()
     off = (seen - wide).abs()
     if wanted.is_floating_point():
-        finite = wide.where(wide.isfinite(), 0.0)
-        size = finite.pow(2).mean(-1, keepdim=True).sqrt() if finite.ndim else finite.abs()
-        off = off / torch.maximum(finite.abs(), size).clamp(min=1e-30)
+        finite = wide.where(wide.isfinite(), 0.0).abs()
+        off = off / torch.maximum(finite, rms(wide) if wide.ndim else finite).clamp(min=max(least, 1e-30))
     same = (wide == seen) | (wide.isnan() & seen.isnan())
     off = torch.where(same, 0.0, off.nan_to_num(nan=torch.inf))
     place = int(off.argmax())

@@ -121,6 +121,18 @@ class Insomniac(NullDevice):
         return self._loaded(model)
 
 
+class TellsAnything(NullDevice):
+    def inspect(self, topic: str) -> Mapping[str, Any]:
+        return {topic: "fine"}
+
+
+class TellsObjects(NullDevice):
+    def inspect(self, topic: str) -> Mapping[str, Any]:
+        if topic != "ops":
+            return super().inspect(topic)
+        return {"add": object()}
+
+
 class Leaky(NullDevice):
     leaked = 0
 
@@ -158,7 +170,8 @@ BROKEN: dict[type[NullDevice], str] = {
     PlanAllocates: "plan", PlanPromises: "plan_matches_load", NoProgress: "load", NoArchitecture: "load",
     OddRows: "memory_rows", NobodysRows: "memory_rows", AnyDtype: "bad_settings", BugOnEmpty: "bad_model",
     PlainKeyError: "unknown_model", Forgetful: "conversations", LeakyContexts: "conversations", Insomniac: "sleeping",
-    Leaky: "unloading", SaysNothingFreed: "unloading", EndsTwice: "unload_ends_requests", KeepsAll: "stopping",
+    TellsAnything: "telling", TellsObjects: "telling", Leaky: "unloading", SaysNothingFreed: "unloading",
+    EndsTwice: "unload_ends_requests", KeepsAll: "stopping",
 }  # fmt: skip
 
 
