@@ -129,10 +129,9 @@ def _gate_of(module: Any) -> Gate | None:
         return None
     named = {name: value for name, value in vars(module).items() if isinstance(value, float | int)}
     limits, alphas = ({value for name, value in named.items() if what in name} for what in ("limit", "alpha"))
-    for act, interleaved, alpha, limit, shift in product(
-        ACTIVATIONS, (False, True), sorted({1.0, *alphas}), sorted({0.0, *limits}), (0.0, 1.0)
-    ):
-        gate = Gate(act, interleaved, float(alpha), float(limit), shift)
+    acts = [(act, 1.0) for act in ACTIVATIONS] + [("silu", float(alpha)) for alpha in sorted(alphas)]
+    for (act, alpha), interleaved, limit, shift in product(acts, (False, True), sorted({0.0, *limits}), (0.0, 1.0)):
+        gate = Gate(act, interleaved, alpha, float(limit), shift)
         if _near(gate(both), wanted, GATE_TOLERANCE):
             return gate
     return None

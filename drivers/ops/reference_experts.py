@@ -20,8 +20,8 @@ from torch.nn import functional as F
 class Gate:
     """What lies between an expert's two products: act(min(g, limit)) * (clamp(u, -limit, limit) + shift).
 
-    `act` is silu, which is g * sigmoid(alpha * g), gelu, or gelu_tanh. Without a `limit` (0) nothing is clamped. Rows
-    of gate and up are one after the other in `gate_up`, or by turns when `interleaved`.
+    `act` is silu, which is g * sigmoid(alpha * g), or gelu or gelu_tanh, whose alpha is 1. Without a `limit` (0)
+    nothing is clamped. Rows of gate and up are one after the other in `gate_up`, or by turns when `interleaved`.
     """
 
     act: str = "silu"

@@ -29,7 +29,8 @@ from torch import Tensor
 from ..checks import mismatch, no_gradient
 from ..reference_experts import Gate
 from ..table import OpTable
-from .house import cdiv, dot_dtype, power_of_2, served, tanh
+from .gates import KINDS, activate
+from .house import cdiv, dot_dtype, power_of_2, served
 from .variants import Variant
 
 CHUNK = 4096
@@ -109,21 +110,11 @@ def _tile(blocks, tiles, GROUP: tl.constexpr):
     return group * GROUP + inside % size, inside // size
 
 
-@triton.jit
-def _activated(gate, alpha, ACT: tl.constexpr):
-    if ACT == "silu":
-        return gate / (1.0 + tl.exp(-alpha * gate))
-    elif ACT == "gelu_tanh":  # noqa: RET505 (a constant decides which is compiled)
-        return 0.5 * gate * (1.0 + tanh(0.7978845608028654 * (gate + 0.044715 * gate * gate * gate)))
-    else:
-        return 0.5 * gate * (1.0 + tl.erf(gate * 0.7071067811865476))
-
-
 @triton.jit(do_not_specialize=("entries", "blocks"))
 def _gate_up(
     x, gate_up, bias, hidden, order, owners, entries, blocks, most, width, ins, x_row, w_expert, w_row, w_column,
     bias_expert, alpha, limit, shift,
-    ACT: tl.constexpr, LIMITED: tl.constexpr, INTERLEAVED: tl.constexpr, DOT: tl.constexpr, ROWS: tl.constexpr,
+    KIND: tl.constexpr, LIMITED: tl.constexpr, INTERLEAVED: tl.constexpr, DOT: tl.constexpr, ROWS: tl.constexpr,
     COLUMNS: tl.constexpr, STEP: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """A tile [ROWS, COLUMNS] of hidden [rows, width]."""
@@ -159,7 +150,7 @@ def _gate_up(
         if LIMITED:
             gate = tl.minimum(gate, limit)
             up = tl.minimum(tl.maximum(up, -limit), limit)
-        made = _activated(gate, alpha, ACT) * (up + shift)
+        made = activate(gate * alpha, KIND) / alpha * (up + shift)
         at_hidden = hidden + rows.to(tl.int64)[:, None] * width + columns[None, :]
         tl.store(at_hidden, made.to(hidden.dtype.element_ty), mask=valid[None, :])
 
@@ -229,7 +220,7 @@ def experts(
     shared = _constants(config, x)
     _gate_up[(blocks * cdiv(inner, config.columns),)](
         x, gate_up, gate_up_bias, hidden, order, owners, entries, blocks, most, inner, x.shape[1], x.stride(0),
-        *gate_up.stride(), gate_up.shape[1], gate.alpha, gate.limit, gate.shift, ACT=gate.act,
+        *gate_up.stride(), gate_up.shape[1], gate.alpha, gate.limit, gate.shift, KIND=KINDS[f"{gate.act}_mul"],
         LIMITED=gate.limit != 0.0, INTERLEAVED=gate.interleaved, **shared,
     )  # fmt: skip
     _down[(blocks * cdiv(width, config.columns),)](
@@ -299,7 +290,7 @@ def _variants() -> list[Variant]:
             **dict.fromkeys(("hidden", "down", "parts"), f"*{kind}"), **bias, "weights": f"*{kind}", **tables,
             "width": "i32:16", "ins": "i32:16", **stack,
         }  # fmt: skip
-        gate = {"ACT": "silu", "LIMITED": not plain, "INTERLEAVED": not plain}
+        gate = {"KIND": KINDS["silu_mul"], "LIMITED": not plain, "INTERLEAVED": not plain}
         name = f"{kind}, {entries} entries of {count}"
         found.append(Variant(
             f"experts_gate_up {name}", _gate_up, gate_up, {**constants, **gate}, config.warps, config.stages

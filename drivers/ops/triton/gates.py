@@ -43,7 +43,7 @@ def _sigmoid(x):
 
 
 @triton.jit
-def _activate(x, KIND: tl.constexpr):
+def activate(x, KIND: tl.constexpr):
     """SiLU, or GELU by the error function, or by tanh: (1 + tanh(y)) / 2 is the sigmoid of 2 y."""
     if KIND == 0:
         return x * _sigmoid(x)
@@ -60,7 +60,7 @@ def _gate(given, out, width, inner, outer, step, KIND: tl.constexpr, BLOCK: tl.c
     gates = given + row // inner * outer + row % inner * step + column
     gate = tl.load(gates, mask=column < width, other=0.0).to(tl.float32)
     up = tl.load(gates + width, mask=column < width, other=0.0).to(tl.float32)
-    active = _activate(gate, KIND).to(out.dtype.element_ty).to(tl.float32)
+    active = activate(gate, KIND).to(out.dtype.element_ty).to(tl.float32)
     tl.store(out + row * width + column, (active * up).to(out.dtype.element_ty), mask=column < width)
 
 

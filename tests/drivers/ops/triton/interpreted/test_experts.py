@@ -7,15 +7,21 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from expert_routes import ACTS, EXPERTS, check_experts, routes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmos.drivers.engine.experts import fit_experts
+from llmos.drivers.engine.lora.store import LoraStore
+from llmos.drivers.engine.lora.weights import LoraPair, LoraWeights
 from llmos.drivers.ops import reference_experts
 from llmos.drivers.ops.cases.case import check
 from llmos.drivers.ops.cases.experts import cases
+from llmos.drivers.ops.reference import register_reference
 from llmos.drivers.ops.reference_experts import Gate
-from llmos.drivers.ops.triton import experts
+from llmos.drivers.ops.table import OpTable
+from llmos.drivers.ops.triton import experts, lora
 from llmos.syscalls.errors import BadArgument
 
 CPU = torch.device("cpu")
@@ -106,3 +112,39 @@ def test_no_tokens_are_no_launch() -> None:
     chosen, weights = torch.zeros(0, 2, dtype=torch.int64), torch.ones(0, 2)
     found = experts.experts(torch.randn(0, 8), torch.randn(3, 12, 8), torch.randn(3, 8, 6), chosen, weights, Gate())
     assert found.shape == (0, 8)
+
+
+def test_a_model_with_adapters_answers_through_the_kernels_as_by_itself() -> None:
+    """Its experts by the library's interface, its adapters by slots on the device."""
+    torch.manual_seed(0)
+    config = transformers.GptOssConfig(
+        vocab_size=64, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+        intermediate_size=24, num_local_experts=4, num_experts_per_tok=2, layer_types=["full_attention"],
+        max_position_embeddings=64, pad_token_id=0,
+    )  # fmt: skip
+    model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    table, ids = OpTable(), torch.arange(3, 9)[None]
+    register_reference(table)
+    wanted = _answers(model, table, ids)
+    for module in (experts, lora):
+        module.register(table)
+    assert fit_experts(model, table) == 1
+    found = _answers(model, table, ids)
+    assert not torch.equal(found, wanted)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def _answers(model: Any, table: OpTable, ids: torch.Tensor) -> torch.Tensor:
+    """Logits with two adapters, and none, in turn."""
+    store = LoraStore(model)
+    for number in (1, 2):
+        generator = torch.Generator().manual_seed(number)
+        a, b = (torch.randn(shape, generator=generator) for shape in ((2, 32), (32, 2)))
+        pairs = {f"model.layers.0.self_attn.{name}": LoraPair(a, b) for name in ("q_proj", "o_proj")}
+        store.add(str(number), LoraWeights(pairs, "adapter"), table, "adapter")
+    store.use_slots(torch.tensor([0, 1, -1, 1, 0, -1], dtype=torch.int32))
+    with torch.inference_mode():
+        answer: torch.Tensor = model(input_ids=ids).logits
+    for number in (1, 2):
+        store.drop(str(number))
+    return answer
