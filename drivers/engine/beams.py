@@ -66,7 +66,7 @@ class BeamSearch:
 
     def _search(self) -> list[int]:
         module: Any = self._bundle.module
-        ids = torch.tensor([self._prompt])
+        ids = torch.tensor([self._prompt], device=module.device)
         found = module.generate(
             ids, attention_mask=torch.ones_like(ids), num_beams=self._beams, do_sample=False,
             max_new_tokens=self._answer.room, eos_token_id=self._ends or None,

@@ -204,7 +204,13 @@ class BlockManager:
 
     def forget_salt(self, salt: bytes) -> int:
         """Drop all of a salt from the prefix cache; returns how many pages that were. Rows keep what they hold."""
-        pages = [page for page, (_, owner) in self._key_of.items() if owner == salt]
+        return self._forget_all([page for page, (_, owner) in self._key_of.items() if owner == salt])
+
+    def forget_all(self) -> None:
+        """Drop the whole prefix cache: the content of pages is lost."""
+        self._forget_all(list(self._key_of))
+
+    def _forget_all(self, pages: Sequence[int]) -> int:
         for page in pages:
             self._forget(page)
             if page in self._unused:

@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerationMixin
 
-from .memory import live_bytes, tensors_in
+from .memory import device_of, live_bytes, tensors_in
 
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 INITIAL_CAPACITY = 64
@@ -27,10 +27,10 @@ AGREED, HALF_AGREED = 1e-3, 0.25
 
 
 class SequenceState:
-    """The tokens of a sequence, and the model's cache, which covers the first `done` of them."""
+    """The tokens of a sequence on a device, and the model's cache, which covers the first `done` of them."""
 
-    def __init__(self) -> None:
-        self._ids = torch.zeros(1, INITIAL_CAPACITY, dtype=torch.long)
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self._ids = torch.zeros(1, INITIAL_CAPACITY, dtype=torch.long, device=device)
         self.length = 0
         self.done = 0
         self.model_kwargs: dict[str, Any] = {}
@@ -39,13 +39,13 @@ class SequenceState:
         """Add tokens that the cache does not cover yet."""
         needed = self.length + len(tokens)
         if needed > self._ids.shape[1]:
-            grown = torch.zeros(1, max(needed, 2 * self._ids.shape[1]), dtype=torch.long)
+            grown = self._ids.new_zeros(1, max(needed, 2 * self._ids.shape[1]))
             grown[:, : self.length] = self._ids[:, : self.length]
             self._ids = grown
         if len(tokens) == 1:
             self._ids[0, self.length] = tokens[0]
         else:
-            self._ids[0, self.length : needed] = torch.tensor(tokens, dtype=torch.long)
+            self._ids[0, self.length : needed] = torch.tensor(tokens, device=self._ids.device)
         self.length = needed
 
     def ids(self, count: int) -> Tensor:
@@ -69,13 +69,14 @@ class Decoder:
     """Runs sequences through one model, one at a time."""
 
     def __init__(self, module: Any, context: int, prefill_tokens: int) -> None:
-        self._module = module
+        self._module, self._device = module, device_of(module)
         self._context = context
         self._prefill_tokens = prefill_tokens
         accepted = inspect.signature(module.forward).parameters
         counting = type(module)._prepare_position_ids_for_generation
         counted = counting is GenerationMixin._prepare_position_ids_for_generation
-        self._positions = torch.arange(context)[None] if counted and "position_ids" in accepted else None
+        places = torch.arange(context, device=self._device)[None]
+        self._positions = places if counted and "position_ids" in accepted else None
         self._fixed = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._settings = copy.deepcopy(module.generation_config)
         self._settings.use_cache, self._settings.cache_implementation = True, None
@@ -91,7 +92,7 @@ class Decoder:
 
     def new_state(self) -> SequenceState:
         """An empty sequence."""
-        return SequenceState()
+        return SequenceState(self._device)
 
     def reach(self, state: SequenceState) -> int:
         """How many tokens are covered after the next `run` of bounded length."""

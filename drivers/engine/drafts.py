@@ -17,6 +17,7 @@ from .lora import source as lora_source
 from .memory import live_bytes, tensors_of
 from .paged import PagedModel
 from .pages import PagePool, pool_pages
+from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
 from .prepare import prepared
 from .shared import SharedModule
@@ -35,12 +36,14 @@ def check(source: ModelSource, settings: LoadSettings) -> None:
         raise BadArgument(said, name="rung", got=settings.rung, want=f"{ladder.PAGED} or nothing")
 
 
-def settings_of(draft: ModelSource, settings: LoadSettings, context: int, own: Architectures = NONE) -> LoadSettings:
+def settings_of(
+    draft: ModelSource, settings: LoadSettings, context: int, own: Architectures = NONE, place: Place = PROCESSOR
+) -> LoadSettings:
     """How to load the draft model of a model with this context. Raises BadModel, NotSupported."""
     asked = LoadSettings(settings.dtype, rung=ladder.PAGED)
     weights = checkpoint.check_weights(draft)
     with checkpoint.folder_of(draft) as folder:
-        about = loader.describe(draft, asked, folder, weights, own)
+        about = loader.describe(draft, asked, folder, weights, own, place)
     if not about.causal:
         why = f"{about.architecture} generates no text, so it cannot guess any"
         raise NotSupported(f"{draft.path} is no draft model: {why}", why=why)
@@ -49,21 +52,21 @@ def settings_of(draft: ModelSource, settings: LoadSettings, context: int, own: A
 
 def load(
     source: ModelSource, settings: LoadSettings, bundle: Bundle, ops: OpTable, prefill_tokens: int,
-    progress: ProgressSink, own: Architectures = NONE,
+    progress: ProgressSink, own: Architectures = NONE, place: Place = PROCESSOR,
 ) -> tuple[Drafter, int]:  # fmt: skip
     """The draft model of a loaded model, and the bytes of its weights.
 
     Raises BadArgument for another vocabulary, NotSupported for a model that cannot be paged, what loading raises.
     """
-    chosen = settings_of(source, settings, bundle.about.context, own)
-    small, trial = prepared(source, chosen, ops, progress, own)
+    chosen = settings_of(source, settings, bundle.about.context, own, place)
+    small, trial = prepared(source, chosen, ops, progress, own, place)
     _check_vocabulary(source, small, bundle)
     shared = SharedModule(small.module)
     held = live_bytes(tensors_of(small.module))
     rung = ladder.choose(small, shared, trial, ops, ladder.PAGED, source.path)
     assert rung.layers is not None
     context = small.about.context
-    pool = PagePool(rung.layers.shapes, pool_pages(context), small.about.dtype)
+    pool = PagePool(rung.layers.shapes, pool_pages(context), small.about.dtype, place.device)
     model = PagedModel(shared.use(attention=attention.NAME), rung.layers, pool, ops)
     blocks = BlockManager(pool.pages)
     blocks.caching = settings.prefix_cache

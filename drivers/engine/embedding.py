@@ -65,7 +65,7 @@ class Embedding:
 
     def _states(self, text: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """States [1, T, D] and the mask [1, T] of tokens that count; an encoder's padding does not."""
-        ids = torch.tensor([text], dtype=torch.long)
+        ids = torch.tensor([text], dtype=torch.long, device=self._bundle.module.device)
         mask = torch.ones_like(ids)
         module, options = self._bundle.module.base_model, dict[str, Any]()
         if not self._bundle.about.causal and self._bundle.tokenizer.pad_token_id is not None:

@@ -20,13 +20,14 @@ from ..contract import (
     StepEvent,
 )  # fmt: skip
 from ..ops.table import OpTable
-from . import causal, drafts, models, others, tokens
+from . import causal, drafts, models, others, resting, tokens
 from .lora import source as lora_source
 from .lora.store import LoraStore
 from .lora.trial import check_runs
 from .lora.weights import LoraWeights, interpret
 from .models import Entry, Resident
 from .plan import PREFILL_CHUNK
+from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
 from .prepare import collect
 from .runner import Conversation, Runner
@@ -48,10 +49,10 @@ class Engine:
     """Runs transformers models. Every method but `cancel` is called on one thread."""
 
     def __init__(
-        self, ops: OpTable, prefill_tokens: int = PREFILL_CHUNK, own: Architectures = NONE
+        self, ops: OpTable, prefill_tokens: int = PREFILL_CHUNK, own: Architectures = NONE, place: Place = PROCESSOR
     ) -> None:
-        """`own`: the classes of models that packages bring."""
-        self._ops, self._own = ops, own
+        """`own`: the classes of models that packages bring; `place`: where models live."""
+        self._ops, self._own, self._place = ops, own, place
         self._prefill_tokens = prefill_tokens
         self._entries: dict[str, Entry] = {}
         self._conversations: dict[str, Conversation] = {}
@@ -63,7 +64,7 @@ class Engine:
 
     def plan(self, source: ModelSource, settings: LoadSettings) -> Sequence[Row]:
         """Predicted bytes. Raises BadModel, BadArgument, NotSupported."""
-        footprint, context = models.plan_model(source, settings, self._own)
+        footprint, context = models.plan_model(source, settings, self._own, self._place)
         return footprint.rows(source.path, context)
 
     def load(
@@ -113,7 +114,8 @@ class Engine:
 
     @torch.inference_mode()
     def sleep(self, id: str) -> LoadedModel:
-        """Drop weights and caches, keep the recipe and the tokens of conversations; adapters sleep with their base.
+        """Drop caches, and weights where they are not put to rest; keep the recipe and the tokens of conversations.
+        Adapters sleep with their base.
 
         Raises NotFound, BadState.
         """
@@ -125,12 +127,16 @@ class Engine:
         adapters = entry.awake().shared.adapters
         for user in users:
             user.given = None if user.source.files else adapters.weights(user.adapter)
-        for each in (*users, entry):
+        for each in users:
             self._rest(each)
+        self._rest(entry, sleeps=True)
         return replace(described, rows=entry.rows())
 
     def wake(self, id: str, progress: ProgressSink) -> LoadedModel:
-        """Load again from the files, with the adapters. Raises NotFound, BadState, and what `load` raises."""
+        """Bring the weights back from where they rest, or load them from the files again; adapters come with them.
+
+        Raises NotFound, BadState, and what `load` raises; then it sleeps on.
+        """
         entry = self._model(id)
         if entry.resident is not None:
             raise BadState(f"{id} is awake", state="awake")
@@ -252,7 +258,7 @@ class Engine:
         for entry in self._entries.values():
             for runner in entry.resident.runners if entry.resident is not None else ():
                 runner.close()
-            entry.resident = None
+            entry.resident = entry.resting = None
         self._entries.clear()
         self._conversations.clear()
         self._turns.clear()
@@ -263,7 +269,7 @@ class Engine:
         if lora_source.is_adapter(source):
             want = "the loaded model it belongs to"
             raise BadArgument(f"{source.path} is an adapter; name its base", name="base", got="''", want=want)
-        footprint, context = models.plan_model(source, settings, self._own)
+        footprint, context = models.plan_model(source, settings, self._own, self._place)
         return Entry(id, source, settings, footprint, context)
 
     def _make_adapter(self, id: str, source: ModelSource, settings: LoadSettings, base: str) -> Entry:
@@ -274,11 +280,17 @@ class Engine:
         return self._adapter_entry(id, source, settings, under, planned)
 
     def _adapter_entry(self, id: str, source: ModelSource, settings: LoadSettings, base: Entry, planned: int) -> Entry:
+        models.check_adaptable(base)
         return Entry(id, source, settings, models.adapter_footprint(planned), base.context, base=base)
 
     def _reside(self, entry: Entry, progress: ProgressSink) -> None:
-        if entry.base is None:
-            entry.resident = models.reside(entry, self._ops, self._prefill_tokens, progress, self._own)
+        if entry.base is None and entry.resting is not None:
+            entry.resident = entry.resting.wake(progress)
+            entry.resting = None
+        elif entry.base is None:
+            entry.resident = models.reside(
+                entry, self._ops, self._prefill_tokens, progress, self._own, self._place
+            )
             entry.context = entry.resident.bundle.about.context
         else:
             self._put(entry, entry.given or lora_source.read(entry.source, progress))
@@ -308,17 +320,23 @@ class Engine:
                 retired.adapters.drop(retired.name)
                 self._retired.remove(retired)
 
-    def _rest(self, entry: Entry) -> int:
-        """End an entry's requests and drop what it holds in memory; returns the bytes."""
+    def _rest(self, entry: Entry, sleeps: bool = False) -> int:
+        """End an entry's requests and drop what it holds in memory, or put it to rest; returns the bytes."""
         freed = entry.held_bytes() + entry.kv_bytes()
         self._end([request.id for request in entry.requests()])
         freed += sum(conversation.forget() for conversation in self._conversations_of(entry))
         self._drop_retired()
         if entry.resident is not None and entry.base is not None:
             entry.resident.shared.adapters.drop(entry.adapter)
-        entry.resident = None
+        resident, entry.resident, entry.resting = entry.resident, None, None
+        if sleeps and resident is not None:
+            entry.resting = resting.put(resident, self._place)
+        if resident is not None and resident.shares is not None:
+            resident.shares.drop()
+        del resident
         if entry.base is None:
             collect()
+            self._place.collect()
         return freed
 
     def _end_cancelled(self) -> None:

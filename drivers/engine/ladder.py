@@ -27,7 +27,9 @@ from .loader import FAILURES, Bundle
 from .pace import Pace
 from .paged import Layers, PagedModel
 from .paged_runner import PagedRunner
-from .pages import PagePool, page_bytes, pool_pages
+from .pages import PagePool, page_bytes
+from .parallel.refusing import RefusingRunner
+from .place import PROCESSOR, Place, Shares
 from .runner import Runner
 from .sampling.grammar import GrammarCompiler
 from .scheduler import StepLimits, StepScheduler
@@ -76,9 +78,11 @@ def slots(rung: str, causal: bool) -> int:
 
 def runners(
     rung: Rung, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary | None, ops: OpTable, prefill_tokens: int,
-    parameters: int,
+    parameters: int, place: Place = PROCESSOR, pages: int = 0, shares: Shares | None = None,
 ) -> Sequence[Runner]:  # fmt: skip
-    """The runners of a model on a rung; the first that offers a task serves it."""
+    """The runners of a model on a rung, with so many pages as were planned; the first that offers a task serves it."""
+    if shares is not None:
+        shared_layers(rung, bundle.about.architecture)
     if not bundle.about.causal:
         return others.runners(bundle, shared, vocabulary, ops, Pace(parameters))
     assert vocabulary is not None
@@ -87,8 +91,35 @@ def runners(
     serial = SerialRunner(bundle, shared, decoder, vocabulary, grammars, ops, Pace(parameters))
     if rung.layers is None:
         return [serial]
-    made = _paged_runner(rung.name, rung.layers, bundle, shared, vocabulary, grammars, ops, prefill_tokens, parameters)
-    return [made, serial]
+    each = page_bytes(rung.layers.shapes, bundle.about.dtype)
+    pages = pages or place.pages(bundle.about.context, each, 0)
+    model = paged_model(rung.layers, pages, bundle, shared, ops, place)
+    made = _paged_runner(
+        rung.name, rung.layers, model, bundle, shared, vocabulary, grammars, ops, prefill_tokens, parameters
+    )
+    if shares is None:
+        return [made, serial]
+    model.computing = shares.computing
+    model.pool.bytes *= shares.ranks  # each has as large a one
+    return [made, RefusingRunner()]
+
+
+def shared_layers(rung: Rung, path: str) -> Layers:
+    """The attention layers of a model that several ranks compute. Raises NotSupported for one that is not all paged."""
+    if rung.name != PAGED or not isinstance(rung.layers, Layers):
+        why = f"ranks share steps on pages alone ({'; '.join(rung.reasons) or f'rung {rung.name}'})"
+        raise NotSupported(f"{path} cannot be split among ranks: {why}; load it on a device of one rank", why=why)
+    return rung.layers
+
+
+def paged_model(
+    layers: Layers | Gathering, pages: int, bundle: Bundle, shared: SharedModule, ops: OpTable, place: Place
+) -> PagedModel:
+    """A model on so many pages."""
+    pool = PagePool(layers.shapes, pages, bundle.about.dtype, place.device)
+    model = PagedModel(shared.use(attention=attention.NAME), layers, pool, ops)
+    model.between(lambda rows: shared.use(attention=attention.NAME, rows=rows))
+    return model
 
 
 def limits(prefill_tokens: int) -> StepLimits:
@@ -102,14 +133,11 @@ def _bounds(rung: str, prefill_tokens: int, context: int) -> StepLimits:
 
 
 def _paged_runner(
-    rung: str, layers: Layers | Gathering, bundle: Bundle, shared: SharedModule, vocabulary: Vocabulary,
-    grammars: GrammarCompiler, ops: OpTable, prefill_tokens: int, parameters: int,
+    rung: str, layers: Layers | Gathering, model: PagedModel, bundle: Bundle, shared: SharedModule,
+    vocabulary: Vocabulary, grammars: GrammarCompiler, ops: OpTable, prefill_tokens: int, parameters: int,
 ) -> PagedRunner:  # fmt: skip
     dtype = bundle.about.dtype
-    pool = PagePool(layers.shapes, pool_pages(bundle.about.context), dtype)
-    model = PagedModel(shared.use(attention=attention.NAME), layers, pool, ops)
-    model.between(lambda rows: shared.use(attention=attention.NAME, rows=rows))
-    blocks = BlockManager(pool.pages, pool.host_pages)
+    blocks = BlockManager(model.pool.pages, model.pool.host_pages)
     blocks.caching = rung == PAGED
     work = Work(parameters * dtype.itemsize, 2.0 * parameters, page_bytes(layers.shapes, dtype) / PAGE_TOKENS)
     scheduler = StepScheduler(blocks, _bounds(rung, prefill_tokens, bundle.about.context), StepCost(work))

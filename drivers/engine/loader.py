@@ -25,7 +25,8 @@ from . import checkpoint, fronts, kinds, plugged
 from .checkpoint import CONFIG, Weights
 from .kinds import Kind
 from .mapped import FilePages
-from .memory import out_of_memory
+from .memory import device_of, out_of_memory
+from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -92,8 +93,9 @@ class Bundle:
 
 
 def describe(
-    source: ModelSource, settings: LoadSettings, folder: Path, weights: Weights, own: Architectures = NONE
-) -> Description:
+    source: ModelSource, settings: LoadSettings, folder: Path, weights: Weights, own: Architectures = NONE,
+    place: Place = PROCESSOR,
+) -> Description:  # fmt: skip
     """Read and judge the configuration; `own` are the classes that packages bring.
 
     Raises BadModel, BadArgument (settings), NotSupported.
@@ -102,7 +104,7 @@ def describe(
     plugged_config = plugged.find(own, raw)
     if plugged_config is not None:
         name = plugged_config.architecture.name
-        return Description(plugged_config, name, kinds.PLUGIN, _dtype(raw, weights, settings), 0)
+        return Description(plugged_config, name, kinds.PLUGIN, _dtype(raw, weights, settings, place), 0)
     kind = raw.get("model_type")
     if not isinstance(kind, str) or kind not in transformers.CONFIG_MAPPING:
         why = f"unknown architecture: model_type {kind!r}"
@@ -118,22 +120,29 @@ def describe(
     except FAILURES as error:
         raise bad_model(source, error, CONFIG) from error
     fronts.check(source, kind)
-    return Description(config, architecture, kind, _dtype(raw, weights, settings), context)
+    return Description(config, architecture, kind, _dtype(raw, weights, settings, place), context)
 
 
 def load(
-    source: ModelSource, settings: LoadSettings, progress: ProgressSink, own: Architectures = NONE
-) -> Bundle:
+    source: ModelSource, settings: LoadSettings, progress: ProgressSink, own: Architectures = NONE,
+    place: Place = PROCESSOR,
+) -> Bundle:  # fmt: skip
     """Load weights and tokenizer. Raises BadModel naming the file, BadArgument, NotSupported."""
     weights = checkpoint.check_weights(source)
     with checkpoint.folder_of(source) as folder:
-        about = describe(source, settings, folder, weights, own)
-        check_finite(folder, weights, progress)
+        about = describe(source, settings, folder, weights, own, place)
+        here = place.device.type == "cpu"
+        if here:
+            check_finite(folder, weights, progress)
         tokenizer = _tokenizer(source, folder) if about.kind.text else None
         processor = _processor(source, folder, about.kind)
         progress(weights.bytes, weights.bytes, "bytes", "build")
         with _given_back(folder, about, weights):
             module = _module(source, folder, about, weights)
+        place.divide(module, source.path)
+        if not here:
+            place.move(module, lambda done, total: progress(done, total, "bytes", "read"))
+            check_moved(module, weights)
     vocabulary = _try(source, module, about)
     about = replace(about, context=_usable_context(module, tokenizer, about))
     return Bundle(module, tokenizer, about, _eos(module), vocabulary, processor)
@@ -168,6 +177,17 @@ def check_finite(folder: Path, weights: Weights, progress: ProgressSink) -> None
                     if done - shown > weights.bytes // PROGRESS_CALLS:
                         shown = done
                         progress(done, weights.bytes, "bytes", "read")
+
+
+def check_moved(module: torch.nn.Module, weights: Weights) -> None:
+    """The same for weights that are on a device: it is asked once about all. Raises BadModel."""
+    named = [(name, part) for name, part in module.named_parameters() if part.is_floating_point() and part.numel()]
+    extremes = [torch.stack(torch.aminmax(part)).float() for _, part in named]
+    fine = torch.stack(extremes).isfinite().all(dim=1).tolist() if extremes else []
+    for (name, _), finite in zip(named, fine, strict=True):
+        if not finite:
+            file, why = weights.file_of(name), f"{name} has values that are not finite"
+            raise BadModel(f"{file}: {why}; the file is damaged", file=file, why=why)
 
 
 def _finite(part: torch.Tensor) -> bool:
@@ -226,7 +246,7 @@ def _try(source: ModelSource, module: Any, about: Description) -> int:
         return fronts.vocabulary(module) if about.kind.tokens else 0
     try:
         vocabulary = int(module.get_input_embeddings().num_embeddings)
-        ids = torch.arange(min(TRIAL_TOKENS, vocabulary))[None]
+        ids = torch.arange(min(TRIAL_TOKENS, vocabulary), device=device_of(module))[None]
         more = {"decoder_input_ids": ids} if about.kind is kinds.SEQ2SEQ else {}
         with torch.inference_mode():
             answer = module(input_ids=ids, **more)[0]
@@ -307,8 +327,8 @@ def _usable_context(module: Any, tokenizer: Any, about: Description) -> int:
     return min(size for size in sizes if size > 0)
 
 
-def _dtype(raw: Mapping[str, Any], weights: Weights, settings: LoadSettings) -> torch.dtype:
-    """The dtype to compute in. A CPU has no fast float16, so `auto` turns it into float32."""
+def _dtype(raw: Mapping[str, Any], weights: Weights, settings: LoadSettings, place: Place) -> torch.dtype:
+    """The dtype to compute in; for `auto` the place chooses by that of the weights."""
     if settings.dtype != "auto":
         if settings.dtype not in DTYPES:
             want = "auto, " + ", ".join(DTYPES)
@@ -319,7 +339,7 @@ def _dtype(raw: Mapping[str, Any], weights: Weights, settings: LoadSettings) -> 
     stored = raw.get("dtype") or raw.get("torch_dtype") or (text.get("dtype") if isinstance(text, dict) else None)
     if stored is None:
         stored = "bfloat16" if max(weights.dtypes, key=weights.dtypes.__getitem__, default="") == "BF16" else "float32"
-    return DTYPES["bfloat16"] if stored == "bfloat16" else DTYPES["float32"]
+    return place.dtype(DTYPES.get(stored, torch.float32) if isinstance(stored, str) else torch.float32)
 
 
 def _refuse_quantized(source: ModelSource, raw: Mapping[str, Any]) -> None:

@@ -38,6 +38,12 @@ def tensors_of(module: torch.nn.Module) -> Iterator[torch.Tensor]:
     yield from module.buffers()
 
 
+def device_of(module: torch.nn.Module) -> torch.device:
+    """Where a module's weights are; the CPU for one without any."""
+    first = next(tensors_of(module), None)
+    return torch.device("cpu") if first is None else first.device
+
+
 def live_bytes(tensors: Iterable[torch.Tensor]) -> int:
     """Bytes of the storages behind tensors; a storage that several share is counted once."""
     storages: dict[int, int] = {}
@@ -75,7 +81,9 @@ def process_bytes() -> int:
 
 
 def out_of_memory(error: BaseException) -> NoDeviceMemory | None:
-    """The error to answer with when `error` means that the system gave no memory."""
+    """The error to answer with when `error` means that the system, or a device, gave no memory."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return NoDeviceMemory(f"the device gave no memory: {str(error).partition('. ')[0]}")
     if not isinstance(error, MemoryError) and not any(words in str(error) for words in ALLOCATION_FAILED):
         return None
     return NoDeviceMemory(f"the system gave no memory: {error}", free=free_bytes())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from llmos.syscalls.errors import BadArgument, BadState, NoDeviceMemory, NotSupported
+from llmos.syscalls.errors import BadArgument, BadState, LlmosError, NoDeviceMemory, NotSupported
 
 from ..contract import LoadedModel, LoadSettings, ModelSource, ProgressSink, Request, Row
 from ..ops.table import OpTable
@@ -14,12 +15,17 @@ from .detokenizer import Vocabulary
 from .loader import Bundle
 from .lora import source as lora_source
 from .lora.weights import LoraWeights
-from .memory import free_bytes, live_bytes, tensors_of
+from .memory import live_bytes, tensors_of
 from .paged_runner import PagedRunner
+from .pages import pool_pages
+from .place import PROCESSOR, Place, Shares
 from .plugged import NONE, Architectures
 from .prepare import prepared
 from .runner import Runner
 from .shared import SharedModule
+
+if TYPE_CHECKING:
+    from .resting import Resting
 
 TOKEN_TASKS = ("tokenize", "detokenize")
 RUNGS = ("P", "H", "S", "G", "F")
@@ -36,6 +42,8 @@ class Resident:
     rung: str
     reasons: Sequence[str]
     bytes: int
+    shares: Shares | None = None
+    """Those of other processes, which count in `bytes`."""
 
     @property
     def tasks(self) -> list[str]:
@@ -49,7 +57,8 @@ class Entry:
     """One model id: its recipe, its plan, and what is in memory.
 
     An adapter shares what is in memory with its `base`, in whose module its version goes by the name `adapter`. One
-    that came as tensors has no files: while it is not beside its base, `given` keeps it.
+    that came as tensors has no files: while it is not beside its base, `given` keeps it. `resting`: what is kept of a
+    model that sleeps, where it is not loaded from its files again.
     """
 
     id: str
@@ -61,6 +70,7 @@ class Entry:
     base: Entry | None = None
     adapter: str = ""
     given: LoraWeights | None = None
+    resting: Resting | None = None
 
     def awake(self) -> Resident:
         """What is in memory. Raises BadState when the model sleeps."""
@@ -124,24 +134,41 @@ def check_settings(settings: LoadSettings) -> None:
 
 
 def plan_model(
-    source: ModelSource, settings: LoadSettings, own: Architectures = NONE
-) -> tuple[plan.Footprint, int]:
-    """Bytes of a model or adapter, and its context, from its files without their tensors. Raises BadModel."""
+    source: ModelSource, settings: LoadSettings, own: Architectures = NONE, place: Place = PROCESSOR,
+    sizing: plan.Sizing | None = None,
+) -> tuple[plan.Footprint, int]:  # fmt: skip
+    """Bytes of a model or adapter, and its context, from its files without their tensors. Raises BadModel.
+
+    `sizing` says how many pages it gets if not the place does.
+    """
     check_settings(settings)
     drafts.check(source, settings)
     if source.draft is not None:
-        footprint, context = plan_model(replace(source, draft=None), replace(settings, draft=""), own)
-        chosen = drafts.settings_of(source.draft, settings, context, own)
-        return footprint.with_draft(plan_model(source.draft, chosen, own)[0]), context
+        footprint, context = plan_model(replace(source, draft=None), replace(settings, draft=""), own, place)
+        chosen = drafts.settings_of(source.draft, settings, context, own, place)
+        return footprint.with_draft(plan_model(source.draft, chosen, own, place, _draft_pages)[0]), context
     if lora_source.is_adapter(source):
         return adapter_footprint(lora_source.planned_bytes(source)), 0
     weights = checkpoint.check_weights(source)
     with checkpoint.folder_of(source) as folder:
-        about = loader.describe(source, settings, folder, weights, own)
+        about = loader.describe(source, settings, folder, weights, own, place)
     try:
-        return plan.footprint(about, settings.rung), about.context
+        divide = (lambda module: place.divide(module, source.path)) if sizing is None else (lambda module: 1)
+        return plan.footprint(about, settings.rung, sizing or place.pages, divide), about.context
     except loader.FAILURES as error:
         raise loader.bad_model(source, error, checkpoint.CONFIG) from error
+
+
+def _draft_pages(context: int, _page_bytes: int, _taken: int) -> int:
+    """A draft model has its context once."""
+    return pool_pages(context)
+
+
+def check_adaptable(base: Entry) -> None:
+    """Raises NotSupported for a base that takes no adapters, BadState for one that sleeps."""
+    if base.awake().shares is not None:
+        why = "its weights are split among ranks"
+        raise NotSupported(f"{base.id} takes no adapters: {why}; load it on a device of one rank", why=why)
 
 
 def adapter_footprint(weights: int) -> plan.Footprint:
@@ -150,19 +177,41 @@ def adapter_footprint(weights: int) -> plan.Footprint:
 
 
 def reside(
-    entry: Entry, ops: OpTable, prefill_tokens: int, progress: ProgressSink, own: Architectures = NONE
-) -> Resident:
+    entry: Entry, ops: OpTable, prefill_tokens: int, progress: ProgressSink, own: Architectures = NONE,
+    place: Place = PROCESSOR,
+) -> Resident:  # fmt: skip
     """Load a model into memory. Raises NoDeviceMemory before it starts, when the weights cannot fit."""
-    free, needed = free_bytes(), entry.footprint.weights
+    check_free(entry, place)
+    shares = place.begin(entry.source, entry.settings, entry.footprint.pages, progress)
+    try:
+        return _reside(entry, ops, prefill_tokens, progress, own, place, shares)
+    except LlmosError:
+        if shares is not None:
+            shares.drop()
+        raise
+
+
+def check_free(entry: Entry, place: Place) -> None:
+    """Raises NoDeviceMemory when the weights cannot fit."""
+    free, needed = place.free_bytes(), entry.footprint.weights
     if needed > free:
         said = f"{entry.source.path} needs {needed} bytes for its weights, {free} are free; unload or close something"
         raise NoDeviceMemory(said, needed=needed, free=free)
-    bundle, trial = prepared(entry.source, entry.settings, ops, progress, own)
+
+
+def _reside(
+    entry: Entry, ops: OpTable, prefill_tokens: int, progress: ProgressSink, own: Architectures, place: Place,
+    shares: Shares | None,
+) -> Resident:  # fmt: skip
+    bundle, trial = prepared(entry.source, entry.settings, ops, progress, own, place)
     shared = SharedModule(bundle.module)
     vocabulary = None if bundle.tokenizer is None else Vocabulary(bundle.tokenizer)
     held = live_bytes(tensors_of(bundle.module))
     rung = ladder.choose(bundle, shared, trial, ops, entry.settings.rung, entry.source.path)
-    runners = ladder.runners(rung, bundle, shared, vocabulary, ops, prefill_tokens, entry.footprint.parameters)
+    planned = entry.footprint
+    runners = ladder.runners(
+        rung, bundle, shared, vocabulary, ops, prefill_tokens, planned.parameters, place, planned.pages, shares
+    )
     first = runners[0]
     if isinstance(first, PagedRunner) and not entry.settings.prefix_cache:
         first.forget_prefixes()
@@ -171,6 +220,7 @@ def reside(
             why = f"a draft model guesses on rung P alone ({'; '.join(rung.reasons)})"
             raise NotSupported(f"{entry.source.path}: {why}", why=why)
         draft = entry.source.draft
-        first.drafter, more = drafts.load(draft, entry.settings, bundle, ops, prefill_tokens, progress, own)
+        first.drafter, more = drafts.load(draft, entry.settings, bundle, ops, prefill_tokens, progress, own, place)
         held += more
-    return Resident(bundle, shared, vocabulary, runners, rung.name, rung.reasons, held)
+    held += 0 if shares is None else shares.settle()
+    return Resident(bundle, shared, vocabulary, runners, rung.name, rung.reasons, held, shares)

@@ -103,7 +103,7 @@ class Packing:
     def batch(self, mask: Tensor) -> Iterator[None]:
         """While it lasts the layers run packed; `mask` [lines, size] is 1 for tokens."""
         places = mask.flatten().nonzero()[:, 0]
-        starts = torch.zeros(len(mask) + 1, dtype=torch.int32)
+        starts = torch.zeros(len(mask) + 1, dtype=torch.int32, device=mask.device)
         starts[1:] = mask.sum(1).cumsum(0)
         self.rows = Rows(mask.shape[0], mask.shape[1], places, starts)
         try:

@@ -48,8 +48,9 @@ class PagePool:
     """All pages of one model, and the pages in host memory that hold what was swapped out."""
 
     def __init__(
-        self, layers: Sequence[LayerShape], pages: int, dtype: torch.dtype, device: str = "cpu", host_pages: int = 0
-    ) -> None:
+        self, layers: Sequence[LayerShape], pages: int, dtype: torch.dtype, device: torch.device | str = "cpu",
+        host_pages: int = 0,
+    ) -> None:  # fmt: skip
         width = PAGE_TOKENS * sum(layer.elements for layer in layers)
         self._layers = tuple(layers)
         self._pages = torch.empty(pages, width, dtype=dtype, device=device)
@@ -57,6 +58,11 @@ class PagePool:
         self.pages = pages
         self.host_pages = host_pages
         self.bytes = (pages + host_pages) * width * dtype.itemsize
+
+    @property
+    def tensor(self) -> Tensor:
+        """All pages on the device."""
+        return self._pages
 
     def views(self) -> list[tuple[Tensor, Tensor]]:
         """Keys [pages, heads, PAGE_TOKENS, key_width] and values [.., value_width] of each layer."""

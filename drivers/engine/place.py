@@ -7,14 +7,18 @@ between devices stands here. `Processor` is the CPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from llmos.syscalls.errors import NoDeviceMemory
-
+from ..contract import LoadSettings, ModelSource, ProgressSink
 from . import memory
+from .pages import pool_pages
+
+if TYPE_CHECKING:
+    from .inputs import Prepared
 
 Report = Callable[[int, int], None]
 """Called with the bytes done and all bytes: often, and as a sign of life."""
@@ -30,8 +34,25 @@ class Rested(Protocol):
     def wake(self, report: Report) -> str:
         """Fill them again; why they lie elsewhere now, empty where every address is what it was.
 
-        Raises what `Place.no_memory` knows; the tensors are empty then.
+        Raises what allocating raises; the tensors are empty then, and it can be tried again.
         """
+
+
+class Shares(Protocol):
+    """The shares of one model that other processes have, seen from the one that serves it."""
+
+    @property
+    def ranks(self) -> int:
+        """Among how many the model is split, this process included."""
+
+    def settle(self) -> int:
+        """Wait until all are ready for steps; the bytes of weights that the others hold."""
+
+    def computing(self, prepared: Prepared) -> AbstractContextManager[None]:
+        """A step that the others compute, too; an error in it ends this process."""
+
+    def drop(self) -> None:
+        """Let the others forget the model, however far they are."""
 
 
 class Place(Protocol):
@@ -44,18 +65,21 @@ class Place(Protocol):
     def free_bytes(self) -> int:
         """What could be allocated now; what other processes hold is not counted as free."""
 
-    def no_memory(self, error: BaseException) -> NoDeviceMemory | None:
-        """The error to answer with when `error` means that the device, or the system, gave no memory."""
-
-    def fault(self, error: BaseException) -> str | None:
-        """The cause, when `error` means that the device is of no use to this process any more; the process must end."""
-
     def dtype(self, stored: torch.dtype) -> torch.dtype:
         """What to compute in for weights that are stored as `stored`, where nobody says."""
 
-    def pages(self, wanted: int, least: int, page_bytes: int) -> int:
-        """How many pages of keys and values a model gets that could use `wanted`: no fewer than `least`, though they
-        may not fit."""
+    def pages(self, context: int, page_bytes: int, taken: int) -> int:
+        """How many pages of keys and values a model gets whose sequences have up to `context` tokens, and of which
+        `taken` bytes of other things will be there too. Enough for one sequence, though they may not fit."""
+
+    def begin(self, source: ModelSource, settings: LoadSettings, pages: int, progress: ProgressSink) -> Shares | None:
+        """Let other processes begin to load their shares, with so many pages; None where this one has all of it."""
+
+    def divide(self, module: Any, path: str) -> int:
+        """Leave of a module, which may be on the meta device, the share of this process; how many processes have one.
+
+        Raises NotSupported.
+        """
 
     def move(self, module: Any, report: Report) -> None:
         """Bring a module whose weights lie in files or host memory to the device, in place."""
@@ -78,19 +102,19 @@ class Processor:
     def free_bytes(self) -> int:
         return memory.free_bytes()
 
-    def no_memory(self, error: BaseException) -> NoDeviceMemory | None:
-        return memory.out_of_memory(error)
-
-    def fault(self, error: BaseException) -> str | None:
-        return None
-
     def dtype(self, stored: torch.dtype) -> torch.dtype:
         """A CPU has no fast float16."""
         return torch.bfloat16 if stored == torch.bfloat16 else torch.float32
 
-    def pages(self, wanted: int, least: int, page_bytes: int) -> int:
+    def pages(self, context: int, page_bytes: int, taken: int) -> int:
         """Memory of the machine is given when it is used, so that nothing is gained by asking for less."""
-        return wanted
+        return pool_pages(context)
+
+    def begin(self, source: ModelSource, settings: LoadSettings, pages: int, progress: ProgressSink) -> Shares | None:
+        return None
+
+    def divide(self, module: Any, path: str) -> int:
+        return 1
 
     def move(self, module: Any, report: Report) -> None:
         """It lies there already."""
@@ -101,3 +125,7 @@ class Processor:
 
     def collect(self) -> None:
         """The system takes it back by itself."""
+
+
+PROCESSOR: Place = Processor()
+"""It keeps nothing, so that one serves all."""

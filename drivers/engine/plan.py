@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from . import attention, ladder
 from .gathered import Gathering
 from .loader import Description, empty_module
 from .memory import tensors_in, tensors_of
-from .pages import page_bytes, pool_pages
+from .pages import page_bytes
+from .place import PROCESSOR
 from .states import STATES_KEPT
 from .tasks.base import BATCH_TOKENS
 
@@ -51,11 +52,21 @@ class Footprint:
     workspace: int
     parameters: int
     paged: int | None = None
+    pages: int = 0
+    """How many pages these are."""
 
     @property
     def conversation(self) -> CacheShape | None:
         """What a conversation takes of its own; None when all share the pages."""
         return self.cache if self.paged is None else None
+
+    def times(self, ranks: int) -> Footprint:
+        """So many processes with a share like this each."""
+        layers = tuple((ranks * each, most) for each, most in self.cache.layers)
+        return replace(
+            self, weights=ranks * self.weights, cache=CacheShape(ranks * self.cache.fixed, layers),
+            workspace=ranks * self.workspace, paged=None if self.paged is None else ranks * self.paged,
+        )  # fmt: skip
 
     def with_draft(self, draft: Footprint) -> Footprint:
         """This model and a draft model on pages of its own; they take turns, so the larger workspace serves both."""
@@ -73,28 +84,53 @@ class Footprint:
         )
 
 
-def footprint(about: Description, rung: str = "") -> Footprint:
-    """Plan a model for the rung it will be served on, or the one asked for. Raises what building it raises."""
+Sizing = Callable[[int, int, int], int]
+"""How many pages a model gets: see `Place.pages`."""
+
+
+Divide = Callable[[Any], int]
+"""Leaves of a module a share: see `Place.divide`."""
+
+
+def footprint(
+    about: Description, rung: str = "", sizing: Sizing = PROCESSOR.pages, divide: Divide = lambda module: 1
+) -> Footprint:
+    """Plan a model for the rung it will be served on, or the one asked for; all its shares where it is divided.
+
+    Raises what building and dividing it raises.
+    """
     module = empty_module(about)
+    parameters = sum(tensor.numel() for tensor in {id(item): item for item in module.parameters()}.values())
+    ranks = divide(module)
+    return _share(module, about, rung, sizing, parameters).times(ranks)
+
+
+def _share(module: Any, about: Description, rung: str, sizing: Sizing, parameters: int) -> Footprint:
     unique = {id(tensor): tensor for tensor in tensors_of(module)}.values()
     weights = sum(tensor.nbytes for tensor in unique)
     cache = cache_shape(module, about) if about.causal else _other_cache(about)
     parameters = sum(tensor.numel() for tensor in {id(item): item for item in module.parameters()}.values())
     workspace = _workspace(module, about) if about.causal else _batch_bytes(module)
     paging = about.causal and rung in ("", ladder.PAGED, ladder.HYBRID)
-    paged = _paged_bytes(module, about, cache.fixed) if paging else None
-    return Footprint(weights, cache, workspace, parameters, paged)
+    found = _per_page(module, about, cache.fixed) if paging else None
+    if found is None:
+        return Footprint(weights, cache, workspace, parameters)
+    each, kept = found
+    pages = sizing(about.context, each, weights + workspace + kept)
+    return Footprint(weights, cache, workspace, parameters, kept + pages * each, pages)
 
 
-def _paged_bytes(module: Any, about: Description, state: int) -> int | None:
-    """Bytes of the pages, and of so large a state for each row where some is kept, when the model can have pages."""
+def _per_page(module: Any, about: Description, state: int) -> tuple[int, int] | None:
+    """Bytes of a page, and those of the states of all rows where so large a one is kept of each; None when the model
+    cannot have pages.
+    """
     module.set_attn_implementation(attention.NAME)
     try:
         layers = ladder.paged_layers(module, about.context)
     except attention.Refused:
         return None
     kept = ladder.ROWS * STATES_KEPT * state if isinstance(layers, Gathering) and layers.states else 0
-    return kept + pool_pages(about.context) * page_bytes(layers.shapes, about.dtype)
+    return page_bytes(layers.shapes, about.dtype), kept
 
 
 def cache_shape(module: Any, about: Description) -> CacheShape:

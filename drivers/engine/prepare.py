@@ -10,20 +10,22 @@ from . import loader
 from .kinds import TEXT
 from .loader import Bundle
 from .mapped import FilePages
+from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
 from .surgery.operate import operate
 from .verify import ForwardTrial, Trial, forward_trial
 
 
 def prepared(
-    source: ModelSource, settings: LoadSettings, ops: OpTable, progress: ProgressSink, own: Architectures = NONE
-) -> tuple[Bundle, Trial | None]:
+    source: ModelSource, settings: LoadSettings, ops: OpTable, progress: ProgressSink, own: Architectures = NONE,
+    place: Place = PROCESSOR,
+) -> tuple[Bundle, Trial | None]:  # fmt: skip
     """A model, with what it answered before its parts were replaced if it is a causal one.
 
     Loaded again as it is when it answers differently with them; parts of models that read no text, or write some, are
     not replaced. Raises what loading raises.
     """
-    bundle = loader.load(source, settings, progress, own)
+    bundle = loader.load(source, settings, progress, own, place)
     trial = _trial(bundle)
     if trial is None:
         return bundle, None
@@ -35,7 +37,7 @@ def prepared(
         return bundle, trial if isinstance(trial, Trial) else None
     del bundle, trial
     collect()
-    bundle = loader.load(source, settings, progress, own)
+    bundle = loader.load(source, settings, progress, own, place)
     return bundle, Trial(bundle) if bundle.about.causal else None
 
 

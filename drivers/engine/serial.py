@@ -152,12 +152,13 @@ class SerialRunner:
     def _leave(self, turn: Turn) -> None:
         self._queue.remove(turn)
         self._compiling.forget(turn.request.id)
-        _keep(turn)
+        if turn.conversation is not None:  # it has the tokens of its state, which a request that failed has put back
+            turn.conversation.tokens = self._state(turn.conversation).tokens()
 
     def _generation(self, request: Request, conversation: Conversation | None) -> Generation | BeamSearch:
         assert self._decoder is not None
         limit = self._bundle.about.context if conversation is None else conversation.max_tokens
-        state = SequenceState() if conversation is None else _state(conversation)
+        state = self._decoder.new_state() if conversation is None else self._state(conversation)
         prompt = tokens.continuing(self._bundle, request.prompt, () if conversation is None else conversation.tokens)
         if request.sampling.beams > 1:
             return BeamSearch(request, self._bundle, self._vocabulary, prompt, state, limit)
@@ -167,19 +168,13 @@ class SerialRunner:
             self._compiling.hold(request.id, compiled)
         return made
 
-
-def _state(conversation: Conversation) -> SequenceState:
-    if conversation.held is None:
-        conversation.held = SequenceState()
-        conversation.held.append(conversation.tokens)
-    state: SequenceState = conversation.held
-    return state
-
-
-def _keep(turn: Turn) -> None:
-    """A conversation has the tokens of its state, which a request that failed has put back."""
-    if turn.conversation is not None:
-        turn.conversation.tokens = _state(turn.conversation).tokens()
+    def _state(self, conversation: Conversation) -> SequenceState:
+        assert self._decoder is not None
+        if conversation.held is None:
+            conversation.held = self._decoder.new_state()
+            conversation.held.append(conversation.tokens)
+        state: SequenceState = conversation.held
+        return state
 
 
 def _fail(turn: Turn, error: LlmosError) -> list[StepEvent]:

@@ -19,6 +19,7 @@ from ..ops.table import OpTable
 from .attention import Refused
 from .gathered import Gathering
 from .loader import FAILURES, Bundle
+from .memory import device_of
 from .paged import Layers, PagedModel
 from .pages import PagePool
 from .steps import PAGE_TOKENS, Row, RowStep, StepPlan
@@ -49,8 +50,9 @@ class ForwardTrial:
 
     def __init__(self, bundle: Bundle) -> None:
         generator = torch.Generator().manual_seed(0)
-        self._tokens = torch.randint(bundle.vocabulary, (1, min(TOKENS, bundle.about.context)), generator=generator)
+        tokens = torch.randint(bundle.vocabulary, (1, min(TOKENS, bundle.about.context)), generator=generator)
         self._module = bundle.module
+        self._tokens = tokens.to(device_of(bundle.module))
         self._expected = self._answer()
 
     def unchanged(self) -> bool:
@@ -84,7 +86,8 @@ class Trial:
 
     def __init__(self, bundle: Bundle) -> None:
         generator = torch.Generator().manual_seed(0)
-        self._tokens = torch.randint(bundle.vocabulary, (2, min(TOKENS, bundle.about.context)), generator=generator)
+        tokens = torch.randint(bundle.vocabulary, (2, min(TOKENS, bundle.about.context)), generator=generator)
+        self._tokens = tokens.to(device_of(bundle.module))
         self._dtype = bundle.about.dtype
         self._module = bundle.module
         self._takes_positions = "position_ids" in inspect.signature(self._module.forward).parameters
@@ -99,7 +102,8 @@ class Trial:
 
         Raises Refused when it fails or differs.
         """
-        model = PagedModel(module, layers, PagePool(layers.shapes, 2 * ROW_PAGES, self._dtype), ops)
+        pool = PagePool(layers.shapes, 2 * ROW_PAGES, self._dtype, self._tokens.device)
+        model = PagedModel(module, layers, pool, ops)
         try:
             singly, fused = isinstance(layers, Gathering), 0
             if not singly:
@@ -133,7 +137,7 @@ class Trial:
 
         Positions are said, since some models count from elsewhere when they are not told; a few refuse to be told.
         """
-        positions = torch.arange(self._tokens.shape[1])[None]
+        positions = torch.arange(self._tokens.shape[1], device=self._tokens.device)[None]
         told: dict[str, Any] = {"position_ids": positions} if self._takes_positions else {}
         try:
             return self._run(told)

@@ -8,7 +8,7 @@ from llmos.syscalls.errors import BadModel, NotSupported
 
 from .. import kinds, loader
 from ..loader import Bundle
-from ..memory import out_of_memory
+from ..memory import device_of, out_of_memory
 from ..shared import SharedModule
 from .layout import Group, Layout
 
@@ -23,7 +23,7 @@ def check_runs(bundle: Bundle, shared: SharedModule, name: str, what: str) -> No
     kind = bundle.about.kind
     if kind.reads != kinds.TEXT:
         return
-    ids = torch.arange(min(TOKENS, bundle.vocabulary))[None]
+    ids = torch.arange(min(TOKENS, bundle.vocabulary), device=device_of(bundle.module))[None]
     more = {"decoder_input_ids": ids} if kind is kinds.SEQ2SEQ else {}
     module = shared.use(name)
     if kind is not kinds.SEQ2SEQ:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -204,7 +203,9 @@ class TextFront:
         given = {name: value.to(module.device) for name, value in batch.items() if name in accepted}
         options = {"use_cache": False} if "use_cache" in accepted else {}
         mask, whole = batch.get("attention_mask"), self._packing
-        with nullcontext() if whole is None or mask is None or not packing.fits(mask) else whole.batch(mask):
+        if whole is None or mask is None or not packing.fits(mask):
+            return module(**given, **options, return_dict=True)
+        with whole.batch(mask.to(module.device)):
             return module(**given, **options, return_dict=True)
 
     def _packed(self, module: Any, lines: Sequence[Line], ops: OpTable) -> str:

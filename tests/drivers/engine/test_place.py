@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from llmos.drivers.engine.pages import pool_pages
 from llmos.drivers.engine.place import Place, Processor
 
 
@@ -28,13 +29,5 @@ def test_the_processor_computes_in_what_it_is_fast_in(stored: torch.dtype, wante
     assert Processor().dtype(stored) == wanted
 
 
-def test_memory_that_is_not_given_is_known_from_other_errors() -> None:
-    place = Processor()
-    full = place.no_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
-    assert full is not None and full.free > 0
-    assert place.no_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
-    assert place.fault(RuntimeError("CUDA error: an illegal memory access was encountered")) is None
-
-
 def test_all_pages_that_are_wanted_are_given() -> None:
-    assert Processor().pages(1000, 10, 1 << 40) == 1000
+    assert Processor().pages(1000, 1 << 40, 1 << 50) == pool_pages(1000)
