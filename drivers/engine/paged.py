@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -107,12 +108,11 @@ def _record(module: Any, context: int, manner: Manner, cached: bool) -> Layers:
 
 
 class PagedModel:
-    """One module and its pages. `tell` is called with what a step computes before it does, where other ranks have to
-    compute it too."""
+    """One module and its pages. Each step happens inside `computing`, where other ranks have to compute it too."""
 
     def __init__(self, module: Any, layers: Layers | Gathering, pool: PagePool, ops: OpTable) -> None:
         self.pool = pool
-        self.tell: Callable[[Prepared], None] | None = None
+        self.computing: Callable[[Prepared], AbstractContextManager[None]] | None = None
         self._way: Packed | Gathered
         if isinstance(layers, Gathering):
             self._way = (Stateful if layers.states else Gathered)(module, layers, pool)
@@ -144,12 +144,12 @@ class PagedModel:
 
         `variant` says which adapters take part; without it nothing of the step is kept to be repeated.
         """
-        if self.tell is None:
+        if self.computing is None:
             self.pool.move(plan)
             return self._way.run(plan.rows, variant)
         prepared = self.prepare(plan)
-        self.tell(prepared)
-        return self.carry_out(prepared, variant)
+        with self.computing(prepared):
+            return self.carry_out(prepared, variant)
 
     def prepare(self, plan: StepPlan) -> Prepared:
         """What `carry_out` needs of a plan, on any rank. Only of a model whose rows go all at once."""
