@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ..table import OpTable
-from . import attend, experts, gates, kv, lora, norms
+from . import attend, experts, gates, kv, lora, norms, sampling
 from .variants import Variant
 
 NAME = "triton"
 
-MODULES: Sequence[ModuleType] = (norms, gates, attend, kv, lora, experts)
+MODULES: Sequence[ModuleType] = (norms, gates, attend, kv, lora, experts, sampling)
 """Each has `register(table)` and `VARIANTS`."""
 
 
