@@ -156,6 +156,7 @@ class Worker {
                 factor = exp(state.maximum[r] - maximum);
                 total = total * factor + exp(p_.sinks[head] - maximum);
             }
+            if (total == 0.0f) total = 1.0f;  // no keys: the answer is 0
             Element* out = (Element*)p_.out + (token * p_.heads + head) * p_.value_dim;
             for (int64_t d = 0; d < p_.value_dim; d += PANEL) {
                 const float* sums = state.sums + r * p_.value_width() + d;

@@ -88,6 +88,8 @@ class Native:
             return False, "it runs on the CPU"
         if spec.get("dtype") not in DTYPES:
             return False, f"it computes in {' or '.join(DTYPES)}, not {spec.get('dtype')}"
+        if spec.get("kv_dtype", "") not in ("", spec["dtype"]):
+            return False, f"pages of {spec['kv_dtype']}; it reads and writes those of {spec['dtype']}"
         return (False, self._loaded) if isinstance(self._loaded, str) else (True, "")
 
     @cached_property

@@ -15,7 +15,7 @@ from transformers.models.gemma2 import modeling_gemma2
 from transformers.models.gpt_oss import modeling_gpt_oss
 from transformers.models.llama import modeling_llama
 
-from llmos.drivers.ops.reference_attention import packed_attention, paged_attention, write_kv
+from llmos.drivers.ops.reference_attention import LIMITS, packed_attention, paged_attention, quantize, write_kv
 
 
 def expected(rows: Rows, row: int, scale: float, window: int, softcap: float, sinks: torch.Tensor | None) -> Any:
@@ -89,3 +89,49 @@ def test_each_packed_row_is_what_transformers_computes() -> None:
         states = (part[here].transpose(0, 1)[None] for part in (q, k, v))
         wanted, _ = modeling_llama.eager_attention_forward(module, *states, None, scaling=0.3)
         assert torch.allclose(out[here], wanted[0], atol=1e-5)
+
+
+def test_a_row_without_tokens_answers_zeros() -> None:
+    rows = make_rows([(1, 5), (1, 1)], heads=4, kv_heads=2, dim=8, value_dim=4)
+    rows.lengths[1] = 0
+    for sinks in (None, torch.ones(4)):
+        out = paged_attention(*rows.arguments(), 1.0, sinks=sinks)
+        assert (out[1] == 0).all()
+        assert out[0].abs().min() > 0
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_quantized_heads_are_off_by_half_a_step_at_most(dtype: torch.dtype) -> None:
+    sizes = torch.logspace(-6, 6, 200)[:, None, None]
+    heads = torch.randn(200, 4, 64, generator=torch.Generator().manual_seed(2)) * sizes
+    heads[7] = 0.0
+    numbers, scale = quantize(heads, dtype)
+    assert (numbers.dtype, scale.dtype) == (dtype, torch.float32)
+    unit = scale.double()[..., None]
+    half = unit / 2 if dtype == torch.int8 else torch.maximum(heads.double().abs() / 16, unit / 1024)
+    off = (numbers.double() * unit - heads).abs()
+    assert (off <= half * 1.0001).all()
+    assert (off > 0).float().mean() > 0.5
+    greatest = heads.abs().amax(-1)
+    assert torch.allclose((numbers.double().abs() * unit).amax(-1).float(), greatest)
+    assert (numbers[7].float() == 0).all() and (scale[7] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_attention_to_quantized_pages_is_attention_to_what_they_hold(dtype: torch.dtype) -> None:
+    rows = make_rows([(1, 37), (5, 20)], heads=6, kv_heads=2, dim=8, value_dim=4)
+    exact = paged_attention(*rows.arguments(), 0.3)
+    pages, scales = [], []
+    for each in (rows.k_pages, rows.v_pages):
+        pages.append(torch.zeros(each.shape, dtype=dtype))
+        scales.append(torch.full(each.shape[:3], torch.nan))
+    for row, length in enumerate(rows.lengths.tolist()):
+        at = torch.arange(length)
+        slots = rows.page_table[row].long()[at // 16] * 16 + at % 16
+        write_kv(rows.keys[row], rows.values[row], *pages, slots, *scales)
+    q, _, _, *rest = rows.arguments()
+    out = paged_attention(q, *pages, *rest, 0.3, key_scale=scales[0], value_scale=scales[1])
+    held = [page.float() * scale[..., None] for page, scale in zip(pages, scales, strict=True)]
+    assert torch.allclose(out, paged_attention(q, *held, *rest, 0.3), atol=1e-6)
+    off = float((out - exact).abs().max() / exact.abs().max())
+    assert 1e-4 < off < (0.02 if dtype == torch.int8 else 0.08)
