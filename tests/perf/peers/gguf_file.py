@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ ARCHITECTURES = {"qwen2": gguf.MODEL_ARCH.QWEN2, "llama": gguf.MODEL_ARCH.LLAMA}
 DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-def write(folder: Path, target: Path, *, vocabulary: bool = False) -> None:
-    """Convert the model of a folder; with its vocabulary for peers that speak in text.
+def write(
+    folder: Path, target: Path, *, vocabulary: bool = False, tokens: Callable[[gguf.GGUFWriter], None] | None = None
+) -> None:
+    """Convert the model of a folder; with its vocabulary for peers that speak in text, or with what `tokens` adds.
 
     Raises:
         KeyError: another architecture, or a tensor that has no name there.
@@ -28,7 +30,9 @@ def write(folder: Path, target: Path, *, vocabulary: bool = False) -> None:
     kind = ARCHITECTURES[config["model_type"]]
     writer = gguf.GGUFWriter(target, gguf.MODEL_ARCH_NAMES[kind])
     _describe(writer, config)
-    if vocabulary:
+    if tokens is not None:
+        tokens(writer)
+    elif vocabulary:
         _add_vocabulary(writer, folder)
     else:
         writer.add_vocab_size(config["vocab_size"])

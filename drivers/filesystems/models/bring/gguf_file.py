@@ -7,6 +7,8 @@ The reading and the renaming of tensors are those of transformers (`gguf_file=`)
 from __future__ import annotations
 
 import importlib.util
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ from .job import Filled, Wanted
 ENDING = ".gguf"
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
 MAGIC = b"GGUF"
+_TOKENS = "tokenizer.ggml.tokens"
+_SPACE = "\u2581"
+"""How SentencePiece writes a space."""
 
 
 def fill(wanted: Wanted, folder: Path) -> Filled:
@@ -45,7 +50,7 @@ def fill(wanted: Wanted, folder: Path) -> Filled:
         known = ", ".join(ARCHITECTURES)
         why = f"architectures that are converted: {known}"
         raise NotSupported(f"{file.name} is of the architecture {architecture!r}; converted are {known}", why=why)
-    _convert(file.path, file.name, folder, "tokenizer.ggml.tokens" in facts)
+    _convert(file.path, file.name, folder, facts)
     wanted.progress(file.bytes, file.bytes, "bytes", "convert")
     licence = facts.get("general.license")
     manifest: dict[str, Any] = {"origin": f"gguf {file.name} ({_quant(facts)})"}
@@ -55,14 +60,15 @@ def fill(wanted: Wanted, folder: Path) -> Filled:
 
 
 def _facts(path: Path, name: str) -> dict[str, Any]:
-    """The texts and numbers of the file's head; of lists only that they are there."""
+    """The texts and numbers of the file's head; of lists only how long they are."""
     from gguf import GGUFReader
     from gguf.constants import GGUFValueType
 
     try:
         fields = GGUFReader(path).fields
         return {
-            key: True if field.types[0] is GGUFValueType.ARRAY else field.contents() for key, field in fields.items()
+            key: len(field.data) if field.types[0] is GGUFValueType.ARRAY else field.contents()
+            for key, field in fields.items()
         }
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as error:
         raise bad(name, f"is damaged: {error}; copy the file again") from None
@@ -77,9 +83,9 @@ def _quant(facts: dict[str, Any]) -> str:
         return "unknown"
 
 
-def _convert(path: Path, name: str, folder: Path, with_tokenizer: bool) -> None:
+def _convert(path: Path, name: str, folder: Path, facts: Mapping[str, Any]) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     whole = GgufConfig(dequantize=True)
     try:
@@ -87,7 +93,31 @@ def _convert(path: Path, name: str, folder: Path, with_tokenizer: bool) -> None:
             path.parent, gguf_file=path.name, dtype=torch.bfloat16, quantization_config=whole
         )
         model.save_pretrained(folder)
-        if with_tokenizer:
-            AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+        if _TOKENS in facts:
+            _tokenizer(path, facts).save_pretrained(folder)
     except (ValueError, KeyError, IndexError, RuntimeError, NotImplementedError) as error:
         raise bad(name, f"cannot be converted: {str(error)[:300]}") from None
+
+
+def _tokenizer(path: Path, facts: Mapping[str, Any]) -> Any:
+    """The tokenizer of a file, as one that is whatever its `tokenizer.json` says.
+
+    What the library's classes add of their own is left out: tokens that the model has no row for; and the rule of its
+    Llama that a text which begins with a space gets none before it, where SentencePiece and llama.cpp always put one.
+    """
+    from tokenizers import Tokenizer, normalizers
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    made: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    whole = json.loads(made.backend_tokenizer.to_str())
+    whole["added_tokens"] = [each for each in whole["added_tokens"] if each["id"] < facts[_TOKENS]]
+    tokenizer = Tokenizer.from_str(json.dumps(whole))
+    if facts.get("tokenizer.ggml.model") == "llama" and facts.get("tokenizer.ggml.add_space_prefix", True):
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
+        tokenizer.pre_tokenizer = None
+    names = ("bos_token", "eos_token", "unk_token", "pad_token")
+    named = {
+        name: getattr(made, name) for name in names if tokenizer.token_to_id(getattr(made, name) or "") is not None
+    }
+    plain: Any = PreTrainedTokenizerFast
+    return plain(tokenizer_object=tokenizer, chat_template=made.chat_template, **named)
