@@ -258,6 +258,22 @@ def survive(place: Place) -> None:
         expect(page.locator(".device").first).to_be_visible(timeout=60_000)
 
 
+def before(place: Place) -> None:
+    """Charts show what was before the page was opened, and how much that is can be chosen."""
+    with walking(place) as walk:
+        walk.sign_in()
+        walk.go("charts")
+        page = walk.page
+        tokens = page.locator("figure.chart").first
+        tokens.get_by_text("As a table").click()
+        rows = tokens.locator(".twin tbody tr")
+        assert rows.count() >= 15  # a page that was opened just now has two samples of its own
+        newest, oldest = rows.first.inner_text(), rows.last.inner_text()
+        page.get_by_label("Time shown").select_option("1800")
+        expect(rows.last).not_to_have_text(oldest)
+        assert newest and rows.count() >= 15
+
+
 def runs(place: Place) -> None:
     """Loss curves grow, two runs lie over each other, and a chart is a table too. Tuning says that it comes later."""
     with walking(place, allowed="501") as walk:

@@ -12,6 +12,10 @@ def test_load(real: Stage) -> None:
     real.play("load")
 
 
+def test_charts_show_what_was_before(made_up: Stage) -> None:
+    made_up.play("before")
+
+
 def test_a_key_with_few_scopes(real: Stage) -> None:
     real.play("limited")
 

@@ -21,8 +21,8 @@ FLAGS = (
 PAGES = ("overview", "charts", "chat", "models", "tasks", "journal", "alerts", "why")
 PATIENCE_MS = 20_000
 SETTLED = """() => !document.documentElement.hasAttribute('data-pending')
-  && document.getElementById('link-state').textContent === 'live'
-  && (document.querySelector('main').dataset.page !== 'charts' || document.querySelector('.plot canvas') !== null)
+  && ['live', 'kernel gone'].includes(document.getElementById('link-state').textContent)
+  && (document.querySelector('.chart-grid:not([hidden])') === null || document.querySelector('.plot canvas') !== null)
   && document.getAnimations().every((one) =>
     one.playState !== 'running' || one.effect.getComputedTiming().iterations === Infinity)"""
 
@@ -59,7 +59,7 @@ class Walk:
         self.settled()
 
     def settled(self) -> None:
-        """Wait until the page is live, waits for no answer, has drawn its charts and moves nothing any more."""
+        """Wait until the page knows how the kernel is, waits for no answer, has drawn its charts and moves nothing any more."""
         self.page.wait_for_function(SETTLED)
 
     def sign_in(self, key: str = "") -> None:

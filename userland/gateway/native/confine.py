@@ -17,10 +17,11 @@ from llmos.syscalls import calls
 from llmos.syscalls.errors import BadArgument, Denied, NotFound
 from llmos.syscalls.spec import Call
 from llmos.syscalls.types import (
-    Audio, Entry, Event, Hit, Image, Kind, Metric, ObjectInfo, Parts, Record, Video,
+    Audio, Entry, Event, Hit, Image, Kind, Metric, ObjectInfo, Parts, Record, Right, Rights, Video,
 )  # fmt: skip
 
 from ..core.caller import Caller
+from ..core.scopes import Scope
 
 MODELS = "/models"
 HOMES = "/home/keys"
@@ -29,6 +30,11 @@ PUBLIC_KINDS = frozenset({Kind.DEVICE, Kind.DRIVER, Kind.MODEL, Kind.SYSTEM})
 """Kinds that everybody sees; of the others everybody sees what is their own (the kernel's rule for tenants)."""
 CONTROLLED = frozenset({Kind.MODEL, Kind.TASK, Kind.CONTEXT})
 """Kinds that a key with the scope `manage` may act on."""
+_GIVEN: Mapping[Right, tuple[Scope, ...]] = {
+    Right.READ: ("read",), Right.LIST: ("read",), Right.WAIT: ("read",), Right.RUN: ("infer",),
+    Right.CREATE: ("load", "tune"), Right.WRITE: ("files",), Right.MANAGE: ("manage",),
+}  # fmt: skip
+"""The scopes of which any gives a right; handles are neither copied nor handed on here."""
 _REMOTE = ("hf:", "llmos+http://", "llmos+https://")
 _PID = re.compile(r" \(pid \d+\)")
 _PRIVATE_LABELS = frozenset({"tenant", "owner", "session", "uid"})
@@ -208,7 +214,17 @@ def shown(caller: Caller, info: ObjectInfo) -> ObjectInfo | None:
     if info.kind == Kind.MODEL and not _sees_model(caller, info):
         return None
     fields = {name: value for name, value in info.fields.items() if name not in ("pid", "source", "argv")}
-    return msgspec.structs.replace(info, fields=fields, owner="")
+    return msgspec.structs.replace(info, fields=fields, owner="", rights=rights(caller, info))
+
+
+def rights(caller: Caller, info: ObjectInfo) -> Rights:
+    """What the caller may do with an object: of its session's rights those for which its key has a scope."""
+    return frozenset(
+        right
+        for right in info.rights
+        if any(caller.has(scope) for scope in _GIVEN.get(right, ()))
+        and (right is not Right.MANAGE or info.kind in CONTROLLED)
+    )
 
 
 def _sees_model(caller: Caller, info: ObjectInfo) -> bool:

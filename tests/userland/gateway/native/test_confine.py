@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from llmos.syscalls import calls
 from llmos.syscalls.errors import BadArgument, Denied, LlmosError, NotFound
 from llmos.syscalls.types import (
-    Entry, Event, Handle, Hit, Image, Kind, LoadOptions, Metric, ObjectInfo, Parts, Record, Text, TransformRecipe,
+    ALL_RIGHTS, Entry,
+    Event, Handle, Hit, Image, Kind, LoadOptions, Metric, ObjectInfo, Parts, Record, Text, TransformRecipe,
     TuneRecipe,
 )  # fmt: skip
 from llmos.userland.gateway.core.caller import Caller
@@ -212,6 +214,23 @@ def test_objects_are_shown_without_what_is_the_machines() -> None:
     shown = confine.shown(ANNA, mount)
     assert shown is not None and shown.fields == {"path": "/models"} and shown.owner == ""
     assert confine.shown(ADMIN, mount) == mount
+
+
+@pytest.mark.parametrize(
+    ("kind", "scopes", "left"),
+    [
+        (Kind.MODEL, {"read"}, {"read", "list", "wait"}), (Kind.MODEL, {"infer"}, {"run"}),
+        (Kind.MODEL, {"tune", "manage"}, {"create", "manage"}), (Kind.DEVICE, {"load", "manage"}, {"create"}),
+        (Kind.MOUNT, {"files"}, {"write"}), (Kind.MODEL, set(), set()),
+    ],
+)  # fmt: skip
+def test_rights_are_those_of_the_key(kind: Kind, scopes: set[str], left: set[str]) -> None:
+    """Its session with the kernel has more: what one may do follows from both."""
+    caller = Caller("k", "ada", "key-k", frozenset(scopes))
+    everything = msgspec.structs.replace(info(kind, "x"), rights=ALL_RIGHTS)
+    shown = confine.shown(caller, everything)
+    assert shown is not None and shown.rights == left
+    assert confine.rights(caller, info(kind, "x")) == frozenset()
 
 
 def test_a_key_for_some_models_sees_those_alone() -> None:
