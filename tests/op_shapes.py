@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from hypothesis import strategies as st
 
-from llmos.drivers.ops.cases import attention, encoders, experts, layers, linear, lora
+from llmos.drivers.ops.cases import attention, encoders, experts, layers, linear, lora, sampling
 from llmos.drivers.ops.cases.case import Case, check
 from llmos.drivers.ops.reference_experts import Gate
 from llmos.drivers.ops.table import OpTable
@@ -22,6 +22,12 @@ COUNTS = st.lists(
     st.tuples(st.integers(0, 6), st.integers(0, 40)).map(lambda row: (row[0], sum(row))), min_size=1, max_size=4
 ).filter(lambda rows: any(count for count, _ in rows))
 """Of each row its queries, and its tokens with them."""
+
+
+SETTINGS = st.builds(
+    sampling.Setting, st.sampled_from([0.0, 0.3, 1.0, 2.0]), st.integers(0, 20), st.sampled_from([1.0, 0.9, 0.1]),
+    st.sampled_from([0.0, 0.05]), st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**40),
+)
 
 
 def paged(
@@ -56,7 +62,7 @@ def chosen(tokens: int, count: int, most: int, width: int, inner: int, act: str,
 
 def normed(op: str) -> st.SearchStrategy[Case]:
     make = layers.rms if op.endswith("rms_norm") else layers.layer
-    return st.builds(make, NATURAL, st.integers(1, 200), st.just(op.startswith("add")), FLAGS, FLAGS, SEEDS)
+    return st.builds(make, NATURAL, st.integers(8, 200), st.just(op.startswith("add")), FLAGS, FLAGS, SEEDS)
 
 
 def in_pages(op: str) -> st.SearchStrategy[Case]:
@@ -104,6 +110,10 @@ SHAPES: Mapping[str, st.SearchStrategy[Case]] = {
         outs=st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
     ),
     **{op: of_adapters(op) for op in ("lora_shrink", "lora_expand")},
+    "sample": st.builds(
+        sampling.sampled, st.integers(1, 300), st.lists(SETTINGS, min_size=1, max_size=4),
+        st.sampled_from([0.5, 3.0, 10.0]), SEEDS,
+    ),
     "experts": st.builds(
         chosen, NATURAL, NATURAL, st.integers(1, 3), st.integers(1, 40), st.integers(1, 40),
         st.sampled_from(["silu", "gelu", "gelu_tanh"]), FLAGS, FLAGS,

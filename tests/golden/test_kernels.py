@@ -54,7 +54,7 @@ def test_kernels_take_what_is_recorded() -> None:
 
 
 def test_a_kernel_that_runs_out_of_registers_is_seen() -> None:
-    few, many = kernels.compiled(variant(128, 4)), kernels.compiled(variant(16384, 1))
+    few, many = kernels.compiled(variant(128, 4)), kernels.compiled(variant(8192, 1))
     assert (few.stack, few.registers < 64) == (0, True)
     assert many.stack > 0
 

@@ -19,7 +19,7 @@ from ..table import Spec
 HALVES = {torch.float32: 2.0**-24, torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12, torch.float64: 2.0**-53}
 """Half a unit in the last place of a number near 1: what one rounding to nearest may be off."""
 
-ROUNDINGS = 8.0
+ROUNDINGS = 12.0
 """How many of these an implementation may be off: several roundings on the way, each cut off at worst."""
 
 SUMMED = 128.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
-from . import encoders, experts, linear, lora
+from . import attention, encoders, experts, layers, linear, lora, sampling
 from .case import Case
 
-MODULES: Sequence[ModuleType] = (encoders, experts, linear, lora)
+MODULES: Sequence[ModuleType] = (attention, encoders, experts, layers, linear, lora, sampling)
 """Each has `cases(tiny)`."""
 
 

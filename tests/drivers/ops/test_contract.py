@@ -54,5 +54,5 @@ def test_an_implementation_that_does_nothing_is_found(op: str) -> None:
     made = OpTable()
     register_reference(made)
     made.register(op, "idle", lambda *args, **options: None, lambda spec: (True, ""))
-    with contextlib.suppress(TypeError):  # what a case does with the answer, such as to call the layer that was made
+    with contextlib.suppress(TypeError, AttributeError):  # a case that calls what was made, a judge that looks into it
         assert [found for case in GRID if case.op == op for found in wrong(made, case, ("idle",))]

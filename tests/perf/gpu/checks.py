@@ -19,6 +19,9 @@ from .setting import Found, Setting
 from .tables import op_table
 
 NAME = "triton"
+HEAVY = "experts"
+"""The op whose large cases have the most numbers to draw."""
+OFTEN = 50
 KEPT = "interpreted.pt"
 HERE = Path(__file__).resolve()
 
@@ -33,12 +36,14 @@ def correct(setting: Setting) -> Iterator[Found]:
         said = verdict(table, case, name, device, dtype)
         if said:
             wrong.append({"op": case.op, "case": case.name, "by": name, "dtype": dtype, "what": said})
+        if sum(counted.values()) % OFTEN == 0:
+            yield {"checked": counted, "wrong": wrong}
     yield {"checked": counted, "wrong": wrong}
 
 
 def triples(table: OpTable, device: torch.device, tiny: bool) -> Iterator[tuple[Case, str, str]]:
-    """Cases, names of implementations that serve them, and dtypes."""
-    for case in grid(tiny=tiny):
+    """Cases, names of implementations that serve them, and dtypes; those that take long to make come last."""
+    for case in sorted(grid(tiny=tiny), key=lambda case: case.op == HEAVY):
         for dtype in case.dtypes:
             for name in table.names(case.op):
                 if table.implementation(case.op, name).supports(case.asked(device, dtype))[0]:

@@ -33,11 +33,12 @@ def host_seconds(run: Run, device: str, rounds: int = ROUNDS) -> float:
     return statistics.median(samples[1:])
 
 
-def seconds(runs: Sequence[Run], device: str, rounds: int = ROUNDS) -> float:
-    """What one run takes; several do the same on tensors of their own, so that none finds its own in a cache."""
+def seconds(runs: Sequence[Run], device: str, rounds: int = ROUNDS, captured: bool = True) -> float:
+    """What one run takes; several do the same on tensors of their own, so that none finds its own in a cache. What
+    waits for the device cannot be `captured`."""
     for run in runs:
         run()
-    if device != "cuda":
+    if device != "cuda" or not captured:
         return host_seconds(lambda: [run() for run in runs], device, rounds) / len(runs)
     once = host_seconds(lambda: [run() for run in runs], device, 1)
     replay, times = _graph(runs, max(1, min(MOST // len(runs), int(AIM_S / max(once, 1e-6)))))

@@ -10,6 +10,7 @@ from llmos.drivers.ops.cases.case import Call, Case, dtype_of
 from llmos.drivers.ops.cases.grid import grid
 from torch import Tensor
 
+from .checks import HEAVY
 from .clock import copies, seconds
 from .setting import Found, Setting
 from .tables import op_table
@@ -20,7 +21,7 @@ DTYPE = "bfloat16"
 def run(setting: Setting) -> Iterator[Found]:
     device, table = torch.device(setting.device), op_table(setting.device)
     small = {(case.op, case.name) for case in grid(tiny=True)}
-    for case in grid(tiny=setting.tiny):
+    for case in sorted(grid(tiny=setting.tiny), key=lambda case: case.op == HEAVY):
         if DTYPE not in case.dtypes or ((case.op, case.name) in small and not setting.tiny):
             continue
         made = case.make(device, dtype_of(DTYPE))
@@ -34,7 +35,7 @@ def run(setting: Setting) -> Iterator[Found]:
             try:
                 runs = [run_of(case, chosen.call, call) for call in calls]
                 with torch.no_grad():
-                    found["seconds"][name] = seconds(runs, setting.device, rounds=5)
+                    found["seconds"][name] = seconds(runs, setting.device, rounds=5, captured=name != "torch")
             except Exception as error:  # noqa: BLE001  # a kernel that fails is a finding, not the end
                 found["failed"][name] = f"{type(error).__name__}: {error}"[:300]
         yield {f"{case.op}: {case.name}": found}
