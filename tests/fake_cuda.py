@@ -25,7 +25,10 @@ from llmos.drivers.ops.table import OpTable
 
 DEVICE = torch.device("cuda", 0)
 aten = torch.ops.aten
-GUARDED: Mapping[Any, Any] = {Tensor.copy_: aten.copy_, Tensor.nonzero: aten.nonzero, torch.nonzero: aten.nonzero}
+GUARDED: Mapping[Any, Any] = {
+    Tensor.copy_: aten.copy_, Tensor.nonzero: aten.nonzero, torch.nonzero: aten.nonzero,
+    Tensor.contiguous: aten.contiguous,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -162,10 +165,15 @@ def _view(tensor: Tensor, index: Any) -> tuple[Tensor, list[Tensor | None]]:
         elif isinstance(item, int) and not isinstance(item, bool):
             tensor = aten.select(tensor, at, item)
         else:
-            given = item if isinstance(item, Tensor) else torch.tensor(item, device=tensor.device)
+            given = item if isinstance(item, Tensor) else _listed(item, tensor.device)
             advanced += [None] * (at - len(advanced)) + [given]
             at += given.ndim if given.dtype == torch.bool else 1
     return tensor, advanced
+
+
+def _listed(item: Any, device: torch.device) -> Tensor:
+    """A list as an index; an empty one is of whole numbers."""
+    return torch.tensor(item, dtype=torch.long if item == [] else None, device=device)
 
 
 def _whole(tensor: Tensor, index: Any) -> Iterator[Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from tiny_models import silent, source_of
 from torch import Tensor
 
-from llmos.drivers.contract import LoadSettings
+from llmos.drivers.contract import ChunkEvent, DoneEvent, LoadSettings, Request, StepEvent
 from llmos.drivers.engine.blocks import BlockManager
 from llmos.drivers.engine.capture import Deferred, Eager
 from llmos.drivers.engine.costs import StepCost, Work
@@ -78,10 +78,54 @@ def in_a_lane(
     blocks = BlockManager(min(pool.pages - 1, pages or pool.pages))
     scheduler = StepScheduler(blocks, StepLimits(rows, rows + prefill, prefill, 4), StepCost(Work(1e6, 1e6, 1e3)))
     lane = Lane(packed, plain._shared, ops, capture, rows, context, pool.pages - 1)
-    lane.prepare()
+    lane.prepare(lambda: None)
     made = LaneRunner(
         plain._bundle, plain._shared, plain._model, blocks, scheduler, plain._vocabulary, plain._compiling._grammars,
         lane, ahead,
     )  # fmt: skip
     resident.runners = [made, *resident.runners[1:]]
     return made
+
+
+def runner(engine: Engine) -> LaneRunner:
+    found = engine._entries["m"].awake().runners[0]
+    assert isinstance(found, LaneRunner)
+    return found
+
+
+def run(
+    engine: Engine, coming: Mapping[int, Sequence[Request]], cancels: Mapping[int, Sequence[str]] | None = None
+) -> dict[str, list[StepEvent]]:
+    """All events by request; requests come, and are cancelled, before the steps of these numbers."""
+    events: dict[str, list[StepEvent]] = {request.id: [] for requests in coming.values() for request in requests}
+    last = max(*coming, *(cancels or {}), 0)
+    for at in range(5000):
+        for request in coming.get(at, ()):
+            engine.submit(request)
+        for id in (cancels or {}).get(at, ()):
+            engine.cancel(id)
+        for event in engine.step():
+            events[event.request].append(event)
+        ended = all(found and not isinstance(found[-1], ChunkEvent) for found in events.values())
+        if at >= last and ended:
+            return events
+    raise AssertionError("requests never ended")
+
+
+def last(events: Sequence[StepEvent]) -> DoneEvent:
+    assert isinstance(events[-1], DoneEvent), events[-1]
+    return events[-1]
+
+
+def left_behind(engine: Engine) -> list[str]:
+    """What a model still holds when all its requests have ended; one more step takes in what was under way."""
+    found = runner(engine)
+    found.step()
+    scheduler, blocks = found._scheduler, found._blocks
+    seats = found._lane._seats
+    held = {
+        "jobs": found._jobs, "choices": found._choices, "settings": found._settings, "places": scheduler._places,
+        "order": scheduler._order, "new": scheduler._new, "promises": scheduler._promises, "flight": found._flight,
+        "pages": blocks.used, "seats": [seat for seat in seats._seats.values() if not seat.over],
+    }  # fmt: skip
+    return [name for name, value in held.items() if value]

@@ -18,7 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from llmos.drivers.ops.reference_attention import paged_attention
 
-WAITS = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.unique_dim, torch.ops.aten.equal)
+aten = torch.ops.aten
+WAITS = (aten.item, aten._local_scalar_dense, aten.nonzero, aten.unique_dim, aten.equal)
 """Operations whose answer, or its shape, the host has to wait for."""
 
 
@@ -71,7 +72,7 @@ class Recording(Lagging):
             with recorder:
                 run()
         except RuntimeError as error:
-            self.reasons.append(f"{what} runs eagerly: {error}")
+            self.refused.setdefault(str(error), []).append(what)
             return run
         self.made.append(what)
 

@@ -24,15 +24,15 @@ class Deferred(Protocol):
 
 
 class Capture(Protocol):
-    """Repeats steps. `buckets` are the numbers of rows that it makes steps for, ascending; `reasons` says of each step
-    that it could not capture why that runs eagerly."""
+    """Repeats steps. `buckets` are the numbers of rows that it makes steps for, ascending; `refused` holds the steps
+    that could not be captured, and run as they are, by the reason."""
 
     buckets: Sequence[int]
-    reasons: list[str]
+    refused: dict[str, list[str]]
 
     def make(self, run: Callable[[], None], what: str) -> Callable[[], None]:
         """What does as `run` does now, each time it is called. `run` reads and writes tensors that stay where they are,
-        waits for nothing, and may be called several times here. `what` it is, for `reasons`."""
+        waits for nothing, and may be called several times here. `what` it is, for `refused`."""
 
     def up(self, values: Sequence[Any], dtype: torch.dtype | None = None) -> Tensor:
         """A tensor on the device of numbers on the host; int64 unless it says otherwise."""
@@ -59,7 +59,7 @@ class Eager:
 
     def __init__(self, device: torch.device, buckets: Sequence[int] = BUCKETS) -> None:
         self.buckets = tuple(buckets)
-        self.reasons: list[str] = []
+        self.refused: dict[str, list[str]] = {}
         self._device = device
 
     def make(self, run: Callable[[], None], what: str) -> Callable[[], None]:

@@ -18,11 +18,14 @@ from ..ops.table import OpTable
 from . import attention, gathered, others, paged, states
 from .attention import Refused
 from .blocks import BlockManager
+from .capture import Capture
 from .costs import StepCost, Work
 from .decoder import Decoder, rope_types
 from .detokenizer import Vocabulary
 from .gathered import Gathering
 from .hybrid_runner import HybridRunner
+from .lane.lane import Lane
+from .lane.runner import LaneRunner
 from .loader import FAILURES, Bundle
 from .pace import Pace
 from .paged import Layers, PagedModel
@@ -94,8 +97,9 @@ def runners(
     each = page_bytes(rung.layers.shapes, bundle.about.dtype)
     pages = pages or place.pages(bundle.about.context, each, 0)
     model = paged_model(rung.layers, pages, bundle, shared, ops, place)
+    capture = place.capture(bundle.about.architecture) if shares is None and rung.name == PAGED else None
     made = _paged_runner(
-        rung.name, rung.layers, model, bundle, shared, vocabulary, grammars, ops, prefill_tokens, parameters
+        rung.name, rung.layers, model, bundle, shared, vocabulary, grammars, ops, prefill_tokens, parameters, capture
     )
     if shares is None:
         return [made, serial]
@@ -135,12 +139,17 @@ def _bounds(rung: str, prefill_tokens: int, context: int) -> StepLimits:
 def _paged_runner(
     rung: str, layers: Layers | Gathering, model: PagedModel, bundle: Bundle, shared: SharedModule,
     vocabulary: Vocabulary, grammars: GrammarCompiler, ops: OpTable, prefill_tokens: int, parameters: int,
+    capture: Capture | None,
 ) -> PagedRunner:  # fmt: skip
-    dtype = bundle.about.dtype
-    blocks = BlockManager(model.pool.pages, model.pool.host_pages)
+    dtype, pool = bundle.about.dtype, model.pool
+    packed = None if capture is None else model.packed
+    blocks = BlockManager(pool.pages - (packed is not None), pool.host_pages)
     blocks.caching = rung == PAGED
     work = Work(parameters * dtype.itemsize, 2.0 * parameters, page_bytes(layers.shapes, dtype) / PAGE_TOKENS)
     scheduler = StepScheduler(blocks, _bounds(rung, prefill_tokens, bundle.about.context), StepCost(work))
+    if packed is not None and capture is not None:
+        lane = Lane(packed, shared, ops, capture, ROWS, bundle.about.context, spare_page=pool.pages - 1)
+        return LaneRunner(bundle, shared, model, blocks, scheduler, vocabulary, grammars, lane)
     made = PagedRunner if rung == PAGED else HybridRunner
     return made(bundle, shared, model, blocks, scheduler, vocabulary, grammars)
 

@@ -108,9 +108,11 @@ class Entry:
         """The model as the kernel shows it. Only an awake one can be described."""
         resident = self.awake()
         about = resident.bundle.about
+        paged = next((each for each in resident.runners if isinstance(each, PagedRunner)), None)
+        reasons = (*resident.reasons, *(() if paged is None else paged.reasons))
         return LoadedModel(
             architecture=about.architecture, tasks=resident.tasks, context=about.context,
-            parameters=self.footprint.parameters, rows=self.rows(), rung=resident.rung, rung_reasons=resident.reasons,
+            parameters=self.footprint.parameters, rows=self.rows(), rung=resident.rung, rung_reasons=reasons,
             chat=resident.bundle.chat, slots=ladder.slots(resident.rung, about.causal),
         )  # fmt: skip
 
@@ -213,8 +215,10 @@ def _reside(
         rung, bundle, shared, vocabulary, ops, prefill_tokens, planned.parameters, place, planned.pages, shares
     )
     first = runners[0]
-    if isinstance(first, PagedRunner) and not entry.settings.prefix_cache:
-        first.forget_prefixes()
+    if isinstance(first, PagedRunner):
+        first.prepare(lambda: progress(0, 0, "", "capture"))
+        if not entry.settings.prefix_cache:
+            first.forget_prefixes()
     if entry.source.draft is not None:
         if not isinstance(first, PagedRunner) or rung.name != ladder.PAGED:
             why = f"a draft model guesses on rung P alone ({'; '.join(rung.reasons)})"

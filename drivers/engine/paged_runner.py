@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from torch import Tensor
 
@@ -59,6 +59,14 @@ class PagedRunner:
     def forget_prefixes(self) -> None:
         """From now on a request uses nothing that was computed for another, but for its conversation."""
         self._blocks.caching = False
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """What is slower than it could be, and why."""
+        return ()
+
+    def prepare(self, alive: Callable[[], None]) -> None:
+        """Make what takes long before the first request comes; `alive` is called now and then."""
 
     def let_go(self) -> Tensor:
         """Forget all that pages hold, when nothing runs and no conversation has any; the tensor that they are."""

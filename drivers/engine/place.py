@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..contract import LoadSettings, ModelSource, ProgressSink
 from . import memory
+from .capture import Capture
 from .pages import pool_pages
 
 if TYPE_CHECKING:
@@ -81,6 +82,10 @@ class Place(Protocol):
         Raises NotSupported.
         """
 
+    def capture(self, what: str) -> Capture | None:
+        """What repeats the decode steps of a model, which `what` names; None where the host waits for each step and
+        chooses its tokens."""
+
     def move(self, module: Any, report: Report) -> None:
         """Bring a module whose weights lie in files or host memory to the device, in place."""
 
@@ -115,6 +120,10 @@ class Processor:
 
     def divide(self, module: Any, path: str) -> int:
         return 1
+
+    def capture(self, what: str) -> Capture | None:
+        """Steps are computed on the cores that would plan the next ones meanwhile."""
+        return None
 
     def move(self, module: Any, report: Report) -> None:
         """It lies there already."""

@@ -56,16 +56,17 @@ class Lane:
         packed.up = capture.up
 
     @property
-    def reasons(self) -> Sequence[str]:
-        """Which steps could not be captured, and why."""
-        return self._capture.reasons
+    def refused(self) -> Mapping[str, Sequence[str]]:
+        """Why steps could not be captured, and which."""
+        return self._capture.refused
 
     @torch.inference_mode()
-    def prepare(self) -> None:
+    def prepare(self, alive: Callable[[], None]) -> None:
         """Make the steps without adapters, the largest first, so that the others fit into its memory."""
         self._shared.use(attention=attention.NAME)
         for size in reversed(self._buckets):
             self._step(size, PLAIN)
+            alive()
 
     def launch(self, steps: Sequence[RowStep], settings: Mapping[Row, Settings]) -> Launched:
         """Ask for a step of the rows of a plan; `settings` are of those that are chosen on the device."""

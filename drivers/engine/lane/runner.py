@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -63,7 +63,10 @@ class LaneRunner(PagedRunner):
     @property
     def reasons(self) -> Sequence[str]:
         """Which steps are not captured, and why."""
-        return self._lane.reasons
+        return [f"{self.rung}: {', '.join(steps)} not captured: {why}" for why, steps in self._lane.refused.items()]
+
+    def prepare(self, alive: Callable[[], None]) -> None:
+        self._lane.prepare(alive)
 
     def let_go(self) -> Tensor:
         """As its base's; what is under way, for requests that have ended, is waited for."""

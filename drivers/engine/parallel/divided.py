@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...contract import LoadSettings, ModelSource, ProgressSink
+from ..capture import Capture
 from ..inputs import Prepared
 from ..place import Place, Report, Rested, Shares
 from .messages import Drop, Go, Here, Load, Read, Step
@@ -37,6 +38,10 @@ class Divided:
 
     def pages(self, context: int, page_bytes: int, taken: int) -> int:
         return self._inner.pages(context, page_bytes, taken)
+
+    def capture(self, what: str) -> Capture | None:
+        """Each step is told to all ranks."""
+        return None
 
     def move(self, module: Any, report: Report) -> None:
         self._inner.move(module, report)
@@ -87,7 +92,7 @@ class HostPlace(Divided):
 
     def begin(self, source: ModelSource, settings: LoadSettings, pages: int, progress: ProgressSink) -> Shares:
         """Let all begin to load their shares of a model. Raises RankLost."""
-        self._ranks.start(progress)
+        self._ranks.meet(progress)
         key = next(self._keys)
         self._ranks.tell(Load(key, source, settings, pages))
         self._loading = HostShares(self._ranks, key, progress)

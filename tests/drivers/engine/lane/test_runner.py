@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,13 +13,17 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lanes import Lagging, lane_engine
+from fake_cuda import DEVICE
+from lanes import Lagging, lane_engine, last, left_behind, run, runner
 from lora_folders import base_of, save_adapter
+from simulated_cuda import SimulatedCuda, SimulatedPlace
 from tiny_models import PROMPT, ask, done, source_of
 
 from llmos.drivers.contract import ChunkEvent, DoneEvent, FailedEvent, LoadSettings, Request, StepEvent
+from llmos.drivers.engine.capture import Capture, Eager
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.engine.lane.runner import LaneRunner
+from llmos.drivers.engine.place import Processor
 from llmos.drivers.engine.turns import CLASSES
 from llmos.drivers.ops.table import OpTable
 from llmos.syscalls.errors import DeviceFault, TimedOut
@@ -26,53 +31,9 @@ from llmos.syscalls.errors import DeviceFault, TimedOut
 OTHERS = (PROMPT[:7], PROMPT[3:], PROMPT * 2, PROMPT[::-1])
 
 
-def runner(engine: Engine) -> LaneRunner:
-    found = engine._entries["m"].awake().runners[0]
-    assert isinstance(found, LaneRunner)
-    return found
-
-
-def run(
-    engine: Engine, coming: Mapping[int, Sequence[Request]], cancels: Mapping[int, Sequence[str]] | None = None
-) -> dict[str, list[StepEvent]]:
-    """All events by request; requests come, and are cancelled, before the steps of these numbers."""
-    events: dict[str, list[StepEvent]] = {request.id: [] for requests in coming.values() for request in requests}
-    last = max(*coming, *(cancels or {}), 0)
-    for at in range(5000):
-        for request in coming.get(at, ()):
-            engine.submit(request)
-        for id in (cancels or {}).get(at, ()):
-            engine.cancel(id)
-        for event in engine.step():
-            events[event.request].append(event)
-        ended = all(found and not isinstance(found[-1], ChunkEvent) for found in events.values())
-        if at >= last and ended:
-            return events
-    raise AssertionError("requests never ended")
-
-
-def last(events: Sequence[StepEvent]) -> DoneEvent:
-    assert isinstance(events[-1], DoneEvent), events[-1]
-    return events[-1]
-
-
 def told(event: StepEvent) -> Any:
     """A result but for the time it took."""
     return replace(event, device_ns=0) if isinstance(event, DoneEvent) else event
-
-
-def left_behind(engine: Engine) -> list[str]:
-    """What a model still holds when all its requests have ended; one more step takes in what was under way."""
-    found = runner(engine)
-    found.step()
-    scheduler, blocks = found._scheduler, found._blocks
-    seats = found._lane._seats
-    held = {
-        "jobs": found._jobs, "choices": found._choices, "settings": found._settings, "places": scheduler._places,
-        "order": scheduler._order, "new": scheduler._new, "promises": scheduler._promises, "flight": found._flight,
-        "pages": blocks.used, "seats": [seat for seat in seats._seats.values() if not seat.over],
-    }  # fmt: skip
-    return [name for name, value in held.items() if value]
 
 
 def test_the_answer_is_that_of_the_steps_that_are_waited_for_and_of_the_host(
@@ -192,6 +153,53 @@ def test_adapters_take_part_in_steps_of_the_lane(ops: OpTable, llama: Path, tmp_
     assert len({tuple(tokens) for tokens in found[0]}) == 3
 
 
+class Placed(Processor):
+    """A processor whose steps are captured."""
+
+    def __init__(self) -> None:
+        self.captures: list[Lagging] = []
+
+    def capture(self, what: str) -> Capture:
+        self.captures.append(Lagging())
+        return self.captures[-1]
+
+
+def test_a_place_that_captures_has_its_models_in_lanes(ops: OpTable, llama: Path) -> None:
+    place, stages = Placed(), []
+    engine = Engine(ops, place=place)
+    loaded = engine.load("m", source_of(llama), LoadSettings(), lambda *told: stages.append(told))
+    assert loaded.rung == "P" and loaded.rung_reasons == ()
+    assert isinstance(runner(engine), LaneRunner) and len(place.captures[0].made) == 4
+    assert sum("capture" in told for told in stages) == 4, "signs of life while steps are made"
+    pool = runner(engine)._model.pool
+    assert runner(engine)._blocks.pages == pool.pages - 1
+    first = done(engine, ask(PROMPT, max_tokens=9)).choices
+    plain = Engine(ops)
+    plain.load("m", source_of(llama), LoadSettings(), lambda *_: None)
+    assert done(plain, ask(PROMPT, max_tokens=9)).choices == first
+    engine.sleep("m")
+    engine.wake("m", lambda *_: None)
+    assert done(engine, ask(PROMPT, max_tokens=9)).choices == first and len(place.captures) == 2
+    engine.unload("m")
+
+
+def test_on_a_gpu_that_is_simulated_the_answers_are_those_of_the_processor(ops: OpTable, llama: Path) -> None:
+    class OnGpu(SimulatedPlace):
+        def capture(self, what: str) -> Capture:
+            return Eager(DEVICE, (1, 2, 4))
+
+    requests = [ask(PROMPT[at:], str(at), max_tokens=6, temperature=0.8 * (at % 2), seed=at) for at in range(3)]
+    found = []
+    for place in (Placed(), OnGpu()):
+        with SimulatedCuda() if isinstance(place, OnGpu) else contextlib.nullcontext():
+            engine = Engine(ops, 32, place=place)
+            engine.load("m", source_of(llama), LoadSettings(), lambda *_: None)
+            events = run(engine, {at: [request] for at, request in enumerate(requests)})
+            found.append([last(events[request.id]).choices for request in requests])
+            assert left_behind(engine) == []
+    assert found[0] == found[1]
+
+
 # ---- anything, in any order
 
 
@@ -271,7 +279,7 @@ def test_whatever_comes_the_answers_are_the_same(engines: dict[tuple[int, int, b
 TURN = st.tuples(st.integers(0, 2), st.integers(1, 12), st.booleans(), st.integers(0, 14))
 
 
-@given(st.lists(TURN, min_size=2, max_size=7))
+@given(st.lists(TURN, min_size=2, max_size=4))
 def test_conversations_go_on_alike(
     engines: dict[tuple[int, int, bool], Engine], turns: Sequence[tuple[int, int, bool, int]]
 ) -> None:
