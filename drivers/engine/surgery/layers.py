@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from llmos.syscalls.errors import LlmosError
 
 from ...ops.linear import PackedLinear
-from ...ops.replay import Replay
+from ...ops.replay import Plain, Replay
 from ...ops.table import OpTable, Spec
 from ..attention import Layer
 from .attention import FusedAttention, put_in_place
@@ -118,11 +118,12 @@ def _looks_right(module: nn.Module) -> bool:
 
 
 def _served_alike(module: nn.Module, ops: OpTable, spec: Spec) -> bool:
-    """Whether one provider serves all that runs in the layer: what is carried out later must not be mixed with what
-    is carried out at once."""
+    """Whether all that runs in the layer may run together: what is carried out later must not be mixed with what is
+    carried out at once, so either nothing is replayed or one provider serves all of it."""
     attention: Any = module.self_attn
     widths = attention.widths
     if widths is None:
         return False
+    replay = ops.choose("replay", spec).implementation
     chosen = [*(ops.choose(op, spec) for op in OPS), ops.choose("paged_attention", {**spec, **widths})]
-    return {each.implementation.name for each in chosen} == {ops.choose("replay", spec).implementation.name}
+    return replay.call is Plain or {each.implementation.name for each in chosen} == {replay.name}

@@ -14,6 +14,7 @@ from llmos.syscalls.errors import LlmosError
 from ...ops.table import Implementation, OpTable, Spec
 from .merged import MergedLinear
 
+REFERENCE = "torch"
 TRIAL_ROWS = 5
 TRIAL_SCALE = 3.0
 UNITS: Sequence[str] = ("silu_mul", "gelu_tanh_mul", "gelu_mul")
@@ -36,6 +37,23 @@ class FusedNorm(nn.Module):
         return self.op(x, self.weight, self.eps, self.unit_offset, self.round_first)
 
 
+class FusedLayerNorm(nn.Module):
+    """LayerNorm in one op, of a provider of its own; the library's is one op already."""
+
+    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None, eps: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.bias = bias
+        self.normalized_shape = tuple(weight.shape)
+        self.eps = eps
+        self.op: Callable[..., Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [.., H] to [.., H]."""
+        assert self.op is not None
+        return self.op(x, self.weight, self.bias, self.eps)
+
+
 class FusedUnit(nn.Module):
     """down(act(gate(x)) * up(x)) with one product for gate and up and one op for what is between."""
 
@@ -54,14 +72,17 @@ class FusedUnit(nn.Module):
         return down
 
 
-def fused_norm(module: nn.Module, ops: OpTable, spec: Spec) -> FusedNorm | None:
+def fused_norm(module: nn.Module, ops: OpTable, spec: Spec) -> FusedNorm | FusedLayerNorm | None:
     """A fused norm that answers exactly as the module does; None when there is none."""
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     named = dict(module.named_parameters())
     weight = named.get("weight")
-    if set(named) != {"weight"} or weight is None or weight.dim() != 1 or not isinstance(eps, float):
+    if not set(named) <= {"weight", "bias"} or weight is None or weight.dim() != 1 or not isinstance(eps, float):
         return None
-    reference = ops.named("rms_norm", "torch").call
+    centred = _fused_layer_norm(module, weight, named.get("bias"), eps, ops, spec)
+    if centred is not None or "bias" in named:
+        return centred
+    reference = ops.named("rms_norm", REFERENCE).call
     x = _trial(weight.shape[0], weight)
     wanted = _answer(module, x)
     for unit_offset, round_first in itertools.product((False, True), repeat=2):
@@ -70,6 +91,26 @@ def fused_norm(module: nn.Module, ops: OpTable, spec: Spec) -> FusedNorm | None:
             made.op = _chosen(ops, "rms_norm", spec).call
             return made
     return None
+
+
+def _fused_layer_norm(
+    module: nn.Module, weight: nn.Parameter, bias: nn.Parameter | None, eps: float, ops: OpTable, spec: Spec
+) -> FusedLayerNorm | None:
+    chosen = _chosen(ops, "layer_norm", spec)
+    vectors = [vector for vector in (weight, bias) if vector is not None]
+    alike = all(
+        vector.shape == weight.shape and str(vector.dtype) == f"torch.{spec['dtype']}" for vector in vectors
+    )
+    if chosen.name == REFERENCE or not alike:
+        return None
+    x = _trial(weight.shape[0], weight)
+    wanted = _answer(module, x)
+    if wanted is None or not torch.equal(ops.named("layer_norm", REFERENCE).call(x, weight, bias, eps), wanted):
+        return None
+    weight, *rest = (nn.Parameter(vector, requires_grad=False) for vector in vectors)
+    made = FusedLayerNorm(weight, rest[0] if rest else None, eps)
+    made.op = chosen.call
+    return made
 
 
 def fused_unit(module: nn.Module, ops: OpTable, spec: Spec) -> FusedUnit | None:
@@ -81,7 +122,7 @@ def fused_unit(module: nn.Module, ops: OpTable, spec: Spec) -> FusedUnit | None:
     wanted = _answer(module, x)
     for name in UNITS if wanted is not None else ():
         made = FusedUnit(module)
-        made.op = ops.named(name, "torch").call
+        made.op = ops.named(name, REFERENCE).call
         if wanted is not None and torch.equal(made(x), wanted):
             made.op = _chosen(ops, name, spec).call
             return made

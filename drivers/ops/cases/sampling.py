@@ -45,15 +45,15 @@ def sampled(size: int, settings: Sequence[Setting], spread: float = 3.0, seed: i
     return Case("sample", f"{len(settings)} rows of {size}, spread {spread:g}", {}, make, judge=judge)
 
 
-def tied(size: int, settings: Sequence[Setting], seed: int = 0) -> Case:
-    """Rows of a few whole numbers, so that many tokens are as good as each other."""
+def tied(size: int, settings: Sequence[Setting], values: int = 4, seed: int = 0) -> Case:
+    """Rows of a few whole numbers, so that many tokens, or all, are as good as each other."""
 
     def make(device: torch.device, dtype: torch.dtype) -> Call:
         draws = Draws(seed, device, dtype)
-        logits = draws.integers(len(settings), size, low=0, high=4).to(dtype)
+        logits = draws.integers(len(settings), size, low=0, high=values).to(dtype)
         return _call(logits, settings, draws)
 
-    return Case("sample", f"{len(settings)} rows of {size}, tied", {}, make, judge=judge)
+    return Case("sample", f"{len(settings)} rows of {size}, {values} values", {}, make, judge=judge)
 
 
 def broken(size: int, seed: int = 0) -> Case:
@@ -115,6 +115,7 @@ def cases(tiny: bool) -> Iterator[Case]:
         yield sampled(40, USUAL)
         yield sampled(700, USUAL, spread=0.3)
         yield tied(300, USUAL)
+        yield tied(600, USUAL[2:4], values=1)
         yield broken(30)
         return
     many = [each._replace(counter=row) for row, each in enumerate(USUAL * 28)]
@@ -124,4 +125,5 @@ def cases(tiny: bool) -> Iterator[Case]:
     yield sampled(128_256, many, spread=0.5)
     yield sampled(151_936, [Setting(1.0, 20_000), Setting(1.5, 100_000, 0.99), Setting(3.0, 0, 0.999)], spread=0.2)
     yield tied(50_257, USUAL)
+    yield tied(50_257, USUAL, values=1)
     yield broken(128_256)

@@ -51,7 +51,7 @@ def test_with_the_reference_ops_not_a_bit_changes() -> None:
 
 def reference_only(*names: str) -> OpTable:
     plain = OpTable()
-    for op in ("linear", "rms_norm", "silu_mul", "gelu_tanh_mul", "gelu_mul", *names):
+    for op in ("linear", "rms_norm", "layer_norm", "silu_mul", "gelu_tanh_mul", "gelu_mul", *names):
         plain.register(op, "torch", REFERENCE.named(op, "torch").call, lambda spec: (True, ""))
     return plain
 

@@ -12,8 +12,10 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from llmos.drivers.engine.surgery.merged import merge
-from llmos.drivers.engine.surgery.units import fused_norm, fused_unit
+from llmos.drivers.engine.surgery.units import FusedLayerNorm, FusedNorm, fused_norm, fused_unit
 from llmos.drivers.ops.linear import PlainLinear
+from llmos.drivers.ops.reference import register_reference
+from llmos.drivers.ops.reference_layers import layer_norm
 from llmos.drivers.ops.table import OpTable
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -67,6 +69,31 @@ def test_what_only_looks_like_a_norm_stays(ops: OpTable) -> None:
     assert fused_norm(weighted(Centred(WIDTH), torch.float32), ops, spec(torch.float32)) is None
     assert fused_norm(nn.LayerNorm(WIDTH), ops, spec(torch.float32)) is None
     assert fused_norm(nn.Linear(WIDTH, WIDTH), ops, spec(torch.float32)) is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_layer_norm_is_replaced_where_somebody_serves_it(dtype: torch.dtype, bias: bool) -> None:
+    table = OpTable()
+    register_reference(table)
+    calls: list[torch.Tensor] = []
+
+    def other(x: torch.Tensor, *rest: Any) -> torch.Tensor:
+        calls.append(x)
+        return layer_norm(x, *rest)
+
+    norm = weighted(nn.LayerNorm(WIDTH, eps=1e-3, bias=bias), dtype)
+    if bias:
+        torch.nn.init.normal_(norm.bias)
+    assert fused_norm(norm, table, spec(dtype)) is None
+    table.register("layer_norm", "other", other, lambda _: (True, ""))
+    made = fused_norm(norm, table, spec(dtype))
+    assert isinstance(made, FusedLayerNorm) and made.normalized_shape == norm.normalized_shape
+    x = torch.randn(2, 7, WIDTH).to(dtype)
+    assert torch.equal(made(x), norm(x)) and calls == [x]
+    assert fused_norm(weighted(Centred(WIDTH), dtype), table, spec(dtype)) is None
+    assert isinstance(fused_norm(weighted(LlamaRMSNorm(WIDTH), dtype), table, spec(dtype)), FusedNorm)
+    assert fused_norm(weighted(nn.LayerNorm(WIDTH), torch.float64), table, spec(dtype)) is None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
