@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from llmos.drivers import convert
-from llmos.drivers.contract import FileInfo, FileSystem
+from llmos.drivers.contract import FileInfo, FileSystem, SourceFile
 from llmos.syscalls.errors import (
     BadArgument, Conflict, Exists, LlmosError, NotDirectory, NotFound, NotSupported, ReadOnly,
 )  # fmt: skip
@@ -18,6 +19,10 @@ from .verdicts import Absent, Broken, expect, expect_error, expect_sendable, opt
 MISSING = "/conformance-no-such-thing"
 WRITTEN = "/conformance-check.txt"
 MODEL = "/conformance-check"
+MANIFEST = "manifest.json"
+"""The book-keeping of a file system: it says where a model comes from, so it is written anew."""
+RECIPE: Mapping[str, Any] = {"kind": "import", "format": "", "options": {}}
+NOWHERE = "conformance://nowhere/at-all"
 ESCAPES = ("/..", "/../etc/passwd", "/conformance/../../etc", "relative", "/conformance/./../..", "/a\0b")
 KINDS = ("file", "folder", "model")
 
@@ -223,6 +228,46 @@ def searches(bench: FileSystemBench) -> None:
         expect_sendable("a hit", convert.from_found(hit))
 
 
+def brings(bench: FileSystemBench) -> None:
+    """bring: located files become a model, whole; what nobody fetches is refused, and leaves nothing"""
+    system, told = bench.system, list[tuple[int, int]]()
+    kept, source = system.locate(_model(bench).path)
+    try:
+        with optional("bring"):
+            answer = system.bring(MODEL, [source], RECIPE, lambda done, total, *_names: told.append((done, total)))
+    except ReadOnly as error:
+        raise Absent(f"bring: {error}") from error
+    finally:
+        system.release(kept)
+    expect_sendable("the answer of bring", dict(answer))
+    lacks = {"version", "bytes", "files"} - answer.keys()
+    expect(not lacks, f"the answer of bring lacks {sorted(lacks)}")
+    token, located = system.locate(MODEL)
+    expect(located.version == answer["version"], f"bring said {answer['version']!r}, locate {located.version!r}")
+    found = {file.name: file for file in located.files}
+    for file in source.files:
+        expect(file.name in found, f"{file.name} is missing after bring")
+        same = file.name == MANIFEST or _bytes(found[file.name]) == _bytes(file)
+        expect(same, f"{file.name} has another content after bring")
+    system.release(token)
+    expect(all(0 <= done <= total or not total for done, total in told), f"its progress went beyond its end: {told}")
+    system.remove(MODEL)
+    foreign = partial(system.bring, MODEL, [NOWHERE], RECIPE, lambda *_said: None)
+    expect_error(f"bring from {NOWHERE}", foreign, NotSupported, BadArgument)
+    expect(not bench.exists(MODEL), "a bring that failed left something behind")
+
+
+def sends(bench: FileSystemBench) -> None:
+    """send: a target that is no address and a path that is nothing are refused"""
+    system = bench.system
+    wrong = partial(system.send, _model(bench).path, NOWHERE, RECIPE, lambda *_said: None)
+    error = expect_error(f"send to {NOWHERE}", wrong, NotSupported, BadArgument)
+    if isinstance(error, NotSupported):
+        raise Absent(f"send: {error}")
+    nothing = partial(system.send, MISSING, NOWHERE, RECIPE, lambda *_said: None)
+    expect_error("send of what is not there", nothing, NotFound, BadArgument)
+
+
 def unknown_action(bench: FileSystemBench) -> None:
     """an unknown action: NotSupported"""
     expect_error("control", lambda: bench.system.control("paint", {}), NotSupported, BadArgument)
@@ -246,11 +291,17 @@ def _rewrite(system: FileSystem, version: str) -> None:
     raise Broken("writing over a newer version was accepted")
 
 
+def _bytes(file: SourceFile) -> bytes:
+    with file.path.open("rb") as opened:
+        opened.seek(file.offset)
+        return opened.read(file.bytes)
+
+
 def _model(bench: FileSystemBench) -> FileInfo:
     return bench.first("model")
 
 
 FILESYSTEM_CHECKS: tuple[Callable[[FileSystemBench], None], ...] = (
     root, stat, pages, missing, escapes, not_a_folder, reads, no_write_to_read, bad_mode, writes, locates, commits,
-    searches, unknown_action,
+    searches, brings, sends, unknown_action,
 )  # fmt: skip

@@ -141,6 +141,23 @@ class Tree(FileSystem):
         files = [SourceFile(f.name, f, f.stat().st_size) for f in sorted(found.iterdir())]
         return path, ModelSource(path, self.version_of(found), files)
 
+    def bring(self, path: str, sources: Any, recipe: Any, progress: Any) -> dict[str, Any]:
+        (source,) = sources
+        if isinstance(source, str):
+            raise NotSupported(f"nothing is brought from {source}", why="unknown kind of source")
+        target = self.at(path)
+        target.mkdir()
+        for number, file in enumerate(source.files, 1):
+            shutil.copyfile(file.path, target / file.name)
+            progress(number, len(source.files), "files", "copy")
+        self.changed(target)
+        size = sum(file.bytes for file in source.files)
+        return {"version": self.version_of(target), "bytes": size, "files": len(source.files)}
+
+    def send(self, path: str, target: str, recipe: Any, progress: Any) -> dict[str, Any]:
+        self.existing(path)
+        raise BadArgument(f"{target} is no address", name="out")
+
     def stage(self, path: str) -> tuple[str, Path]:
         token = f"stage{next(self.numbers)}"
         folder = self.root.parent / token

@@ -28,6 +28,9 @@ def test_one_that_can_only_be_read_passes(filesystem_bench: Callable[..., Any], 
             self.at(path)
             raise NotSupported("nothing can be stored", why="read-only")
 
+        def bring(self, path: str, sources: Any, recipe: Any, progress: Any) -> Any:
+            raise ReadOnly(f"{path} cannot be written")
+
     assert failing(lambda: filesystem_bench(ReadOnlyTree), FILESYSTEM_CHECKS) == {}
 
 
@@ -159,6 +162,38 @@ def any_action(self: Any, action: str, options: Any) -> Any:
     return {}
 
 
+def bring_of(**changes: Any) -> Callable[..., Any]:
+    """A `bring` whose answer is changed."""
+
+    def bring(self: Any, path: str, sources: Any, recipe: Any, progress: Any) -> Any:
+        answer = type(self).__mro__[1].bring(self, path, sources, recipe, progress)  # type: ignore[attr-defined]
+        return {name: value for name, value in {**answer, **changes}.items() if value is not None}
+
+    return bring
+
+
+def bring_empty(self: Any, path: str, sources: Any, recipe: Any, progress: Any) -> Any:
+    answer = type(self).__mro__[1].bring(self, path, sources, recipe, progress)  # type: ignore[attr-defined]
+    for file in self.at(path).iterdir():
+        file.write_bytes(b"")
+    return answer
+
+
+def bring_and_leave(self: Any, path: str, sources: Any, recipe: Any, progress: Any) -> Any:
+    if isinstance(sources[0], str):
+        self.at(path).mkdir()
+    return type(self).__mro__[1].bring(self, path, sources, recipe, progress)  # type: ignore[attr-defined]
+
+
+def bring_beyond(self: Any, path: str, sources: Any, recipe: Any, progress: Any) -> Any:
+    progress(7, 3, "files", "copy")
+    return type(self).__mro__[1].bring(self, path, sources, recipe, progress)  # type: ignore[attr-defined]
+
+
+def send_anywhere(self: Any, path: str, target: str, recipe: Any, progress: Any) -> Any:
+    return {}
+
+
 BROKEN: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     "unsorted": ("root", breaking(list=unsorted_list)),
     "entries below": ("root", breaking(list=deep_list)),
@@ -184,6 +219,13 @@ BROKEN: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     "any commit": ("commits", breaking(commit=any_commit)),
     "another version": ("commits", breaking(commit=odd_version)),
     "worst first": ("searches", breaking(search=worst_first)),
+    "brings another version": ("brings", breaking(bring=bring_of(version="newest"))),
+    "answers without a size": ("brings", breaking(bring=bring_of(bytes=None))),
+    "answers with an object": ("brings", breaking(bring=bring_of(more=Path()))),
+    "brings other bytes": ("brings", breaking(bring=bring_empty)),
+    "leaves a part": ("brings", breaking(bring=bring_and_leave)),
+    "more than all": ("brings", breaking(bring=bring_beyond)),
+    "sends anywhere": ("sends", breaking(send=send_anywhere)),
     "any action": ("unknown_action", breaking(control=any_action)),
 }
 

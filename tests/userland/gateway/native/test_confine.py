@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from llmos.syscalls import calls
 from llmos.syscalls.errors import BadArgument, Denied, LlmosError, NotFound
 from llmos.syscalls.types import (
-    ALL_RIGHTS, Entry,
-    Event, Handle, Hit, Image, Kind, LoadOptions, Metric, ObjectInfo, Parts, Record, Text, TransformRecipe,
-    TuneRecipe,
+    ALL_RIGHTS, Entry, Event, Handle, Hit, Image, Kind, LoadOptions, Metric, ObjectInfo, Parts, Record, Text,
+    TransformRecipe, TuneRecipe,
 )  # fmt: skip
 from llmos.userland.gateway.core.caller import Caller
 from llmos.userland.gateway.native import confine
