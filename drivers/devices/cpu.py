@@ -69,6 +69,7 @@ class CpuDevice(TorchDevice):
         from ..engine.parallel.ranks import Crew, Ranks
 
         self._ranks = Ranks(Crew(ranks, PARTS, self._device, threads, {**config, "ranks": 1}, torch.device("cpu")))
+        self._ranks.start()
         return HostPlace(PROCESSOR, self._ranks)
 
     def facts(self) -> Facts:
@@ -94,12 +95,13 @@ class CpuDevice(TorchDevice):
         self._sampled_at = float("-inf")
 
     def _held(self) -> int:
-        """What the process has grown by since it was empty."""
+        """What the process has grown by since it was empty, and all that its ranks hold."""
         from ..engine.memory import process_bytes
 
         if time.monotonic() - self._sampled_at >= SAMPLE_S:
             self._sampled_at = time.monotonic()
-            self._sampled_bytes = max(0, process_bytes() - self._empty_bytes)
+            others = 0 if self._ranks is None else self._ranks.process_bytes
+            self._sampled_bytes = max(0, process_bytes() - self._empty_bytes) + others
         return self._sampled_bytes
 
 

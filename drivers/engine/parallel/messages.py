@@ -1,6 +1,6 @@
 """What the host process and its ranks say to each other, over a socket pair that nobody else has: pickled.
 
-To a rank: Join once; for each model Load, Go or Drop, Step after Step, Drop; End. From a rank: Joined, Read and then
+To a rank: Join, Meet; for each model Load, Go or Drop, Step after Step, Drop; End. From a rank: Joined, Read and then
 Here (or Failed) for each Load, Beat all the time, and Broken at most once.
 """
 
@@ -18,7 +18,7 @@ from ..inputs import Prepared
 
 @dataclass(frozen=True)
 class Join:
-    """Be one of so many ranks, who meet by a file.
+    """Be one of so many ranks.
 
     `parts` names what makes the ops and the place of the device, as `module:function`; it is called with the device's
     `name`, the `threads` of this rank, the device's `config` and the rank.
@@ -26,12 +26,18 @@ class Join:
 
     rank: int
     ranks: int
-    meeting: str
-    seconds: float
     parts: str
     name: str
     threads: int
     config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Meet:
+    """Meet the others by a file; wait for nobody longer than so many seconds, then or later."""
+
+    meeting: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class End:
 
 @dataclass(frozen=True)
 class Joined:
-    """It has all it needs, and goes to meet the others."""
+    """It has all it needs, and can meet the others."""
 
 
 @dataclass(frozen=True)
@@ -113,5 +119,5 @@ class Beat:
     process_bytes: int
 
 
-Order = Join | Load | Go | Step | Drop | End
+Order = Join | Meet | Load | Go | Step | Drop | End
 Answer = Joined | Read | Here | Failed

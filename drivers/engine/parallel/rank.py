@@ -29,7 +29,7 @@ from ..prepare import collect, prepared
 from ..shared import SharedModule
 from . import team
 from .divided import RankPlace
-from .messages import Beat, Broken, Drop, End, Failed, Go, Here, Join, Joined, Load, Order, Read, Step
+from .messages import Beat, Broken, Drop, End, Failed, Go, Here, Join, Joined, Load, Meet, Order, Read, Step
 from .team import Team
 
 BEAT_S = 1.0
@@ -156,7 +156,10 @@ def _work(pipe: Pipe, join: Join) -> None:
     module, _, function = join.parts.partition(":")
     ops, place = getattr(importlib.import_module(module), function)(join.name, join.threads, join.config, join.rank)
     pipe.send(Joined())
-    met = team.join(Path(join.meeting), join.rank, join.ranks, place.device, join.seconds)
+    meet = pipe.receive()
+    if not isinstance(meet, Meet):
+        return
+    met = team.join(Path(meet.meeting), join.rank, join.ranks, place.device, meet.seconds)
     try:
         Rank(pipe, ops, place, met).run()
     finally:

@@ -22,13 +22,13 @@ import torch
 
 from ...contract import ProgressSink
 from . import team
-from .messages import Answer, Beat, Broken, End, Failed, Join, Joined, Order
+from .messages import Answer, Beat, Broken, End, Failed, Join, Joined, Meet, Order
 from .team import RankLost
 
 PROGRAM = "llmos.drivers.engine.parallel.rank"
 EXIT_FAULT = 70
-MEET_S = 120.0
-"""Ranks import torch and transformers first."""
+MEET_S = 300.0
+"""Ranks import torch and transformers first, and may have something to compile."""
 LOAD_S = 1800.0
 """What a share may take to be read by the slowest after the first."""
 COLLECTIVE_S = 60.0
@@ -60,7 +60,7 @@ class _Rank:
     number: int
     process: subprocess.Popen[bytes]
     pipe: connection.Connection
-    heard: float
+    heard: float | None = None
     answers: SimpleQueue[Answer] = field(default_factory=SimpleQueue)
     process_bytes: int = 0
 
@@ -75,7 +75,7 @@ def end_process(cause: str) -> None:
 
 
 class Ranks:
-    """Starts them with the first model and ends them with `stop`. All methods belong to the work thread."""
+    """From `start` to `stop`. All methods belong to the work thread."""
 
     def __init__(self, crew: Crew, lost: Callable[[str], None] = end_process) -> None:
         """`lost` is called with the cause, in a thread of its own, when a rank is lost."""
@@ -91,20 +91,24 @@ class Ranks:
         """What the other processes hold in all, as they said last."""
         return sum(rank.process_bytes for rank in self._others)
 
-    def start(self, progress: ProgressSink) -> None:
-        """Start the others if they do not run, and meet them. Raises RankLost."""
+    def start(self) -> None:
+        """Start the others, which takes them a while."""
+        crew = self.crew
+        for number in range(1, crew.ranks):
+            rank = self._start(number)
+            self._others.append(rank)
+            self._send(rank, Join(number, crew.ranks, crew.parts, crew.name, crew.threads, crew.config))
+        self._watcher = threading.Thread(target=self._watch, name="ranks", daemon=True)
+        self._watcher.start()
+
+    def meet(self, progress: ProgressSink) -> None:
+        """Meet the others, if that has not been. Raises RankLost."""
         if self.team is not None:
             return
+        crew = self.crew
+        self.expect(Joined, MEET_S, progress)
         with team.meeting_place() as meeting:
-            for number in range(1, self.crew.ranks):
-                self._others.append(self._start(number))
-            self._watcher = threading.Thread(target=self._watch, name="ranks", daemon=True)
-            self._watcher.start()
-            crew = self.crew
-            for rank in self._others:
-                own = (crew.parts, crew.name, crew.threads, crew.config)
-                self._send(rank, Join(rank.number, crew.ranks, str(meeting), COLLECTIVE_S, *own))
-            self.expect(Joined, MEET_S, progress)  # they are there, and go to meet
+            self.tell(Meet(str(meeting), COLLECTIVE_S))
             self.team = team.join(meeting, 0, crew.ranks, crew.device, COLLECTIVE_S)
 
     def tell(self, order: Order) -> None:
@@ -152,7 +156,7 @@ class Ranks:
                 [sys.executable, "-m", PROGRAM, str(theirs.fileno())], pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL, stdout=STDERR, env=environ,
             )  # fmt: skip
-        return _Rank(number, process, ours, time.monotonic())
+        return _Rank(number, process, ours)
 
     def _send(self, rank: _Rank, order: Order) -> None:
         try:
@@ -196,7 +200,7 @@ class Ranks:
                 if isinstance(said, Broken):
                     return f"{rank} failed: {said.cause}"
                 self._hear(rank, said)
-            elif time.monotonic() - rank.heard > SILENCE_S:
+            elif rank.heard is not None and time.monotonic() - rank.heard > SILENCE_S:
                 return f"{rank} gave no sign of life for {SILENCE_S:.0f} s"
         return ""
 
