@@ -31,7 +31,9 @@ def test_it_says_what_it_will_do_and_what_came_of_it(model: Path) -> None:
     first, *rest = lines({"name": "null0", "model": str(model)})
     assert first["kind"] == "device" and len(first["checks"]) == len(DEVICE_CHECKS)
     assert [line["begin"] for line in rest[::2]] == [line["check"] for line in rest[1::2]] == first["checks"]
-    assert {line["verdict"] for line in rest[1::2]} == {"holds"}
+    verdicts = {line["check"]: line["verdict"] for line in rest[1::2]}
+    assert set(verdicts.values()) == {"holds", "not offered"}
+    assert [check.partition(":")[0] for check, verdict in verdicts.items() if verdict == "not offered"] == ["inspect"]
 
 
 def test_it_leaves_out_what_is_done(model: Path) -> None:
