@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gpu import bench
 from gpu.setting import Setting
-from sources import ROOT, modules, name_of
+from sources import FOLDERS, ROOT, modules, name_of
 
 SCRIPT = Path(bench.__file__)
 
@@ -19,9 +19,11 @@ import importlib, sys
 for name in ("zmq", "msgspec", "msgpack", "starlette", "uvicorn", "httptools", "multipart", "prometheus_client", "rich",
              "prompt_toolkit", "textual", "pluggy", "pynvml", "llguidance", "peft", "gguf"):
     sys.modules[name] = None
-sys.path.insert(0, sys.argv[1])
-for name in sys.argv[2:]:
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder)]
+sys.path[:0] = sys.argv[1:3]
+for name in sys.argv[3:]:
     importlib.import_module(name)
+assert sys.modules["llmos.drivers"].__file__.startswith(sys.argv[1])
 """
 
 
@@ -59,12 +61,16 @@ def test_a_part_that_fails_or_is_late_does_not_stop_the_others(tmp_path: Path, m
     assert bench.run(Setting("cpu", True, tmp_path), [], 1.0)[1]["ceilings"] == "no time was left"
 
 
-def test_engine_ops_and_bench_are_imported_on_a_bare_machine() -> None:
-    """With torch, triton and transformers, and without messages, sockets, web libraries or a user interface."""
+def test_engine_ops_and_bench_are_imported_on_a_bare_machine(tmp_path: Path) -> None:
+    """With torch, triton and transformers, and without messages, sockets, web libraries or a user interface; from the
+    sources, as `make view` shows them."""
+    (tmp_path / "llmos").mkdir()
+    for folder in FOLDERS:
+        (tmp_path / "llmos" / folder).symlink_to(ROOT / folder)
     rooms = [ROOT / "drivers" / "engine", ROOT / "drivers" / "ops"]
     ours = [name_of(path) for path in modules("drivers") if any(path.is_relative_to(room) for room in rooms)]
     parts = [f"gpu.{path.stem}" for path in SCRIPT.parent.glob("*.py") if not path.name.startswith(("test_", "__"))]
     assert len(ours) > 50 and "gpu.serving" in parts
-    command = [sys.executable, "-c", MISSING, str(SCRIPT.parents[1]), *ours, *parts]
+    command = [sys.executable, "-c", MISSING, str(tmp_path), str(SCRIPT.parents[1]), *ours, *parts]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
