@@ -25,6 +25,7 @@ from .buffers import BufferPool
 from .children import Watcher
 from .config import KernelConfig
 from .console import Console
+from .discovery import DEVICES, FILESYSTEMS, discover, thread_budget
 from .dispatch import Dispatcher
 from .eviction import put_idle_to_sleep
 from .files import FileService
@@ -47,7 +48,7 @@ from .session import Session
 from .sessions import SessionService
 from .tasks import TaskService
 from .transforms import TransformService
-from .supervisor import DEVICES, FILESYSTEMS, Driver, DriverState, Observer, Supervisor, discover, thread_budget
+from .supervisor import Driver, DriverState, Observer, Supervisor
 
 VERSION = "0.1.0"
 Send = Callable[[bytes, Sequence[bytes]], bool]

@@ -20,14 +20,12 @@ from llmos.syscalls.types import Number, Reason
 from .config import DriverConfig
 from .channel import Channel
 from .children import KILL_AFTER_S, Child, Watcher, exit_text
+from .discovery import DEVICES
 from .journal import Journal
 from .link import Garbage, Link
 from .pending import Future, Runner, Timer
 from .restart import GiveUp, RestartPolicy
 
-DEVICES = "llmos.devices"
-FILESYSTEMS = "llmos.filesystems"
-ADDITIONS = ("llmos.ops", "llmos.models")
 ON_REQUEST = "restarted on request"
 SPIN_COUNT = "20000"
 """How often an idle thread of libgomp looks for work before it sleeps (GOMP_SPINCOUNT): about 0.3 ms, longer than the
@@ -66,6 +64,8 @@ class Driver:
     """Why the host that runs is about to end, when that is known before."""
     cause: str = ""
     """Why the last host ended."""
+    absent: bool = False
+    """Whether its host found nothing to drive."""
     since: float = 0.0
     watch: Timer | None = None
     due: Timer | None = None
@@ -87,35 +87,6 @@ class Observer:
     def driver_lost(self, driver: Driver, cause: str) -> None: ...
     def driver_event(self, driver: Driver, event: HostEvent) -> None: ...
     def driver_changed(self, driver: Driver, reasons: Sequence[Reason]) -> None: ...
-
-
-def discover(wanted: Sequence[str] | None) -> tuple[list[tuple[str, str]], list[str]]:
-    """(name, group) of every announced driver that is wanted, and the wanted names nobody announces. The name of a
-    package that adds ops or classes of models to the devices of others is known, but no driver.
-
-    Without a wish everything is taken but the `null` devices, which exist for tests.
-    """
-    from importlib.metadata import entry_points
-
-    found = {point.name: group for group in (DEVICES, FILESYSTEMS) for point in entry_points(group=group)}
-    if wanted is None:
-        return [(n, g) for n, g in sorted(found.items()) if not n.startswith("null")], []
-    missing = [n for n in wanted if n not in found]
-    others = {point.name for group in ADDITIONS for point in entry_points(group=group)} if missing else set()
-    return [(n, found[n]) for n in wanted if n in found], [n for n in missing if n not in others]
-
-
-def thread_budget(devices: Mapping[str, int | None], cores: int) -> dict[str, int]:
-    """Threads for each device host: what configuration asks for, the rest shared, the sum never above the cores.
-
-    Null devices compute nothing and count for nothing. Every host gets at least one.
-    """
-    asked = {name: n for name, n in devices.items() if n is not None}
-    free = [name for name, n in devices.items() if n is None and not name.startswith("null")]
-    left = max(0, cores - sum(asked.values()))
-    share = {name: max(1, left // len(free)) for name in free}
-    null = {name: 1 for name, n in devices.items() if n is None and name.startswith("null")}
-    return {**{name: max(1, min(n, cores)) for name, n in asked.items()}, **share, **null}
 
 
 class Supervisor:
@@ -160,7 +131,7 @@ class Supervisor:
         if driver.child is not None:
             raise BadState(f"driver {driver.name} runs already (pid {driver.pid})", state=driver.state)
         self._cancel(driver)
-        driver.verdict = ""
+        driver.verdict, driver.absent = "", False
         driver.beat = Beat(seq=0, steps=0, busy_with="start", may_take_s=driver.settings.start_s)
         try:
             self._spawn(driver)
@@ -313,6 +284,7 @@ class Supervisor:
         except LlmosError as error:
             if driver.link is link:
                 driver.verdict = driver.verdict or str(error)
+                driver.absent = isinstance(error, NotFound)
 
     def _closed(self, driver: Driver) -> None:
         """No word can come any more: the process has ended, which is seen in a moment, or it must."""
@@ -378,10 +350,12 @@ class Supervisor:
         driver.child = driver.facts = None
         driver.cause = "" if cause == ON_REQUEST else cause
         link.lost("stopped" if stopping else cause)
-        if stopping:
-            self._change(driver, DriverState.STOPPED)
+        if stopping or driver.absent:
+            why = "" if stopping else f": {cause}"
+            absent = Reason(code="driver.absent", text=cause, rule="a driver without its device is not started again")
+            self._change(driver, DriverState.STOPPED, [absent] if why else [])
             self._observer.driver_lost(driver, "stopped")
-            self._fail_waiters(driver, BadState(f"driver {driver.name} is stopped", state="stopped"))
+            self._fail_waiters(driver, BadState(f"driver {driver.name} is stopped{why}", state="stopped"))
         else:
             self._after_crash(driver, cause)
 

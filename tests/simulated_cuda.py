@@ -22,6 +22,7 @@ from llmos.drivers.engine.place import Processor, Report
 
 aten = torch.ops.aten
 MOVES = (aten._to_copy, aten.to, aten.copy_)
+LOOKS = (Tensor.untyped_storage, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__, Tensor.__index__)
 TAKES_HOST_INDICES = (aten.index, aten.index_put, aten.index_put_)
 
 
@@ -72,6 +73,8 @@ def run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         _check(func, flat)
     given = tree_map_only(OnGpu, lambda each: each.inner, (tuple(args), dict(kwargs)))
     bare, named = tree_map_only(torch.device, lambda _: torch.device("cpu"), given)
+    if func.overloadpacket is aten.histc:  # counts whole numbers too on a GPU, unlike on a CPU
+        bare = (bare[0].float(), *bare[1:])
     answer = func(*bare, **named)
     if func.overloadpacket is aten.copy_ and not isinstance(args[0], OnGpu):
         return args[0]
@@ -117,7 +120,7 @@ class _Functions(TorchFunctionMode):
             _check(func, tree_flatten((args, options))[0])
             bare, named = tree_map_only(OnGpu, lambda each: each.inner, (tuple(args), options))
             return OnGpu(func(*bare, **named))
-        if func in (Tensor.untyped_storage, Tensor.tolist) and isinstance(args[0], OnGpu):
+        if func in LOOKS and isinstance(args[0], OnGpu):
             return func(args[0].inner)
         return func(*args, **options)
 

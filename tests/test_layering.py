@@ -20,9 +20,9 @@ ROOMS = {
     "syscalls": "errors types events describe spec wire frames shm calls driver manual",
     "kernel": (
         "settings restart namespace policy config console store journal metrics handles quota pending requests "
-        "session ledger residency eviction lane scheduler buffers children services channel link supervisor speed "
-        "objects dispatch instruments procfs holdings recipes locating models inference files tasks fitting following "
-        "transforms sessions actions handlers core server __main__"
+        "session ledger residency eviction lane scheduler buffers children services channel link discovery "
+        "supervisor speed objects dispatch instruments procfs holdings recipes locating models inference files tasks "
+        "fitting following transforms sessions actions handlers core server __main__"
     ),
     "drivers": (
         "requests contract parent hookspecs plugins sampling ops engine devices filesystems buffers convert pulse outgoing "

@@ -38,6 +38,8 @@ class TorchDevice(Device):
     """An engine on some device of torch."""
 
     kind: ClassVar[str]
+    place: Place
+    """Where its models live, once it has started."""
     config_keys: ClassVar[Mapping[str, str]] = {
         "prefill_tokens": f"tokens of a prompt that go through a model in one step; {PREFILL_TOKENS} by default",
     }
@@ -68,8 +70,8 @@ class TorchDevice(Device):
         register_reference(self.ops)
         self._register_own()
         self._register_ops()
-        place = self._place(threads, config)
-        self._engine = Engine(self.ops, prefill_tokens, self._own_models(), place)
+        self.place = self._place(threads, config)
+        self._engine = Engine(self.ops, prefill_tokens, self._own_models(), self.place)
 
     def _find(self, config: Mapping[str, Any]) -> None:
         """Look for the hardware before anything large is imported. Raises NotFound, BadArgument."""

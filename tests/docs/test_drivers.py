@@ -16,7 +16,9 @@ from sources import ROOT
 PAGE = (ROOT / "docs" / "drivers.md").read_text()
 ROWS = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in PAGE.splitlines() if line.startswith("| `")]
 OWN = [point for group in (DEVICES, FILESYSTEMS) for point in plugins.announced(group, {}) if point.dist is not None]
-NAMES = sorted(point.name for point in OWN if point.dist is not None and point.dist.name == "llmos")
+MINE = sorted((point for point in OWN if point.dist is not None and point.dist.name == "llmos"), key=lambda p: p.name)
+NAMES = sorted({point.value: point.name for point in reversed(MINE)}.values())
+"""Of the numbered devices of one module the first stands for all."""
 
 
 def settings_of(name: str) -> Mapping[str, str]:

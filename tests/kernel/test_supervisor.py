@@ -11,38 +11,10 @@ from typing import Any
 import pytest
 from host_stand_ins import Hosts
 
-from llmos.kernel.supervisor import DEVICES, FILESYSTEMS, DriverState, Observer, discover, thread_budget
+from llmos.kernel.supervisor import DriverState, Observer
 from llmos.syscalls.driver import HostStats
 from llmos.syscalls.errors import BadState, DriverFailed, LlmosError, NotFound
 from llmos.syscalls.wire import MessageKind
-
-
-# ---- which drivers, and how many threads
-
-
-def test_drivers_are_found_by_their_metadata() -> None:
-    found, unknown = discover(None)
-    assert ("cpu0", DEVICES) in found and ("models", FILESYSTEMS) in found and unknown == []
-    assert not [name for name, _ in found if name.startswith("null")]
-    assert discover(["null0", "nothing"]) == ([("null0", DEVICES)], ["nothing"])
-
-
-def test_a_package_that_adds_to_the_devices_of_others_is_known_and_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmos.kernel.supervisor.ADDITIONS", ("console_scripts",))
-    assert discover(["null0", "llmos", "nothing"]) == ([("null0", DEVICES)], ["nothing"])
-
-
-@pytest.mark.parametrize(
-    ("asked", "cores", "given"),
-    [
-        ({"a": None, "b": None, "null0": None}, 8, {"a": 4, "b": 4, "null0": 1}),
-        ({"a": 3, "b": None}, 8, {"a": 3, "b": 5}),
-        ({"a": 99, "b": None}, 4, {"a": 4, "b": 1}),
-        ({}, 4, {}),
-    ],
-)
-def test_threads_are_shared(asked: dict[str, int | None], cores: int, given: dict[str, int]) -> None:
-    assert thread_budget(asked, cores) == given
 
 
 # ---- start and stop
@@ -120,6 +92,24 @@ def test_a_host_that_does_not_drain_is_ended(hosts: Hosts) -> None:
     hosts.supervisor.stop(driver, 0.01)
     assert [message.name for message in hosts.sent(driver)] == ["start", "drain"]
     hosts.until(driver, DriverState.STOPPED)
+
+
+def test_a_host_that_finds_nothing_to_drive_is_stopped_and_not_started_again(hosts: Hosts) -> None:
+    driver = hosts.start()
+    waiting = hosts.supervisor.wait_ready(driver)
+    [start] = hosts.sent(driver)
+    hosts.says(driver, MessageKind.ERROR, NotFound("there is no GPU 3").to_wire(), number=start.request)
+    assert driver.child is not None and driver.absent
+    driver.child.signal(signal.SIGKILL)
+    hosts.until(driver, DriverState.STOPPED)
+    assert hosts.seen.states == ["starting", "stopped"] and driver.cause == "there is no GPU 3"
+    assert driver.policy.restarts == 0 and hosts.seen.lost == ["stopped"]
+    with pytest.raises(BadState, match="there is no GPU 3"):
+        waiting.result()
+    [record] = [each for each in hosts.journal.read(about="null0") if each.reasons]
+    assert record.reasons[0].code == "driver.absent"
+    hosts.supervisor.start(driver)
+    assert not driver.absent and driver.state is DriverState.STARTING
 
 
 def test_a_host_is_restarted_on_request_without_counting(hosts: Hosts) -> None:

@@ -1,0 +1,66 @@
+"""A GPU as the place where an engine's models live."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...engine.capture import Capture
+from ...engine.ladder import ROWS
+from ...engine.place import Processor, Report, Rested
+from ...engine.steps import PAGE_TOKENS
+from . import copies, resting
+from .copies import Lanes, StreamLanes
+from .graphs import CudaGraphs
+
+ROW_TOKENS = 2048
+"""Tokens of each of `ROWS` requests that pages are wanted for."""
+
+
+def page_count(context: int, page_bytes: int, room: int) -> int:
+    """How many pages a model gets: for `ROWS` requests, as many as fit into `room` bytes, and for its whole context
+    once however little room there is."""
+    least = -(-context // PAGE_TOKENS) + 1
+    wanted = -(-max(context, ROWS * min(context, ROW_TOKENS)) // PAGE_TOKENS) + 1
+    return max(least, min(wanted, room // page_bytes))
+
+
+class CudaPlace(Processor):
+    """One GPU, and a stream of its own for copies.
+
+    `share`: what the pages of a model take at most of the memory that is free beside its weights.
+    """
+
+    def __init__(self, device: torch.device, share: float, lanes: Lanes | None = None) -> None:
+        self.device = device
+        self._share = share
+        self._lanes = StreamLanes(device) if lanes is None else lanes
+
+    def free_bytes(self) -> int:
+        """What the driver would give, and what torch holds and does not use."""
+        free, _total = torch.cuda.mem_get_info(self.device)
+        return free + torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+
+    def dtype(self, stored: torch.dtype) -> torch.dtype:
+        """GPUs compute in all of them."""
+        return stored
+
+    def pages(self, context: int, page_bytes: int, taken: int) -> int:
+        return page_count(context, page_bytes, int(self._share * max(0, self.free_bytes() - taken)))
+
+    def capture(self, what: str) -> Capture | None:
+        return CudaGraphs(self.device, what)
+
+    def move(self, module: Any, report: Report) -> None:
+        copies.move(module, self.device, self._lanes, report)
+
+    def rest(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Rested | None:
+        return resting.put(kept, dropped, self._lanes)
+
+    def collect(self) -> None:
+        gc.collect()
+        torch.cuda.empty_cache()
