@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -113,9 +114,9 @@ def _behind(row: Tensor, temperature: Tensor, filters: Sequence[Tensor], noise: 
 def cases(tiny: bool) -> Iterator[Case]:
     if tiny:
         yield sampled(40, USUAL)
-        yield sampled(700, USUAL, spread=0.3)
-        yield tied(300, USUAL)
-        yield tied(600, USUAL[2:4], values=1)
+        yield replace(sampled(700, USUAL, spread=0.3), dtypes=("float32",))
+        yield replace(tied(300, USUAL), dtypes=("bfloat16",))
+        yield replace(tied(600, USUAL[2:4], values=1), dtypes=("float16",))
         yield broken(30)
         return
     many = [each._replace(counter=row) for row, each in enumerate(USUAL * 28)]
