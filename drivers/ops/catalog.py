@@ -72,6 +72,7 @@ LAYER_NORM = (
 ANGLES = (_tensor("cos", "[T, R]", "R dimensions are turned"), _tensor("sin", "[T, R]"))
 GATED = (_tensor("gate_up", "[..., 2 I]", "side by side"),)
 WIDTHS = {"key_width": 128, "value_width": 128, "page_tokens": 16}
+WAYS = {"where": "segments"}
 WHERE = Argument("where", what="which tokens go through which adapter: `Segments`, or `Slots` with ids on the device")
 
 CATALOG: Sequence[Op] = (
@@ -140,6 +141,7 @@ CATALOG: Sequence[Op] = (
         "x times the transposed A of each token's adapter",
         (_tensor("x", "[T, K]"), _tensor("a", "[adapters, rank, K]"), WHERE),
         "[tokens of all segments, rank]; [T, rank] of slots",
+        WAYS,
     ),
     Op(
         "lora_expand",
@@ -150,6 +152,7 @@ CATALOG: Sequence[Op] = (
             Argument("slices", what="first column in y and width, for each of several b side by side; none: all of y"),
         ),
         "nothing; writes y",
+        WAYS,
     ),
     Op(
         "experts",

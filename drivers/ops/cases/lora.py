@@ -60,8 +60,9 @@ def cases(tiny: bool) -> Iterator[Case]:
     """Of both ops."""
     for number, setting in enumerate([*TINY, *(() if tiny else _large())]):
         dtypes = ("float32", "bfloat16", "float16") if setting in TINY else ("bfloat16",)
-        yield Case("lora_shrink", setting.name, {}, Shrink(setting, number), dtypes)
-        yield Case("lora_expand", setting.name, {}, Expand(setting, number), dtypes)
+        spec = {"where": "slots" if setting.ids else "segments"}
+        yield Case("lora_shrink", setting.name, spec, Shrink(setting, number), dtypes)
+        yield Case("lora_expand", setting.name, spec, Expand(setting, number), dtypes)
 
 
 @dataclass(frozen=True)

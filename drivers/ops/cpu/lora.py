@@ -11,10 +11,14 @@ from torch import Tensor
 from llmos.syscalls.errors import NotSupported
 
 from ..reference_lora import Segments, Slice, Where, sliced
+from ..table import Spec
 from .native import DTYPES, Native, mismatch, no_gradient
 
 PROBLEM = struct.Struct("=15q")
 """`Lora` of lora.cpp."""
+
+SEGMENTS = "segments"
+WHY = "adapters on the processor take segments of tokens, not slots"
 
 
 class Lora:
@@ -22,6 +26,12 @@ class Lora:
 
     def __init__(self, native: Native) -> None:
         self._native = native
+
+    def supports(self, spec: Spec) -> tuple[bool, str]:
+        fits, reason = self._native.supports(spec)
+        if fits and spec.get("where", SEGMENTS) != SEGMENTS:
+            return False, WHY
+        return fits, reason
 
     def shrink(self, x: Tensor, a: Tensor, where: Where) -> Tensor:
         """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad or for slots."""
@@ -49,8 +59,7 @@ class Lora:
 
 def _segments(where: Where) -> Segments:
     if not isinstance(where, Segments):
-        why = "adapters on the processor take segments of tokens, not slots"
-        raise NotSupported(f"lora: {why}", why=why)
+        raise NotSupported(f"lora: {WHY}", why=WHY)
     return where
 
 

@@ -28,6 +28,6 @@ def register_native(table: OpTable) -> Native:
         table.register(call.__name__, NAME, call, native.supports)
     for op in KINDS:
         table.register(op, NAME, layers.gated(op), native.supports)
-    table.register("lora_shrink", NAME, lora.shrink, native.supports)
-    table.register("lora_expand", NAME, lora.expand, native.supports)
+    table.register("lora_shrink", NAME, lora.shrink, lora.supports)
+    table.register("lora_expand", NAME, lora.expand, lora.supports)
     return native
