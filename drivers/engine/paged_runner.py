@@ -258,9 +258,10 @@ class PagedRunner:
             job.prompt_logprobs += prompt_logprobs(logits[: len(following)], following, count, self._vocabulary)
 
     def _charge(self, plan: StepPlan, seconds: float) -> None:
+        share = seconds * 1e9 / plan.tokens
         for step in plan.rows:
             if id(step.row) in self._choices:
-                self._choices[id(step.row)][0].device_ns += int(seconds * 1e9 * step.count / plan.tokens)
+                self._choices[id(step.row)][0].device_ns += int(share * step.count)
 
     def _ended(self, plan: StepPlan) -> list[StepEvent]:
         """What the rows of a step have to tell, once the scheduler knows what was computed."""
