@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llmos.drivers.ops.cases.case import check, dtype_of
 from llmos.drivers.ops.cases.sampling import USUAL, Setting, sampled, tied
 from llmos.drivers.ops.philox import MASK, philox
-from llmos.drivers.ops.reference_sampling import gumbel, sample
+from llmos.drivers.ops.reference_sampling import floors, gumbel, sample
 from llmos.drivers.ops.table import OpTable
 from llmos.drivers.ops.triton import sampling
 from llmos.syscalls.errors import BadArgument, NotSupported
@@ -77,11 +77,17 @@ def test_the_limit_holds_as_many_tokens_as_the_filters_leave(monkeypatch: pytest
 
     monkeypatch.setattr(torch, "empty", remembered)
     row = torch.randn(1, 5000, generator=torch.Generator().manual_seed(0))
-    for top_k, kept in ((1, 1), (77, 77), (1500, 1500), (0, 5000)):
-        call = sampled(5000, [Setting(0.5, top_k)]).make(CPU, torch.float32)
+    for setting in (
+        Setting(0.5, 1), Setting(0.5, 77), Setting(0.5, 1500), Setting(0.5), Setting(0.5, 0, 0.4),
+        Setting(0.5, 20, 0.4),
+        Setting(0.5, 0, 1.0, 0.3), Setting(0.5, 5, 1.0, 0.3), Setting(0.5, 0, 0.1, 0.01),
+    ):  # fmt: skip
+        call = sampled(5000, [setting]).make(CPU, torch.float32)
         sampling.sample(row, *call.args[1:])
         (limit,) = seen[-1].view(torch.float32).tolist()
-        assert int(((row.max() - row) * 2.0 <= limit).sum()) == kept
+        scores = (row - row.max()) * 2.0
+        kept = int((scores >= floors(scores, *call.args[2:5])).sum())
+        assert int((-scores <= limit).sum()) == kept and (setting.top_k in (0, 5, 20) or kept == setting.top_k)
 
 
 def test_chunks_out_of_reach_are_passed_over_and_never_win() -> None:
