@@ -26,6 +26,7 @@ from typing import Any
 HERE = Path(__file__).resolve()
 sys.path.insert(0, str(HERE.parents[1]))
 
+import torch  # noqa: E402
 from gpu.setting import Setting  # noqa: E402
 from gpu.targets import Line, lines, targets  # noqa: E402
 
@@ -148,7 +149,6 @@ def child(about: str) -> None:
 
 def facts(device: str) -> dict[str, Any]:
     """What was measured on, and with what."""
-    import torch
     import transformers
 
     about = {**machine(), "torch": torch.__version__, "transformers": transformers.__version__, "device": device}
@@ -192,6 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.part:
         child(options.part)
         return 0
+    if options.device == "cuda" and not torch.cuda.is_available():
+        print("torch sees no GPU here; --tiny --device cpu tries the bench without one", file=sys.stderr)
+        return 2
     about = facts(options.device)
     print(", ".join(f"{name} {value}" for name, value in about.items()), flush=True)
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * MODELS_BYTES

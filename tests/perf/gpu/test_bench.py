@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from gpu import bench
 from gpu.setting import Setting
 from sources import FOLDERS, ROOT, modules, name_of
@@ -17,7 +18,7 @@ SCRIPT = Path(bench.__file__)
 MISSING = """
 import importlib, sys
 for name in ("zmq", "msgspec", "msgpack", "starlette", "uvicorn", "httptools", "multipart", "prometheus_client", "rich",
-             "prompt_toolkit", "textual", "pluggy", "pynvml", "llguidance", "peft", "gguf"):
+             "prompt_toolkit", "textual", "psutil", "pluggy", "pynvml", "llguidance", "peft", "gguf"):
     sys.modules[name] = None
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder)]
 sys.path[:0] = sys.argv[1:3]
@@ -59,6 +60,12 @@ def test_a_part_that_fails_or_is_late_does_not_stop_the_others(tmp_path: Path, m
     assert "nowhere" in failed["absent"] and "not done" in failed["late"]
     assert found["ceilings"]["copy_bytes_per_s"] > 0
     assert bench.run(Setting("cpu", True, tmp_path), [], 1.0)[1]["ceilings"] == "no time was left"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_what_can_be_done(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main([]) == 2
+    assert "--tiny --device cpu" in capsys.readouterr().err
 
 
 def test_engine_ops_and_bench_are_imported_on_a_bare_machine(tmp_path: Path) -> None:
