@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from llmos.syscalls.errors import NoDeviceMemory
@@ -14,8 +13,11 @@ from llmos.syscalls.errors import NoDeviceMemory
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 CGROUP_USE = (Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"))
 SMAPS = Path("/proc/self/smaps_rollup")
-ALLOCATION_FAILED = ("can't allocate memory", "not enough memory")
-"""What torch's allocator says in a RuntimeError when the system gives it no memory."""
+ALLOCATION_FAILED = (
+    "can't allocate memory", "not enough memory", "CUDA error: out of memory", "Triton Error [CUDA]: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)  # fmt: skip
+"""What is said in a RuntimeError when the system gives no memory, or a device none but to torch's own allocator."""
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -58,11 +60,15 @@ def live_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 def machine_bytes() -> int:
     """What the machine, or the control group around this process, could give in all."""
+    import psutil  # asked of the machine's own memory alone: a machine of GPUs may lack it
+
     return min([psutil.virtual_memory().total, *_read(CGROUP_LIMITS)])
 
 
 def free_bytes() -> int:
     """What is left of it now; file pages that can be dropped count as free."""
+    import psutil
+
     free = psutil.virtual_memory().available
     limits, used = _read(CGROUP_LIMITS), _read(CGROUP_USE)
     return max(0, min([free, *(limit - use for limit, use in zip(limits, used, strict=False))]))
@@ -76,6 +82,8 @@ def process_bytes() -> int:
     try:
         lines = SMAPS.read_text().splitlines()
     except OSError:
+        import psutil
+
         return int(psutil.Process().memory_info().rss)
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 

@@ -40,7 +40,7 @@ class CudaGraphs:
     """The captured steps of one model on one device; `what` names the model in what is said."""
 
     def __init__(self, device: torch.device, what: str, buckets: Sequence[int] = BUCKETS) -> None:
-        self.buckets = tuple(buckets)
+        self.buckets: Sequence[int] = tuple(buckets)
         self.refused: dict[str, list[str]] = {}
         self._device, self._what = device, what
         self._pool: Any = None

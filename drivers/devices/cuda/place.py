@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...engine.capture import Capture
 from ...engine.ladder import ROWS
+from ...engine.memory import out_of_memory
 from ...engine.place import Processor, Report, Rested
 from ...engine.steps import PAGE_TOKENS
 from . import copies, resting
@@ -59,7 +60,13 @@ class CudaPlace(Processor):
         copies.move(module, self.device, self._lanes, report)
 
     def rest(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Rested | None:
-        return resting.put(kept, dropped, self._lanes)
+        """None also where the host has no memory to pin."""
+        try:
+            return resting.put(kept, dropped, self._lanes)
+        except (RuntimeError, MemoryError) as error:
+            if out_of_memory(error) is None:
+                raise
+            return None
 
     def collect(self) -> None:
         gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +40,25 @@ def test_what_goes_first_is_not_given_away() -> None:
     assert place.pages(1 << 24, 1 << 10, 0) == (1 << 20) + 1  # one sequence, though it does not fit
     assert place.pages(16, 4 << 20, 800 << 20) == 25
     assert place.pages(16, 4 << 20, 2000 << 20) == 2
+
+
+class Pinless(LateLanes):
+    """The host has nothing to pin."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__()
+        self._said = said
+
+    def buffer(self, bytes: int) -> torch.Tensor:
+        raise RuntimeError(self._said)
+
+
+def test_without_memory_to_pin_nothing_rests_and_nothing_is_lost() -> None:
+    weight = torch.arange(4.0)
+    assert Counted(torch.device("cpu"), 0.5, Pinless("CUDA error: out of memory")).rest([weight], []) is None
+    with pytest.raises(RuntimeError, match="invalid argument"):
+        Counted(torch.device("cpu"), 0.5, Pinless("CUDA error: invalid argument")).rest([weight], [])
+    assert weight.tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_it_computes_in_what_is_stored_and_keeps_what_sleeps() -> None:
