@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from llmos.drivers.ops import reference_attention
 from llmos.drivers.ops.cases.attention import paged
 from llmos.drivers.ops.cases.case import Verdict, check
+from llmos.drivers.ops.cases.encoders import packed
 from llmos.drivers.ops.triton import attend
-from llmos.drivers.ops.triton.attend import Config, paged_attention
+from llmos.drivers.ops.triton.attend import Config, packed_attention, paged_attention
 
 CPU = torch.device("cpu")
 
@@ -31,12 +32,15 @@ CONFIGS = st.builds(
 )  # fmt: skip
 
 
-def verdict(case: Any, config: Config, dtype: str = "float32") -> Verdict:
+PAGED = (paged_attention, reference_attention.paged_attention)
+
+
+def verdict(case: Any, config: Config, dtype: str = "float32", op: tuple[Any, Any] = PAGED) -> Verdict:
     """What a case gives when its work is cut so, with parts of any length."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attend, "select_config", lambda shape: config)
         patch.setattr(attend, "PART_TOKENS", 1)
-        return check(case, paged_attention, reference_attention.paged_attention, CPU, dtype)
+        return check(case, *op, CPU, dtype)
 
 
 CASES = st.builds(
@@ -70,6 +74,17 @@ def test_windows_caps_and_sinks_in_parts(splits: int, twice: bool) -> None:
     for tile in (8, 32):
         found = verdict(case, Config(16, tile, splits, twice, 4, 3))
         assert found.ok, found
+
+
+@pytest.mark.parametrize("splits", [1, 2])
+def test_wherever_a_row_ends_in_a_tile_it_sees_all_of_its_keys_and_no_more(splits: int) -> None:
+    """Tiles that every query sees are gone over without masks: none too many."""
+    config = Config(16, 8, splits, True, 4, 3)
+    found = verdict(paged([(3, length) for length in range(3, 20)], 2, 1, 16), config)
+    assert found.ok, found
+    whole = packed(range(1, 12), 2, 1, 16, 16)
+    found = verdict(whole, config, op=(packed_attention, reference_attention.packed_attention))
+    assert found.ok, found
 
 
 def test_parts_of_pages_that_hold_numbers_of_8_bits() -> None:
