@@ -38,6 +38,8 @@ class TorchDevice(Device):
     """An engine on some device of torch."""
 
     kind: ClassVar[str]
+    prefill_tokens: ClassVar[int] = PREFILL_TOKENS
+    """Where the configuration names none."""
     place: Place
     """Where its models live, once it has started."""
     config_keys: ClassVar[Mapping[str, str]] = {
@@ -52,7 +54,7 @@ class TorchDevice(Device):
 
     def start(self, name: str, threads: int, config: Mapping[str, Any]) -> None:
         """Import torch and transformers, and never let them reach for a network."""
-        prefill_tokens = count(config, "prefill_tokens", PREFILL_TOKENS)
+        prefill_tokens = count(config, "prefill_tokens", self.prefill_tokens)
         self._device = name
         self._find(config)
         os.environ["HF_HUB_OFFLINE"] = "1"

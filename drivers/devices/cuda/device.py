@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 PARTS = f"{__name__}:parts"
 NAMES = tuple(f"cuda{number}" for number in range(8))
 SHARE = 0.5
+PREFILL_TOKENS = 2048
+"""At most: while others decode, the scheduler takes as many as their pace allows."""
 
 
 @hookimpl
@@ -41,8 +43,9 @@ class CudaDevice(TorchDevice):
     """One GPU."""
 
     kind: ClassVar[str] = "cuda"
+    prefill_tokens: ClassVar[int] = PREFILL_TOKENS
     config_keys: ClassVar[Mapping[str, str]] = {
-        **TorchDevice.config_keys,
+        "prefill_tokens": f"tokens of a prompt that go through a model in one step; {PREFILL_TOKENS} by default",
         "kv_share": "share of the memory that is free beside a model's weights that its keys and values may take; "
         f"{SHARE} by default",
         "gpus": "numbers of the GPUs that each model is split among; the device's own number by default",
