@@ -16,8 +16,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from transformers import cache_utils
 from transformers.cache_utils import (
-    DummyLayer,
     DynamicCache,
     DynamicIndexedLayer,
     DynamicLayer,
@@ -35,10 +35,12 @@ from .reach import Refused
 from .steps import Row, RowStep
 
 KNOWN = (
-    DummyLayer, DynamicIndexedLayer, DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionAndFullAttentionLayer,
+    DynamicIndexedLayer, DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionAndFullAttentionLayer,
     LinearAttentionAndSlidingWindowAttentionLayer, LinearAttentionLayer,
+    getattr(cache_utils, "DummyLayer", DynamicLayer),
 )  # fmt: skip
-"""Layers of a cache that keep nothing but keys and values, which pages do, and the two kinds of states."""
+"""Layers of a cache that keep nothing but keys and values, which pages do, and the two kinds of states; one that keeps
+nothing, where the library has it."""
 
 
 @dataclass(frozen=True)
