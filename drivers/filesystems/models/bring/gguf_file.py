@@ -105,16 +105,16 @@ def _tokenizer(path: Path, facts: Mapping[str, Any]) -> Any:
     What the library's classes add of their own is left out: tokens that the model has no row for; and the rule of its
     Llama that a text which begins with a space gets none before it, where SentencePiece and llama.cpp always put one.
     """
-    from tokenizers import Tokenizer, normalizers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     made: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     whole = json.loads(made.backend_tokenizer.to_str())
     whole["added_tokens"] = [each for each in whole["added_tokens"] if each["id"] < facts[_TOKENS]]
-    tokenizer = Tokenizer.from_str(json.dumps(whole))
     if facts.get("tokenizer.ggml.model") == "llama" and facts.get("tokenizer.ggml.add_space_prefix", True):
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
-        tokenizer.pre_tokenizer = None
+        marks = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+        whole["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": _SPACE}, marks]}
+        whole["pre_tokenizer"] = None
+    tokenizer = type(made.backend_tokenizer).from_str(json.dumps(whole))
     names = ("bos_token", "eos_token", "unk_token", "pad_token")
     named = {
         name: getattr(made, name) for name in names if tokenizer.token_to_id(getattr(made, name) or "") is not None
