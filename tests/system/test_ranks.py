@@ -158,7 +158,7 @@ def test_what_ranks_do_not_do_is_refused_with_the_reason(folder: Path) -> None:
             client.load("gpt2", "cpu0")
         model = client.load("m", "cpu0")
         with pytest.raises(NotSupported, match="split among ranks"):
-            client.call("load_model", path="/models/adapter", device=client.grants["cpu0"], options={"base": model})
+            client.call("load_model", path="/models/adapter", device=client.grants["cpu0"], base=model)
         with pytest.raises(NotSupported, match="split among ranks"):
             client.infer(model, TEXT, beams=2, max_tokens=4)
         assert len(answer(client, model)) == COUNT
