@@ -54,3 +54,19 @@ def test_usual_cases_are_those_that_native_ops_take() -> None:
     found = serving(made, "cpu")
     assert found["paged_attention"]["float32"]["serves"] == "native"
     assert found["paged_attention"]["float16"]["serves"] == "torch"
+
+
+def test_usual_cases_are_those_that_kernels_take_on_a_gpu() -> None:
+    pytest.importorskip("triton")
+    from llmos.drivers.ops.triton.ops import NAME, register_triton
+
+    made = OpTable()
+    register_reference(made)
+    register_triton(made)
+    found = serving(made, "cuda")
+    kernels = {op: of for op, of in found.items() if NAME in made.names(op)}
+    assert {"paged_attention", "rope_write", "add_rms_norm", "sample", "lora_expand", "experts"} <= set(kernels)
+    assert {(op, dtype): served["serves"] for op, of in kernels.items() for dtype, served in of.items()} == {
+        (op, dtype): NAME for op in kernels for dtype in DTYPES
+    }
+    assert all(served["refused"] for of in (serving(made, "cpu")[op] for op in kernels) for served in of.values())
