@@ -113,6 +113,11 @@ class Layer:
         )  # fmt: skip
 
 
+def kept_as(keys: Tensor, scales: Mapping[str, Tensor]) -> Mapping[str, str]:
+    """What ops are asked beside the rest of a case where pages have scales."""
+    return {"kv_dtype": str(keys.dtype).removeprefix("torch.")} if scales else {}
+
+
 class Repeated:
     """A module that attends several times in a step, each time to pages of its own."""
 

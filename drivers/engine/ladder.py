@@ -26,7 +26,7 @@ from .gathered import Gathering
 from .hybrid_runner import HybridRunner
 from .lane.lane import Lane
 from .lane.runner import LaneRunner
-from .loader import FAILURES, Bundle
+from .loader import FAILURES, Bundle, Description
 from .pace import Pace
 from .paged import Layers, PagedModel
 from .paged_runner import PagedRunner
@@ -65,6 +65,8 @@ def choose(bundle: Bundle, shared: SharedModule, trial: Trial | None, ops: OpTab
     Raises NotSupported with the reason.
     """
     found = _highest(bundle, shared, trial, ops)
+    if bundle.about.narrow is not None and (wanted not in ("", PAGED) or not isinstance(found.layers, Layers)):
+        raise wide_alone(bundle.about, found.reasons)
     if wanted in ("", found.name):
         return found
     if wanted == GENERATE and found.name in (PAGED, HYBRID):
@@ -72,6 +74,13 @@ def choose(bundle: Bundle, shared: SharedModule, trial: Trial | None, ops: OpTab
     why = next((reason for reason in found.reasons if reason.startswith(wanted)), f"it runs on rung {found.name}")
     why = f"{bundle.about.architecture} does not run on rung {wanted} ({why})"
     raise NotSupported(f"{path}: {why}", why=why)
+
+
+def wide_alone(about: Description, reasons: Sequence[str] = ()) -> NotSupported:
+    """What is said of a model whose keys and values cannot be kept as narrow numbers."""
+    why = "; ".join(reasons) or "its attention does not read pages as they are"
+    why = f"keys and values of {about.architecture} keep the model's dtype: narrow ones lie in pages of rung P ({why})"
+    return NotSupported(f"{why}; load it with kv_dtype=auto", why=why)
 
 
 def slots(rung: str, causal: bool) -> int:
@@ -94,7 +103,7 @@ def runners(
     serial = SerialRunner(bundle, shared, decoder, vocabulary, grammars, ops, Pace(parameters))
     if rung.layers is None:
         return [serial]
-    each = page_bytes(rung.layers.shapes, bundle.about.dtype)
+    each = page_bytes(rung.layers.shapes, bundle.about.pages)
     pages = pages or place.pages(bundle.about.context, each, 0)
     model = paged_model(rung.layers, pages, bundle, shared, ops, place)
     capture = place.capture(bundle.about.architecture) if shares is None and rung.name == PAGED else None
@@ -120,7 +129,7 @@ def paged_model(
     layers: Layers | Gathering, pages: int, bundle: Bundle, shared: SharedModule, ops: OpTable, place: Place
 ) -> PagedModel:
     """A model on so many pages."""
-    pool = PagePool(layers.shapes, pages, bundle.about.dtype, place.device)
+    pool = PagePool(layers.shapes, pages, bundle.about.pages, place.device)
     model = PagedModel(shared.use(attention=attention.NAME), layers, pool, ops)
     model.between(lambda rows: shared.use(attention=attention.NAME, rows=rows))
     return model
@@ -145,7 +154,7 @@ def _paged_runner(
     packed = None if capture is None else model.packed
     blocks = BlockManager(pool.pages - (packed is not None), pool.host_pages)
     blocks.caching = rung == PAGED
-    work = Work(parameters * dtype.itemsize, 2.0 * parameters, page_bytes(layers.shapes, dtype) / PAGE_TOKENS)
+    work = Work(parameters * dtype.itemsize, 2.0 * parameters, page_bytes(layers.shapes, pool.dtype) / PAGE_TOKENS)
     scheduler = StepScheduler(blocks, _bounds(rung, prefill_tokens, bundle.about.context), StepCost(work))
     if packed is not None and capture is not None:
         lane = Lane(packed, shared, ops, capture, ROWS, bundle.about.context, spare_page=pool.pages - 1)

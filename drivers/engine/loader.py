@@ -26,6 +26,7 @@ from .checkpoint import CONFIG, Weights
 from .kinds import Kind
 from .mapped import FilePages
 from .memory import device_of, out_of_memory
+from .pages import NARROW
 from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
 
@@ -67,6 +68,12 @@ class Description:
     kind: Kind
     dtype: torch.dtype
     context: int
+    narrow: torch.dtype | None = None
+
+    @property
+    def pages(self) -> torch.dtype:
+        """What keys and values are kept as where they are in pages: the model's dtype, or the narrow one asked for."""
+        return self.narrow or self.dtype
 
     @property
     def causal(self) -> bool:
@@ -120,7 +127,8 @@ def describe(
     except FAILURES as error:
         raise bad_model(source, error, CONFIG) from error
     fronts.check(source, kind)
-    return Description(config, architecture, kind, _dtype(raw, weights, settings, place), context)
+    dtype, narrow = _dtype(raw, weights, settings, place), NARROW.get(settings.kv_dtype)
+    return Description(config, architecture, kind, dtype, context, narrow)
 
 
 def load(

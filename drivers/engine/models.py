@@ -17,7 +17,7 @@ from .lora import source as lora_source
 from .lora.weights import LoraWeights
 from .memory import live_bytes, tensors_of
 from .paged_runner import PagedRunner
-from .pages import pool_pages
+from .pages import NARROW, pool_pages
 from .place import PROCESSOR, Place, Shares
 from .plugged import NONE, Architectures
 from .prepare import prepared
@@ -125,7 +125,10 @@ def check_settings(settings: LoadSettings) -> None:
     """Raises NotSupported for what the engine does not do, BadArgument for what cannot be."""
     refused = {
         "quant": (settings.quant is not None, "weights are not quantized by this engine"),
-        "kv_dtype": (settings.kv_dtype not in ("auto", settings.dtype), "keys and values keep the model's dtype"),
+        "kv_dtype": (
+            settings.kv_dtype not in ("auto", settings.dtype, *NARROW),
+            f"keys and values keep the model's dtype, or are {' or '.join(NARROW)}",
+        ),
     }
     for name, (wrong, why) in refused.items():
         if wrong:

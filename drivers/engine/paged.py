@@ -15,7 +15,7 @@ from torch import Tensor
 from ..ops.replay import Variant
 from ..ops.table import OpTable
 from . import attention
-from .attention import Layer, Meaning, Recorder, Refused, Step, StepTensors
+from .attention import Layer, Meaning, Recorder, Refused, Step, StepTensors, kept_as
 from .caches import PositionsCache
 from .gathered import CACHE_NAMES, Gathered, Gathering
 from .inputs import Cut, Prepared, StepInputs, moves_of, prepare
@@ -194,11 +194,12 @@ class Packed:
         reaches = [meaning.reach if known else None for meaning, known in measured]
         self.chunks = {reach.chunk for reach in reaches if reach is not None and reach.chunk}
         made = []
-        for shape, (keys, values), reach in zip(layers.shapes, pool.views(), reaches, strict=True):
-            spec = {"device": self.device.type, "dtype": self.dtype, **_widths(shape)}
+        held = zip(layers.shapes, pool.views(), pool.scales(), reaches, strict=True)
+        for shape, (keys, values), scales, reach in held:
+            spec = {"device": self.device.type, "dtype": self.dtype, **_widths(shape), **kept_as(keys, scales)}
             write = ops.choose("write_kv", spec).implementation.call
             attend = ops.choose("paged_attention", spec).implementation.call
-            made.append(Layer(keys, values, self._step, write, attend, reach))
+            made.append(Layer(keys, values, self._step, write, attend, reach, scales))
         attention.attach_all(self._parts, made)
 
     def release(self) -> None:

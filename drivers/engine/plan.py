@@ -113,6 +113,8 @@ def _share(module: Any, about: Description, rung: str, sizing: Sizing, parameter
     workspace = _workspace(module, about) if about.causal else _batch_bytes(module)
     paging = about.causal and rung in ("", ladder.PAGED, ladder.HYBRID)
     found = _per_page(module, about, cache.fixed) if paging else None
+    if found is None and about.narrow is not None:
+        raise ladder.wide_alone(about)
     if found is None:
         return Footprint(weights, cache, workspace, parameters)
     each, kept = found
@@ -129,8 +131,10 @@ def _per_page(module: Any, about: Description, state: int) -> tuple[int, int] | 
         layers = ladder.paged_layers(module, about.context)
     except attention.Refused:
         return None
+    if about.narrow is not None and isinstance(layers, Gathering):
+        return None
     kept = ladder.ROWS * STATES_KEPT * state if isinstance(layers, Gathering) and layers.states else 0
-    return page_bytes(layers.shapes, about.dtype), kept
+    return page_bytes(layers.shapes, about.pages), kept
 
 
 def cache_shape(module: Any, about: Description) -> CacheShape:

@@ -33,6 +33,8 @@ SINGLE = 5
 TOLERANCE = {torch.float32: 1e-3}
 HALF_TOLERANCE = 0.06
 """Largest difference of logits, as a share of their range."""
+NARROW_TOLERANCE = {torch.int8: 0.1, torch.float8_e4m3fn: 0.25}
+"""The same where keys and values are numbers of 8 bits: what shows that they are the right ones."""
 ALIKE = {torch.float32: 1e-4}
 HALF_ALIKE = 0.02
 """The same for two runs that should round alike."""
@@ -88,32 +90,41 @@ class Trial:
         generator = torch.Generator().manual_seed(0)
         tokens = torch.randint(bundle.vocabulary, (2, min(TOKENS, bundle.about.context)), generator=generator)
         self._tokens = tokens.to(device_of(bundle.module))
-        self._dtype = bundle.about.dtype
+        self._dtype, self._pages = bundle.about.dtype, bundle.about.pages
         self._module = bundle.module
         self._takes_positions = "position_ids" in inspect.signature(self._module.forward).parameters
         self._expected = self._plain()
 
     def unchanged(self) -> bool:
         """Whether the model, run plainly, still answers so."""
-        return self._distance(self._plain()) is None
+        return self._distance(self._plain(), self._dtype) is None
 
     def fit_pages(self, module: Any, layers: Layers | Gathering, ops: OpTable) -> Tensor:
         """Fuse its attention and run it on pages, to which it is set; its logits there [2, T, V].
 
         Raises Refused when it fails or differs.
         """
-        pool = PagePool(layers.shapes, 2 * ROW_PAGES, self._dtype, self._tokens.device)
+        singly = isinstance(layers, Gathering)
+        if self._pages == self._dtype or singly:
+            return self._fit(module, layers, ops, self._dtype, fuse=not singly)
+        logits = self._fit(module, layers, ops, self._dtype, fuse=False)  # that it runs on pages shows in its own dtype
+        self._fit(module, layers, ops, self._pages, fuse=True)
+        return logits
+
+    def _fit(self, module: Any, layers: Layers | Gathering, ops: OpTable, kept: torch.dtype, fuse: bool) -> Tensor:
+        """Its logits on pages of the dtype `kept`, with attention fused where that answers as well."""
+        pool = PagePool(layers.shapes, 2 * ROW_PAGES, kept, self._tokens.device)
         model = PagedModel(module, layers, pool, ops)
+        singly, fused = isinstance(layers, Gathering), 0
         try:
-            singly, fused = isinstance(layers, Gathering), 0
-            if not singly:
+            if fuse and not isinstance(layers, Gathering):
                 fused = fuse_attention(module, layers.modules, layers.meanings, ops, lambda: self._paged(model, singly))
             logits = self._paged(model, singly)
-            why = self._distance(logits)
+            why = self._distance(logits, kept)
             if why and fused:
                 unfuse_attention(module)
                 logits = self._paged(model, singly)
-                why = self._distance(logits)
+                why = self._distance(logits, kept)
             elif fused and not why:
                 fuse_layers(module, ops, lambda: self._paged(model, singly))
         except FAILURES as error:
@@ -122,7 +133,8 @@ class Trial:
         finally:
             model.release()
         if why:
-            raise Refused(f"its logits differ on pages by up to {why} of their range")
+            of = "" if kept == self._dtype else f" of {str(kept).removeprefix('torch.')}"
+            raise Refused(f"its logits differ on pages{of} by up to {why} of their range")
         return logits
 
     def alike(self, one: Tensor, other: Tensor) -> bool:
@@ -177,11 +189,13 @@ class Trial:
                 logits = logits[taken.count :]
         return torch.stack([torch.cat(found["a"])[:count], torch.cat(found["b"])])
 
-    def _distance(self, logits: Tensor) -> str | None:
-        """None for the same answers, else how far they are apart. Tokens that follow others count on their own."""
+    def _distance(self, logits: Tensor, kept: torch.dtype) -> str | None:
+        """None for the same answers with keys and values in a dtype, else how far they are apart. Tokens that follow
+        others count on their own."""
         spread = (self._expected.max() - self._expected.min()).item() or 1.0
         apart = (logits - self._expected).abs().amax(-1) / spread
-        agree = (apart <= TOLERANCE.get(self._dtype, HALF_TOLERANCE)).float()
+        allowed = TOLERANCE.get(self._dtype, HALF_TOLERANCE) if kept == self._dtype else NARROW_TOLERANCE[kept]
+        agree = (apart <= allowed).float()
         cut = agree.shape[1] // 2
         share = min(agree[:, :cut].mean().item(), agree[:, cut:].mean().item())
         return None if share >= self._least else f"{apart.max().item():.2g}"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from llmos.syscalls.errors import LlmosError
 
 from ...ops.table import OpTable, Spec
-from ..attention import ATTRIBUTE, Layer, Meaning
+from ..attention import ATTRIBUTE, Layer, Meaning, kept_as
 from .merged import MergedLinear
 
 TOLERANCE = {torch.float32: 1e-5}
@@ -57,7 +57,7 @@ class FusedAttention(nn.Module):
         cos, sin = options["position_embeddings"]
         step = layer.step.tensors
         assert step is not None
-        self._rope_write(q, k, cos[0], sin[0], v, layer.keys, layer.values, step.slots)
+        self._rope_write(q, k, cos[0], sin[0], v, layer.keys, layer.values, step.slots, **layer.scales)
         attended = layer.attend_to(q, self._meaning)
         return inner.o_proj(attended.flatten(1)[None]), None
 
@@ -69,12 +69,14 @@ class FusedAttention(nn.Module):
         return layer if hasattr(self.inner.q_proj, "whole") else None
 
     @property
-    def widths(self) -> Mapping[str, int] | None:
-        """Heads and widths of its pages, as its op was asked for them; None away from pages."""
+    def widths(self) -> Mapping[str, Any] | None:
+        """Heads, widths and dtype of its pages, as its op was asked for them; None away from pages."""
         layer = self.inner.__dict__.get(ATTRIBUTE)
         if type(layer) is not Layer:
             return None
-        return {"heads": layer.keys.shape[1], "key_width": layer.keys.shape[3], "value_width": layer.values.shape[3]}
+        heads, widths = layer.keys.shape[1], (layer.keys.shape[3], layer.values.shape[3])
+        kind = kept_as(layer.keys, layer.scales)
+        return {"heads": heads, "key_width": widths[0], "value_width": widths[1], **kind}
 
     def _heads(self, qkv: Tensor, layer: Layer) -> tuple[Tensor, Tensor, Tensor]:
         """Views [T, heads, width] of the product [T, N]; normed heads where the model norms them."""
@@ -97,7 +99,9 @@ def fuse_attention(
     """
     first = next(iter(model.parameters()))
     spec: Spec = {"device": first.device.type, "dtype": str(first.dtype).removeprefix("torch.")}
-    rope_write = ops.choose("rope_write", spec).implementation.call
+    paged = [module.__dict__.get(ATTRIBUTE) for module in modules]
+    kinds = [kept_as(layer.keys, layer.scales) for layer in paged if isinstance(layer, Layer)]
+    rope_write = ops.choose("rope_write", {**spec, **(kinds[0] if kinds else {})}).implementation.call
     found = {id(module): meaning for module, meaning in zip(modules, meanings, strict=True)}
     candidates: dict[int, FusedAttention] = {}
 

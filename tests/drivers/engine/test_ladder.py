@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import transformers
-from tiny_models import build, silent, source_of
+from tiny_models import PROMPT, ask, build, choice, silent, source_of
 
 from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine import attention, ladder, loader
@@ -136,3 +138,39 @@ def test_rows_are_padded_to_a_batch_only_where_that_is_right(
     bundle = loader.load(source, LoadSettings(dtype=dtype), silent)
     rung = ladder.choose(bundle, SharedModule(bundle.module), Trial(bundle), ops, "", "m")
     assert isinstance(rung.layers, Gathering) and rung.layers.padded is padded
+
+
+@pytest.mark.parametrize("kept", ["int8", "fp8"])
+def test_keys_and_values_of_8_bits_are_kept_in_pages(ops: OpTable, llama: Path, kept: str) -> None:
+    """The ledger has their bytes to the last one: those of the numbers and of four for the scale of each head."""
+    kv = {}
+    for dtype in ("auto", kept):
+        engine = Engine(ops)
+        settings = LoadSettings(dtype="float32", kv_dtype=dtype)
+        planned = {row.what: row for row in engine.plan(source_of(llama), settings)}
+        loaded = engine.load("m", source_of(llama), settings, silent)
+        assert (loaded.rung, list(loaded.rung_reasons)) == ("P", [])
+        held = {row.what: row for row in loaded.rows}
+        assert planned["kv"].predicted == held["kv"].predicted == held["kv"].allocator
+        said = choice(engine, ask(PROMPT, max_tokens=12, temperature=0.0, ignore_eos=True))
+        kv[dtype] = held["kv"].predicted, said.tokens
+    config = json.loads((llama / "config.json").read_text())
+    width = config["hidden_size"] // config["num_attention_heads"]
+    assert kv["auto"][0] * (width + 4) == kv[kept][0] * 4 * width
+    assert len(kv[kept][1]) == 12
+    if kept == "int8":
+        assert kv[kept][1][:6] == kv["auto"][1][:6]
+
+
+def test_what_is_not_read_from_pages_as_it_is_keeps_its_dtype(
+    ops: OpTable, llama: Path, bert: Path, tmp_path: Path
+) -> None:
+    engine = Engine(ops)
+    narrow = LoadSettings(kv_dtype="int8")
+    for folder, settings in (
+        (llama, replace(narrow, rung="G")), (bert, narrow), (build(tmp_path / "m", "mamba"), narrow),
+    ):  # fmt: skip
+        with pytest.raises(NotSupported, match="kv_dtype=auto"):
+            engine.plan(source_of(folder), settings)
+        with pytest.raises(NotSupported, match="kv_dtype=auto"):
+            engine.load("m", source_of(folder), settings, silent)

@@ -38,6 +38,8 @@ def test_settings_that_this_runner_has_not_are_refused(
 def test_settings_that_change_nothing_are_taken() -> None:
     models.check_settings(LoadSettings(rung="G", dtype="float32", kv_dtype="float32"))
     models.check_settings(LoadSettings())
+    for kept in ("int8", "fp8"):
+        models.check_settings(LoadSettings(kv_dtype=kept))
 
 
 def test_a_rung_that_does_not_serve_the_model_is_refused(llama: Path, ops: OpTable) -> None:

@@ -149,3 +149,37 @@ def test_without_that_they_would_answer_wrongly(kind: str, fault: Any, ops: OpTa
     module.set_attn_implementation(attention.NAME)
     logits = mixed(module, fault(paged.layers_of(module, 100)), ops)
     assert (logits - expected).abs().max() > 1e-2 * (expected.max() - expected.min())
+
+
+BOUNDS = {torch.int8: 0.02, torch.float8_e4m3fn: 0.06}
+"""How far logits may be off, as a share of their range, where keys and values are numbers of 8 bits."""
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_pages_of_8_bits_change_logits_by_a_little(llama_module: Any, ops: OpTable, dtype: torch.dtype) -> None:
+    llama_module.set_attn_implementation(attention.NAME)
+    layers = paged.layers_of(llama_module, 100)
+    model = PagedModel(llama_module, layers, PagePool(layers.shapes, 12, dtype), ops)
+    row = Row("a", TOKENS, pages=[5, 0, 9])
+    try:
+        first = model.run(StepPlan([RowStep(row, 0, 20, 20)]))
+        rest = [model.run(StepPlan([RowStep(row, at, 1, 1)])) for at in range(20, 40)]
+    finally:
+        model.release()
+    exact = plain(llama_module, TOKENS)
+    off = (torch.cat([first, *rest]) - exact).abs().max() / (exact.max() - exact.min())
+    assert 1e-5 < float(off) < BOUNDS[dtype]
+
+
+def test_ops_are_asked_for_pages_of_8_bits(llama_module: Any, ops: OpTable) -> None:
+    asked: list[Any] = []
+    table = OpTable()
+    for op in ("write_kv", "paged_attention"):
+        table.register(op, "noted", ops.named(op, "torch").call, lambda spec: (asked.append(spec) is None, ""))
+    llama_module.set_attn_implementation(attention.NAME)
+    layers = paged.layers_of(llama_module, 100)
+    PagedModel(llama_module, layers, PagePool(layers.shapes, 2, torch.float32), table).release()
+    assert asked and not any("kv_dtype" in spec for spec in asked)
+    asked.clear()
+    PagedModel(llama_module, layers, PagePool(layers.shapes, 2, torch.float8_e4m3fn), table).release()
+    assert {spec["kv_dtype"] for spec in asked} == {"float8_e4m3fn"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from llmos.drivers.engine.pages import LayerShape, PagePool, page_bytes, pool_pages
@@ -52,3 +53,37 @@ def test_a_model_gets_pages_for_its_whole_context_and_for_several_requests() -> 
     assert pool_pages(100_000) * PAGE_TOKENS >= 100_000
     assert pool_pages(512) * PAGE_TOKENS >= 8 * 512
     assert pool_pages(100_000) < 100_000 // PAGE_TOKENS + 3
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn])
+def test_numbers_of_8_bits_have_their_scales_beside_them(dtype: torch.dtype) -> None:
+    pool = PagePool(LAYERS, 4, dtype, host_pages=1)
+    parts = [part for pair in pool.views() for part in pair]
+    parts += [scale for each in pool.scales() for scale in each.values()]
+    assert {part.dtype for part in parts[:4]} == {dtype}
+    assert [tuple(scale.shape) for scale in parts[4:]] == 2 * [(4, 2, PAGE_TOKENS)] + 2 * [(4, 1, PAGE_TOKENS)]
+    assert {scale.dtype for scale in parts[4:]} == {torch.float32}
+    for number, part in enumerate(parts):
+        for page in range(4):
+            part[page] = 10 * number + page
+    pool.move(StepPlan(swap_out=[(1, 0)], swap_in=[(0, 2)], copies=[(2, 3)]))
+    for number, part in enumerate(parts):
+        held = [part[page].float().unique().tolist() for page in range(4)]
+        exact = [float(torch.tensor(10.0 * number + page).to(part.dtype)) for page in (0, 1, 1, 1)]
+        assert held == [[value] for value in exact]
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.bfloat16])
+def test_every_byte_of_a_page_is_some_number_or_scale(dtype: torch.dtype) -> None:
+    pool = PagePool(LAYERS, 3, dtype, host_pages=2)
+    parts = [part for pair in pool.views() for part in pair]
+    parts += [scale for each in pool.scales() for scale in each.values()]
+    assert sum(part[0].numel() * part.element_size() for part in parts) == page_bytes(LAYERS, dtype)
+    assert pool.tensor.nbytes == 3 * page_bytes(LAYERS, dtype)
+    assert pool.bytes == 5 * page_bytes(LAYERS, dtype)
+
+
+def test_scales_cost_four_bytes_for_each_head() -> None:
+    shape = [LayerShape(8, 128, 128)]
+    assert page_bytes(shape, torch.int8) == PAGE_TOKENS * 8 * (256 + 8)
+    assert page_bytes(shape, torch.bfloat16) == PAGE_TOKENS * 8 * 512

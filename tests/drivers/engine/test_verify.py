@@ -115,3 +115,28 @@ def test_a_model_that_is_not_asked_by_tokens_alone_has_no_trial(bert: Path, monk
     bundle = loader.load(source_of(bert), LoadSettings(), silent)
     monkeypatch.setattr(bundle.module, "forward", lambda pixel_values, **more: None)
     assert forward_trial(bundle) is None
+
+
+def narrow_trial(llama: Path, kept: str) -> tuple[SharedModule, Trial]:
+    bundle = loader.load(source_of(llama), LoadSettings(dtype="float32", kv_dtype=kept), silent)
+    return SharedModule(bundle.module), Trial(bundle)
+
+
+def unscaled(attend: Any, *args: Any, key_scale: Any = None, **options: Any) -> Any:
+    """Attention that takes all scales of keys for 1."""
+    return attend(*args, key_scale=None if key_scale is None else torch.ones_like(key_scale), **options)
+
+
+def louder(attend: Any, *args: Any, value_scale: Any = None, **options: Any) -> Any:
+    """Attention with scales of values three times as large."""
+    return attend(*args, value_scale=None if value_scale is None else 3 * value_scale, **options)
+
+
+@pytest.mark.parametrize("kept", ["int8", "fp8"])
+def test_pages_of_8_bits_are_tried_on_their_own(llama: Path, ops: OpTable, kept: str) -> None:
+    shared, trial = narrow_trial(llama, kept)
+    fit(shared, trial, ops)
+    for wrong in (unscaled, louder):
+        shared, trial = narrow_trial(llama, kept)
+        with pytest.raises(Refused, match=r"differ on pages of (int8|float8_e4m3fn)"):
+            fit(shared, trial, changed(ops, "paged_attention", wrong))
