@@ -70,6 +70,12 @@ def test_an_answer_that_ends_by_its_words_has_one_step_too_many(engine: Engine, 
     assert len(capture.sent) - before == 5 and left_behind(engine) == []
 
 
+def test_a_prefix_that_is_being_computed_is_not_computed_twice(engine: Engine, waiting: Engine) -> None:
+    for each in (engine, waiting):
+        events = run(each, {0: [ask([*PROMPT, *PROMPT, 5 + at], f"r{at}", max_tokens=4) for at in range(3)]})
+        assert sorted(last(found).cached_tokens for found in events.values()) == [0, 48, 48]
+
+
 def test_drawn_answers_depend_on_the_seed_alone(engine: Engine, waiting: Engine) -> None:
     requests = [ask(prompt, str(at), max_tokens=15, temperature=1.3, seed=at, n=2) for at, prompt in enumerate(OTHERS)]
     together = run(engine, {3 * at: [request] for at, request in enumerate(requests)})
