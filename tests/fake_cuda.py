@@ -6,6 +6,7 @@ host asks for (`item`, `tolist`, an `if` on a tensor). A copy between the device
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ DEVICE = torch.device("cuda", 0)
 aten = torch.ops.aten
 GUARDED: Mapping[Any, Any] = {
     Tensor.copy_: aten.copy_, Tensor.nonzero: aten.nonzero, torch.nonzero: aten.nonzero,
-    Tensor.contiguous: aten.contiguous,
+    Tensor.contiguous: aten.contiguous, Tensor.__invert__: aten.bitwise_not,
 }  # fmt: skip
 
 
@@ -160,7 +161,8 @@ def _view(tensor: Tensor, index: Any) -> tuple[Tensor, list[Tensor | None]]:
             tensor = tensor.unsqueeze(at)
             at += 1
         elif isinstance(item, slice):
-            tensor = aten.slice(tensor, at, item.start, item.stop, item.step or 1)
+            start, stop = (None if bound is None else operator.index(bound) for bound in (item.start, item.stop))
+            tensor = aten.slice(tensor, at, start, stop, item.step or 1)
             at += 1
         elif isinstance(item, int) and not isinstance(item, bool):
             tensor = aten.select(tensor, at, item)

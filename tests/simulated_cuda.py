@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from fake_cuda import DEVICE, Guardless
@@ -21,6 +22,9 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from llmos.drivers.engine.place import Processor, Report
 
 aten = torch.ops.aten
+CAPABILITY = (7, 0)
+"""Of a GPU for which the library takes no kernels of its own."""
+
 MOVES = (aten._to_copy, aten.to, aten.copy_)
 LOOKS = (Tensor.untyped_storage, Tensor.tolist, Tensor.__float__, Tensor.__int__, Tensor.__bool__, Tensor.__index__)
 TAKES_HOST_INDICES = (aten.index, aten.index_put, aten.index_put_)
@@ -135,6 +139,7 @@ class SimulatedCuda(AbstractContextManager["SimulatedCuda"]):
         lifted = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)
         self._modes.callback(torch._C._set_only_lift_cpu_tensors, lifted)
+        self._modes.enter_context(patch.object(torch.cuda, "get_device_capability", lambda *_device: CAPABILITY))
         self._modes.enter_context(torch.inference_mode())
         for mode in (_Ops(), _Functions(), Guardless()):
             self._modes.enter_context(mode)
