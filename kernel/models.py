@@ -372,7 +372,8 @@ class ModelService:
             ended, state = f"driver {driver.name} ended: {cause}", self._kernel.residency.state(model.id)
             if state is not State.FAILED:
                 model.why = [self._kernel.reason("driver.lost", ended)]
-                self._kernel.log("model", f"{model.name} is lost: {ended}", model.id, model.why, "warning")
+                level = "info" if self._kernel.draining else "warning"
+                self._kernel.log("model", f"{model.name} is lost: {ended}", model.id, model.why, level)
             self._kernel.holdings.contexts_lost(model, ended)
             slots = model.loaded.slots if model.loaded else 1
             if model.loading is None:

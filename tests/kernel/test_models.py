@@ -169,6 +169,18 @@ def test_a_lost_device_and_the_load_after_it_are_told(kernel: Inside, program: P
     assert told(kernel, program, model) == [lost, ready, "tiny is loaded on null0 in 0.00 s"]
 
 
+@pytest.mark.parametrize("end", [True, False])
+def test_a_device_that_ends_with_the_kernel_is_no_warning(
+    kernel: Inside, program: Program, model: int, end: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if end:
+        monkeypatch.setattr(kernel.kernel.supervisor, "stop", lambda *_: None)
+        kernel.kernel.drain()
+    kernel.null.dies(cause="exit status 3")
+    (record,) = [each for each in kernel.kernel.journal.read() if "is lost" in each.text]
+    assert record.level == ("info" if end else "warning")
+
+
 def test_a_swap_is_told(kernel: Inside, program: Program, model: int) -> None:
     program.control(model, "swap", to="2")
     asked = f"'test' asked for it ({program.session})"
