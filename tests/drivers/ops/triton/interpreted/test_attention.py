@@ -113,7 +113,10 @@ def test_a_launch_depends_on_shapes_alone_and_reads_nothing_back(monkeypatch: py
     kernels = [Watched(attend.attend), Watched(attend.fold)]
     monkeypatch.setattr(attend, "attend", kernels[0])
     monkeypatch.setattr(attend, "fold", kernels[1])
-    steps = [([(1, 250), (1, 3), (1, 0)], 0), ([(3, 200), (0, 250), (0, 9)], 1), ([(1, 1), (2, 249), (0, 40)], 2)]
+    steps = [
+        ([(1, 250), (1, 3), (1, 0)], 0), ([(3, 200), (0, 250), (0, 9)], 1), ([(1, 1), (2, 249), (0, 40)], 2),
+        ([(1, 20), (0, 230), (2, 250)], 3),
+    ]  # fmt: skip
     for counts, seed in steps:
         made = paged(counts, 4, 2, 16, seed=seed).make(CPU, torch.float32)
         wanted = reference_attention.paged_attention(*made.args, **made.options)
