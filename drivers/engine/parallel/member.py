@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import threading
-import traceback
 from multiprocessing import connection
 from pathlib import Path
 
@@ -121,22 +120,30 @@ def _beat(pipe: Pipe, ended: threading.Event) -> None:
             return
 
 
+class _Telling(contextlib.AbstractContextManager[None]):
+    """Says to the host what escapes."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is not None:
+            with contextlib.suppress(OSError):  # the host process is gone
+                self._pipe.send(Broken(f"{type(error).__name__}: {error}"))
+
+
 def serve(fd: int) -> int:
-    """Be a rank until the end; the exit status. `fd` is this end of the host's socket pair."""
+    """Be a rank until the end; the exit status. `fd` is this end of the host's socket pair. What escapes is said."""
     pipe = Pipe(fd)
     ended = threading.Event()
     beating = threading.Thread(target=_beat, args=(pipe, ended), name="beat")
     beating.start()
     try:
-        join = pipe.receive()
-        if isinstance(join, Join):
-            _work(pipe, join)
+        with _Telling(pipe):
+            join = pipe.receive()
+            if isinstance(join, Join):
+                _work(pipe, join)
     except EOFError:  # the host process is gone
-        return 1
-    except Exception as error:  # noqa: BLE001 - the boundary of the process: the host says why it ends
-        traceback.print_exc()
-        with contextlib.suppress(OSError):
-            pipe.send(Broken(f"{type(error).__name__}: {error}"))
         return 1
     finally:
         ended.set()

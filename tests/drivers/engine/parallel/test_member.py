@@ -9,6 +9,7 @@ import os
 from multiprocessing import connection
 from pathlib import Path
 
+import pytest
 from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine.parallel.member import Pipe, Rank, serve
 from llmos.drivers.engine.parallel.messages import Broken, Drop, End, Failed, Go, Here, Join, Load, Read
@@ -41,7 +42,8 @@ def test_what_escapes_is_said_before_the_end() -> None:
     ours, theirs = connection.Pipe()
     with ours, theirs:
         ours.send(Join(1, 2, "llmos.drivers.devices.cpu:nowhere", "cpu0", 1, {}))
-        assert serve(os.dup(theirs.fileno())) == 1
+        with pytest.raises(AttributeError, match="nowhere"):
+            serve(os.dup(theirs.fileno()))
         said = ours.recv()
     assert isinstance(said, Broken)
     assert "nowhere" in said.cause
