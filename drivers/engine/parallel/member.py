@@ -21,9 +21,9 @@ from ..paged import PagedModel
 from ..place import Place
 from ..prepare import collect, prepared
 from ..shared import SharedModule
-from . import team
+from . import coding, team
 from .divided import RankPlace
-from .messages import Beat, Broken, Drop, End, Failed, Go, Here, Join, Joined, Load, Meet, Order, Read, Step
+from .messages import Beat, Broken, Drop, End, Failed, Go, Here, Join, Joined, Load, Meet, Order, Read, Said, Step
 from .team import Team
 
 BEAT_S = 1.0
@@ -44,12 +44,11 @@ class Pipe:
 
     def receive(self) -> Order:
         """The next order. Raises EOFError when the host process is gone."""
-        found: Order = self._connection.recv()
-        return found
+        return coding.order(self._connection.recv_bytes())
 
-    def send(self, said: object) -> None:
+    def send(self, said: Said) -> None:
         with self._sending:
-            self._connection.send(said)
+            self._connection.send_bytes(coding.encode(said))
 
 
 class Rank:

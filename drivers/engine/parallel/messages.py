@@ -1,4 +1,4 @@
-"""What the host process and its ranks say to each other, over a socket pair that nobody else has: pickled.
+"""What the host process and its ranks say to each other, over a socket pair that nobody else has; see `coding`.
 
 To a rank: Join, Meet; for each model Load, Go or Drop, Step after Step, Drop; End. From a rank: Joined, Read and then
 Here (or Failed) for each Load, Beat all the time, and Broken at most once.
@@ -121,3 +121,4 @@ class Beat:
 
 Order = Join | Meet | Load | Go | Step | Drop | End
 Answer = Joined | Read | Here | Failed
+Said = Answer | Broken | Beat

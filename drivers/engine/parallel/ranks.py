@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ...contract import ProgressSink
-from . import team
+from . import coding, team
 from .messages import Answer, Beat, Broken, End, Failed, Join, Joined, Meet, Order
 from .team import RankLost
 
@@ -133,7 +133,7 @@ class Ranks:
         self._ending.set()
         for rank in self._others:
             with contextlib.suppress(OSError):  # it has ended by itself
-                rank.pipe.send(End())
+                rank.pipe.send_bytes(coding.encode(End()))
         for rank in self._others:
             try:
                 rank.process.wait(END_S)
@@ -160,7 +160,7 @@ class Ranks:
 
     def _send(self, rank: _Rank, order: Order) -> None:
         try:
-            rank.pipe.send(order)
+            rank.pipe.send_bytes(coding.encode(order))
         except OSError as error:
             raise RankLost(self._ended(rank)) from error
 
@@ -194,7 +194,7 @@ class Ranks:
         for rank in self._others:
             if rank.pipe in ready:
                 try:
-                    said = rank.pipe.recv()
+                    said = coding.said(rank.pipe.recv_bytes())
                 except (EOFError, OSError):
                     return self._ended(rank)
                 if isinstance(said, Broken):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from llmos.drivers.contract import LoadSettings
+from llmos.drivers.engine.parallel import coding
 from llmos.drivers.engine.parallel.member import Pipe, Rank, serve
 from llmos.drivers.engine.parallel.messages import Broken, Drop, End, Failed, Go, Here, Join, Load, Read
 from llmos.drivers.engine.place import PROCESSOR
@@ -30,9 +31,9 @@ def test_orders_about_one_model_are_answered_in_turn(tmp_path: Path, ops: OpTabl
             Drop(9), Load(1, folder, LoadSettings(), 4), Go(1), Drop(1), Load(2, folder, LoadSettings(), 4), Drop(2),
             Load(3, source_of(tmp_path / "empty"), LoadSettings(), 4), End(),
         ):  # fmt: skip
-            ours.send(order)
+            ours.send_bytes(coding.encode(order))
         together(1, lambda team: Rank(Pipe(os.dup(theirs.fileno())), ops, PROCESSOR, team).run())
-        said = [ours.recv() for _ in range(4)]
+        said = [coding.said(ours.recv_bytes()) for _ in range(4)]
     assert [type(each) for each in said] == [Read, Here, Read, Failed]
     assert said[1].bytes > 0
     assert isinstance(said[3].error, BadModel)
@@ -41,9 +42,9 @@ def test_orders_about_one_model_are_answered_in_turn(tmp_path: Path, ops: OpTabl
 def test_what_escapes_is_said_before_the_end() -> None:
     ours, theirs = connection.Pipe()
     with ours, theirs:
-        ours.send(Join(1, 2, "llmos.drivers.devices.cpu:nowhere", "cpu0", 1, {}))
+        ours.send_bytes(coding.encode(Join(1, 2, "llmos.drivers.devices.cpu:nowhere", "cpu0", 1, {})))
         with pytest.raises(AttributeError, match="nowhere"):
             serve(os.dup(theirs.fileno()))
-        said = ours.recv()
+        said = coding.said(ours.recv_bytes())
     assert isinstance(said, Broken)
     assert "nowhere" in said.cause
