@@ -59,7 +59,7 @@ class Walk:
         self.settled()
 
     def settled(self) -> None:
-        """Wait until the page knows how the kernel is, waits for no answer, has drawn its charts and moves nothing any more."""
+        """Wait until the page knows how the kernel is, waits for no answer, has drawn its charts and moves nothing."""
         self.page.wait_for_function(SETTLED)
 
     def sign_in(self, key: str = "") -> None:

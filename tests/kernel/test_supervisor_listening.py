@@ -10,7 +10,8 @@ import pytest
 from host_stand_ins import Hosts
 
 from llmos.kernel import supervisor as module
-from llmos.kernel.supervisor import FILESYSTEMS, DriverState
+from llmos.kernel.discovery import FILESYSTEMS
+from llmos.kernel.supervisor import DriverState
 from llmos.syscalls.driver import HostStats
 from llmos.syscalls.errors import NotSupported
 from llmos.syscalls.wire import MessageKind, error_frames, pack

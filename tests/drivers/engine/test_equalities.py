@@ -14,7 +14,7 @@ import pytest
 from tiny_models import PROMPT, ask, build, byte_level, done, finish, silent, source_of
 
 from llmos.drivers.contract import ChoiceResult, DoneEvent, LoadSettings, Request
-from llmos.drivers.engine import ladder
+from llmos.drivers.engine import place
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.engine.sampling.distribution import BLOCK
 from llmos.drivers.engine.scheduler import StepScheduler
@@ -67,7 +67,7 @@ def test_whether_rows_are_preempted_or_not(ops: OpTable, llama: Path, monkeypatc
         return found
 
     monkeypatch.setattr(StepScheduler, "plan", watched)
-    monkeypatch.setattr(ladder, "pool_pages", lambda _context: 8)
+    monkeypatch.setattr(place, "pool_pages", lambda _context: 8)
     scarce = answers(made(ops, llama), asked(temperature=0.8, seed=2))
     assert len(set(preempted)) >= 2, "the pool has room for all"
     assert scarce == whole
