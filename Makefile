@@ -26,10 +26,10 @@ demo: $(INSTALLED)  ## the same without a terminal: prompts, streamed answers, c
 	@$(PY) -m llmos.userland.programs.demo
 
 test: $(INSTALLED)  ## every test not marked slow; syscalls/ and kernel/ must be covered whole
-	$(PY) -m pytest -n $(JOBS) -rs --durations=10 --durations-min=5 --hypothesis-profile=quick -m "not slow" $(COVERAGE)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -rs --durations=10 --durations-min=5 --hypothesis-profile=quick -m "not slow" $(COVERAGE)
 
 test-all: $(INSTALLED)  ## every test
-	$(PY) -m pytest -n $(JOBS) -rs --durations=10 --durations-min=5 $(COVERAGE)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -rs --durations=10 --durations-min=5 $(COVERAGE)
 
 lint: $(DEPENDENCIES)  ## ruff over everything
 	$(BIN)/ruff check .
@@ -75,7 +75,7 @@ size:  ## lines per folder
 	@$(PYTHON) tests/test_size.py
 
 cov: $(INSTALLED)  ## coverage of the quick tests as HTML in build/coverage
-	$(PY) -m pytest -n $(JOBS) -m "not slow" --cov --cov-report=html:build/coverage
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) -m "not slow" --cov --cov-report=html:build/coverage
 
 check: lint type test docs-check size  ## what a change must pass
 
