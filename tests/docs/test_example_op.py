@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sources import ROOT
 
 PAGE = (ROOT / "docs" / "ops.md").read_text()
@@ -32,6 +33,7 @@ def test_the_check_of_the_page_finds_the_example_right() -> None:
     assert len(lines) >= 3 and all(line.endswith("right") for line in lines), done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_an_installed_op_serves_what_it_says(folder: Path, tmp_path: Path) -> None:
     source, site = tmp_path / "package", tmp_path / "site"
     shutil.copytree(PACKAGE, source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))

@@ -109,6 +109,7 @@ def test_without_memory_a_model_sleeps_on(ops: OpTable, llama: Path) -> None:
         engine.close()
 
 
+@pytest.mark.slow
 def test_a_model_with_a_draft_is_loaded_again(ops: OpTable, llama: Path) -> None:
     source = source_of(llama)
     drafted = type(source)(source.path, source.version, source.files, source.manifest, source)
