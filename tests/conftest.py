@@ -17,7 +17,7 @@ pytest_plugins = ["leaks"]
 _CLEARED = ("LLMOS_LOAD", "LLMOS_CONFIG", "LLMOS_RUNTIME", "XDG_")
 # No test is timed: on a busy machine a slow example is no failure.
 settings.register_profile("llmos", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
-settings.register_profile("quick", settings.get_profile("llmos"), max_examples=30)
+settings.register_profile("quick", settings.get_profile("llmos"), max_examples=30, derandomize=True, database=None)
 settings.load_profile("llmos")
 
 ROOT = Path(__file__).resolve().parent.parent

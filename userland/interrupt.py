@@ -31,7 +31,10 @@ class HeldInterrupt:
         if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._holding = True
             signal.signal(signal.SIGINT, self._note)
-            before = signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
+            try:
+                before = signal.set_wakeup_fd(self._waking, warn_on_full_buffer=False)
+            except OSError:  # another thread has closed it: there is no wait left to be ended
+                before = self._waking = -1
             if before >= 0:  # an event loop's, which tells its own signals by it
                 signal.set_wakeup_fd(before)
                 self._waking = -1

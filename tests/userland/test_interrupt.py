@@ -56,3 +56,13 @@ def test_other_threads_hold_nothing() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
+
+
+def test_a_descriptor_that_another_thread_has_closed_is_nothing_to_wake() -> None:
+    reading, writing = os.pipe2(os.O_NONBLOCK)
+    os.close(reading)
+    os.close(writing)
+    with HeldInterrupt(lambda: None, waking=writing) as held:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert held.count == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler and signal.set_wakeup_fd(-1) == -1
