@@ -44,7 +44,9 @@ def filter_logits(logits: Tensor, top_k: int, top_p: float, min_p: float) -> Ten
     if min_p > 0.0:
         floor = float(logits.max()) + math.log(min_p)
     if 0 < top_k < size or top_p < 1.0:
-        best = torch.topk(logits, top_k if 0 < top_k < size else size).values
+        best = torch.sort(logits, descending=True).values
+        if 0 < top_k < size:
+            best = best[best >= best[top_k - 1]]
         kept = best.shape[-1]
         if top_p < 1.0:
             probabilities = torch.softmax(best, dim=-1)
