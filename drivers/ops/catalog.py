@@ -73,6 +73,7 @@ ANGLES = (_tensor("cos", "[T, R]", "R dimensions are turned"), _tensor("sin", "[
 GATED = (_tensor("gate_up", "[..., 2 I]", "side by side"),)
 WIDTHS = {"key_width": 128, "value_width": 128, "page_tokens": 16}
 WAYS = {"where": "segments"}
+QUANTIZED = {"width": 4, "group": 128, "kind": "int", "shift": False, "activations": "int8"}
 WHERE = Argument("where", what="which tokens go through which adapter: `Segments`, or `Slots` with ids on the device")
 
 CATALOG: Sequence[Op] = (
@@ -189,6 +190,18 @@ CATALOG: Sequence[Op] = (
             _tensor("bias", "[N of all]", "or nothing"),
         ),
         "a module",
+    ),
+    Op(
+        "quantized_linear",
+        "makes a layer of weights of 4 or 8 bits, `QuantizedLinear`: [..., K] to [..., N]",
+        (
+            Argument("weights", "[N, K] each", "`QuantizedWeight`", "of one scheme, merged in this order"),
+            _tensor("bias", "[N of all]", "or nothing"),
+            Argument("dtype", what="of inputs and answers"),
+            Argument("activations", what="`model`, `int8` or `float8`: what inputs are rounded to"),
+        ),
+        "a module",
+        QUANTIZED,
     ),
 )  # fmt: skip
 

@@ -30,15 +30,11 @@ class PackedLinear(nn.Module, ABC):
     quick_rows: ClassVar[bool] = True
     """Whether `rows` costs no more than the rows."""
 
-    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
-        """Raises BadArgument when the weights cannot be merged."""
+    def __init__(self, sizes: Sequence[int], ins: int, dtype: torch.dtype, bias: Tensor | None) -> None:
         super().__init__()
-        if not weights or any(weight.shape[1:] != weights[0].shape[1:] or weight.ndim != 2 for weight in weights):
-            shapes = [tuple(weight.shape) for weight in weights]
-            raise BadArgument(f"weights are {shapes}; expected [outs, ins] with the same ins", name="weights")
-        self.sizes = tuple(weight.shape[0] for weight in weights)
-        self.in_features, self.out_features = weights[0].shape[1], sum(self.sizes)
-        self.dtype = weights[0].dtype
+        self.sizes = tuple(sizes)
+        self.in_features, self.out_features = ins, sum(self.sizes)
+        self.dtype = dtype
         self.bias: Tensor | None
         self.register_buffer("bias", None if bias is None else bias.detach().to(self.dtype).contiguous(), False)
 
@@ -75,6 +71,17 @@ class PackedLinear(nn.Module, ABC):
         return f"{self.in_features} -> {' + '.join(map(str, self.sizes))}, bias={self.bias is not None}, {self.dtype}"
 
 
+class DenseLinear(PackedLinear, ABC):
+    """One whose weights are numbers of the dtype that it computes in."""
+
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
+        """Raises BadArgument when the weights cannot be merged."""
+        if not weights or any(weight.shape[1:] != weights[0].shape[1:] or weight.ndim != 2 for weight in weights):
+            shapes = [tuple(weight.shape) for weight in weights]
+            raise BadArgument(f"weights are {shapes}; expected [outs, ins] with the same ins", name="weights")
+        super().__init__([weight.shape[0] for weight in weights], weights[0].shape[1], weights[0].dtype, bias)
+
+
 class _Product(torch.autograd.Function):
     """The gradient of the input alone; the weights are frozen."""
 
@@ -93,7 +100,7 @@ def merged(weights: Sequence[Tensor]) -> Tensor:
     return weights[0].detach() if len(weights) == 1 else torch.cat([weight.detach() for weight in weights])
 
 
-class PlainLinear(PackedLinear):
+class PlainLinear(DenseLinear):
     """The reference: weights as they are, side by side, and `F.linear`."""
 
     def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
@@ -113,7 +120,7 @@ class PlainLinear(PackedLinear):
         return gradient @ self.packed
 
 
-class OneDnnLinear(PackedLinear):
+class OneDnnLinear(DenseLinear):
     """Weights in the order that oneDNN chooses for this processor; single rows cost an unpacking of all."""
 
     quick_rows: ClassVar[bool] = False

@@ -5,8 +5,8 @@
 | `replay` | nothing | what carries out a function of ops, and may repeat it: see `Replay` |
 | `pool_states` | states [B, T, D], mask [B, T], how: mean, cls or last | vectors [B, D] float32 |
 
-`reference_attention`, `reference_layers` and `linear` hold those of the decoder layer, `reference_sampling` that of
-sampling on the device, `reference_experts` that of mixtures of experts. `filter_logits`,
+`reference_attention`, `reference_layers`, `linear` and `quantized_linear` hold those of the decoder layer,
+`reference_sampling` that of sampling on the device, `reference_experts` that of mixtures of experts. `filter_logits`,
 `penalize_logits` and `top_logprobs` say what sampling means for one row of logits [V] in float32; the engine's sampling
 is tested against them.
 """
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from .linear import OneDnnLinear, PlainLinear
+from .quantized_linear import ReferenceQuantized
 from .reference_attention import packed_attention, paged_attention, write_kv
 from .reference_experts import experts
 from .reference_layers import (
@@ -105,6 +106,7 @@ def register_reference(table: OpTable) -> None:
     table.register("replay", NAME, Plain, _always)
     table.register("linear", NAME, PlainLinear, _always)
     table.register("linear", "onednn", OneDnnLinear, OneDnnLinear.supports)
+    table.register("quantized_linear", NAME, ReferenceQuantized, _always)
 
 
 def _always(spec: Spec) -> tuple[bool, str]:

@@ -11,13 +11,26 @@ from .common import Argument, Reason, Value
 
 
 class Quant(Argument):
-    """Weight quantization at load."""
+    """How to quantize weights: at load, or of a stored model."""
 
-    width: Annotated[int, Meta(ge=2, le=8)] = 8
-    group: Annotated[int, Meta(ge=0)] = 128
-    method: str = "rtn"
+    width: Literal[4, 8] = 8
+    """Bits of a weight."""
+    group: Literal[0, 32, 64, 128] = 128
+    """Inputs that share a scale; 0: all inputs of an output."""
+    kind: Literal["int", "float"] = "int"
+    """Whole numbers, or floating ones (e4m3, of 8 bits alone)."""
+    shift: bool = False
+    """Each group has a shift beside its scale (asymmetric)."""
+    method: Literal["rtn", "gptq", "awq", "smoothquant"] = "rtn"
+    """Nearest numbers, with the scales of least error; or by what text does in the model, of a stored model alone."""
+    activations: Literal["auto", "model", "int8", "float8"] = "auto"
+    """What inputs of products are rounded to; by default what the device is fastest with."""
+    head: Literal[4, 8, 16] = 8
+    """Bits of the output layer, at least `width`; 16 leaves it as it is."""
     byte_budget: Annotated[int, Meta(ge=0)] | None = None
+    """Bytes of all weights at most: layers that suffer most are kept wider as far as it reaches."""
     keep: list[str] = []
+    """Layers that stay as they are, by names or patterns such as `*.down_proj`."""
 
 
 class LoadOptions(Argument):

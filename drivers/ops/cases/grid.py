@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
-from . import attention, encoders, experts, layers, linear, lora, sampling
+from . import attention, encoders, experts, layers, linear, lora, quantized, sampling
 from .case import Case
 
-MODULES: Sequence[ModuleType] = (attention, encoders, experts, layers, linear, lora, sampling)
+MODULES: Sequence[ModuleType] = (attention, encoders, experts, layers, linear, lora, quantized, sampling)
 """Each has `cases(tiny)`."""
 
 

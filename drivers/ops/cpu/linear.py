@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..linear import PackedLinear
+from ..linear import DenseLinear
 from ..table import Spec
 from .native import Native
 
@@ -24,7 +24,7 @@ CHUNK = 128
 """Panels that are packed at a time, to need little memory beside the result."""
 
 
-class NativeLinear(PackedLinear):
+class NativeLinear(DenseLinear):
     """bfloat16 or float32. A row's answer is the same bits whatever other rows are computed with it."""
 
     def __init__(self, native: Native, weights: Sequence[Tensor], bias: Tensor | None) -> None:

@@ -1,0 +1,1 @@
+"""Models with quantized weights: loaded so, or quantized while they are loaded."""

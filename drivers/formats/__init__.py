@@ -1,0 +1,1 @@
+"""Checkpoints of other projects: their quantized weights read, and ours written for them."""

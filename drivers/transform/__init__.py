@@ -1,0 +1,1 @@
+"""Stored models into others: quantized, pruned, merged, exported."""
