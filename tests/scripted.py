@@ -204,7 +204,7 @@ class Program(RawClient):
     """A program of a scripted kernel."""
 
     def __init__(self, wire: Wire) -> None:
-        self.answers, self.strays, self.grants = {}, [], {}
+        self.answers, self.strays, self.beats, self.grants = {}, [], [], {}
         self.session = self.token = ""
         self.system = self.handle = self._number = 0
         self._alive = lambda: None

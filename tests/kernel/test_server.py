@@ -185,8 +185,8 @@ def test_what_a_slow_reader_does_not_take_yet_is_kept_in_order(narrow: Served) -
     client = narrow.client()
     sent = parked(narrow, client)
     narrow.server.turn()
-    client.until(lambda: len(client.strays) == sent)
-    assert [message.body["n"][0] for message in client.strays] == list(range(sent))
+    client.until(lambda: len(client.beats) == sent)
+    assert [message.body["n"][0] for message in client.beats] == list(range(sent))
     assert narrow.server._parked == {}
     client.quiet()
 

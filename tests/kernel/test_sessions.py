@@ -138,13 +138,13 @@ def test_a_resumed_session_stays(kernel: Inside, program: Program) -> None:
 def test_idle_connections_get_a_beat_now_and_then(kernel: Inside, program: Program) -> None:
     kernel.advance(20)
     program.drain()
-    beats = len(program.strays)
+    beats = len(program.beats)
     kernel.advance(2)
     program.drain()
-    assert len(program.strays) == beats == 1
+    assert len(program.beats) == beats == 1
     kernel.advance(20)
     program.drain()
-    assert len(program.strays) == 2
+    assert len(program.beats) == 2
 
 
 # ---- the end

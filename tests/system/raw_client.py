@@ -62,7 +62,8 @@ class RawClient:
     def __init__(self, socket: Path, alive: Callable[[], None] = lambda: None, identity: bytes | None = None) -> None:
         self.answers: dict[int, Answer] = {}
         self.strays: list[Message] = []
-        """Errors about no request, and beats."""
+        """Errors about no request."""
+        self.beats: list[Message] = []
         self.grants: dict[str, int] = {}
         self.session = self.token = ""
         self.system = self.handle = 0
@@ -142,8 +143,10 @@ class RawClient:
         elif message.kind in TERMINAL and message.request:
             answer = self._open(message.request, message)
             answer.kind, answer.body = message.kind, message.body
+        elif message.kind is MessageKind.BEAT:
+            self.beats.append(message)
         else:
-            assert message.kind in (MessageKind.BEAT, MessageKind.ERROR), f"unexpected {message}"
+            assert message.kind is MessageKind.ERROR, f"unexpected {message}"
             self.strays.append(message)
 
     def _open(self, number: int, message: Message) -> Answer:
