@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from hypothesis import strategies as st
 
-from llmos.drivers.ops.cases import attention, encoders, experts, layers, linear, lora, sampling
+from llmos.drivers.ops.cases import attention, encoders, experts, layers, linear, lora, quantized, sampling
 from llmos.drivers.ops.cases.case import Case, check
 from llmos.drivers.ops.reference_experts import Gate
 from llmos.drivers.ops.table import OpTable
@@ -107,6 +107,11 @@ SHAPES: Mapping[str, st.SearchStrategy[Case]] = {
     "linear": st.builds(
         linear.linear, rows=NATURAL, ins=st.integers(1, 70), bias=FLAGS, seed=SEEDS,
         outs=st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
+    ),
+    "quantized_linear": st.builds(
+        quantized.quantized, st.sampled_from(quantized.SCHEMES), rows=NATURAL, ins=st.integers(1, 300), bias=FLAGS,
+        outs=st.lists(st.integers(1, 40), min_size=1, max_size=3).map(tuple),
+        activations=st.sampled_from(["model", "int8"]), seed=SEEDS,
     ),
     **{op: of_adapters(op) for op in ("lora_shrink", "lora_expand")},
     "sample": st.builds(
