@@ -28,7 +28,7 @@ def corpus() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(FOLDER))
         yield importlib.import_module("corpus")
-    for name in ("corpus", "grammar", "names", "command_table"):
+    for name in ("corpus", "grammar", "names"):
         sys.modules.pop(name, None)
 
 

@@ -16,7 +16,7 @@ from llmos.syscalls.errors import LlmosError
 from llmos.userland.objects import Model, System
 
 from .parser import HelpRequested, UsageError, parse_line
-from .table import Argument, Command, Kind, Option
+from .command import Argument, Command, Kind, Option
 
 UNKNOWN = "unknown"
 DEFAULT_THRESHOLD = 0.5

@@ -7,7 +7,8 @@ import difflib
 from llmos.syscalls.errors import NotFound
 
 from .parser import usage
-from .table import COMMANDS, COMMON, Argument, Command, Option, find_command, groups
+from .command import COMMON, Argument, Command, Option
+from .table import COMMANDS, find_command, groups
 
 
 def overview() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from llmos.syscalls.errors import LlmosError
 
 from .parser import HelpRequested, UsageError, parse_words
-from .table import HELP_FLAGS, Command
+from .command import HELP_FLAGS, Command
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 

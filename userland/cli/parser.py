@@ -12,7 +12,8 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from llmos.userland.cli.table import COMMANDS, COMMON, HELP_FLAGS, Argument, Command, Kind, Option, find_command
+from llmos.userland.cli.command import COMMON, HELP_FLAGS, Argument, Command, Kind, Option
+from llmos.userland.cli.table import COMMANDS, find_command
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")

@@ -18,7 +18,8 @@ from llmos.syscalls.errors import LlmosError
 from llmos.syscalls.types import Kind as ObjectKind
 
 from .cli import Cli
-from .table import COMMANDS, COMMON, Argument, Command, Kind, find_command
+from .command import COMMON, Argument, Command, Kind
+from .table import COMMANDS, find_command
 
 FRESH_S = 2.0
 """How long names asked of the kernel are used again."""

@@ -1,129 +1,34 @@
 """The command table: every command of the `llmos` program and of its shell, declared once.
 
 The argument parser, completion, help pages and the grammar the bundled model is trained on are derived from it, so a
-command, an option or a help line is written in one place. The module needs nothing but the standard library and can
-be loaded by path.
+command, an option or a help line is written in one place.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
+from .command import Argument, Command, Kind, flag, one, option
 
+_DEVICE = option("-d --device", Kind.DEVICE, "the device to use; without it, the policy places the model")
+_FORCE = flag("-f --force", "do it although something still uses it")
+_RELOAD = flag("--reload", "move the loaded models that follow this name to the new version, without a pause")
+_PRIORITY = option("--priority", Kind.INTEGER, "higher runs earlier; 0 is usual")
+_TIMEOUT = option("--timeout", Kind.SECONDS, "give up after this many seconds")
 
-class Kind(StrEnum):
-    """What a value means: decides how it is checked, completed and described."""
-
-    MODEL_PATH = "model path"  # a model of the registry or a folder of the host: /models/tiny, ./my-model
-    MODEL = "model"  # a loaded model, by name, id or path
-    PATH = "path"  # a path of the namespace
-    SOURCE = "source"  # where a mount takes its content from, usually a folder of the host
-    DEVICE = "device"
-    DRIVER = "driver"
-    FILESYSTEM = "filesystem"
-    TASK = "task"  # the id of a task
-    ID = "id"  # the id of a task or a request
-    OBJECT = "object"  # anything with an id, a name or a path
-    VERSION = "version"
-    NAME = "name"
-    TEXT = "text"
-    COMMAND = "command"
-    ADDRESS = "address"  # HOST:PORT
-    INTEGER = "integer"
-    COUNT = "count"  # an integer of 1 or more
-    DECIMAL = "decimal"
-    SECONDS = "seconds"
-    DURATION = "duration"  # 30s, 10m, 2h, 1d, forever: parsed to seconds
-    CHOICE = "choice"
-    FILE = "file"  # a file of the host
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Argument:
-    """A positional argument. With `many`, text arguments are joined by a space and the others become a list."""
-
-    name: str
-    kind: Kind
-    help: str
-    required: bool = True
-    many: bool = False
-    choices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """A named option; without a kind it is a flag. An option that is not given has the value None (a flag: False)."""
-
-    flags: tuple[str, ...]
-    help: str
-    kind: Kind | None = None
-    many: bool = False
-    choices: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The attribute the parsed value is found under: the first long flag with underscores."""
-        long = next(flag for flag in self.flags if flag.startswith("--"))
-        return long[2:].replace("-", "_")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """One command. `shell` is False for what makes sense only at the start of a process.
-
-    `changes` says that the command alters the system, so a program that guessed it asks first; `harmless` lists
-    (attribute, value) pairs that make a use of it read-only all the same. `taught` is False for what the bundled model
-    has not learned to say.
-    """
-
-    name: str
-    group: str
-    help: str
-    arguments: tuple[Argument, ...] = ()
-    options: tuple[Option, ...] = ()
-    changes: bool = False
-    harmless: tuple[tuple[str, object], ...] = ()
-    shell: bool = True
-    taught: bool = True
-    examples: tuple[str, ...] = ()
-
-
-def _flag(flags: str, help: str) -> Option:
-    return Option(flags=tuple(flags.split()), help=help)
-
-
-def _option(flags: str, kind: Kind, help: str, *, many: bool = False, choices: tuple[str, ...] = ()) -> Option:
-    return Option(flags=tuple(flags.split()), kind=kind, help=help, many=many, choices=choices)
-
-
-def _one(kind: Kind, help: str, *, name: str = "", required: bool = True) -> tuple[Argument, ...]:
-    return (Argument(name=name or str(kind).split()[0], kind=kind, help=help, required=required),)
-
-
-JSON = _flag("--json", "print exactly the call's result as JSON, one object per line for streams")
-HELP_FLAGS = ("-h", "--help")
-COMMON: tuple[Option, ...] = (JSON,)
-
-_DEVICE = _option("-d --device", Kind.DEVICE, "the device to use; without it, the policy places the model")
-_FORCE = _flag("-f --force", "do it although something still uses it")
-_RELOAD = _flag("--reload", "move the loaded models that follow this name to the new version, without a pause")
-_PRIORITY = _option("--priority", Kind.INTEGER, "higher runs earlier; 0 is usual")
-_TIMEOUT = _option("--timeout", Kind.SECONDS, "give up after this many seconds")
-
-_LOADED = _one(Kind.MODEL, "a loaded model, by name or id")
-_REGISTERED = _one(Kind.MODEL_PATH, "a model: /models/[ORG/]NAME[@VERSION], or a folder such as ./my-model")
-_TASK = _one(Kind.TASK, "the id of a task")
-_ANY_PATH = _one(Kind.PATH, "a path of the namespace")
+_LOADED = one(Kind.MODEL, "a loaded model, by name or id")
+_REGISTERED = one(Kind.MODEL_PATH, "a model: /models/[ORG/]NAME[@VERSION], or a folder such as ./my-model")
+_TASK = one(Kind.TASK, "the id of a task")
+_ANY_PATH = one(Kind.PATH, "a path of the namespace")
 
 _SAMPLING = (
-    _option("-m --max-tokens", Kind.COUNT, "stop after this many new tokens"),
-    _option("-t --temperature", Kind.DECIMAL, "randomness; 0 always takes the most probable token"),
-    _option("--top-k", Kind.COUNT, "sample among the k most probable tokens"),
-    _option("--top-p", Kind.DECIMAL, "sample among the tokens that make up this probability"),
-    _option("--min-p", Kind.DECIMAL, "leave out tokens less probable than this fraction of the best"),
-    _option("--seed", Kind.INTEGER, "the same seed gives the same answer"),
-    _option("--stop", Kind.TEXT, "end when this text appears; may be repeated", many=True),
+    option("-m --max-tokens", Kind.COUNT, "stop after this many new tokens"),
+    option("-t --temperature", Kind.DECIMAL, "randomness; 0 always takes the most probable token"),
+    option("--top-k", Kind.COUNT, "sample among the k most probable tokens"),
+    option("--top-p", Kind.DECIMAL, "sample among the tokens that make up this probability"),
+    option("--min-p", Kind.DECIMAL, "leave out tokens less probable than this fraction of the best"),
+    option("--seed", Kind.INTEGER, "the same seed gives the same answer"),
+    option("--stop", Kind.TEXT, "end when this text appears; may be repeated", many=True),
 )
 
 _DTYPES = ("float32", "bfloat16", "float16")
+_KV_DTYPES = ("auto", "int8", "fp8")
 _LEVELS = ("debug", "info", "warning", "error")
 _ORDERS = ("rank", "name", "size", "new", "speed", "quality")
 _WORK_CLASSES = ("interactive", "batch", "background")
@@ -132,15 +37,15 @@ _SYSTEM = (
     Command(
         name="serve", group="system", help="run the kernel in the foreground", shell=False, changes=True,
         options=(
-            _option("--http", Kind.ADDRESS, "also serve HTTP at HOST:PORT (as 127.0.0.1:7411) or unix:PATH"),
-            _option("--config", Kind.FILE, "the TOML configuration file"),
-            _flag("--shared", "let other users of this machine connect, as the policy allows"),
+            option("--http", Kind.ADDRESS, "also serve HTTP at HOST:PORT (as 127.0.0.1:7411) or unix:PATH"),
+            option("--config", Kind.FILE, "the TOML configuration file"),
+            flag("--shared", "let other users of this machine connect, as the policy allows"),
         ),
         examples=("serve", "serve --http 127.0.0.1:7411", "serve --config kernel.toml"),
     ),
     Command(
         name="stop", group="system", help="stop the running kernel once its requests are finished", changes=True,
-        options=(_TIMEOUT, _flag("-f --force", "do not wait for running requests")), examples=("stop",),
+        options=(_TIMEOUT, flag("-f --force", "do not wait for running requests")), examples=("stop",),
     ),
     Command(
         name="doctor", group="system", help="check the installation and say what is wrong and what to do",
@@ -154,24 +59,24 @@ _SYSTEM = (
             Argument(name="name", kind=Kind.NAME, help="the key's name; to revoke one, its name or id", required=False),
         ),
         options=(
-            _option("--user", Kind.NAME, "whom it belongs to; without it, the user who creates it"),
-            _option("--scope", Kind.NAME, "what it may do: infer, read, load, files, tune, manage, admin", many=True),
-            _option("--model", Kind.TEXT, "only models whose name matches this pattern; may be repeated", many=True),
-            _option("--expires", Kind.DURATION, "after how long it ends"),
-            _option("--tokens-per-minute", Kind.COUNT, "how many tokens it may use a minute"),
-            _option("--requests-per-minute", Kind.COUNT, "how many requests it may make a minute"),
-            _option("--concurrent", Kind.COUNT, "how many requests it may have at a time"),
+            option("--user", Kind.NAME, "whom it belongs to; without it, the user who creates it"),
+            option("--scope", Kind.NAME, "what it may do: infer, read, load, files, tune, manage, admin", many=True),
+            option("--model", Kind.TEXT, "only models whose name matches this pattern; may be repeated", many=True),
+            option("--expires", Kind.DURATION, "after how long it ends"),
+            option("--tokens-per-minute", Kind.COUNT, "how many tokens it may use a minute"),
+            option("--requests-per-minute", Kind.COUNT, "how many requests it may make a minute"),
+            option("--concurrent", Kind.COUNT, "how many requests it may have at a time"),
         ),
         examples=("keys list", "keys create laptop --scope infer --scope read --expires 30d", "keys revoke laptop"),
     ),
     Command(
         name="bench", group="system", help="measure this machine: calls, payloads, start-up",
-        arguments=_one(Kind.NAME, "run only the benches whose name starts with this", required=False),
+        arguments=one(Kind.NAME, "run only the benches whose name starts with this", required=False),
         examples=("bench", "bench ipc"),
     ),
     Command(
         name="help", group="system", help="list the commands, or explain one",
-        arguments=_one(Kind.COMMAND, "the command to explain", required=False), examples=("help", "help load"),
+        arguments=one(Kind.COMMAND, "the command to explain", required=False), examples=("help", "help load"),
     ),
     Command(name="exit", group="system", help="leave the shell", examples=("exit",)),
 )
@@ -180,15 +85,15 @@ _INFERENCE = (
     Command(
         name="run", group="inference", help="one answer from a model, or a chat when there is no prompt", changes=True,
         arguments=(
-            *_one(Kind.MODEL_PATH, "a model, or a folder such as ./my-model"),
+            *one(Kind.MODEL_PATH, "a model, or a folder such as ./my-model"),
             Argument(name="prompt", kind=Kind.TEXT, help="what to ask", required=False, many=True),
         ),
         options=(
             *_SAMPLING, _DEVICE, _PRIORITY, _TIMEOUT,
-            _option("--work-class", Kind.CHOICE, "how urgent it is", choices=_WORK_CLASSES),
-            _flag("--raw", "continue the prompt as plain text, without the chat template"),
-            _flag("--no-stream", "print the answer when it is complete"),
-            _flag("--stats", "print tokens, timing and reasons after the answer"),
+            option("--work-class", Kind.CHOICE, "how urgent it is", choices=_WORK_CLASSES),
+            flag("--raw", "continue the prompt as plain text, without the chat template"),
+            flag("--no-stream", "print the answer when it is complete"),
+            flag("--stats", "print tokens, timing and reasons after the answer"),
         ),
         examples=("run /models/tiny", 'run /models/tiny "which models are loaded"', "run ./my-model --max-tokens 64"),
     ),
@@ -197,9 +102,9 @@ _INFERENCE = (
         changes=True, harmless=(("dry_run", True),),
         arguments=(Argument(name="words", kind=Kind.TEXT, help="what you want, in English", many=True),),
         options=(
-            _flag("-y --yes", "run it without asking"),
-            _flag("-n --dry-run", "only show the command"),
-            _option("--model", Kind.MODEL_PATH, "the model that translates"),
+            flag("-y --yes", "run it without asking"),
+            flag("-n --dry-run", "only show the command"),
+            option("--model", Kind.MODEL_PATH, "the model that translates"),
         ),
         examples=("ask which models are loaded", 'ask "put tiny to sleep"'),
     ),
@@ -208,8 +113,8 @@ _INFERENCE = (
 _FILES = (
     Command(
         name="ls", group="files", help="list a folder of the namespace; without a path, the models",
-        arguments=_one(Kind.PATH, "the folder", required=False),
-        options=(_flag("-l --long", "with sizes, dates and versions"),),
+        arguments=one(Kind.PATH, "the folder", required=False),
+        options=(flag("-l --long", "with sizes, dates and versions"),),
         examples=("ls", "ls /dev", "ls -l /models/acme"),
     ),
     Command(name="cat", group="files", help="print a file", arguments=_ANY_PATH,
@@ -220,7 +125,7 @@ _FILES = (
             Argument(name="source", kind=Kind.PATH, help="what to copy"),
             Argument(name="target", kind=Kind.PATH, help="where to"),
         ),
-        options=(_flag("-f --force", "replace the target"),),
+        options=(flag("-f --force", "replace the target"),),
         examples=("cp /models/tiny/README.md ./card.md", "cp ./notes.txt /home/notes.txt", "cp /models/tiny ./tiny"),
     ),
     Command(
@@ -235,8 +140,8 @@ _FILES = (
             Argument(name="path", kind=Kind.PATH, help="where it appears", required=False),
         ),
         options=(
-            _option("--filesystem", Kind.FILESYSTEM, "the file system that reads it; models by default"),
-            _flag("--write", "allow writing; without it the mount is read-only"),
+            option("--filesystem", Kind.FILESYSTEM, "the file system that reads it; models by default"),
+            flag("--write", "allow writing; without it the mount is read-only"),
         ),
         examples=("mount", "mount ~/hub /models/hub", "mount ~/notes /data/notes --filesystem files --write"),
     ),
@@ -249,19 +154,19 @@ _FILES = (
             Argument(name="words", kind=Kind.TEXT, help="what to look for", required=False, many=True),
         ),
         options=(
-            _option("-n --limit", Kind.COUNT, "how many results"),
-            _option("--task", Kind.NAME, "models for this task, such as text-generation"),
-            _option("--architecture", Kind.NAME, "models of this architecture, such as qwen3"),
-            _option("--licence", Kind.NAME, "models under this licence, such as apache-2.0"),
-            _option("--language", Kind.NAME, "models that know this language, such as en"),
-            _option("--max-size", Kind.TEXT, "models of at most this size, such as 4GiB"),
-            _option("--fits", Kind.DEVICE, "models that fit on this device"),
-            _option("--sort", Kind.CHOICE, "what comes first", choices=_ORDERS),
+            option("-n --limit", Kind.COUNT, "how many results"),
+            option("--task", Kind.NAME, "models for this task, such as text-generation"),
+            option("--architecture", Kind.NAME, "models of this architecture, such as qwen3"),
+            option("--licence", Kind.NAME, "models under this licence, such as apache-2.0"),
+            option("--language", Kind.NAME, "models that know this language, such as en"),
+            option("--max-size", Kind.TEXT, "models of at most this size, such as 4GiB"),
+            option("--fits", Kind.DEVICE, "models that fit on this device"),
+            option("--sort", Kind.CHOICE, "what comes first", choices=_ORDERS),
         ),
         examples=("search /knowledge eviction policy", "search /models small chat --task text-generation --fits cpu0"),
     ),
     Command(name="fsck", group="files", help="check a file system for damage", arguments=_ANY_PATH,
-            options=(_flag("--repair", "mend what can be mended"),), examples=("fsck /models --repair",)),
+            options=(flag("--repair", "mend what can be mended"),), examples=("fsck /models --repair",)),
     Command(name="gc", group="files", help="free the space of content nothing refers to", arguments=_ANY_PATH,
             changes=True, examples=("gc /models",)),
 )
@@ -274,16 +179,18 @@ _MODELS = (
         arguments=_REGISTERED,
         options=(
             _DEVICE,
-            _option("--name", Kind.NAME, "the name of the loaded model"),
-            _flag("--pin", "never evict it"),
-            _option("--keep-alive", Kind.DURATION, "how long it stays loaded without use"),
-            _option("--dtype", Kind.CHOICE, "the number format of the weights", choices=_DTYPES),
-            _option("--max-context", Kind.COUNT, "the longest context in tokens"),
-            _option("--base", Kind.MODEL, "the loaded model an adapter belongs to"),
-            _option("--draft", Kind.MODEL_PATH, "a small model of the same vocabulary that guesses ahead for it"),
-            _flag("--no-prefix-cache", "its requests use nothing that was computed for others"),
-            _flag("--replace", "take the place of the loaded model of the same name"),
-            _flag("-n --dry-run", "only plan: the bytes it needs and whether it fits"),
+            option("--name", Kind.NAME, "the name of the loaded model"),
+            flag("--pin", "never evict it"),
+            option("--keep-alive", Kind.DURATION, "how long it stays loaded without use"),
+            option("--dtype", Kind.CHOICE, "the number format of the weights", choices=_DTYPES),
+            option("--kv-dtype", Kind.CHOICE, "the format of keys and values kept; 8 bits hold twice the tokens",
+                   choices=_KV_DTYPES),
+            option("--max-context", Kind.COUNT, "the longest context in tokens"),
+            option("--base", Kind.MODEL, "the loaded model an adapter belongs to"),
+            option("--draft", Kind.MODEL_PATH, "a small model of the same vocabulary that guesses ahead for it"),
+            flag("--no-prefix-cache", "its requests use nothing that was computed for others"),
+            flag("--replace", "take the place of the loaded model of the same name"),
+            flag("-n --dry-run", "only plan: the bytes it needs and whether it fits"),
         ),
         examples=("load /models/tiny", "load /models/acme/fox-7 --device cpu0 --name fox --pin"),
     ),
@@ -299,39 +206,39 @@ _MODELS = (
             examples=("unpin tiny",)),
     Command(
         name="keep-alive", group="models", help="set how long a model stays loaded without use", changes=True,
-        arguments=(*_LOADED, *_one(Kind.DURATION, "30s, 10m, 2h, 1d or forever")), examples=("keep-alive tiny 10m",),
+        arguments=(*_LOADED, *one(Kind.DURATION, "30s, 10m, 2h, 1d or forever")), examples=("keep-alive tiny 10m",),
     ),
     Command(
         name="swap", group="models", help="exchange a loaded model for another of its versions", changes=True,
-        arguments=(*_LOADED, *_one(Kind.VERSION, "the version or alias to change to")), examples=("swap fox 3",),
+        arguments=(*_LOADED, *one(Kind.VERSION, "the version or alias to change to")), examples=("swap fox 3",),
     ),
     Command(
         name="alias", group="models", help="give a version of a model an alias", changes=True,
-        arguments=(*_REGISTERED, *_one(Kind.NAME, "the alias, without @", name="alias")), options=(_RELOAD,),
+        arguments=(*_REGISTERED, *one(Kind.NAME, "the alias, without @", name="alias")), options=(_RELOAD,),
         examples=("alias /models/acme/fox-7@2 production", "alias /models/acme/fox-7@3 production --reload"),
     ),
     Command(name="rollback", group="models", help="go back to the version before", arguments=_REGISTERED,
             options=(_RELOAD,), changes=True, examples=("rollback /models/acme/fox-7",)),
     Command(name="tag", group="models", help="give a version a tag, or take it away", changes=True, taught=False,
-            arguments=(*_REGISTERED, *_one(Kind.NAME, "the tag", name="tag")),
-            options=(_flag("--remove", "take the tag away"),), examples=("tag /models/acme/fox-7@2 tested",)),
+            arguments=(*_REGISTERED, *one(Kind.NAME, "the tag", name="tag")),
+            options=(flag("--remove", "take the tag away"),), examples=("tag /models/acme/fox-7@2 tested",)),
     Command(
         name="pull", group="models", help="bring a model into the registry", changes=True, taught=False,
         arguments=(
             Argument(name="source", kind=Kind.TEXT, help="a folder, a .gguf file, hf:ORG/NAME of the hub, or the "
                      "URL of a model of another LLM OS"),
-            *_one(Kind.PATH, "where it goes; by default /models/ and its own name", name="target", required=False),
+            *one(Kind.PATH, "where it goes; by default /models/ and its own name", name="target", required=False),
         ),
         options=(
-            _option("--revision", Kind.VERSION, "the branch, tag or commit of the hub"),
-            _flag("--detach", "print the task and return; `wait` follows it"), _FORCE,
+            option("--revision", Kind.VERSION, "the branch, tag or commit of the hub"),
+            flag("--detach", "print the task and return; `wait` follows it"), _FORCE,
         ),
         examples=("pull ./my-model", "pull hf:acme/fox-7 --revision main", "pull ./fox-7.gguf /models/acme/fox-7"),
     ),
     Command(
         name="push", group="models", help="copy a model to a folder or to another LLM OS", changes=True, taught=False,
         arguments=(*_REGISTERED, Argument(name="target", kind=Kind.TEXT, help="a folder, or another LLM OS's URL")),
-        options=(_flag("--detach", "print the task and return; `wait` follows it"), _FORCE),
+        options=(flag("--detach", "print the task and return; `wait` follows it"), _FORCE),
         examples=("push /models/tiny ./copies/tiny", "push /models/acme/fox-7@2 http://otherhost:7411"),
     ),
 )
@@ -339,10 +246,10 @@ _MODELS = (
 _WORK = (
     Command(name="ps", group="monitor", help="the loaded models", examples=("ps",)),
     Command(name="top", group="monitor", help="devices, models and requests, refreshed in place", options=(
-        _option("--interval", Kind.SECONDS, "the time between refreshes"), _flag("--once", "print once and end"),
+        option("--interval", Kind.SECONDS, "the time between refreshes"), flag("--once", "print once and end"),
     ), examples=("top", "top --interval 5")),
     Command(name="devices", group="monitor", help="the devices, their memory and health", examples=("devices",),
-            options=(_flag("--ops", "which implementation serves each operation, and why others do not"),)),
+            options=(flag("--ops", "which implementation serves each operation, and why others do not"),)),
     Command(name="drivers", group="monitor", help="the drivers, their processes and restarts", examples=("drivers",)),
     Command(name="sessions", group="monitor", help="the connected programs", examples=("sessions",)),
     Command(name="tasks", group="tasks", help="the tasks and their state", examples=("tasks",)),
@@ -354,41 +261,41 @@ _WORK = (
             examples=("resume t-f423e9-17",)),
     Command(
         name="priority", group="tasks", help="change how early a task runs", changes=True,
-        arguments=(*_TASK, *_one(Kind.INTEGER, "higher runs earlier; 0 is usual", name="value")),
+        arguments=(*_TASK, *one(Kind.INTEGER, "higher runs earlier; 0 is usual", name="value")),
         examples=("priority t-f423e9-17 5",),
     ),
     Command(
         name="cancel", group="tasks", help="cancel a task or a request", changes=True,
-        arguments=_one(Kind.ID, "the id of a task (see tasks) or of a request (ls /proc/requests)"),
-        options=(_option("--grace", Kind.SECONDS, "how long it may take to end by itself"),),
+        arguments=one(Kind.ID, "the id of a task (see tasks) or of a request (ls /proc/requests)"),
+        options=(option("--grace", Kind.SECONDS, "how long it may take to end by itself"),),
         examples=("cancel r-f423e9-42", "cancel t-f423e9-17 --grace 5"),
     ),
 )
 
 _REASONS = (
     Command(name="why", group="monitor", help="the reasons: why it waits, was evicted, runs where it runs",
-            arguments=_one(Kind.OBJECT, "a task, request, model, device or driver"),
+            arguments=one(Kind.OBJECT, "a task, request, model, device or driver"),
             examples=("why tiny", "why t-f423e9-17")),
     Command(name="stat", group="monitor", help="everything known about one object",
-            arguments=_one(Kind.OBJECT, "a task, model, device, driver or path"), examples=("stat cpu0",)),
+            arguments=one(Kind.OBJECT, "a task, model, device, driver or path"), examples=("stat cpu0",)),
     Command(
         name="logs", group="monitor", help="the journal: what happened and why",
-        arguments=_one(Kind.OBJECT, "only what is about this object", name="about", required=False),
+        arguments=one(Kind.OBJECT, "only what is about this object", name="about", required=False),
         options=(
-            _option("-n --lines", Kind.COUNT, "how many of the last records"),
-            _option("--level", Kind.CHOICE, "only records of at least this level", choices=_LEVELS),
-            _flag("-f --follow", "go on with new records"),
+            option("-n --lines", Kind.COUNT, "how many of the last records"),
+            option("--level", Kind.CHOICE, "only records of at least this level", choices=_LEVELS),
+            flag("-f --follow", "go on with new records"),
         ),
         examples=("logs", "logs -n 20", "logs tiny --follow"),
     ),
     Command(
         name="metrics", group="monitor", help="the measured values of the system",
-        arguments=_one(Kind.NAME, "only names that start with this", name="prefix", required=False),
+        arguments=one(Kind.NAME, "only names that start with this", name="prefix", required=False),
         examples=("metrics", "metrics llmos_request"),
     ),
     Command(
         name="events", group="monitor", help="watch what happens, as it happens",
-        arguments=_one(Kind.OBJECT, "only what is about this object, or of this kind", name="about", required=False),
+        arguments=one(Kind.OBJECT, "only what is about this object, or of this kind", name="about", required=False),
         examples=("events", "events tiny", "events model"),
     ),
     Command(
@@ -397,7 +304,7 @@ _REASONS = (
         arguments=(
             Argument(name="action", kind=Kind.CHOICE, help="what to do",
                      choices=("check", "start", "stop", "restart", "reset")),
-            *_one(Kind.DRIVER, "the driver's name", name="name"),
+            *one(Kind.DRIVER, "the driver's name", name="name"),
         ),
         examples=("driver check null0", "driver restart cpu0"),
     ),

@@ -5,7 +5,6 @@ Run it to see samples: `python corpus.py 20`.
 
 import argparse
 import ast
-import importlib.util
 import random
 import re
 import sys
@@ -15,13 +14,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import grammar
 from names import Names, Value
 
+from llmos.userland.cli.table import COMMANDS
+
 HERE = Path(__file__).parent
-TABLE = HERE.parents[2] / "userland" / "cli" / "table.py"
 UNKNOWN = "unknown"
 RESERVED = {"pydoc_data"}  # its topics are kept for experiments with text the model has never seen
 LEFT_OUT = {"test", "idlelib", "lib2to3", "turtledemo", "ensurepip", "site-packages", "this", "antigravity", "pdb"}
@@ -46,16 +45,6 @@ class Example:
     intent: str
 
 
-def load_table() -> ModuleType:
-    """The command table, loaded by path: it depends on nothing."""
-    spec = importlib.util.spec_from_file_location("command_table", TABLE)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 class Corpus:
     """Draws examples. `wording` is "train", "phrasings" (the rest of seen templates) or "templates" (unseen ones)."""
 
@@ -64,7 +53,7 @@ class Corpus:
         self.wording = wording
         self.intents = grammar.read_grammar(HERE)
         self.seen = grammar.always_seen(self.intents)
-        commands = [command.name for command in load_table().COMMANDS]
+        commands = [command.name for command in COMMANDS]
         self.sentences = sentences(docs)
         avoid = frozenset(grammar.vocabulary(self.intents) | set(commands))
         self.names = Names(self.rng, held_out_names, common_words(docs, avoid), commands, avoid)

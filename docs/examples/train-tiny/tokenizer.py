@@ -11,10 +11,12 @@ from collections import Counter
 from pathlib import Path
 
 import grammar
-from corpus import HERE, UNKNOWN, Corpus, load_table
+from corpus import HERE, UNKNOWN, Corpus
 from names import FAMILIES, NOUNS
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from llmos.userland.cli.table import COMMANDS
 
 USER, ASSISTANT, END, PAD = "<|user|>", "<|assistant|>", "<|end|>", "<|pad|>"
 VOCABULARY = 3072
@@ -31,7 +33,7 @@ def glued_words(docs: list[str], count: int = 500) -> list[str]:
     """Words that keep their space: those of the grammar and the most frequent ones of the docstrings."""
     words = Counter(word for doc in docs for word in re.findall(r"(?<= )[a-z]+(?=[ .,])", doc))
     frequent = {word for word, _ in words.most_common(count)}
-    commands = {command.name for command in load_table().COMMANDS if command.name.isalpha()}
+    commands = {command.name for command in COMMANDS if command.name.isalpha()}
     found = frequent | grammar.vocabulary(grammar.read_grammar(HERE)) | commands | {UNKNOWN}
     return sorted(found - set(NOUNS) - set(FAMILIES), key=lambda word: (-len(word), word))
 

@@ -9,7 +9,8 @@ import pytest
 from llmos.syscalls.errors import NotFound
 from llmos.syscalls.spec import SYSCALLS
 from llmos.userland.cli.help import overview, page
-from llmos.userland.cli.table import COMMANDS, Command
+from llmos.userland.cli.command import Command
+from llmos.userland.cli.table import COMMANDS
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

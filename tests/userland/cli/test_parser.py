@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmos.userland.cli.parser import HelpRequested, UsageError, changes_state, parse_line, parse_words, usage
-from llmos.userland.cli.table import COMMANDS, Command, find_command
+from llmos.userland.cli.command import Command
+from llmos.userland.cli.table import COMMANDS, find_command
 
 
 def values_of(line: str) -> dict[str, object]:

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
+from llmos.userland.cli.command import COMMON, HELP_FLAGS, Command, Kind
 from llmos.userland.cli.parser import parse_line
-from llmos.userland.cli.table import COMMANDS, COMMON, HELP_FLAGS, Command, Kind, find_command, groups
+from llmos.userland.cli.table import COMMANDS, find_command, groups
 
 EXAMPLES = [(command, line) for command in COMMANDS for line in command.examples]
 every_command = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

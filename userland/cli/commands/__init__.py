@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 
 from ..cli import Cli
-from ..table import Command
+from ..command import Command
 
 Handler = Callable[[Cli, Namespace], int]
 

@@ -36,6 +36,12 @@ def test_a_draft_model_is_looked_for_and_prefixes_may_be_kept_apart(llmos: Any) 
     assert llmos("load null -d null0 --no-prefix-cache").status == 0
 
 
+def test_the_format_of_keys_and_values_reaches_the_device(llmos: Any) -> None:
+    ran = llmos("load null -d null0 --kv-dtype int8")
+    assert ran.status == 1 and "kv_dtype is 'int8'" in ran.err
+    assert llmos("load null -d null0 --kv-dtype auto").status == 0
+
+
 def test_a_folder_of_this_machine_is_loaded(llmos: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_model(folder / "mine")
     monkeypatch.chdir(folder)
