@@ -12,6 +12,10 @@ from .process import KINDS, OURS
 from .shapes import SHAPES
 
 OF_LIMIT = 0.8
+NARROW_OF_LIMIT = 0.7
+"""The same of weights of 8 and 4 bits."""
+NARROW = {8: ("C3", (1.6, 2.0), (0.8, 1.0)), 4: ("C4", (2.0, 3.0), (0.6, 0.85))}
+"""Decoding of one request: over `generate` in 16 bits, and over llama.cpp in as many bits; must and goal."""
 
 
 def rows(cells: Sequence[Cell], rates: Rates) -> list[Row]:
@@ -19,7 +23,8 @@ def rows(cells: Sequence[Cell], rates: Rates) -> list[Row]:
     found: list[Row] = []
     for model in dict.fromkeys(cell.model for cell in cells):
         mine = [cell for cell in cells if cell.model == model]
-        for judge in (_requests, _floors, _arrivals, _prefill, _own):
+        narrow = model in SHAPES and SHAPES[model].bits < 16
+        for judge in (_requests, _narrow if narrow else _floors, _arrivals, _prefill, _own):
             found.extend(judge(mine, rates))
     return found
 
@@ -49,7 +54,11 @@ def _of(cells: Sequence[Cell], suite: str, case: str = "") -> dict[str, Cell]:
 
 
 def _best(found: dict[str, Cell], wanted: Callable[[str], bool] = lambda name: True) -> Cell | None:
-    others = [cell for name, cell in found.items() if name in KINDS and name not in OURS and wanted(name)]
+    """The best peer with weights of the same width."""
+    others = [
+        cell for name, cell in found.items()
+        if name in KINDS and name not in OURS and SHAPES[cell.model].bits in KINDS[name].bits and wanted(name)
+    ]  # fmt: skip
     return max(others, key=lambda cell: cell.value, default=None)
 
 
@@ -68,11 +77,13 @@ def _requests(cells: Sequence[Cell], rates: Rates) -> list[Row]:
                 continue
             ours = found[name]
             label = f"{ours.model} {case} {'request' if alone else 'requests'}, {name}"
+            narrow = SHAPES[ours.model].bits < 16
             if best is not None:
-                aim = 1.0 if alone else 1.1
+                aim = 1.0 if alone else 1.5 if narrow else 1.1
                 made.append(ratio_row(label, ours.value, best.value, "t/s", aim, note=f"best peer: {best.peer}"))
             if ours.limit is not None:
-                made.append(ratio_row(f"{label}, of the limit", ours.value, ours.limit, "t/s", OF_LIMIT))
+                aim = NARROW_OF_LIMIT if narrow else OF_LIMIT
+                made.append(ratio_row(f"{label}, of the limit", ours.value, ours.limit, "t/s", aim))
     return made
 
 
@@ -93,6 +104,23 @@ def _floors(cells: Sequence[Cell], rates: Rates) -> list[Row]:
     if "ours" in eight and "generate-batch" in eight:
         name = f"C8 {eight['ours'].model} 8 requests, generate_batch"
         made.append(must_row(name, eight["ours"].value, eight["generate-batch"].value, "t/s", 1.3, 2.0))
+    return made
+
+
+def _narrow(cells: Sequence[Cell], rates: Rates) -> list[Row]:
+    found = _of(cells, "requests", "1")
+    if "ours" not in found:
+        return []
+    ours, made = found["ours"], []
+    shape = SHAPES[ours.model]
+    name, *levels = NARROW[shape.bits]
+    read = ours.middle("decode") * shape.bytes / 1e9
+    label = f"C1 {ours.model} weights read a second"
+    made.append(must_row(label, read, rates.bandwidth / 1e9, "GB/s", 0.60, 0.80, "peer: read bandwidth"))
+    for number, peer, (must, goal) in zip((name, "C5"), ("generate", "llama.cpp"), levels, strict=True):
+        if peer in found:
+            decode = ours.middle("decode"), found[peer].middle("decode")
+            made.append(must_row(f"{number} {ours.model} decoding, {peer}", *decode, "t/s", must, goal))
     return made
 
 
@@ -118,7 +146,8 @@ def _prefill(cells: Sequence[Cell], rates: Rates) -> list[Row]:
         if "ours" in found and best is not None:
             ours = found["ours"]
             label = f"{ours.model} prefill of {case}"
-            made.append(ratio_row(label, ours.value, best.value, "t/s", 1.0, note=f"best peer: {best.peer}"))
+            aim = 1.0 if SHAPES[ours.model].bits == 16 else 1.2
+            made.append(ratio_row(label, ours.value, best.value, "t/s", aim, note=f"best peer: {best.peer}"))
     return made
 
 

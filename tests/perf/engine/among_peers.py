@@ -15,6 +15,7 @@ from .limits import Rates, ideal_seconds, prefill_seconds
 from .models import causal
 from .options import Options
 from .probe import Probe
+from .process import known
 from .shapes import SHAPES, Shape
 
 LOAD = 1.3
@@ -28,9 +29,10 @@ def among_peers(options: Options, model: str, probe: Probe) -> Found:
     shape, sizes = SHAPES[model], options.sizes
     rows = max(sizes.concurrent)
     tokens = max(rows * (sizes.prompt + sizes.generate), 2 * sum(sizes.arriving_prompt) * rows, sizes.context)
-    room = Room(min(sizes.context, shape.context), rows, tokens, options.threads)
+    room = Room(min(sizes.context, shape.context), rows, tokens, options.threads, shape.bits)
     cells: list[Cell] = []
-    with crew(options.peers, causal(options.folder, shape), shape, room) as peers:
+    names = [name for name in options.peers if known(name, shape.bits)]
+    with crew(names, causal(options.folder, shape), shape, room) as peers:
         agrees = _warm_up(peers, options, shape)
         for name, suite in (("requests", requests), ("arrivals", random_arrivals), ("prefill", prefill)):
             if name in options.suites:

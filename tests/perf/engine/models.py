@@ -20,7 +20,7 @@ FOLDER = "weights"
 
 def causal(root: Path, shape: Shape) -> Path:
     """The folder of a causal LM of this shape below `root`."""
-    return _once(root / shape.name / FOLDER, lambda folder: _save_causal(folder, shape))
+    return _once(root / shape.base / FOLDER, lambda folder: _save_causal(folder, shape))
 
 
 def encoder(root: Path, shape: EncoderShape) -> Path:
@@ -32,7 +32,7 @@ def adapters(root: Path, shape: Shape, count: int, rank: int, targets: Sequence[
     """Folders of so many LoRA adapters for the model of this shape, as PEFT saves them."""
     return [
         _once(
-            root / shape.name / f"lora-{rank}-{len(targets)}-{number}",
+            root / shape.base / f"lora-{rank}-{len(targets)}-{number}",
             lambda folder, number=number: _save_adapter(folder, root, shape, rank, targets, number),
         )
         for number in range(count)
@@ -99,7 +99,7 @@ def _save(model: Any, folder: Path) -> None:
 def _save_adapter(folder: Path, root: Path, shape: Shape, rank: int, targets: Sequence[str], seed: int) -> None:
     import peft
 
-    config = transformers.AutoConfig.from_pretrained(root / shape.name / FOLDER)
+    config = transformers.AutoConfig.from_pretrained(root / shape.base / FOLDER)
     with torch.device("meta"):
         base = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         wanted = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets), task_type="CAUSAL_LM")

@@ -27,32 +27,42 @@ GRACE_S = 15.0
 class Kind:
     """A peer: the environment it needs (below build/peers; "" is the project's own), and what it is called.
 
-    `bits` of its weights; `padded`: it has no continuous batching.
+    `padded`: it has no continuous batching. `bits`: the widths of weights that it knows; of others it is left out, but
+    for a baseline, which stays in 16 bits.
     """
 
     name: str
     environment: str = ""
     padded: bool = False
+    bits: tuple[int, ...] = (16,)
     settings: tuple[tuple[str, str], ...] = ()
 
 
+EVERY = (16, 8, 4)
 AS_A_HOST = (("GOMP_SPINCOUNT", SPIN_COUNT),)
 """As the kernel starts the host of a device."""
 
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("ours", settings=AS_A_HOST),
-        Kind("ours-kernel"),
+        Kind("ours", bits=EVERY, settings=AS_A_HOST),
+        Kind("ours-kernel", bits=EVERY),
         Kind("generate", padded=True),
         Kind("generate-static", padded=True),
         Kind("generate-batch"),
-        Kind("llama.cpp", "llama"),
-        Kind("openvino", "openvino", padded=True),
+        Kind("llama.cpp", "llama", bits=EVERY),
+        Kind("openvino", "openvino", padded=True, bits=EVERY),
         Kind("vllm", "vllm"),
     )
 }
 OURS = ("ours", "ours-kernel")
+BASELINE = "generate"
+"""Measured beside weights of any width."""
+
+
+def known(name: str, bits: int) -> bool:
+    """Whether a peer takes part with weights of so many bits."""
+    return name == BASELINE or bits in KINDS[name].bits
 
 
 class PeerFailed(Exception):

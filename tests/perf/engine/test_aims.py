@@ -8,13 +8,16 @@ import pytest
 from engine.aims import rows
 from engine.cells import Cell
 from engine.limits import Rates
+from engine.process import known
 from measure import Row
 
 RATES = Rates(2e9, {1: 1.0})
 
 
-def request(case: str, peer: str, value: float, decode: float = 1.0, limit: float | None = None) -> Cell:
-    return Cell("requests", "0.5b", case, peer, "tokens/s", [value], {"decode": [decode]}, limit=limit)
+def request(
+    case: str, peer: str, value: float, decode: float = 1.0, limit: float | None = None, model: str = "0.5b"
+) -> Cell:
+    return Cell("requests", model, case, peer, "tokens/s", [value], {"decode": [decode]}, limit=limit)
 
 
 def named(cells: Sequence[Cell], text: str) -> Row:
@@ -99,3 +102,20 @@ def test_overhead(lost: float, met: bool, below: bool) -> None:
 
 def test_no_figures_no_aims() -> None:
     assert rows([], RATES) == []
+
+
+def test_weights_of_few_bits_have_peers_of_that_width_and_aims_of_their_own() -> None:
+    cells = [
+        request("1", "ours", 10.0, 2.5, 14.2, "0.5b-int8"), request("1", "generate", 99.0, 1.5, model="0.5b-int8"),
+        request("1", "llama.cpp", 10.0, 2.4, model="0.5b-int8"),
+        request("8", "ours", 14.9, model="0.5b-int8"), request("8", "openvino", 10.0, model="0.5b-int8"),
+    ]  # fmt: skip
+    assert named(cells, "8 requests").met is False
+    assert [(row.note, row.met) for row in rows(cells, RATES)[:2]] == [("best peer: llama.cpp", True), ("", True)]
+    assert named(cells, "C3").ratio == pytest.approx(2.5 / 1.5) and named(cells, "C5").met is True
+    assert named(cells, "C1").ours == pytest.approx(2.5 * 0.494 * 8.125 / 8, rel=2e-3)
+
+
+def test_a_baseline_stays_in_sixteen_bits_and_others_take_part_in_what_they_know() -> None:
+    assert known("generate", 4) and known("llama.cpp", 4) and known("ours", 8) and known("vllm", 16)
+    assert not known("vllm", 8)

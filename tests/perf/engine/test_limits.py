@@ -24,6 +24,13 @@ def test_the_real_shapes_have_the_parameters_of_their_models() -> None:
     assert SHAPES["0.5b"].token_bytes == 12_288
 
 
+def test_weights_of_few_bits_are_read_with_their_scales_and_a_head_of_eight_bits_at_least() -> None:
+    whole, four = SHAPES["1.1b"], SHAPES["1.1b-int4"]
+    assert four.bytes == round(whole.body * 4.125 / 8) + round(whole.head * 8.125 / 8)
+    assert SHAPES["1.1b-int8"].bytes == pytest.approx((whole.body + whole.head) * 8.125 / 8)
+    assert (four.base, whole.base, four.body) == ("1.1b", "1.1b", whole.body)
+
+
 def test_a_step_reads_weights_once_and_the_cache_of_each_row() -> None:
     work = Work.of(SMALL, [RowWork(1, 10), RowWork(1, 5)])
     assert work.bytes == 2 * (BODY + 800) + 2 * 2 * 2 * 1 * 4 * 15

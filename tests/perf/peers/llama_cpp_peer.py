@@ -14,6 +14,8 @@ from .gguf_file import write
 from .peer import Continuous, Job, Room, Step
 
 FILE = "model-f16.gguf"
+KINDS = {16: ("f16", 0), 8: ("q8_0", llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0), 4: ("q4_0", llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0)}
+"""What weights of so many bits are called, and their number there."""
 STEP_TOKENS = 2048
 """Tokens of a step at most; llama.cpp computes 512 of them at a time (its defaults)."""
 
@@ -28,7 +30,8 @@ class Slot:
 
 
 class LlamaCpp(Continuous):
-    """Keys and values of each sequence by themselves (`kv_unified` off); weights in 16 bits, keys and values too."""
+    """Keys and values of each sequence by themselves (`kv_unified` off) and in 16 bits; weights in 16, or as its own
+    tool makes them of those."""
 
     def load(self, folder: Path, room: Room) -> Mapping[str, Any]:
         path = folder.parent / FILE
@@ -37,6 +40,7 @@ class LlamaCpp(Continuous):
             write(folder, part)
             part.rename(path)
         llama_cpp.llama_backend_init()
+        path = _quantized(path, room)
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
         settings = llama_cpp.llama_context_default_params()
         settings.n_ctx, settings.n_seq_max = room.requests * room.context, room.requests
@@ -54,7 +58,7 @@ class LlamaCpp(Continuous):
         self._waiting: list[tuple[int, Job]] = []
         return {
             "llama-cpp-python": importlib.metadata.version("llama-cpp-python"), "step": STEP_TOKENS,
-            "system": llama_cpp.llama_print_system_info().decode(),
+            "weights": path.name, "bytes": path.stat().st_size, "system": llama_cpp.llama_print_system_info().decode(),
         }  # fmt: skip
 
     def submit(self, number: int, job: Job) -> None:
@@ -103,3 +107,17 @@ class LlamaCpp(Continuous):
         llama_cpp.llama_memory_seq_rm(self._memory, sequence.place, -1, -1)
         self._free.append(sequence.place)
         self._running.remove(sequence)
+
+
+def _quantized(path: Path, room: Room) -> Path:
+    """The file with weights of as many bits as are asked for, made once beside it."""
+    name, kind = KINDS[room.bits]
+    target = path.with_name(f"model-{name}.gguf")
+    if not target.exists():
+        part = target.with_suffix(".part")
+        settings = llama_cpp.llama_model_quantize_default_params()
+        settings.ftype, settings.nthread = kind, room.threads
+        if llama_cpp.llama_model_quantize(str(path).encode(), str(part).encode(), settings):
+            raise RuntimeError(f"llama.cpp could not make {name} of {path.name}")
+        part.rename(target)
+    return target

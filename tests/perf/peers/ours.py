@@ -21,6 +21,8 @@ from llmos.drivers.devices.cpu import CpuDevice
 from .peer import Clock, Continuous, Job, Room, Step
 
 MODEL = "m"
+OPS = ("linear", "quantized_linear", "paged_attention", "rms_norm")
+"""Whose implementations are told."""
 
 
 def source(folder: Path) -> ModelSource:
@@ -68,13 +70,14 @@ class Ours(Continuous):
             native.__dict__["run"] = self._library = TimedLibrary(native.run)
         self._numbers = count()
         self._running: dict[str, int] = {}
-        settings = LoadSettings(max_context=room.context)
+        quant = None if room.bits == 16 else {"width": room.bits}
+        settings = LoadSettings(max_context=room.context, quant=quant)
         began = time.perf_counter()
         loaded = self._device.load(MODEL, source(folder), settings, silent)
         return {
             "transformers": transformers.__version__, "torch": torch.__version__, "rung": loaded.rung,
             "reasons": list(loaded.rung_reasons), "load_seconds": time.perf_counter() - began,
-            "ops": {op: list(self._device.ops.names(op)) for op in ("linear", "paged_attention", "rms_norm")},
+            "ops": {op: list(self._device.ops.names(op)) for op in OPS},
         }  # fmt: skip
 
     def adapt(self, folders: Sequence[str]) -> list[str]:

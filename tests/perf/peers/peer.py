@@ -41,12 +41,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Room:
-    """What a peer has to make room for: tokens of one request, requests at a time, tokens of all together."""
+    """What a peer has to make room for: tokens of one request, requests at a time, tokens of all together; and the bits
+    that its weights are to have."""
 
     context: int
     requests: int
     tokens: int
     threads: int = 2
+    bits: int = 16
 
 
 Step = Sequence[tuple[int, Sequence[int]]]

@@ -13,7 +13,7 @@ from typing import Any
 from ipc import start_kernel
 
 from llmos.syscalls import calls
-from llmos.syscalls.types import Handle, LoadOptions, Sampling, Tokens
+from llmos.syscalls.types import Handle, LoadOptions, Quant, Sampling, Tokens
 from llmos.userland.aio import AsyncClient
 
 from .peer import Answer, Clock, Job, Room
@@ -42,7 +42,8 @@ class ThroughKernel:
         system = self._client.welcome.system
         source = str(folder.parent)
         await self._client.call(calls.MountFs(system=system, path="/bench", filesystem="models", source=source))
-        options = LoadOptions(max_context=room.context)
+        quant = None if room.bits == 16 else Quant(width=8 if room.bits == 8 else 4)
+        options = LoadOptions(max_context=room.context, quant=quant)
         info = await self._client.call(calls.LoadModel(path=f"/bench/{folder.name}", options=options))
         self._model: Handle = info.handle
         return {"llmos": importlib.metadata.version("llmos"), "rung": info.rung}
