@@ -17,6 +17,7 @@ from ...ops.table import OpTable
 from .. import attention
 from ..capture import Capture, Deferred
 from ..lora.layout import BASE
+from ..lora.store import slots_refused
 from ..paged import Packed
 from ..shared import SharedModule
 from ..steps import PAGE_TOKENS, Row, RowStep
@@ -54,11 +55,13 @@ class Lane:
         self._decode = DecodeSteps(packed, self._states, rows)
         self._made: dict[tuple[int, int], tuple[Callable[[], None], list[Tensor]]] = {}
         packed.up = capture.up
+        self._refused = slots_refused(ops, {"device": packed.device.type, "dtype": packed.dtype})
 
     @property
     def refused(self) -> Mapping[str, Sequence[str]]:
         """Why steps could not be captured, and which."""
-        return self._capture.refused
+        refused = self._capture.refused
+        return refused if not self._refused else {**refused, self._refused: ["decode steps with adapters"]}
 
     @torch.inference_mode()
     def prepare(self, alive: Callable[[], None]) -> None:
@@ -71,8 +74,9 @@ class Lane:
     def launch(self, steps: Sequence[RowStep], settings: Mapping[Row, Settings]) -> Launched:
         """Ask for a step of the rows of a plan; `settings` are of those that are chosen on the device."""
         chosen = [at for at, step in enumerate(steps) if step.logits and step.row in settings]
-        if all(step.count == step.logits == 1 for step in steps):
-            return self._decoded(steps, chosen, settings)
+        adapted = any(step.row.adapter != BASE for step in steps)
+        if all(step.count == step.logits == 1 for step in steps) and not (adapted and self._refused):
+            return self._decoded(steps, chosen, settings, adapted)
         return self._mixed(steps, chosen, settings)
 
     def forget(self) -> None:
@@ -80,9 +84,10 @@ class Lane:
         self._made.clear()
         self._capture.forget()
 
-    def _decoded(self, steps: Sequence[RowStep], chosen: Sequence[int], settings: Mapping[Row, Settings]) -> Launched:
+    def _decoded(
+        self, steps: Sequence[RowStep], chosen: Sequence[int], settings: Mapping[Row, Settings], adapted: bool
+    ) -> Launched:
         rows = [step.row for step in steps]
-        adapted = any(row.adapter != BASE for row in rows)
         self._shared.use(attention=attention.NAME)
         size = bucket(len(steps), self._buckets)
         run, outputs = self._step(size, self._shared.adapters.variant.epoch if adapted else PLAIN)

@@ -18,11 +18,15 @@ from transformers.pytorch_utils import Conv1D
 from llmos.syscalls.errors import BadModel, NotSupported
 
 from ...ops.replay import Variant
-from ...ops.table import OpTable
+from ...ops.table import OpTable, Spec
 from ..surgery.merged import GROUPS
 from .layout import BANK_SLOTS, BASE, AdapterStep
 from .target import Bank, LoraTarget, MergedTarget, SharedInput
 from .weights import LoraPair, LoraWeights
+
+PRODUCTS = ("lora_shrink", "lora_expand")
+SEGMENTS, SLOTS = "segments", "slots"
+"""What `where` is in the spec of the two ops."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ class LoraStore:
         for rows that only fill up.
 
         What runs in such a step depends on T and on the adapters that there are, not on the values of `ids`, which are
-        read when it runs: it can be captured, and repeated while the epoch of `variant` is the same.
+        read when it runs: it can be captured, and repeated while the epoch of `variant` is the same. Only for ops that
+        take slots, see `slots_refused`.
         """
         self.step.set_slots(ids, len(self._ranks))
 
@@ -249,7 +254,7 @@ class LoraStore:
         key = parent, siblings
         if key not in self._shared:
             spec = {"device": self._module.device.type, "dtype": str(self._module.dtype).removeprefix("torch.")}
-            shrink, expand = (ops.choose(op, spec).implementation.call for op in ("lora_shrink", "lora_expand"))
+            shrink, expand = (ops.choose(op, {**spec, "where": SEGMENTS}).implementation.call for op in PRODUCTS)
             self._shared[key] = SharedInput(self.step, shrink, expand)
         shared = self._shared[key]
         widths = [getattr(holder, sibling).out_features for sibling in siblings] if merged else []
@@ -266,6 +271,18 @@ class LoraStore:
         holder = self._module.get_submodule(parent)
         setattr(holder, name, getattr(holder, name).base)
         del self._targets[path]
+
+
+def slots_refused(ops: OpTable, spec: Spec) -> str:
+    """Why what serves the products of adapters by segments does not serve them by slots; empty where it does. One
+    provider must do both: it may put off what it is asked for, and another one's answer would come too early.
+    """
+    for op in PRODUCTS:
+        usual = ops.choose(op, {**spec, "where": SEGMENTS}).implementation
+        fits, reason = usual.supports({**spec, "where": SLOTS})
+        if not fits:
+            return f"{usual.name}: {reason}"
+    return ""
 
 
 def widths_of(module: nn.Module) -> tuple[int, int] | None:

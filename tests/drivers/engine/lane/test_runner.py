@@ -28,6 +28,8 @@ from llmos.drivers.engine.lane.settings import Settings
 from llmos.drivers.engine.place import Processor
 from llmos.drivers.engine.steps import Row, RowStep, StepPlan
 from llmos.drivers.engine.turns import CLASSES
+from llmos.drivers.ops.cpu.ops import register_native
+from llmos.drivers.ops.reference import register_reference
 from llmos.drivers.ops.table import OpTable
 from llmos.syscalls.errors import DeviceFault, NoDeviceMemory, TimedOut
 
@@ -145,19 +147,32 @@ def test_a_deadline_drops_what_is_under_way(engine: Engine) -> None:
     assert left_behind(engine) == []
 
 
+def of_adapters(engine: Engine, adapters: Sequence[Path]) -> list[list[int]]:
+    """The tokens of requests to a base and its adapters that come one after the other."""
+    for at, folder in enumerate(adapters):
+        engine.load(f"a{at}", source_of(folder), LoadSettings(), lambda *_: None, "m")
+    requests = [ask(PROMPT, f"r{at}", model, max_tokens=12) for at, model in enumerate(("m", "a0", "a1", "a0", "m"))]
+    events = run(engine, {at: [request] for at, request in enumerate(requests)})
+    assert left_behind(engine) == []
+    return [list(last(events[request.id]).choices[0].tokens) for request in requests]
+
+
 def test_adapters_take_part_in_steps_of_the_lane(ops: OpTable, llama: Path, tmp_path: Path) -> None:
+    """Also on ops in C++, which take no slots and put off what they are asked: their steps run as they come."""
     adapters = [save_adapter(base_of(llama), tmp_path / f"lora{at}", at, r=4 * at + 4) for at in range(2)]
-    engines = [lane_engine(llama, ops, Lagging(), ahead) for ahead in (True, False)]
+    native = OpTable()
+    register_reference(native)
+    register_native(native)
+    served = native.choose("lora_shrink", {"device": "cpu", "dtype": "float32"}).implementation.name
     found = []
-    for engine in engines:
-        for at, folder in enumerate(adapters):
-            engine.load(f"a{at}", source_of(folder), LoadSettings(), lambda *_: None, "m")
-        models = ("m", "a0", "a1", "a0", "m")
-        requests = [ask(PROMPT, f"r{at}", model, max_tokens=12) for at, model in enumerate(models)]
-        events = run(engine, {at: [request] for at, request in enumerate(requests)})
-        found.append([list(last(events[request.id]).choices[0].tokens) for request in requests])
-        assert left_behind(engine) == []
-    assert found[0] == found[1]
+    for table, ahead in ((ops, True), (ops, False), (native, True)):
+        engine = lane_engine(llama, table, capture := Lagging(), ahead)
+        found.append(of_adapters(engine, adapters))
+        captured = any("with adapters" in made for made in capture.made)
+        refused = [reason for reason in runner(engine).reasons if "decode steps with adapters not captured" in reason]
+        assert captured is not bool(refused)
+        assert bool(refused) is (table is native and served == "native")
+    assert found[0] == found[1] == found[2]
     assert found[0][0] == found[0][4] and found[0][1] == found[0][3]
     assert len({tuple(tokens) for tokens in found[0]}) == 3
 
@@ -229,6 +244,40 @@ def test_a_place_that_captures_has_its_models_in_lanes(ops: OpTable, llama: Path
     engine.sleep("m")
     engine.wake("m", lambda *_: None)
     assert done(engine, ask(PROMPT, max_tokens=9)).choices == first and len(place.captures) == 2
+    engine.unload("m")
+
+
+class Wide(Placed):
+    """Steps of three rows at most."""
+
+    rows = 3
+
+
+def test_a_place_says_how_many_rows_a_step_has(ops: OpTable, llama: Path) -> None:
+    place = Wide()
+    engine = Engine(ops, place=place)
+    assert engine.load("m", source_of(llama), LoadSettings(), lambda *_: None).slots == 3
+    assert len(place.captures[0].made) == 3, "of 1, 2 and 3 rows"
+    events = run(engine, {0: [ask(PROMPT, str(number), max_tokens=4) for number in range(5)]})
+    assert len({last(events[str(number)]).choices for number in range(5)}) == 1
+    engine.unload("m")
+
+
+def test_steps_are_captured_when_the_draft_model_is_there(
+    ops: OpTable, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drafters: list[object] = []
+    prepare = LaneRunner.prepare
+
+    def watched(self: LaneRunner, alive: Callable[[], None]) -> None:
+        drafters.append(self.drafter)
+        prepare(self, alive)
+
+    monkeypatch.setattr(LaneRunner, "prepare", watched)
+    source = source_of(llama)
+    engine = Engine(ops, place=Wide())
+    engine.load("m", replace(source, draft=source), LoadSettings(draft="other"), lambda *_: None)
+    assert [drafter is not None for drafter in drafters] == [True]
     engine.unload("m")
 
 
