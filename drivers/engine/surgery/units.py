@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from llmos.syscalls.errors import LlmosError
 
 from ...ops.table import Implementation, OpTable, Spec
+from ..memory import device_of
 from .merged import MergedLinear
 
 REFERENCE = "torch"
@@ -83,11 +84,15 @@ def fused_norm(module: nn.Module, ops: OpTable, spec: Spec) -> FusedNorm | Fused
     if centred is not None or "bias" in named:
         return centred
     reference = ops.named("rms_norm", REFERENCE).call
-    x = _trial(weight.shape[0], weight)
+    dtype: torch.dtype = getattr(torch, spec["dtype"])
+    narrow = weight.to(dtype)
+    if not torch.equal(narrow.to(weight.dtype), weight):  # some models keep these in float32
+        return None
+    x = _trial(weight.shape[0], narrow)
     wanted = _answer(module, x)
     for unit_offset, round_first in itertools.product((False, True), repeat=2):
-        if wanted is not None and torch.equal(reference(x, weight, eps, unit_offset, round_first), wanted):
-            made = FusedNorm(nn.Parameter(weight, requires_grad=False), eps, unit_offset, round_first)
+        if wanted is not None and torch.equal(reference(x, narrow, eps, unit_offset, round_first), wanted):
+            made = FusedNorm(nn.Parameter(narrow, requires_grad=False), eps, unit_offset, round_first)
             made.op = _chosen(ops, "rms_norm", spec).call
             return made
     return None
@@ -118,7 +123,7 @@ def fused_unit(module: nn.Module, ops: OpTable, spec: Spec) -> FusedUnit | None:
     gate, up, down = (getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj"))
     if not (isinstance(gate, MergedLinear) and isinstance(up, MergedLinear) and isinstance(down, nn.Module)):
         return None
-    x = _trial(gate.in_features, next(gate.buffers()))
+    x = _trial(gate.in_features, torch.empty(0, dtype=gate.dtype, device=device_of(gate)))
     wanted = _answer(module, x)
     for name in UNITS if wanted is not None else ():
         made = FusedUnit(module)
@@ -146,4 +151,5 @@ def _answer(module: nn.Module, x: Tensor) -> Tensor | None:
             answer = module(x)
     except (TypeError, RuntimeError, AttributeError, ValueError, IndexError, LlmosError):
         return None
-    return answer if isinstance(answer, Tensor) and answer.shape == x.shape else None
+    alike = isinstance(answer, Tensor) and (answer.shape, answer.dtype) == (x.shape, x.dtype)
+    return answer if alike else None

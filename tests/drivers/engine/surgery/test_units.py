@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.gpt_oss.modeling_gpt_oss import GptOssRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from llmos.drivers.engine.surgery.merged import merge
@@ -63,6 +64,24 @@ def test_a_norm_is_replaced_by_one_that_answers_the_same(ops: OpTable, dtype: to
     assert made is not None
     x = torch.randn(2, 7, WIDTH).to(dtype)
     torch.testing.assert_close(made(x), norm(x))
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("kind", [LlamaRMSNorm, GptOssRMSNorm])
+def test_weights_that_a_model_keeps_wider_are_narrowed_where_that_loses_nothing(
+    ops: OpTable, kind: Any, exact: bool
+) -> None:
+    """Ops take weights of the model's dtype alone. Llama's norm answers in the wider one then, and is left alone."""
+    norm = weighted(kind(WIDTH, eps=1e-5), torch.bfloat16).float()
+    if not exact:
+        norm.weight.data[3] += 1e-6
+    made = fused_norm(norm, ops, spec(torch.bfloat16))
+    if kind is LlamaRMSNorm or not exact:
+        assert made is None
+        return
+    assert made is not None and made.weight.dtype == torch.bfloat16
+    x = torch.randn(2, 7, WIDTH).to(torch.bfloat16)
+    assert torch.equal(made(x), norm(x))
 
 
 def test_what_only_looks_like_a_norm_stays(ops: OpTable) -> None:
