@@ -1,8 +1,8 @@
-"""Transformations that a file system driver does by itself: bringing a model from elsewhere, and sending one away.
+"""Transformations: bringing a model from elsewhere, sending one away, and making one of others.
 
-Each is a job in a process of its own (`llmos.drivers.bring_worker`), which the kernel starts, watches, pauses and ends
-by signals as it does with programs. So a download of an hour blocks no file system, and a crash costs one job. The
-worker says how far it is, and at the end what came of it, as lines of JSON.
+Each is a job in a process of its own (`llmos.drivers.worker`), which the kernel starts, watches, pauses and ends by
+signals as it does with programs. So a download or an hour of quantizing blocks no file system and no device, and a
+crash costs one job. The worker says how far it is, and at the end what came of it, as lines of JSON.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llmos.syscalls.calls import TransformModel
+from llmos.syscalls.describe import suggest
 from llmos.syscalls.driver import Located
 from llmos.syscalls.errors import BadArgument, Denied, DriverFailed, LlmosError, NotSupported, OverQuota, from_wire
 from llmos.syscalls.types import Kind, Task
@@ -33,8 +34,11 @@ from .tasks import ENDED
 if TYPE_CHECKING:
     from .core import Kernel
 
-KINDS = ("import", "push")
-WORKER = ("-P", "-m", "llmos.drivers.bring_worker")
+KINDS: Mapping[str, tuple[int, int]] = {
+    "import": (1, 1), "push": (1, 1), "export": (1, 1), "quantize": (1, 64), "prune": (1, 64), "merge": (2, 64),
+}  # fmt: skip
+"""What can be done, and how many sources it takes at least and at most."""
+WORKER = ("-P", "-m", "llmos.drivers.worker")
 JOBS = 8
 """Jobs that may run at a time for one user."""
 _ENVIRON = {"OMP_WAIT_POLICY": "passive", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -50,7 +54,7 @@ class Said(msgspec.Struct):
 
 
 class TransformService:
-    """Jobs that bring and send models."""
+    """Jobs that bring, send and make models."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -59,7 +63,7 @@ class TransformService:
         """Begin a job.
 
         Raises:
-            NotSupported: a kind of transformation that nobody offers.
+            NotSupported: a kind of transformation that there is not.
             BadArgument, Denied, NotFound, ReadOnly, BadModel, OverQuota.
         """
         self._check(request, call)
@@ -72,12 +76,8 @@ class TransformService:
             raise
 
     def _check(self, request: Request, call: TransformModel) -> None:
-        kind, session = call.recipe.kind, request.session
-        if kind not in KINDS:
-            raise NotSupported(f"transform_model: {kind} is not offered yet", why="no driver announces transformations")
-        if len(call.sources) != 1:
-            text = f"transform_model: {kind} takes one source, {len(call.sources)} are given"
-            raise BadArgument(text, name="sources", got=str(len(call.sources)), want="one")
+        session = request.session
+        _check_recipe(call)
         if session.peer.uid != self._kernel.uid and any(_is_url(each) for each in (*call.sources, call.out)):
             # The worker would reach the network, and use the keys of the hub, as the kernel's own user.
             raise Denied("transform_model: only programs of the kernel's own user may name URLs", missing="uid")
@@ -92,13 +92,12 @@ class TransformService:
         job: dict[str, Any] = {"recipe": msgspec.to_builtins(call.recipe)}
         if _is_url(call.out):
             path, job["target"] = call.sources[0], call.out
-            if _is_url(path):
-                raise BadArgument("transform_model: push takes a path of the namespace", name="sources", got=path)
             point, inner = mounts.resolve(path)
         else:
             path = call.out
             point, inner = mounts.writable(path)
             job["sources"] = [await self._source(request, source, held) for source in call.sources]
+            job["names"] = [source if _is_url(source) else normalize(source) for source in call.sources]
         if point.filesystem == KERNEL_FILESYSTEM:
             raise NotSupported(f"{path} is made by the kernel", why="not a stored model")
         driver = kernel.filesystem(point.filesystem, path)
@@ -191,6 +190,24 @@ class TransformService:
             release(driver, located)
 
 
+def _check_recipe(call: TransformModel) -> None:
+    """Whether there is such a kind, which takes such sources and such a result. Raises NotSupported, BadArgument."""
+    kind, count = call.recipe.kind, len(call.sources)
+    if kind not in KINDS:
+        text = f"transform_model: {kind!r} is no kind of transformation; {suggest(kind, KINDS)}"
+        raise NotSupported(text, why="unknown kind")
+    least, most = KINDS[kind]
+    if not least <= count <= most:
+        want = f"{least}" if least == most else f"{least} to {most}"
+        text = f"transform_model: {kind} takes {want} {'source' if most == 1 else 'sources'}, {count} are given"
+        raise BadArgument(text, name="sources", got=str(count), want=want)
+    for name, paths, other in (("sources", call.sources, "import"), ("out", [call.out], "push")):
+        url = next((path for path in paths if _is_url(path)), None)
+        if url is not None and kind != other:
+            text = f"transform_model: {kind} takes paths of the namespace in {name}, not {url}"
+            raise BadArgument(text, name=name, got=url, want="a path")
+
+
 def _is_url(text: str) -> bool:
     """Whether it names something outside of this machine: `hf:ORG/NAME`, `http://...`; paths start with a slash."""
     return not text.startswith("/") and ":" in text
@@ -205,4 +222,10 @@ def _outside(error: LlmosError, out: tuple[str, str]) -> LlmosError:
 
 def _sentence(value: Mapping[str, Any]) -> str:
     version = f"@{value['version']}" if value.get("version") else ""
-    return f"{value['path']}{version}: {value.get('files', 0)} files, {value.get('bytes', 0)} bytes"
+    measured = value.get("metrics") or {}
+    told = "".join(f", {name.replace('_', ' ')} {number:g}" for name, number in measured.items() if _is_number(number))
+    return f"{value['path']}{version}: {value.get('files', 0)} files, {value.get('bytes', 0)} bytes{told}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -25,8 +25,8 @@ ROOMS = {
         "fitting following transforms sessions actions handlers core server __main__"
     ),
     "drivers": (
-        "requests contract parent hookspecs plugins sampling ops engine devices filesystems buffers convert pulse "
-        "outgoing link device_calls file_calls host bring_worker conformance"
+        "requests contract parent hookspecs plugins sampling ops quant formats engine devices filesystems transform "
+        "buffers convert pulse outgoing link device_calls file_calls host worker conformance"
     ),
     "userland": (
         "places options interrupt flow inputs protocol link methods held private join pump bulk system_flows "

@@ -85,6 +85,20 @@ def test_progress_is_told_as_events_and_kept(live: Inside, worker: Worker) -> No
     assert "a library speaks" in [record["text"] for record in records]
 
 
+def test_what_is_made_of_several_is_told_by_their_names_and_what_was_measured(live: Inside, worker: Worker) -> None:
+    worker("say(value={'version': '2', 'files': 2, 'bytes': 3, 'job': job, "
+           "'metrics': {'bits_per_weight': 4.5, 'method': 'ties', 'whole': True}})")  # fmt: skip
+    program = live.program()
+    recipe = {"kind": "merge", "method": "ties"}
+    sources = ["/models/tiny@1", "/models/other/"]
+    task = program.call("transform_model", sources=sources, out="/models/new", recipe=recipe)
+    result = ended(program, task)
+    assert result["value"]["job"]["names"] == ["/models/tiny@1", "/models/other"]
+    assert [source["path"] for source in result["value"]["job"]["sources"]] == ["/tiny", "/other"]
+    assert result["reasons"][0]["text"] == "/models/new@2: 2 files, 3 bytes, bits per weight 4.5"
+    assert live.models.names() == ["locate", "locate", "release", "release"]
+
+
 def test_an_error_of_the_worker_names_the_path_that_the_program_uses(live: Inside, worker: Worker) -> None:
     error = BadModel("/new: weights.bin is a pickle", file="weights.bin", why="is a pickle").to_wire()
     worker(f"say(error={error!r}); sys.exit(1)")
@@ -142,9 +156,15 @@ def test_urls_go_to_the_worker_as_they_are(live: Inside, worker: Worker) -> None
 
 def test_what_cannot_be_is_refused_before_anything_starts(live: Inside) -> None:
     program = live.program()
-    assert isinstance(refused(program, ["/models/tiny"], kind="quantize"), NotSupported)
+    unknown = refused(program, ["/models/tiny"], kind="quantise")
+    assert isinstance(unknown, NotSupported) and "did you mean 'quantize'?" in unknown.text
     assert isinstance(refused(program, []), BadArgument)
     assert isinstance(refused(program, ["hf:a/b"], "http://other"), BadArgument)
+    assert isinstance(refused(program, ["/models/tiny"], "http://other", "quantize"), BadArgument)
+    alone = refused(program, ["/models/tiny"], kind="merge")
+    assert isinstance(alone, BadArgument) and alone.want == "2 to 64"
+    foreign = refused(program, ["/models/tiny", "hf:a/b"], kind="merge")
+    assert isinstance(foreign, BadArgument) and (foreign.name, foreign.got) == ("sources", "hf:a/b")
     assert isinstance(refused(program, ["hf:a/b"], "/proc/x"), ReadOnly)
     assert isinstance(refused(program, ["/proc/x"], "http://other", "push"), NotSupported)
     assert isinstance(refused(program, ["/nowhere/x"]), NotFound)

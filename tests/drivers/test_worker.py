@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmos.drivers import bring_worker
-from llmos.drivers.bring_worker import Job, Teller, shortened
+from llmos.drivers import worker
+from llmos.drivers.worker import Job, Teller, shortened
 from llmos.syscalls.errors import BadModel, NoDeviceMemory
 from system.model_folder import write_model
 
-COMMAND = (sys.executable, "-P", "-m", "llmos.drivers.bring_worker")
+COMMAND = (sys.executable, "-P", "-m", "llmos.drivers.worker")
 
 
 def begun(job: Mapping[str, Any], stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
@@ -70,7 +70,7 @@ def test_asked_to_end_it_leaves_nothing(tmp_path: Path) -> None:
                 if line.strip():
                     break
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) in (bring_worker.EXIT_ASKED, 1)
+            assert process.wait(20) in (worker.EXIT_ASKED, 1)
     finally:
         os.close(holding)
     assert not (tmp_path / "models/new").exists()
@@ -96,7 +96,7 @@ def test_progress_is_told_five_times_a_second_at_most() -> None:
 def test_long_errors_fit_a_line() -> None:
     assert shortened(BadModel("short", file="f", why="w"))["message"] == "short"
     long = shortened(BadModel("m" * 3000, file="f" * 900, why="w" * 900, reasons=[{"text": "r" * 900}]))
-    assert len(json.dumps(long)) < bring_worker.LONGEST and long["fields"]["file"] == "f" * 100
+    assert len(json.dumps(long)) < worker.LONGEST and long["fields"]["file"] == "f" * 100
     many = shortened(NoDeviceMemory("x" * 3000, needed=5, by_whom=["a" * 500] * 20))
     assert many["fields"]["needed"] == 5 and "by_whom" not in many["fields"]
 

@@ -1,8 +1,9 @@
-"""The process of one job that brings or sends: `python -m llmos.drivers.bring_worker --job-fd N`.
+"""The process of one job that brings, sends or makes a model: `python -m llmos.drivers.worker --job-fd N`.
 
-The kernel starts one per job, so that a long download blocks no file system, can be paused and ended by signals, and
-costs nobody anything when it crashes. The job comes as JSON on a descriptor; what happens goes to stdout, one JSON
-object a line: `{"progress": {...}}`, and at the end `{"value": {...}}` or `{"error": {...}}`.
+The kernel starts one per job, so that a long download or an hour of quantizing blocks no file system and no device, can
+be paused and ended by signals, and costs nobody anything when it crashes. The job comes as JSON on a descriptor; what
+happens goes to stdout, one JSON object a line: `{"progress": {...}}`, and at the end `{"value": {...}}` or
+`{"error": {...}}`.
 """
 
 from __future__ import annotations
@@ -25,22 +26,30 @@ from llmos.syscalls.errors import LlmosError
 from . import contract, convert, plugins
 from .host import split_settings
 from .parent import end_with_parent
+from .transform import making
+from .transform.kinds import KINDS
 
 TELL_S = 0.2
 """Progress is told at most so often."""
 EXIT_ASKED = 143
+NICE = 10
+"""How far what computes for long stands back behind what answers people; setpriority(2)."""
 LONGEST = 1500
 """Bytes of a line, of which the kernel reads up to 2000."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is to be done. `sources` are located files or URLs; with a `target` (a URL), `path` is sent to it."""
+    """What is to be done. `sources` are located files or URLs; with a `target` (a URL), `path` is sent to it.
+
+    `names` are the paths by which a program knows the sources.
+    """
 
     driver: str
     source: str
     config: dict[str, Any] = {}
     path: str
     sources: list[Located | str] = []
+    names: list[str] = []
     target: str = ""
     recipe: dict[str, Any] = {}
 
@@ -104,6 +113,10 @@ def work(job: Job, progress: contract.ProgressSink) -> Mapping[str, Any]:
     if job.target:
         return system.send(job.path, job.target, job.recipe, progress)
     sources = [source if isinstance(source, str) else convert.to_source(source) for source in job.sources]
+    if job.recipe.get("kind") in KINDS:
+        os.nice(NICE)
+        located = [source for source in sources if isinstance(source, contract.ModelSource)]
+        return making.make(system, job.path, located, job.names, job.recipe, progress)
     return system.bring(job.path, sources, job.recipe, progress)
 
 
@@ -115,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _asked)
-    parser = argparse.ArgumentParser(prog="python -m llmos.drivers.bring_worker", description="Do one job.")
+    parser = argparse.ArgumentParser(prog="python -m llmos.drivers.worker", description="Do one job.")
     parser.add_argument("--job-fd", type=int, required=True, metavar="N", help="where the job is read")
     job = read_job(parser.parse_args(argv).job_fd)
     teller = Teller(write_line)
