@@ -15,7 +15,7 @@ from . import turns
 from .batching import LIMITS, BatchLimits, choose
 from .memory import out_of_memory
 from .pace import Pace
-from .runner import Conversation
+from .runner import Conversation, Forgetful
 from .shared import SharedModule
 from .tasks.base import ForwardTask, Job, Line
 
@@ -55,7 +55,7 @@ class Slot:
         self.group = object()
 
 
-class ForwardRunner:
+class ForwardRunner(Forgetful):
     """Serves the tasks it is given on one module. Lines of different requests share batches; errors do not."""
 
     def __init__(
@@ -123,18 +123,6 @@ class ForwardRunner:
 
     def requests(self) -> Sequence[Request]:
         return [pending.request for pending in self._pending]
-
-    def kv_bytes(self) -> int:
-        return 0
-
-    def conversation_bytes(self, conversation: Conversation) -> int:
-        return 0
-
-    def fork(self, parent: Conversation, child: Conversation) -> None:
-        """Nothing is kept."""
-
-    def forget(self, conversation: Conversation) -> int:
-        return 0
 
     def close(self) -> None:
         self._pending.clear()

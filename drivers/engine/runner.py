@@ -92,3 +92,19 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Drop everything."""
+
+
+class Forgetful:
+    """The part of a runner that is the same for all that keep nothing from one request to the next."""
+
+    def kv_bytes(self) -> int:
+        return 0
+
+    def conversation_bytes(self, conversation: Conversation) -> int:
+        return 0
+
+    def fork(self, parent: Conversation, child: Conversation) -> None:
+        """Nothing is kept."""
+
+    def forget(self, conversation: Conversation) -> int:
+        return 0

@@ -8,10 +8,10 @@ from llmos.syscalls.errors import NotSupported
 
 from ...contract import Request, StepEvent
 from .. import causal
-from ..runner import Conversation
+from ..runner import Conversation, Forgetful
 
 
-class RefusingRunner:
+class RefusingRunner(Forgetful):
     """Stands where a model on one rank has its runner of single requests."""
 
     rung = "G"
@@ -34,18 +34,6 @@ class RefusingRunner:
 
     def requests(self) -> Sequence[Request]:
         return ()
-
-    def kv_bytes(self) -> int:
-        return 0
-
-    def conversation_bytes(self, conversation: Conversation) -> int:
-        return 0
-
-    def fork(self, parent: Conversation, child: Conversation) -> None:
-        """It keeps nothing."""
-
-    def forget(self, conversation: Conversation) -> int:
-        return 0
 
     def close(self) -> None:
         """It keeps nothing."""
