@@ -29,6 +29,9 @@ from .memory import device_of, out_of_memory
 from .pages import NARROW
 from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
+from .quantized import folder as quantized_folder
+from .quantized import library
+from .quantized.folder import Quantized
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -69,6 +72,7 @@ class Description:
     dtype: torch.dtype
     context: int
     narrow: torch.dtype | None = None
+    quantized: Quantized | None = None
 
     @property
     def pages(self) -> torch.dtype:
@@ -118,7 +122,7 @@ def describe(
         if "auto_map" in raw:
             why += " needs code of the folder, which is never run"
         raise BadModel(f"{CONFIG} of {source.path}: {why}", file=CONFIG, why=why)
-    _refuse_quantized(source, raw)
+    quantized = _quantized(source, raw)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
         text = config.get_text_config(decoder=True)
@@ -128,7 +132,7 @@ def describe(
         raise bad_model(source, error, CONFIG) from error
     fronts.check(source, kind)
     dtype, narrow = _dtype(raw, weights, settings, place), NARROW.get(settings.kv_dtype)
-    return Description(config, architecture, kind, dtype, context, narrow)
+    return Description(config, architecture, kind, dtype, context, narrow, quantized)
 
 
 def load(
@@ -147,6 +151,7 @@ def load(
         progress(weights.bytes, weights.bytes, "bytes", "build")
         with _given_back(folder, about, weights):
             module = _module(source, folder, about, weights)
+        settle(module, about, place)
         place.divide(module, source.path)
         if not here:
             place.move(module, lambda done, total: progress(done, total, "bytes", "read"))
@@ -166,9 +171,19 @@ def empty_module(about: Description) -> Any:
     with torch.device("meta"):
         if not about.kind.auto:
             return auto(config).to(about.dtype)
-        return auto.from_config(
+        made = auto.from_config(
             config, dtype=about.dtype, trust_remote_code=False, experts_implementation="batched_mm"
         )
+        if about.quantized is not None:
+            library.put(made, about.quantized.modules)
+        return made
+
+
+def settle(module: Any, about: Description, place: Place) -> None:
+    """Say to quantized layers what their inputs are rounded to: what the folder says, or else the place."""
+    asked = quantized_folder.AUTO if about.quantized is None else about.quantized.activations
+    for _, layer in library.stored(module):
+        layer.activations = place.activations(layer.scheme.kind) if asked == quantized_folder.AUTO else asked
 
 
 def check_finite(folder: Path, weights: Weights, progress: ProgressSink) -> None:
@@ -350,12 +365,16 @@ def _dtype(raw: Mapping[str, Any], weights: Weights, settings: LoadSettings, pla
     return place.dtype(DTYPES.get(stored, torch.float32) if isinstance(stored, str) else torch.float32)
 
 
-def _refuse_quantized(source: ModelSource, raw: Mapping[str, Any]) -> None:
-    quantization = raw.get("quantization_config")
-    if quantization is not None:
-        method = quantization.get("quant_method", "unknown") if isinstance(quantization, dict) else "unknown"
-        why = f"the weights are quantized by {method}"
-        raise NotSupported(f"{source.path}: {why}; load the original weights", why=why)
+def _quantized(source: ModelSource, raw: Mapping[str, Any]) -> Quantized | None:
+    """Raises BadModel, or NotSupported for what is quantized in another way."""
+    value = raw.get(quantized_folder.KEY)
+    if value is None:
+        return None
+    method = value.get("quant_method", "unknown") if isinstance(value, dict) else "unknown"
+    if method == quantized_folder.METHOD:
+        return quantized_folder.read(source.path, value)
+    why = f"the weights are quantized by {method}"
+    raise NotSupported(f"{source.path}: {why}; load the original weights", why=why)
 
 
 def _eos(module: Any) -> frozenset[int]:

@@ -13,9 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from ...ops.linear import PackedLinear
+from ...ops.quantized import QuantizedWeight
+from ..quantized.stored import StoredEmbedding, StoredLinear
 
-Make = Callable[[Sequence[Tensor], Tensor | None], PackedLinear]
-"""The op `linear` for one device and dtype."""
+Weight = Tensor | QuantizedWeight
+Layer = nn.Linear | StoredLinear
+Make = Callable[[Sequence[Weight], Tensor | None], PackedLinear]
+"""The op `linear`, or `quantized_linear`, for one device and dtype."""
+
+LAYERS = (nn.Linear, StoredLinear)
+"""What is packed: these very classes, since others may do more."""
 
 GROUPS: Sequence[tuple[str, ...]] = (
     ("q_proj", "k_proj", "v_proj"),
@@ -66,6 +73,11 @@ class MergedLinear(nn.Module):
         self._number = number
 
     @property
+    def dtype(self) -> torch.dtype:
+        """That of inputs and answers."""
+        return self._product.packed.dtype
+
+    @property
     def weight(self) -> Tensor:
         """A copy [N, K] of this layer's weights, for code that looks at them."""
         weights: Tensor = torch.split(self._product.packed.unpack(), list(self._product.packed.sizes))[self._number]
@@ -113,7 +125,7 @@ class PackedEmbedding(nn.Module):
     The scale is Gemma's: rounded to the dtype of the weights.
     """
 
-    def __init__(self, packed: PackedLinear, original: nn.Embedding) -> None:
+    def __init__(self, packed: PackedLinear, original: nn.Embedding | StoredEmbedding) -> None:
         super().__init__()
         self.packed = packed
         self.num_embeddings, self.embedding_dim = original.num_embeddings, original.embedding_dim
@@ -138,11 +150,11 @@ def merge(parent: nn.Module, make: Make) -> int:
     merged = 0
     for names in GROUPS:
         found = [getattr(parent, name, None) for name in names]
-        linears = [part for part in found if isinstance(part, nn.Linear)]
+        linears = [part for part in found if isinstance(part, nn.Linear | StoredLinear)]
         if len(linears) < len(names) or not _alike(linears):
             continue
         biases: list[Tensor] = [part.bias for part in linears if part.bias is not None]
-        product = Product(make([part.weight for part in linears], torch.cat(biases) if biases else None))
+        product = Product(make([weight_of(part) for part in linears], torch.cat(biases) if biases else None))
         for number, name in enumerate(names):
             setattr(parent, name, MergedLinear(product, number))
         merged += 1
@@ -154,13 +166,26 @@ def pack(parent: nn.Module, make: Make, but: Collection[int] = ()) -> int:
     packed = 0
     for name in [name for name, _ in parent.named_children()]:
         child = getattr(parent, name)
-        if type(child) is nn.Linear and id(child) not in but:
-            setattr(parent, name, SingleLinear(make([child.weight], child.bias)))
+        if type(child) in LAYERS and id(child) not in but:
+            setattr(parent, name, SingleLinear(make([weight_of(child)], child.bias)))
             packed += 1
     return packed
 
 
-def _alike(linears: Sequence[nn.Linear]) -> bool:
-    """Plain linear layers of the same input width and dtype, all with a bias or none."""
-    kinds = {(type(part), part.in_features, part.weight.dtype, part.bias is None) for part in linears}
-    return len(kinds) == 1 and type(linears[0]) is nn.Linear
+def weight_of(layer: Layer) -> Weight:
+    """The weights of a layer that is not packed yet, not copied."""
+    return layer.quantized if isinstance(layer, StoredLinear) else layer.weight
+
+
+def _alike(linears: Sequence[Layer]) -> bool:
+    """Layers of the same input width and dtype, and of one scheme where they are quantized, all with a bias or none."""
+    kinds = {
+        (type(part), part.in_features, _dtype(part), getattr(part, "scheme", None), part.bias is None)
+        for part in linears
+    }
+    return len(kinds) == 1 and type(linears[0]) in LAYERS
+
+
+def _dtype(layer: Layer) -> torch.dtype:
+    """That of its answers."""
+    return layer.dtype if isinstance(layer, StoredLinear) else layer.weight.dtype

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from ...ops.linear import PackedLinear
 from ...ops.table import OpTable, Spec
 from ..experts import fit_experts
-from .merged import Make, PackedEmbedding, SingleLinear, merge, pack
+from ..memory import device_of
+from ..quantized.library import stored
+from ..quantized.stored import StoredEmbedding, StoredLinear
+from .merged import LAYERS, Make, PackedEmbedding, SingleLinear, Weight, merge, pack, weight_of
 from .units import fused_norm, fused_unit
 
 
@@ -36,7 +40,7 @@ def operate(model: nn.Module, ops: OpTable, moved: Callable[[], None] = lambda: 
     report = Report()
     first = next(iter(model.parameters()))
     spec: Spec = {"device": first.device.type, "dtype": str(first.dtype).removeprefix("torch.")}
-    make: Make = ops.choose("linear", spec).implementation.call
+    make = _maker(ops, spec, {layer.scheme.kind: layer.activations for _, layer in stored(model)})
     tied = _tied(model)
     for linear, embeddings in tied.items():
         report.packed += _pack_tied(model, linear, embeddings, make)
@@ -63,35 +67,59 @@ def operate(model: nn.Module, ops: OpTable, moved: Callable[[], None] = lambda: 
     return report
 
 
+def _maker(ops: OpTable, spec: Spec, activations: Mapping[str, str]) -> Make:
+    """Packs with the op that the weights want; `activations` by the kind of a scheme."""
+    plain: Make = ops.choose("linear", spec).implementation.call
+    dtype = getattr(torch, spec["dtype"])
+
+    def make(weights: Sequence[Weight], bias: Tensor | None) -> PackedLinear:
+        first = weights[0]
+        if isinstance(first, Tensor):
+            return plain(weights, bias)
+        rounded = activations[first.scheme.kind]
+        chosen = ops.choose("quantized_linear", {**spec, **asdict(first.scheme), "activations": rounded})
+        packed: PackedLinear = chosen.implementation.call(weights, bias, dtype, rounded)
+        return packed
+
+    return make
+
+
 def _parents(model: nn.Module) -> list[nn.Module]:
     """The modules that have children. A list of all would keep the weights of those that are replaced meanwhile."""
     return [module for module in model.modules() if next(module.children(), None) is not None]
 
 
 def _tied(model: nn.Module) -> dict[str, list[str]]:
-    """Plain linear layers to the embeddings that have the same weights, all by their names."""
+    """Linear layers to the embeddings that have the same weights, all by their names."""
     named = list(model.named_modules())
-    found = {id(part.weight): name for name, part in named if type(part) is nn.Linear}
+    found = {id(_shared(part)): name for name, part in named if type(part) in LAYERS}
     tied: dict[str, list[str]] = {}
     for name, part in named:
-        if isinstance(part, nn.Embedding) and id(part.weight) in found:
-            tied.setdefault(found[id(part.weight)], []).append(name)
+        if isinstance(part, nn.Embedding | StoredEmbedding) and id(_shared(part)) in found:
+            tied.setdefault(found[id(_shared(part))], []).append(name)
     return tied
+
+
+def _shared(part: nn.Module) -> object:
+    """What two modules have in common that have the same weights."""
+    if isinstance(part, StoredEmbedding):
+        return part.head
+    return part if isinstance(part, StoredLinear) else part.weight
 
 
 def _pack_tied(model: nn.Module, linear: str, embeddings: Sequence[str], make: Make) -> int:
     """Pack an output layer when its embeddings can read the packed weights; else all stay as they are."""
     head = model.get_submodule(linear)
-    assert isinstance(head, nn.Linear)
-    packed = make([head.weight], head.bias)
+    assert isinstance(head, LAYERS)
+    packed = make([weight_of(head)], head.bias)
     if not packed.quick_rows:
         return 0
     made = {}
     for name in embeddings:
         original = model.get_submodule(name)
-        assert isinstance(original, nn.Embedding)
+        assert isinstance(original, nn.Embedding | StoredEmbedding)
         made[name] = PackedEmbedding(packed, original)
-        ids = torch.arange(min(TRIAL_IDS, original.num_embeddings), device=head.weight.device)
+        ids = torch.arange(min(TRIAL_IDS, original.num_embeddings), device=device_of(head))
         with torch.inference_mode():
             if not torch.equal(made[name](ids), original(ids)):
                 return 0
