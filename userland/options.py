@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,7 +65,8 @@ class LoadFields(TypedDict, total=False):
     dtype: str
     kv_dtype: str
     max_context: int | None
-    quant: Quant | dict[str, Any] | None
+    quant: Quant | dict[str, Any] | str | None
+    """Fields, or a name such as `w8` or `w4a16-g64` (`quant_named`)."""
     adapter: bool
     name: str
     replace: bool
@@ -106,12 +108,36 @@ def fill(base: S, fields: Mapping[str, Any], what: str) -> S:
 def _plain(name: str, value: Any, what: str) -> Any:
     if name == "stop" and isinstance(value, str):
         return [value]
+    if name == "quant" and isinstance(value, str):
+        return quant_named(value)
     if name in _STRUCTS and isinstance(value, Mapping):
         try:
             return msgspec.convert(dict(value), _STRUCTS[name])
         except msgspec.ValidationError as error:
             raise BadArgument(f"{what}: {name}: {error}", name=name, got=repr(value)[:80]) from None
     return value
+
+
+_QUANT = re.compile(r"(?:w(?P<width>[48])(?:a(?P<inputs>8|16))?|(?P<float>fp8))(?:-g(?P<group>0|32|64|128))?")
+
+
+def quant_named(name: str) -> Quant:
+    """What a short name means: `w8`, `w4` (bits of weights), `w4a16`, `w8a8` (and of activations), `fp8`; with `-g64`
+    also how many inputs share a scale (by default 128, all of them for fp8).
+
+    Raises:
+        BadArgument: it is none of these.
+    """
+    found = _QUANT.fullmatch(name)
+    if found is None:
+        want = "w4, w8, w4a16, w8a16, w4a8, w8a8 or fp8, and -g0, -g32, -g64 or -g128 behind it"
+        raise BadArgument(f"quant: {name[:40]!r} is unknown; write {want}", name="quant", got=name[:40], want=want)
+    fields: dict[str, Any] = {"group": int(found["group"] or (0 if found["float"] else 128))}
+    if found["float"]:
+        return Quant(kind="float", **fields)
+    if found["inputs"]:
+        fields["activations"] = "int8" if found["inputs"] == "8" else "model"
+    return Quant(width=int(found["width"]), **fields)  # type: ignore[arg-type]
 
 
 def deadline_in(timeout: float | None) -> int | None:

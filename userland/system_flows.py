@@ -343,8 +343,11 @@ def task(self: Self, name: str) -> Flow[Task]:
 def transform(
     self: Self, sources: Sequence[str], out: str, recipe: TransformRecipe | Mapping[str, Any]
 ) -> Flow[Task]:
-    """Turn stored models into another one: quantize, prune, merge, export, import, push."""
-    plan = msgspec.convert(recipe, TransformRecipe) if isinstance(recipe, Mapping) else recipe
+    """Turn stored models into another one: quantize, prune, merge, export, import, push.
+
+    The recipe may be a map; `quant` in it may be a name such as `w4a16-g64`.
+    """
+    plan = fill(TransformRecipe(kind=""), recipe, "transform") if isinstance(recipe, Mapping) else recipe
     return (yield from ask(calls.TransformModel(sources=list(sources), out=out, recipe=plan)))
 
 

@@ -22,8 +22,8 @@ from llmos.syscalls.errors import BadArgument, Busy, Conflict, NotFound, NotSupp
 
 from .handles import ReadHandle, check_mode, check_version
 from .paths import PRIVATE, Parts, bad_path, file_errors, is_text, join, names_in, open_file, open_folder, page, split
-from .placing import place
-from .scratch import Scratch
+from .placing import place, publish
+from .scratch import Scratch, Slot
 from .writing import WriteHandle, version_of
 
 MAX_LOCATED = 100_000
@@ -48,6 +48,7 @@ class FolderFileSystem(FileSystem):
             raise NotFound(f"there is no folder {source} on this machine; make it first")
         self._scratch = Scratch(self._root)
         self._located: dict[str, Parts] = {}
+        self._staged: dict[str, tuple[Parts, Slot, Path]] = {}
         with suppress(PermissionError):  # a tree that cannot be written has nothing of ours to sweep
             self._scratch.sweep()
 
@@ -106,7 +107,36 @@ class FolderFileSystem(FileSystem):
         return token, ModelSource(path=path, version=found.version, files=files)
 
     def release(self, token: str) -> None:
+        """Also drops a staged folder that was not committed."""
         self._located.pop(token, None)
+        staged = self._staged.pop(token, None)
+        if staged is not None:
+            staged[1].close()
+
+    def stage(self, path: str) -> tuple[str, Path]:
+        parts = self._file_parts(path)
+        with file_errors(path, writing=True):
+            slot = self._scratch.take()
+            folder = slot.folder / "files"
+            folder.mkdir(mode=0o755)
+        self._staged[slot.id] = (parts, slot, folder)
+        return slot.id, folder
+
+    def commit(self, token: str, manifest: Mapping[str, Any], expected_version: str | None = None) -> str:
+        """Let a staged folder appear, or the single file in it (`placing.publish`); there are no versions here.
+
+        Without an expected version a model that is there is replaced, with an empty one nothing is.
+
+        Raises:
+            NotFound: no such token.
+            Exists: something is there that is not replaced.
+        """
+        if token not in self._staged:
+            raise NotFound(f"nothing is staged under {token!r}; it was committed or released already")
+        parts, _slot, folder = self._staged[token]
+        publish(self._root, parts, folder, manifest, replace=expected_version is None)
+        self.release(token)
+        return ""
 
     def bring(
         self, path: str, sources: Sequence[ModelSource | str], recipe: Mapping[str, Any], progress: ProgressSink

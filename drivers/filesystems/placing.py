@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path, PurePosixPath
@@ -56,6 +57,40 @@ def place(
             _rename(folder, at, parts[-1], replace, path)
             os.fsync(at)
     return {"version": source.version, "files": len(source.files), "bytes": total}
+
+
+def publish(root: Path, parts: Parts, folder: Path, manifest: Mapping[str, Any], replace: bool) -> None:
+    """Let a filled folder be the one at `parts`. Where it holds a single file, whose ending that name has too, that
+    file is what appears.
+
+    Raises:
+        Exists: something is there, and `replace` is not set, or it is no model (or no file).
+        NoSpace, ReadOnly.
+    """
+    path, name = join(parts), parts[-1]
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    alone = len(files) == 1 and bool(files[0].suffix) and files[0].suffix == PurePosixPath(name).suffix
+    with file_errors(path, writing=True):
+        for file in files:
+            file.chmod(0o644)
+        _finish(folder, {} if alone else manifest)
+        with open_folder(root, parts[:-1], create=True) as at:
+            if alone:
+                _rename_file(files[0], at, name, replace, path)
+            else:
+                _rename(folder, at, name, replace, path)
+            os.fsync(at)
+
+
+def _rename_file(file: Path, at: int, name: str, replace: bool, path: str) -> None:
+    try:
+        _renameat2(file, at, name, NOREPLACE)
+    except FileExistsError:
+        if not replace:
+            raise _exists(path) from None
+        if not stat.S_ISREG(os.stat(name, dir_fd=at, follow_symlinks=False).st_mode):
+            raise Exists(f"{path} is no file, so it is not replaced; name another one") from None
+        os.rename(file, name, dst_dir_fd=at)
 
 
 def _copy(file: SourceFile, folder: Path, tell: Any) -> None:

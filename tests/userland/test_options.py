@@ -8,10 +8,10 @@ import pytest
 
 from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.spec import COMMON_ARGUMENTS
-from llmos.syscalls.types import LoadOptions, Sampling
+from llmos.syscalls.types import LoadOptions, Quant, Sampling
 from llmos.userland.options import (
-    DEFAULT_LOAD, DEFAULT_SAMPLING, CallOptions, LoadFields, SamplingOptions, deadline_in, fill, sampling_of_model,
-    split,
+    DEFAULT_LOAD, DEFAULT_SAMPLING, CallOptions, LoadFields, SamplingOptions, deadline_in, fill, quant_named,
+    sampling_of_model, split,
 )  # fmt: skip
 
 
@@ -31,6 +31,24 @@ def test_fields_are_filled_over_a_base() -> None:
         fill(base, {"temprature": 1}, "infer")
     with pytest.raises(BadArgument, match="grammar"):
         fill(base, {"grammar": {"regexp": "a"}}, "infer")
+
+
+@pytest.mark.parametrize(
+    ("name", "quant"),
+    [
+        ("w8", Quant()), ("w4", Quant(width=4)), ("w4a16-g64", Quant(width=4, group=64, activations="model")),
+        ("w8a8-g0", Quant(group=0, activations="int8")), ("fp8", Quant(kind="float", group=0)),
+        ("fp8-g32", Quant(kind="float", group=32)),
+    ],
+)  # fmt: skip
+def test_a_short_name_is_a_way_to_quantize(name: str, quant: Quant) -> None:
+    assert quant_named(name) == quant == fill(DEFAULT_LOAD, {"quant": name}, "load").quant
+
+
+@pytest.mark.parametrize("name", ["", "w5", "w4a4", "W4", "w4-g16", "fp4", "w4 "])
+def test_other_names_are_refused_with_what_there_is(name: str) -> None:
+    with pytest.raises(BadArgument, match="write w4, w8"):
+        quant_named(name)
 
 
 def test_arguments_of_the_request_are_told_from_fields() -> None:

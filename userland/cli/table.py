@@ -29,6 +29,11 @@ _SAMPLING = (
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _KV_DTYPES = ("auto", "int8", "fp8")
+_GROUPS = ("0", "32", "64", "128")
+_METHODS = ("rtn", "gptq", "awq", "smoothquant")
+_PRUNERS = ("magnitude", "wanda", "heads", "layers")
+_MERGERS = ("linear", "slerp", "ties", "dare", "adapter")
+_FORMATS = ("gguf", "gguf-f16", "gguf-q8_0", "gguf-q4_0")
 _LEVELS = ("debug", "info", "warning", "error")
 _ORDERS = ("rank", "name", "size", "new", "speed", "quality")
 _WORK_CLASSES = ("interactive", "batch", "background")
@@ -185,6 +190,7 @@ _MODELS = (
             option("--dtype", Kind.CHOICE, "the number format of the weights", choices=_DTYPES),
             option("--kv-dtype", Kind.CHOICE, "the format of keys and values kept; 8 bits hold twice the tokens",
                    choices=_KV_DTYPES),
+            option("--quant", Kind.NAME, "quantize the weights while they are read: w8, w4, fp8, w4a16-g64, ..."),
             option("--max-context", Kind.COUNT, "the longest context in tokens"),
             option("--base", Kind.MODEL, "the loaded model an adapter belongs to"),
             option("--draft", Kind.MODEL_PATH, "a small model of the same vocabulary that guesses ahead for it"),
@@ -240,6 +246,68 @@ _MODELS = (
         arguments=(*_REGISTERED, Argument(name="target", kind=Kind.TEXT, help="a folder, or another LLM OS's URL")),
         options=(flag("--detach", "print the task and return; `wait` follows it"), _FORCE),
         examples=("push /models/tiny ./copies/tiny", "push /models/acme/fox-7@2 http://otherhost:7411"),
+    ),
+)
+
+_JOB = (flag("--detach", "print the task and return; `wait` follows it"), _FORCE)
+_OUT = Argument(name="out", kind=Kind.PATH, help="where it goes: a name or path of /models, or a folder such as ./out")
+_LEARNT_FROM = option("--text", Kind.FILE, "text that the model is to be good at; may be repeated", many=True)
+
+_MAKING = (
+    Command(
+        name="quantize", group="models", help="store a model with narrower weights", changes=True, taught=False,
+        arguments=(*_REGISTERED, _OUT),
+        options=(
+            option("--to", Kind.NAME, "w4, w8, fp8, or with activations: w4a16, w8a16, w8a8, w4a8; w8 by default"),
+            option("--group", Kind.CHOICE, "inputs that share a scale; 0 for all of them", choices=_GROUPS),
+            option("--method", Kind.CHOICE, "how numbers are chosen; rtn needs no text", choices=_METHODS),
+            _LEARNT_FROM,
+            flag("--shift", "each group has a shift beside its scale"),
+            option("--head", Kind.CHOICE, "bits of the output layer", choices=("4", "8", "16")),
+            option("--budget", Kind.TEXT, "bytes of all weights, such as 4GiB: what suffers most is kept wider"),
+            option("--keep", Kind.TEXT, "layers that stay as they are, as *.down_proj; may be repeated", many=True),
+            *_JOB,
+        ),
+        examples=("quantize /models/acme/fox-7 fox-w4 --to w4 --method gptq --text ./notes.txt",
+                  "quantize /models/tiny tiny-w8"),
+    ),
+    Command(
+        name="prune", group="models", help="store a model without the weights that matter least", changes=True,
+        taught=False, arguments=(*_REGISTERED, _OUT),
+        options=(
+            option("--method", Kind.CHOICE, "what goes: weights, whole heads or whole layers", choices=_PRUNERS),
+            option("--sparsity", Kind.TEXT, "the part that goes, such as 0.5; or 2:4, two of each four"),
+            option("--layer", Kind.INTEGER, "with layers: this one goes; may be repeated", many=True),
+            _LEARNT_FROM, *_JOB,
+        ),
+        examples=("prune /models/acme/fox-7 fox-half --method wanda --sparsity 2:4 --text ./notes.txt",),
+    ),
+    Command(
+        name="merge", group="models", help="make one model of several, or put adapters into their base", changes=True,
+        taught=False,
+        arguments=(Argument(name="models", kind=Kind.MODEL_PATH, help="the models, and last where the result goes",
+                            many=True),),
+        options=(
+            option("--method", Kind.CHOICE, "how; adapter puts the others into the first", choices=_MERGERS),
+            option("--base", Kind.MODEL_PATH, "what the models were tuned from, for ties and dare"),
+            option("--weights", Kind.TEXT, "one number for each model, such as 0.7,0.3"),
+            option("--density", Kind.DECIMAL, "the part of each difference that ties and dare keep"),
+            option("--seed", Kind.INTEGER, "where the random numbers of dare start"),
+            flag("--as-given", "weights are used as they are, not divided by their sum"),
+            *_JOB,
+        ),
+        examples=("merge fox-chat fox-code fox-both --weights 0.7,0.3",
+                  "merge fox-chat fox-code fox-both --method ties --base fox", "merge fox ./adapter fox-new --method "
+                  "adapter"),
+    ),
+    Command(
+        name="export", group="models", help="write a model in another format", changes=True, taught=False,
+        arguments=(*_REGISTERED, Argument(name="out", kind=Kind.PATH, help="a file or folder, such as ./fox.gguf")),
+        options=(
+            option("--format", Kind.CHOICE, "gguf keeps the width of the weights; or with them as", choices=_FORMATS),
+            *_JOB,
+        ),
+        examples=("export /models/tiny ./tiny.gguf", "export /models/tiny ./tiny.gguf --format gguf-q8_0"),
     ),
 )
 
@@ -310,7 +378,7 @@ _REASONS = (
     ),
 )
 
-COMMANDS: tuple[Command, ...] = (*_INFERENCE, *_MODELS, *_FILES, *_WORK, *_REASONS, *_SYSTEM)
+COMMANDS: tuple[Command, ...] = (*_INFERENCE, *_MODELS, *_MAKING, *_FILES, *_WORK, *_REASONS, *_SYSTEM)
 
 
 def find_command(name: str) -> Command | None:

@@ -11,7 +11,7 @@ import pytest
 from llmos.drivers.contract import ModelSource, SourceFile
 from llmos.drivers.filesystems.files import open_source
 from llmos.drivers.filesystems.scratch import Scratch
-from llmos.syscalls.errors import BadArgument, BadModel, Exists, NoSpace, NotSupported
+from llmos.syscalls.errors import BadArgument, BadModel, Exists, NoSpace, NotFound, NotSupported
 
 RECIPE: dict[str, Any] = {"kind": "push", "options": {}}
 FORCE: dict[str, Any] = {"kind": "push", "options": {"replace": True}}
@@ -100,3 +100,64 @@ def test_names_that_lead_out_and_odd_requests_are_refused(source: ModelSource, t
         system.bring("/fox", ["hf:a/b"], RECIPE, quiet)
     assert seen(tree) == []
     assert Scratch(tree).sweep() == 0
+
+
+def staged(tree: Path, path: str, files: dict[str, str], expected: str | None = "") -> None:
+    """Stage, fill and commit."""
+    system = open_source(str(tree), {})
+    token, folder = system.stage(path)
+    try:
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content)
+        assert system.commit(token, {"quant": "w4"}, expected) == ""
+    finally:
+        system.release(token)
+
+
+def nothing_left(tree: Path) -> bool:
+    return not list((tree / ".llmos/scratch").iterdir())
+
+
+def test_a_staged_folder_appears_with_its_manifest(tree: Path) -> None:
+    files = {"config.json": "{}", "deep/a.txt": "a"}
+    staged(tree, "/out/model", files)
+    assert (tree / "out/model/deep/a.txt").read_text() == "a" and nothing_left(tree)
+    assert json.loads((tree / "out/model/manifest.json").read_text()) == {"quant": "w4"}
+    assert (tree / "out/model/config.json").stat().st_mode & 0o777 == 0o644
+    with pytest.raises(Exists):
+        staged(tree, "/out/model", {"config.json": "new"})
+    assert (tree / "out/model/config.json").read_text() == "{}" and nothing_left(tree)
+    staged(tree, "/out/model", {"config.json": "new"}, None)
+    assert (tree / "out/model/config.json").read_text() == "new" and nothing_left(tree)
+    (tree / "home").mkdir()
+    (tree / "home/letter.txt").write_text("dear")
+    with pytest.raises(Exists, match="holds no model"):
+        staged(tree, "/home", files, None)
+
+
+def test_a_single_file_appears_where_the_name_has_its_ending(tree: Path) -> None:
+    staged(tree, "/fox.gguf", {"model.gguf": "one"})
+    assert (tree / "fox.gguf").read_text() == "one" and nothing_left(tree)
+    with pytest.raises(Exists):
+        staged(tree, "/fox.gguf", {"model.gguf": "two"})
+    staged(tree, "/fox.gguf", {"model.gguf": "two"}, None)
+    assert (tree / "fox.gguf").read_text() == "two"
+    staged(tree, "/fox", {"model.gguf": "three"})
+    assert (tree / "fox/model.gguf").read_text() == "three"
+    (tree / "folder.gguf").mkdir()
+    with pytest.raises(Exists, match="is no file"):
+        staged(tree, "/folder.gguf", {"model.gguf": "four"}, None)
+    assert nothing_left(tree)
+
+
+def test_what_is_committed_or_released_is_gone(tree: Path) -> None:
+    system = open_source(str(tree), {})
+    token, folder = system.stage("/a/b")
+    (folder / "x").write_text("x")
+    system.release(token)
+    assert not folder.exists() and not (tree / "a").exists()
+    with pytest.raises(NotFound, match="staged"):
+        system.commit(token, {})
+    with pytest.raises(BadArgument):
+        system.stage("/")

@@ -22,6 +22,7 @@ _MODULES: Mapping[str, tuple[str, ...]] = {
         "gc",
     ),
     "registry": ("pull", "push", "tag"),
+    "making": ("quantize", "prune", "merge", "export"),
     "keys": ("keys",),
     "inference": ("run", "ask"),
     "files": ("ls", "cat", "cp", "rm", "mount", "umount", "search"),

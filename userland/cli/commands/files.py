@@ -95,7 +95,7 @@ def _copy_out(cli: Cli, entry: Entry, target: Path, force: bool) -> int:
 def _import(cli: Cli, values: Namespace) -> int:
     recipe = TransformRecipe(kind="import", options={"replace": True} if values.force else {})
     source, target = cli.path(values.source), cli.path(values.target)
-    return run_job(cli, source, target, recipe, f"copying {values.source}")
+    return run_job(cli, [source], target, recipe, f"copying {values.source}")
 
 
 def rm(cli: Cli, values: Namespace) -> int:

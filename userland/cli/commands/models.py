@@ -49,7 +49,7 @@ def amount(progress: Progress) -> str:
 
 def load(cli: Cli, values: Namespace) -> int:
     options: LoadFields = {}
-    given = {name: getattr(values, name) for name in ("name", "dtype", "kv_dtype", "max_context")}
+    given = {name: getattr(values, name) for name in ("name", "dtype", "kv_dtype", "quant", "max_context")}
     options.update({name: value for name, value in given.items() if value is not None})  # type: ignore[typeddict-item]
     if values.keep_alive is not None:
         options["keep_alive"] = _keep(values.keep_alive)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,16 +38,16 @@ def pull(cli: Cli, values: Namespace) -> int:
         options["revision"] = values.revision
     recipe = TransformRecipe(kind="import", options=options)
     with _as_typed(source, values.source):
-        return run_job(cli, source, target, recipe, f"pulling {values.source}", detach=values.detach)
+        return run_job(cli, [source], target, recipe, f"pulling {values.source}", detach=values.detach)
 
 
 def push(cli: Cli, values: Namespace) -> int:
     """To a folder of this machine, or to another LLM OS."""
     source = cli.stored(values.model)
     remote = values.target.startswith(REMOTE)
-    out, shown = (values.target, values.target) if remote else _folder(cli, values.target)
+    out, shown = (values.target, values.target) if remote else written_at(cli, values.target)
     recipe = TransformRecipe(kind="push", options={"replace": True} if values.force else {})
-    return run_job(cli, source, out, recipe, f"pushing {source}", detach=values.detach, shown=shown)
+    return run_job(cli, [source], out, recipe, f"pushing {source}", detach=values.detach, shown=shown)
 
 
 def tag(cli: Cli, values: Namespace) -> int:
@@ -66,13 +66,22 @@ def tag(cli: Cli, values: Namespace) -> int:
 
 
 def run_job(
-    cli: Cli, source: str, out: str, recipe: TransformRecipe, title: str, *, detach: bool = False, shown: str = ""
+    cli: Cli,
+    sources: Sequence[str],
+    out: str,
+    recipe: TransformRecipe,
+    title: str,
+    *,
+    detach: bool = False,
+    shown: str = "",
+    tell: Callable[[dict[str, Any]], None] = lambda _value: None,
 ) -> int:
-    """Start a job, show how far it is, and say what came of it; the exit status. `shown` is where it is for a person.
+    """Start a job, show how far it is, and say what came of it; the exit status. `shown` is where it is for a person,
+    and `tell` says more about the result.
 
     With --json: one progress object a line, then the result.
     """
-    task = cli.system.transform([source], out, recipe)
+    task = cli.system.transform(sources, out, recipe)
     if detach:
         if cli.private:
             task.cancel()
@@ -90,6 +99,8 @@ def run_job(
         raise from_wire(value["error"])
     if not cli.out.result(result):
         cli.out.line(_told(value, shown) if result.state == "done" else f"{result.id} is {result.state}")
+        if result.state == "done":
+            tell(value)
     return 0 if result.state == "done" else 1
 
 
@@ -142,7 +153,7 @@ def _source(cli: Cli, source: str) -> str:
         )
     place = host_path(source)
     if place is not None and place.is_file():
-        return f"{_mounted(cli, place.parent, writable=False)}/{place.name}"
+        return read_at(cli, source)
     if place is None and not source.startswith("/"):
         raise BadArgument(
             f"{source!r} is no source: write ./{source} for a folder, hf:{source} for a model of the hub",
@@ -151,8 +162,16 @@ def _source(cli: Cli, source: str) -> str:
     return cli.path(source)
 
 
-def _folder(cli: Cli, target: str) -> tuple[str, str]:
-    """The folder that is to hold the model: its path in the namespace, and the one for people."""
+def read_at(cli: Cli, source: str) -> str:
+    """The path in the namespace of a file of this machine, whose folder is mounted, or of the namespace."""
+    place = host_path(source)
+    if place is None:
+        return cli.path(source)
+    return f"{_mounted(cli, place.parent, writable=False)}/{place.name}"
+
+
+def written_at(cli: Cli, target: str) -> tuple[str, str]:
+    """The folder that is to hold a model: its path in the namespace, and the one for people."""
     place = host_path(target)
     if place is None:
         return cli.path(target), ""
