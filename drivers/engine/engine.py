@@ -26,7 +26,7 @@ from .lora.store import LoraStore
 from .lora.trial import check_runs
 from .lora.weights import LoraWeights, interpret
 from .models import Entry, Resident
-from .plan import PREFILL_CHUNK
+from .plan import PREFILL_CHUNK, Footprint
 from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
 from .prepare import collect
@@ -64,7 +64,7 @@ class Engine:
 
     def plan(self, source: ModelSource, settings: LoadSettings) -> Sequence[Row]:
         """Predicted bytes. Raises BadModel, BadArgument, NotSupported."""
-        footprint, context = models.plan_model(source, settings, self._own, self._place)
+        footprint, context = self._planned(source, settings)
         return footprint.rows(source.path, context)
 
     def load(
@@ -269,8 +269,11 @@ class Engine:
         if lora_source.is_adapter(source):
             want = "the loaded model it belongs to"
             raise BadArgument(f"{source.path} is an adapter; name its base", name="base", got="''", want=want)
-        footprint, context = models.plan_model(source, settings, self._own, self._place)
+        footprint, context = self._planned(source, settings)
         return Entry(id, source, settings, footprint, context)
+
+    def _planned(self, source: ModelSource, settings: LoadSettings) -> tuple[Footprint, int]:
+        return models.plan_model(source, settings, self._own, self._place, prefill=self._prefill_tokens)
 
     def _make_adapter(self, id: str, source: ModelSource, settings: LoadSettings, base: str) -> Entry:
         models.check_settings(settings)

@@ -32,7 +32,7 @@ from .paged import Layers, PagedModel
 from .paged_runner import PagedRunner
 from .pages import PagePool, page_bytes
 from .parallel.refusing import RefusingRunner
-from .place import PROCESSOR, Place, Shares
+from .place import PROCESSOR, ROWS, Place, Shares
 from .runner import Runner
 from .sampling.grammar import GrammarCompiler
 from .scheduler import StepLimits, StepScheduler
@@ -45,9 +45,6 @@ GATHERED = "P: keys and values are gathered for the model's own attention: "
 PAGED, HYBRID, SLOTS, GENERATE, FORWARD = "P", "H", "S", "G", "F"
 LEAST_PREFILL = 4
 """Tokens of a prompt that go in every step, however busy."""
-
-ROWS = 64
-"""Requests of one model at a time on the rungs that batch."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,11 @@ def wide_alone(about: Description, reasons: Sequence[str] = ()) -> NotSupported:
     return NotSupported(f"{why}; load it with kv_dtype=auto", why=why)
 
 
-def slots(rung: str, causal: bool) -> int:
-    """How many requests may be under way at a time."""
-    return 1 if causal and rung not in (PAGED, HYBRID) else ROWS
+def slots(rung: str, causal: bool, rows: int = ROWS) -> int:
+    """How many requests may be under way at a time, where pages have so many rows."""
+    if causal and rung == PAGED:
+        return rows
+    return 1 if causal and rung != HYBRID else ROWS
 
 
 def runners(
@@ -108,7 +107,8 @@ def runners(
     model = paged_model(rung.layers, pages, bundle, shared, ops, place)
     capture = place.capture(bundle.about.architecture) if shares is None and rung.name == PAGED else None
     made = _paged_runner(
-        rung.name, rung.layers, model, bundle, shared, vocabulary, grammars, ops, prefill_tokens, parameters, capture
+        rung.name, rung.layers, model, bundle, shared, vocabulary, grammars, ops, prefill_tokens, parameters, capture,
+        place.rows,
     )
     if shares is None:
         return [made, serial]
@@ -135,29 +135,29 @@ def paged_model(
     return model
 
 
-def limits(prefill_tokens: int) -> StepLimits:
-    """Bounds of a step in which a prompt goes in parts of so many tokens at most."""
-    return StepLimits(ROWS, ROWS + prefill_tokens, prefill_tokens, min(LEAST_PREFILL, prefill_tokens))
+def limits(prefill_tokens: int, rows: int = ROWS) -> StepLimits:
+    """Bounds of a step of so many rows in which a prompt goes in parts of so many tokens at most."""
+    return StepLimits(rows, rows + prefill_tokens, prefill_tokens, min(LEAST_PREFILL, prefill_tokens))
 
 
-def _bounds(rung: str, prefill_tokens: int, context: int) -> StepLimits:
+def _bounds(rung: str, prefill_tokens: int, context: int, rows: int) -> StepLimits:
     """Where a state is kept a prompt goes at once, however busy."""
-    return limits(prefill_tokens) if rung == PAGED else StepLimits(ROWS, ROWS + context, context, context)
+    return limits(prefill_tokens, rows) if rung == PAGED else StepLimits(ROWS, ROWS + context, context, context)
 
 
 def _paged_runner(
     rung: str, layers: Layers | Gathering, model: PagedModel, bundle: Bundle, shared: SharedModule,
     vocabulary: Vocabulary, grammars: GrammarCompiler, ops: OpTable, prefill_tokens: int, parameters: int,
-    capture: Capture | None,
+    capture: Capture | None, rows: int,
 ) -> PagedRunner:  # fmt: skip
     dtype, pool = bundle.about.dtype, model.pool
     packed = None if capture is None else model.packed
     blocks = BlockManager(pool.pages - (packed is not None), pool.host_pages)
     blocks.caching = rung == PAGED
     work = Work(parameters * dtype.itemsize, 2.0 * parameters, page_bytes(layers.shapes, pool.dtype) / PAGE_TOKENS)
-    scheduler = StepScheduler(blocks, _bounds(rung, prefill_tokens, bundle.about.context), StepCost(work))
+    scheduler = StepScheduler(blocks, _bounds(rung, prefill_tokens, bundle.about.context, rows), StepCost(work))
     if packed is not None and capture is not None:
-        lane = Lane(packed, shared, ops, capture, ROWS, bundle.about.context, spare_page=pool.pages - 1)
+        lane = Lane(packed, shared, ops, capture, rows, bundle.about.context, spare_page=pool.pages - 1)
         return LaneRunner(bundle, shared, model, blocks, scheduler, vocabulary, grammars, lane)
     made = PagedRunner if rung == PAGED else HybridRunner
     return made(bundle, shared, model, blocks, scheduler, vocabulary, grammars)

@@ -42,6 +42,8 @@ class Resident:
     rung: str
     reasons: Sequence[str]
     bytes: int
+    slots: int
+    """Requests that may be under way at a time."""
     shares: Shares | None = None
     """Those of other processes, which count in `bytes`."""
 
@@ -113,7 +115,7 @@ class Entry:
         return LoadedModel(
             architecture=about.architecture, tasks=resident.tasks, context=about.context,
             parameters=self.footprint.parameters, rows=self.rows(), rung=resident.rung, rung_reasons=reasons,
-            chat=resident.bundle.chat, slots=ladder.slots(resident.rung, about.causal),
+            chat=resident.bundle.chat, slots=resident.slots,
         )  # fmt: skip
 
     def rows(self) -> Sequence[Row]:
@@ -140,18 +142,19 @@ def check_settings(settings: LoadSettings) -> None:
 
 def plan_model(
     source: ModelSource, settings: LoadSettings, own: Architectures = NONE, place: Place = PROCESSOR,
-    sizing: plan.Sizing | None = None,
+    sizing: plan.Sizing | None = None, prefill: int = plan.PREFILL_CHUNK,
 ) -> tuple[plan.Footprint, int]:  # fmt: skip
     """Bytes of a model or adapter, and its context, from its files without their tensors. Raises BadModel.
 
-    `sizing` says how many pages it gets if not the place does.
+    `sizing` says how many pages it gets if not the place does; `prefill`: tokens of a prompt that go into a step.
     """
     check_settings(settings)
     drafts.check(source, settings)
     if source.draft is not None:
-        footprint, context = plan_model(replace(source, draft=None), replace(settings, draft=""), own, place)
+        alone = replace(source, draft=None), replace(settings, draft="")
+        footprint, context = plan_model(*alone, own, place, prefill=prefill)
         chosen = drafts.settings_of(source.draft, settings, context, own, place)
-        return footprint.with_draft(plan_model(source.draft, chosen, own, place, _draft_pages)[0]), context
+        return footprint.with_draft(plan_model(source.draft, chosen, own, place, _draft_pages, prefill)[0]), context
     if lora_source.is_adapter(source):
         return adapter_footprint(lora_source.planned_bytes(source)), 0
     weights = checkpoint.check_weights(source)
@@ -159,7 +162,7 @@ def plan_model(
         about = loader.describe(source, settings, folder, weights, own, place)
     try:
         divide = (lambda module: place.divide(module, source.path)) if sizing is None else (lambda module: 1)
-        return plan.footprint(about, settings.rung, sizing or place.pages, divide), about.context
+        return plan.footprint(about, settings.rung, sizing or place.pages, divide, prefill), about.context
     except loader.FAILURES as error:
         raise loader.bad_model(source, error, checkpoint.CONFIG) from error
 
@@ -218,10 +221,8 @@ def _reside(
         rung, bundle, shared, vocabulary, ops, prefill_tokens, planned.parameters, place, planned.pages, shares
     )
     first = runners[0]
-    if isinstance(first, PagedRunner):
-        first.prepare(lambda: progress(0, 0, "", "capture"))
-        if not entry.settings.prefix_cache:
-            first.forget_prefixes()
+    if isinstance(first, PagedRunner) and not entry.settings.prefix_cache:
+        first.forget_prefixes()
     if entry.source.draft is not None:
         if not isinstance(first, PagedRunner) or rung.name != ladder.PAGED:
             why = f"a draft model guesses on rung P alone ({'; '.join(rung.reasons)})"
@@ -229,5 +230,8 @@ def _reside(
         draft = entry.source.draft
         first.drafter, more = drafts.load(draft, entry.settings, bundle, ops, prefill_tokens, progress, own, place)
         held += more
+    if isinstance(first, PagedRunner):
+        first.prepare(lambda: progress(0, 0, "", "capture"))
+    slots = ladder.slots(rung.name, bundle.about.causal, place.rows)
     held += 0 if shares is None else shares.settle()
-    return Resident(bundle, shared, vocabulary, runners, rung.name, rung.reasons, held, shares)
+    return Resident(bundle, shared, vocabulary, runners, rung.name, rung.reasons, held, slots, shares)

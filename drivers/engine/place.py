@@ -21,6 +21,9 @@ from .pages import pool_pages
 if TYPE_CHECKING:
     from .inputs import Prepared
 
+ROWS = 64
+"""Requests of one model at a time on the rungs that batch."""
+
 Report = Callable[[int, int], None]
 """Called with the bytes done and all bytes: often, and as a sign of life."""
 
@@ -63,11 +66,19 @@ class Place(Protocol):
     def device(self) -> torch.device:
         """Where weights, pages and all that is computed from them lie."""
 
+    @property
+    def rows(self) -> int:
+        """How many requests of one model on rung P may take part in a step."""
+
     def free_bytes(self) -> int:
         """What could be allocated now; what other processes hold is not counted as free."""
 
     def dtype(self, stored: torch.dtype) -> torch.dtype:
         """What to compute in for weights that are stored as `stored`, where nobody says."""
+
+    def activations(self, kind: str) -> str:
+        """What inputs of products with quantized weights are rounded to, where nobody says: `kind` of the weights is
+        `int` or `float`, the answer one of `quantized_linear.ACTIVATIONS`."""
 
     def pages(self, context: int, page_bytes: int, taken: int) -> int:
         """How many pages of keys and values a model gets whose sequences have up to `context` tokens, and of which
@@ -103,6 +114,7 @@ class Processor:
     """The CPU: weights are used where the files are mapped or packed, and sleep in the page cache."""
 
     device = torch.device("cpu")
+    rows = ROWS
 
     def free_bytes(self) -> int:
         return memory.free_bytes()
@@ -110,6 +122,12 @@ class Processor:
     def dtype(self, stored: torch.dtype) -> torch.dtype:
         """A CPU has no fast float16."""
         return torch.bfloat16 if stored == torch.bfloat16 else torch.float32
+
+    def activations(self, kind: str) -> str:
+        """Processors multiply whole numbers of 8 bits much faster than others, and floating ones of 8 bits not at all.
+
+        The same where no compiler is, so that none changes an answer."""
+        return "int8" if kind == "int" else "model"
 
     def pages(self, context: int, page_bytes: int, taken: int) -> int:
         """Memory of the machine is given when it is used, so that nothing is gained by asking for less."""

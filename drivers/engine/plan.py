@@ -14,7 +14,7 @@ from .gathered import Gathering
 from .loader import Description, empty_module
 from .memory import tensors_in, tensors_of
 from .pages import page_bytes
-from .place import PROCESSOR
+from .place import PROCESSOR, ROWS
 from .states import STATES_KEPT
 from .tasks.base import BATCH_TOKENS
 
@@ -24,7 +24,7 @@ PLANNED_TOKENS = 2048
 """Tokens of prompt and answer that room is planned for where many models have no limit."""
 
 PREFILL_CHUNK = 512
-"""Tokens of a prompt that go through the model in one step."""
+"""Tokens of a prompt that go through the model in one step, where nobody says."""
 
 
 @dataclass(frozen=True)
@@ -93,24 +93,28 @@ Divide = Callable[[Any], int]
 
 
 def footprint(
-    about: Description, rung: str = "", sizing: Sizing = PROCESSOR.pages, divide: Divide = lambda module: 1
-) -> Footprint:
+    about: Description, rung: str = "", sizing: Sizing = PROCESSOR.pages, divide: Divide = lambda module: 1,
+    prefill: int = PREFILL_CHUNK,
+) -> Footprint:  # fmt: skip
     """Plan a model for the rung it will be served on, or the one asked for; all its shares where it is divided.
+    `prefill`: tokens of a prompt that go through it in one step.
 
     Raises what building and dividing it raises.
     """
     module = empty_module(about)
     parameters = sum(tensor.numel() for tensor in {id(item): item for item in module.parameters()}.values())
     ranks = divide(module)
-    return _share(module, about, rung, sizing, parameters).times(ranks)
+    return _share(module, about, rung, sizing, parameters, prefill).times(ranks)
 
 
-def _share(module: Any, about: Description, rung: str, sizing: Sizing, parameters: int) -> Footprint:
+def _share(
+    module: Any, about: Description, rung: str, sizing: Sizing, parameters: int, prefill: int
+) -> Footprint:  # fmt: skip
     unique = {id(tensor): tensor for tensor in tensors_of(module)}.values()
     weights = sum(tensor.nbytes for tensor in unique)
     cache = cache_shape(module, about) if about.causal else _other_cache(about)
     parameters = sum(tensor.numel() for tensor in {id(item): item for item in module.parameters()}.values())
-    workspace = _workspace(module, about) if about.causal else _batch_bytes(module)
+    workspace = _workspace(module, about, prefill) if about.causal else _batch_bytes(module)
     paging = about.causal and rung in ("", ladder.PAGED, ladder.HYBRID)
     found = _per_page(module, about, cache.fixed) if paging else None
     if found is None and about.narrow is not None:
@@ -133,7 +137,7 @@ def _per_page(module: Any, about: Description, state: int) -> tuple[int, int] | 
         return None
     if about.narrow is not None and isinstance(layers, Gathering):
         return None
-    kept = ladder.ROWS * STATES_KEPT * state if isinstance(layers, Gathering) and layers.states else 0
+    kept = ROWS * STATES_KEPT * state if isinstance(layers, Gathering) and layers.states else 0
     return page_bytes(layers.shapes, about.pages), kept
 
 
@@ -189,10 +193,10 @@ def _batch_bytes(module: Any) -> int:
     return 12 * BATCH_TOKENS * max(sizes, default=0)
 
 
-def _workspace(module: Any, about: Description) -> int:
+def _workspace(module: Any, about: Description, prefill: int) -> int:
     """Activations of one prefill step: residual, projections, a mask over the context, logits of one row in float32."""
     text = about.config.get_text_config(decoder=True)
-    tokens = min(PREFILL_CHUNK, about.context)
+    tokens = min(prefill, about.context)
     hidden: int = module.get_input_embeddings().embedding_dim
     inner = getattr(text, "intermediate_size", None) or 4 * hidden
     inner = max(inner) if isinstance(inner, list) else inner

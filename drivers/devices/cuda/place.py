@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ...engine.capture import Capture
-from ...engine.ladder import ROWS
 from ...engine.memory import out_of_memory
 from ...engine.place import Processor, Report, Rested
 from ...engine.steps import PAGE_TOKENS
@@ -18,15 +17,21 @@ from . import copies, resting
 from .copies import Lanes, StreamLanes
 from .graphs import CudaGraphs
 
+ROWS = 256
+"""Steps of more rows take about as long for each row: attention, not the weights, is then what takes the time."""
+FLOAT8_SINCE = (8, 9)
+"""Compute capability of the first GPUs that multiply floating numbers of 8 bits."""
+
 ROW_TOKENS = 2048
-"""Tokens of each of `ROWS` requests that pages are wanted for."""
+"""Tokens of each of `PAGED_ROWS` requests that pages are wanted for."""
+PAGED_ROWS = 64
 
 
 def page_count(context: int, page_bytes: int, room: int) -> int:
-    """How many pages a model gets: for `ROWS` requests, as many as fit into `room` bytes, and for its whole context
-    once however little room there is."""
+    """How many pages a model gets: for `PAGED_ROWS` requests, as many as fit into `room` bytes, and for its whole
+    context once however little room there is."""
     least = -(-context // PAGE_TOKENS) + 1
-    wanted = -(-max(context, ROWS * min(context, ROW_TOKENS)) // PAGE_TOKENS) + 1
+    wanted = -(-max(context, PAGED_ROWS * min(context, ROW_TOKENS)) // PAGE_TOKENS) + 1
     return max(least, min(wanted, room // page_bytes))
 
 
@@ -35,6 +40,8 @@ class CudaPlace(Processor):
 
     `share`: what the pages of a model take at most of the memory that is free beside its weights.
     """
+
+    rows = ROWS
 
     def __init__(self, device: torch.device, share: float, lanes: Lanes | None = None) -> None:
         self.device = device
@@ -49,6 +56,12 @@ class CudaPlace(Processor):
     def dtype(self, stored: torch.dtype) -> torch.dtype:
         """GPUs compute in all of them."""
         return stored
+
+    def activations(self, kind: str) -> str:
+        """Weights that are whole numbers save reading alone; floating ones are multiplied as they are where the
+        hardware can."""
+        able = kind == "float" and torch.cuda.get_device_capability(self.device) >= FLOAT8_SINCE
+        return "float8" if able else "model"
 
     def pages(self, context: int, page_bytes: int, taken: int) -> int:
         return page_count(context, page_bytes, int(self._share * max(0, self.free_bytes() - taken)))

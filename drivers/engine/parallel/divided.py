@@ -30,11 +30,18 @@ class Divided:
     def device(self) -> torch.device:
         return self._inner.device
 
+    @property
+    def rows(self) -> int:
+        return self._inner.rows
+
     def free_bytes(self) -> int:
         return self._inner.free_bytes()
 
     def dtype(self, stored: torch.dtype) -> torch.dtype:
         return self._inner.dtype(stored)
+
+    def activations(self, kind: str) -> str:
+        return self._inner.activations(kind)
 
     def pages(self, context: int, page_bytes: int, taken: int) -> int:
         return self._inner.pages(context, page_bytes, taken)

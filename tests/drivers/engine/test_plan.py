@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,15 @@ def test_the_plan_is_what_a_model_and_its_cache_take(name: str) -> None:
     slack = 8 * len(planned.cache.layers)  # a sliding layer keeps its window as a tensor
     assert 0 <= live_bytes(tensors_in(held)) - planned.cache.bytes(TOKENS) <= slack
     assert planned.workspace > 0
+
+
+def test_a_step_of_more_tokens_needs_more_room() -> None:
+    about = replace(described("llama"), context=4096)
+    few, many = (plan.footprint(about, prefill=tokens).workspace for tokens in (256, 2048))
+    assert few < many <= 8 * few
+    assert plan.footprint(described("llama"), prefill=2048).workspace == plan.footprint(described("llama")).workspace, (
+        "no step has more tokens than the context"
+    )
 
 
 def test_a_window_stops_growing() -> None:
