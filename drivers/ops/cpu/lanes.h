@@ -10,8 +10,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <type_traits>
+
+#include "scratch.h"
 
 namespace llmos {
 
@@ -91,27 +92,6 @@ inline __m512i load_lanes(const typename E::Element* at, int64_t elements) {
     __mmask32 mask = elements >= 32 ? 0xffffffffu : elements <= 0 ? 0 : (1u << elements) - 1;
     return _mm512_maskz_loadu_epi16(mask, at);
 }
-
-// One buffer a thread, kept between calls: fresh memory would cost a page fault for each 4 KiB of it.
-class Scratch {
-  public:
-    ~Scratch() { std::free(data_); }
-    template <class T>
-    T* get(size_t count) {
-        size_t bytes = (count * sizeof(T) + 63) / 64 * 64;
-        if (bytes > size_) {
-            std::free(data_);
-            data_ = std::aligned_alloc(64, bytes);
-            size_ = data_ ? bytes : 0;
-            if (!data_) std::abort();
-        }
-        return static_cast<T*>(data_);
-    }
-
-  private:
-    void* data_ = nullptr;
-    size_t size_ = 0;
-};
 
 // How memory is fetched ahead of a tile. With few rows memory is the limit and the loads themselves run far ahead, so
 // NEAR asks for a little more. With more rows only FAR, to the second cache, keeps up. When several tiles use one

@@ -23,7 +23,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 OPS = (
     "llmos_linear", "llmos_paged_attention", "llmos_norm", "llmos_gate", "llmos_rope", "llmos_lora_shrink",
-    "llmos_lora_expand",
+    "llmos_lora_expand", "llmos_quantized_linear",
 )  # fmt: skip
 """Each takes one packed problem; in the order of program.cpp."""
 PROGRAM = "llmos_program"

@@ -10,6 +10,7 @@ from .layers import KINDS, Layers
 from .linear import NativeLinear
 from .lora import Lora
 from .native import Native
+from .quantized import NativeQuantized
 from .replay import NativeReplay
 
 NAME = "native"
@@ -23,6 +24,9 @@ def register_native(table: OpTable) -> Native:
     packed = PackedAttention(native)
     table.register("packed_attention", NAME, packed, packed.supports)
     table.register("linear", NAME, partial(NativeLinear, native), partial(NativeLinear.supports, native))
+    table.register(
+        "quantized_linear", NAME, partial(NativeQuantized, native), partial(NativeQuantized.supports, native)
+    )
     table.register("replay", NAME, partial(NativeReplay, native), native.supports)
     for call in (layers.add, layers.rms_norm, layers.add_rms_norm, layers.rope, layers.rope_write, layers.write_kv):
         table.register(call.__name__, NAME, call, native.supports)

@@ -8,7 +8,7 @@ namespace {
 
 constexpr TeamOp OPS[] = {
     linear_by_team, attention_by_team, norm_by_team, gate_by_team, rope_by_team, lora_shrink_by_team,
-    lora_expand_by_team,
+    lora_expand_by_team, quantized_by_team,
 };
 
 // Each op of a program, followed by so many bytes that are its problem; as `native.py` packs it.

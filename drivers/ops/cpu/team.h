@@ -15,6 +15,7 @@ void gate_by_team(const void* problem);
 void rope_by_team(const void* problem);
 void lora_shrink_by_team(const void* problem);
 void lora_expand_by_team(const void* problem);
+void quantized_by_team(const void* problem);
 
 // One op with a team of its own; alone where waking others costs more than they save.
 template <class F>

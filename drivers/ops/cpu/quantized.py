@@ -1,0 +1,145 @@
+"""Linear layers of weights of 4 or 8 bits in C++: whole numbers times inputs that are rounded to whole numbers.
+
+The layout: outputs in panels of 32, and a panel in parts of inputs that share a scale (all inputs of an output with one
+scale are cut into parts that repeat it, so that no sum of whole numbers is too large). A part holds its numbers, its 32
+scales and, where there are any, its 32 shifts, all in the order in which they are read:
+
+    [ceil(outs / 32), parts, bytes of a part]
+    numbers of 8 bits [lanes, 32, 4]: four neighbouring inputs of each output
+    numbers of 4 bits [lanes / 2, 32, 4]: those of an even lane in the low bits and of the next one in the high bits
+
+What is filled up counts as zero, since its inputs are.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llmos.syscalls.errors import NotSupported
+
+from ..quantized import QuantizedWeight, concatenated, pack_nibbles
+from ..quantized_linear import QuantizedLinear
+from ..table import Spec
+from .native import Native
+
+PROBLEM = struct.Struct("=17q")
+"""`Quantized` of quantized.cpp."""
+OP = "llmos_quantized_linear"
+PANEL = 32
+CHUNK = 64
+"""Panels that are packed or unpacked at a time, to need little memory beside the result."""
+LANE = 4
+"""Inputs that are multiplied at a time."""
+UNIT, MOST = 64, 1024
+"""Parts of inputs that all share a scale are a multiple of the one and at most the other."""
+
+
+def part_inputs(ins: int, group: int) -> int:
+    """Inputs of a part; their parts fill `ins` up to a multiple of the group, or of 64 where all share a scale."""
+    if group:
+        return group
+    units = -(-ins // UNIT)
+    return UNIT * max(size for size in range(1, MOST // UNIT + 1) if units % size == 0)
+
+
+class NativeQuantized(QuantizedLinear):
+    """Whole numbers, inputs rounded to 8 bits. A row's answer is the same bits whatever others are computed with it."""
+
+    def __init__(
+        self, native: Native, weights: Sequence[QuantizedWeight], bias: Tensor | None, dtype: torch.dtype,
+        activations: str = "int8",
+    ) -> None:  # fmt: skip
+        """Raises BadArgument for weights that cannot be merged, NotSupported for what it does not serve."""
+        super().__init__(weights, bias, dtype, activations)
+        fits, why = self.supports(native, {"device": "cpu", "dtype": str(dtype).removeprefix("torch."),
+                                           "kind": self.scheme.kind, "activations": activations})  # fmt: skip
+        if not fits:
+            raise NotSupported(f"no quantized layer in C++: {why}", why=why)
+        native.check()
+        self._native = native
+        self._part = part_inputs(self.in_features, self.scheme.group)
+        self._parts = -(-self.in_features // self._part)
+        self._numbers = self._part * PANEL * self.scheme.width // 8
+        whole = concatenated(weights)
+        self._scales = _widest([part.dtype for part in (whole.scale, whole.shift) if part is not None])
+        size = self._numbers + PANEL * self._scales.itemsize * (1 + self.scheme.shift)
+        packed = native.memory.empty((-(-self.out_features // PANEL), self._parts, size), torch.uint8)
+        for start in range(0, packed.shape[0], CHUNK):
+            self._pack(packed[start : start + CHUNK], whole.rows(slice(start * PANEL, (start + CHUNK) * PANEL)))
+        self.register_buffer("packed", packed, persistent=False)
+
+    @staticmethod
+    def supports(native: Native, spec: Spec) -> tuple[bool, str]:
+        if spec.get("kind", "int") != "int":
+            return False, "it multiplies whole numbers"
+        if spec.get("activations") != "int8":
+            return False, f"it rounds inputs to int8; activations are {spec.get('activations')}"
+        return native.supports(spec)
+
+    def unpack(self) -> Tensor:
+        panels = torch.split(self.packed, CHUNK)
+        rows = torch.cat([self._weight(part).dequantized().to(self.dtype) for part in panels])
+        return rows[: self.out_features]
+
+    def rows(self, ids: Tensor) -> Tensor:
+        panels, inverse = torch.unique(ids.flatten() // PANEL, return_inverse=True)
+        weight = self._weight(self.packed[panels]).rows(inverse * PANEL + ids.flatten() % PANEL)
+        return weight.dequantized().to(self.dtype).view(*ids.shape, self.in_features)
+
+    def product(self, x: Tensor) -> Tensor:
+        flat = self._native.rows(x)
+        out = x.new_empty(*x.shape[:-1], self.out_features)
+        self._native.call(
+            OP,
+            PROBLEM.pack(
+                flat.data_ptr(), self.packed.data_ptr(), 0 if self.bias is None else self.bias.data_ptr(),
+                out.data_ptr(), flat.shape[0], self.in_features, self.out_features, flat.stride(0), self.out_features,
+                torch.get_num_threads(), self.dtype == torch.bfloat16, self.scheme.width == 4, self._parts,
+                self._part // LANE, self.scheme.group == 0, self.scheme.shift, self._scales == torch.float32,
+            ),
+            flat, self.packed, *(() if self.bias is None else (self.bias,)), made=(out,),
+        )  # fmt: skip
+        return out
+
+    def _pack(self, panels: Tensor, weight: QuantizedWeight) -> None:
+        """Outputs put into panels [panels, parts, bytes]."""
+        count = panels.shape[0]
+        numbers, beyond = weight.whole().to(torch.uint8), (0, -weight.outs % PANEL)
+        padded = F.pad(numbers, (0, self._parts * self._part - self.in_features, *beyond))
+        lanes = padded.view(count, PANEL, self._parts, -1, LANE).permute(0, 2, 3, 1, 4)
+        if self.scheme.width == 4:
+            lanes = lanes[:, :, 0::2] | lanes[:, :, 1::2] << 4
+        panels[..., : self._numbers] = lanes.reshape(count, self._parts, -1)
+        parts = [part for part in (weight.scale, weight.shift) if part is not None]
+        for place, part in enumerate(parts):
+            values = F.pad(part.to(self._scales), (0, 0, *beyond)).view(count, PANEL, -1).transpose(1, 2)
+            self._of_scales(panels, place).copy_(values)
+
+    def _of_scales(self, panels: Tensor, place: int) -> Tensor:
+        """The scales (0) or shifts (1) of panels, [panels, parts, 32]."""
+        size = PANEL * self._scales.itemsize
+        return panels[..., self._numbers + place * size :][..., :size].view(self._scales)
+
+    def _weight(self, panels: Tensor) -> QuantizedWeight:
+        """What some panels hold, as it was before it was packed."""
+        count, width = panels.shape[0], self._parts * self._part
+        lanes = panels[..., : self._numbers].reshape(count, self._parts, -1, PANEL, LANE)
+        if self.scheme.width == 4:
+            lanes = torch.stack((lanes & 15, lanes >> 4), dim=3).flatten(2, 3)
+        numbers = lanes.permute(0, 3, 1, 2, 4).reshape(count * PANEL, width)[:, : self.in_features]
+        groups = self.scheme.groups(self.in_features)
+        scale, *shift = (
+            self._of_scales(panels, place)[:, :groups].transpose(1, 2).reshape(-1, groups)
+            for place in range(1 + self.scheme.shift)
+        )
+        numbers = pack_nibbles(numbers) if self.scheme.width == 4 else numbers
+        return QuantizedWeight(self.scheme, numbers, scale, shift[0] if shift else None, self.in_features)
+
+
+def _widest(dtypes: Sequence[torch.dtype]) -> torch.dtype:
+    return max(dtypes, key=lambda dtype: dtype.itemsize)
