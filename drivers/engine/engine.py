@@ -253,6 +253,10 @@ class Engine:
         found = {id: entry.cache_usage() for id, entry in self._entries.items()}
         return {id: usage for id, usage in found.items() if usage is not None}
 
+    def resting_bytes(self) -> int:
+        """What models that sleep take of the host's memory."""
+        return sum(each.resting.rested.host_bytes for each in self._entries.values() if each.resting is not None)
+
     def close(self) -> None:
         """Drop everything."""
         for entry in self._entries.values():

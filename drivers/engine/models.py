@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from llmos.syscalls.errors import BadArgument, BadState, LlmosError, NoDeviceMemory, NotSupported
@@ -18,7 +18,7 @@ from .lora.weights import LoraWeights
 from .memory import live_bytes, tensors_of
 from .paged_runner import PagedRunner
 from .pages import NARROW, pool_pages
-from .place import PROCESSOR, Place, Shares
+from .place import PROCESSOR, Anchor, Place, Shares
 from .plugged import NONE, Architectures
 from .prepare import prepared
 from .runner import Runner
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TOKEN_TASKS = ("tokenize", "detokenize")
 RUNGS = ("P", "H", "S", "G", "F")
+MADE_AGAIN = "sleep: what was captured is made again when it wakes"
 
 
 @dataclass(eq=False)
@@ -46,6 +47,8 @@ class Resident:
     """Requests that may be under way at a time."""
     shares: Shares | None = None
     """Those of other processes, which count in `bytes`."""
+    anchor: Anchor = field(default_factory=Anchor)
+    """Of what rests when it sleeps."""
 
     @property
     def tasks(self) -> list[str]:
@@ -126,7 +129,6 @@ class Entry:
 def check_settings(settings: LoadSettings) -> None:
     """Raises NotSupported for what the engine does not do, BadArgument for what cannot be."""
     refused = {
-        "quant": (settings.quant is not None, "weights are not quantized by this engine"),
         "kv_dtype": (
             settings.kv_dtype not in ("auto", settings.dtype, *NARROW),
             f"keys and values keep the model's dtype, or are {' or '.join(NARROW)}",
@@ -230,8 +232,12 @@ def _reside(
         draft = entry.source.draft
         first.drafter, more = drafts.load(draft, entry.settings, bundle, ops, prefill_tokens, progress, own, place)
         held += more
+    anchor = Anchor()
     if isinstance(first, PagedRunner):
+        if first.drafter is None:
+            anchor = place.anchor(tensors_of(bundle.module), [first.pages])
         first.prepare(lambda: progress(0, 0, "", "capture"))
     slots = ladder.slots(rung.name, bundle.about.causal, place.rows)
     held += 0 if shares is None else shares.settle()
-    return Resident(bundle, shared, vocabulary, runners, rung.name, rung.reasons, held, slots, shares)
+    reasons = (*rung.reasons, *((f"{MADE_AGAIN}: {anchor.why}",) if anchor.why else ()))
+    return Resident(bundle, shared, vocabulary, runners, rung.name, reasons, held, slots, shares, anchor)

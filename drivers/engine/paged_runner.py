@@ -68,10 +68,15 @@ class PagedRunner:
     def prepare(self, alive: Callable[[], None]) -> None:
         """Make what takes long before the first request comes; `alive` is called now and then."""
 
+    @property
+    def pages(self) -> Tensor:
+        """The tensor that they are."""
+        return self._model.pool.tensor
+
     def let_go(self) -> Tensor:
         """Forget all that pages hold, when nothing runs and no conversation has any; the tensor that they are."""
         self._blocks.forget_all()
-        return self._model.pool.tensor
+        return self.pages
 
     def forget_graphs(self, why: str) -> None:
         """Weights and pages lie elsewhere now: what was captured for the addresses before is of no use."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -26,6 +27,17 @@ ROWS = 64
 
 Report = Callable[[int, int], None]
 """Called with the bytes done and all bytes: often, and as a sign of life."""
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """What keeps the addresses of tensors while they sleep.
+
+    `held` is to be kept as long as they are; `why` they may lie elsewhere afterwards, where a place could know better.
+    """
+
+    held: object = None
+    why: str = ""
 
 
 class Rested(Protocol):
@@ -100,6 +112,10 @@ class Place(Protocol):
     def move(self, module: Any, report: Report) -> None:
         """Bring a module whose weights lie in files or host memory to the device, in place."""
 
+    def anchor(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Anchor:
+        """Get tensors ready to keep their addresses while they rest, before anything is made for those. They may lie
+        elsewhere then; the content of `dropped` may be lost."""
+
     def rest(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Rested | None:
         """Give back the memory of tensors: the content of `kept` goes to host memory, that of `dropped` is lost.
 
@@ -145,6 +161,10 @@ class Processor:
 
     def move(self, module: Any, report: Report) -> None:
         """It lies there already."""
+
+    def anchor(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Anchor:
+        """Nothing rests here."""
+        return Anchor()
 
     def rest(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Rested | None:
         """Files are mapped again faster than a copy is made."""

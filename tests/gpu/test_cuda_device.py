@@ -28,6 +28,11 @@ def held(rows: Sequence[Row]) -> int:
     return sum(row.allocator for row in rows)
 
 
+def driver_bytes(device: CudaDevice) -> int:
+    """What this process holds of the device."""
+    return sum(row.driver for row in device.memory())
+
+
 def walk(folder: Path) -> None:
     """Load, generate, sleep, wake, unload: tokens are those of the CPU, bytes are those of torch."""
     cpu = CpuDevice()
@@ -53,10 +58,16 @@ def walk(folder: Path) -> None:
         assert held(loaded.rows) <= taken <= held(loaded.rows) + SLACK, (held(loaded.rows), taken)
         assert choice(gpu, request).tokens == expected
 
+        assert not any(reason.startswith("sleep") for reason in loaded.rung_reasons), loaded.rung_reasons
+        runner = gpu._running()._entries["m"].awake().runners[0]
+        pages = runner.pages.data_ptr()
+        before, graphs = driver_bytes(gpu), dict(runner._lane._made)
         asleep = gpu.sleep("m")
-        assert held(asleep.rows) == 0 and torch.cuda.memory_allocated() - empty <= SLACK
+        assert held(asleep.rows) == 0 and driver_bytes(gpu) <= before - held(loaded.rows) + SLACK
+        assert gpu.facts().features["host_bytes_asleep"] == rows["weights"]
         awake = gpu.wake("m", silent)
-        assert held(awake.rows) == held(loaded.rows)
+        assert held(awake.rows) == held(loaded.rows) and driver_bytes(gpu) <= before + SLACK
+        assert runner.pages.data_ptr() == pages and runner._lane._made == graphs, "graphs survive"
         assert choice(gpu, request).tokens == expected
 
         assert gpu.unload("m") == held(awake.rows)

@@ -25,6 +25,7 @@ from .nvml import VISIBLE, Nvml, pick
 
 if TYPE_CHECKING:
     from ...engine.place import Place
+    from .place import CudaPlace
 
 PARTS = f"{__name__}:parts"
 NAMES = tuple(f"cuda{number}" for number in range(8))
@@ -61,6 +62,7 @@ class CudaDevice(TorchDevice):
         self._nvml: Nvml | None = None
         self._uuids: list[str] = []
         self._context_bytes = 0
+        self._gpu: CudaPlace | None = None
 
     def _find(self, config: Mapping[str, Any]) -> None:
         """Find the GPUs and hide all others, before CUDA is asked anything."""
@@ -95,7 +97,7 @@ class CudaDevice(TorchDevice):
         torch.zeros(1, device=device)
         torch.cuda.synchronize(device)
         self._context_bytes = max(0, self._library().read(uuid).used - before)
-        place = CudaPlace(device, _share(config))
+        self._gpu = place = CudaPlace(device, _share(config))
         ranks = len(self._uuids)
         if ranks == 1 or self._rank:
             return place
@@ -122,7 +124,9 @@ class CudaDevice(TorchDevice):
         foreign = ranks * now.foreign(os.getpid(), self._context_bytes + self._reserved())
         total = ranks * (now.total - self._context_bytes)
         name = nvml.name(uuid) if ranks == 1 else f"{ranks} x {nvml.name(uuid)}"
-        features = {**now.figures, "uuid": ",".join(self._uuids), "gpus": ranks, **FEATURES}
+        asleep = 0 if self._engine is None else self._engine.resting_bytes()
+        known: dict[str, int | str] = {"uuid": ",".join(self._uuids), "gpus": ranks, "host_bytes_asleep": asleep}
+        features = {**now.figures, **known, **FEATURES}
         return Facts(self._device, self.kind, total, foreign, name, features)
 
     def step(self) -> Sequence[StepEvent]:
@@ -144,7 +148,8 @@ class CudaDevice(TorchDevice):
     def _reserved(self) -> int:
         import torch
 
-        return torch.cuda.memory_reserved(self._rank)
+        away = 0 if self._gpu is None else self._gpu.dropped_bytes()
+        return torch.cuda.memory_reserved(self._rank) - away
 
     def _library(self) -> Nvml:
         if self._nvml is None:

@@ -9,13 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llmos.syscalls.errors import NotSupported
+
 from ...engine.capture import Capture
 from ...engine.memory import out_of_memory
-from ...engine.place import Processor, Report, Rested
+from ...engine.place import Anchor, Processor, Report, Rested
 from ...engine.steps import PAGE_TOKENS
+from ...ops.cpu.build import default_cache
 from . import copies, resting
+from .anchors import Pools, memories
 from .copies import Lanes, StreamLanes
 from .graphs import CudaGraphs
+from .segments import Segments, library
 
 ROWS = 256
 """Steps of more rows take about as long for each row: attention, not the weights, is then what takes the time."""
@@ -47,6 +52,7 @@ class CudaPlace(Processor):
         self.device = device
         self._share = share
         self._lanes = StreamLanes(device) if lanes is None else lanes
+        self._pools: Pools | NotSupported | None = None
 
     def free_bytes(self) -> int:
         """What the driver would give, and what torch holds and does not use."""
@@ -72,14 +78,37 @@ class CudaPlace(Processor):
     def move(self, module: Any, report: Report) -> None:
         copies.move(module, self.device, self._lanes, report)
 
+    def anchor(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Anchor:
+        if self._pools is None:
+            try:
+                self._pools = Pools(Segments(library(default_cache())))
+            except NotSupported as error:
+                self._pools = error
+        if isinstance(self._pools, NotSupported):
+            return Anchor(None, str(self._pools))
+        return self._pools.anchor(kept, dropped, self.device)
+
+    def dropped_bytes(self) -> int:
+        """What torch counts as taken, and was given back, since its addresses are kept."""
+        return self._pools.segments.dropped_bytes if isinstance(self._pools, Pools) else 0
+
     def rest(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Rested | None:
         """None also where the host has no memory to pin."""
         try:
-            return resting.put(kept, dropped, self._lanes)
+            if not isinstance(self._pools, Pools):
+                return resting.put(kept, dropped, self._lanes)
+            books = self._pools.segments
+            return resting.put(
+                kept, dropped, self._lanes, memories=lambda storages: memories(storages, books, self._settled)
+            )
         except (RuntimeError, MemoryError) as error:
             if out_of_memory(error) is None:
                 raise
             return None
+
+    def _settled(self) -> None:
+        torch.cuda.synchronize(self.device)
+        torch.cuda.empty_cache()
 
     def collect(self) -> None:
         gc.collect()

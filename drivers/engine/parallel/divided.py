@@ -13,7 +13,7 @@ from torch import Tensor
 from ...contract import LoadSettings, ModelSource, ProgressSink
 from ..capture import Capture
 from ..inputs import Prepared
-from ..place import Place, Report, Rested, Shares
+from ..place import Anchor, Place, Report, Rested, Shares
 from .messages import Drop, Go, Here, Load, Read, Step
 from .ranks import COLLECTIVE_S, LOAD_S, Ranks
 from .split import divide
@@ -52,6 +52,9 @@ class Divided:
 
     def move(self, module: Any, report: Report) -> None:
         self._inner.move(module, report)
+
+    def anchor(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Anchor:
+        return Anchor()
 
     def rest(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Rested | None:
         return None

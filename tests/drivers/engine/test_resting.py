@@ -14,7 +14,7 @@ from torch import Tensor
 from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.engine.paged_runner import PagedRunner
-from llmos.drivers.engine.place import Report, Rested
+from llmos.drivers.engine.place import Anchor, Report, Rested
 from llmos.drivers.ops.table import OpTable
 from llmos.syscalls.errors import BadState, NoDeviceMemory
 
@@ -41,6 +41,12 @@ class Keeping(SimulatedPlace):
 
     def __init__(self) -> None:
         self.rested: list[Kept] = []
+        self.log: list[str] = []
+        self.why = ""
+
+    def anchor(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Anchor:
+        self.log.append(f"anchor {sum(tensor.nbytes for tensor in kept)} {len(list(dropped))}")
+        return Anchor(self, self.why)
 
     def rest(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Rested | None:
         self.rested.append(Kept(kept, dropped))
@@ -86,6 +92,26 @@ def test_what_was_captured_is_dropped_when_a_model_lies_elsewhere(
             engine.wake("m", silent)
         engine.close()
     assert told == ["2 of 3 lie elsewhere"]
+
+
+def test_addresses_are_settled_before_anything_is_captured_for_them(
+    ops: OpTable, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SimulatedCuda():
+        place = Keeping()
+        monkeypatch.setattr(PagedRunner, "prepare", lambda _self, _alive: place.log.append("prepare"))
+        engine = Engine(ops, place=place)
+        assert engine.load("m", source_of(llama), LoadSettings(), silent).rung_reasons == ()
+        resident = engine._entries["m"].awake()
+        assert place.log == [f"anchor {resident.bytes} 1", "prepare"] and resident.anchor.held is place
+        assert engine.resting_bytes() == 0
+        engine.sleep("m")
+        place.rested[-1].host_bytes = 77
+        assert engine.resting_bytes() == 77
+        place.why = "no compiler"
+        [reason] = engine.load("n", source_of(llama), LoadSettings(), silent).rung_reasons
+        assert "captured is made again" in reason and reason.endswith("no compiler")
+        engine.close()
 
 
 def test_without_memory_a_model_sleeps_on(ops: OpTable, llama: Path) -> None:

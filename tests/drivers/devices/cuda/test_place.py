@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -40,6 +42,20 @@ def test_what_goes_first_is_not_given_away() -> None:
     assert place.pages(1 << 24, 1 << 10, 0) == (1 << 20) + 1  # one sequence, though it does not fit
     assert place.pages(16, 4 << 20, 800 << 20) == 25
     assert place.pages(16, 4 << 20, 2000 << 20) == 2
+
+
+def test_where_segments_cannot_be_had_the_reason_is_told_and_nothing_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    place, weight = Counted(torch.device("cpu"), 0.5, LateLanes()), torch.arange(4.0)
+    anchor = place.anchor([weight], [])
+    assert anchor.held is None and "no-such-compiler" in anchor.why
+    monkeypatch.delenv("CC")
+    assert place.anchor([weight], []) == anchor, "it is not tried for each model"
+    assert place.dropped_bytes() == 0 and weight.tolist() == [0.0, 1.0, 2.0, 3.0]
+    assert not list(tmp_path.rglob("*.so"))
 
 
 class Pinless(LateLanes):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from late_lanes import LateLanes
 from torch import Tensor
 
-from llmos.drivers.devices.cuda.resting import Sleeping, put
+from llmos.drivers.devices.cuda.resting import Blocks, Sleeping, put
 
 
 def ignore(done: int, total: int) -> None:
@@ -48,7 +48,7 @@ def test_without_memory_it_sleeps_on_and_wakes_later(monkeypatch: pytest.MonkeyP
     first, last = torch.randn(10), torch.randn(10)
     before = first.clone(), last.clone()
     storages = [first.untyped_storage(), last.untyped_storage()]
-    sleeping = Sleeping(storages, [], LateLanes())
+    sleeping = Sleeping(storages, [Blocks(storages)], LateLanes())
     whole = torch.UntypedStorage.resize_
 
     def full(self: torch.UntypedStorage, size: int) -> object:

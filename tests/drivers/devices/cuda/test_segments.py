@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
+from llmos.drivers.devices.cuda.anchors import Pools
 from llmos.drivers.devices.cuda.segments import FLAGS, SOURCE, Segments, compile_library, library
 
 from llmos.syscalls.errors import NotSupported
@@ -139,6 +141,12 @@ def test_of_a_thread_without_a_context_one_is_made(fake: Fake) -> None:
     base = fake.take(1)
     assert base is not None and ctypes.c_long.in_dll(fake.driver, "fake_contexts").value == 1
     fake.give(base, 1)
+
+
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch is built for CUDA")
+def test_a_torch_without_cuda_takes_no_allocator(fake: Fake) -> None:
+    with pytest.raises(NotSupported, match="torch takes no allocator"):
+        Pools(fake.segments)
 
 
 def test_it_is_built_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
