@@ -15,13 +15,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing import connection
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
 
 from ...contract import ProgressSink
-from . import coding, team
+from . import coding, silence, team
 from .messages import Answer, Beat, Broken, End, Failed, Join, Joined, Meet, Order
 from .team import RankLost
 
@@ -33,8 +34,11 @@ LOAD_S = 1800.0
 """What a share may take to be read by the slowest after the first."""
 COLLECTIVE_S = 60.0
 """What the others may take to come to a sum. A step is over in far less, and the kernel watches that."""
-SILENCE_S = 5.0
-"""A rank beats often. The kernel gives this process about as long before it counts as stuck, and knows less."""
+SILENCE_S = 60.0
+"""A rank beats often, and ends with its process: one that is silent for so long, and has computed nothing meanwhile, is
+stuck. On a machine that is short of processors a rank may be silent for many seconds, and live."""
+HANG_S = 600.0
+"""So long no call keeps a rank from beating, however busy it is."""
 WATCH_S = 0.5
 END_S = 5.0
 PROGRESS_S = 1.0
@@ -60,7 +64,8 @@ class _Rank:
     number: int
     process: subprocess.Popen[bytes]
     pipe: connection.Connection
-    heard: float | None = None
+    silence: silence.Silence | None = None
+    """Since it was heard for the first time."""
     answers: SimpleQueue[Answer] = field(default_factory=SimpleQueue)
     process_bytes: int = 0
 
@@ -200,12 +205,12 @@ class Ranks:
                 if isinstance(said, Broken):
                     return f"{rank} failed: {said.cause}"
                 self._hear(rank, said)
-            elif rank.heard is not None and time.monotonic() - rank.heard > SILENCE_S:
-                return f"{rank} gave no sign of life for {SILENCE_S:.0f} s"
+            elif rank.silence is not None and rank.silence.stuck(time.monotonic()):
+                return f"{rank} gave no sign of life for {rank.silence.seconds:.0f} s"
         return ""
 
     def _hear(self, rank: _Rank, said: Answer | Beat) -> None:
-        rank.heard = time.monotonic()
+        rank.silence = silence.Silence(SILENCE_S, HANG_S, partial(silence.busy_seconds, rank.process.pid))
         if isinstance(said, Beat):
             rank.process_bytes = said.process_bytes
         else:
