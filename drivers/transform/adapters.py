@@ -69,7 +69,7 @@ def _placed(base: Tensors, adapter: Adapter) -> dict[str, str]:
     """The target of each tensor of the base that the adapter changes. Raises BadModel."""
     found: dict[str, str] = {}
     for target, wanted in _shapes(adapter).items():
-        name = _tensor_of(base, target)
+        name = base.weight_of(target)
         if not name or base.shape(name) != wanted:
             has = f"has {name} of the shape {list(base.shape(name))}" if name else "has no such layer"
             why = f"{adapter.path} changes {target} of the shape {list(wanted)}, and {base.source.path} {has}"
@@ -85,14 +85,6 @@ def _shapes(adapter: Adapter) -> dict[str, tuple[int, ...]]:
         sizes = (len(pair.b), pair.a.shape[1])
         shapes[target] = sizes[::-1] if adapter.transposed else sizes
     return shapes
-
-
-def _tensor_of(base: Tensors, target: str) -> str:
-    """The weight of a target; checkpoints may leave out the first parts of its path."""
-    name = f"{target}.weight"
-    while name not in base and "." in name:
-        name = name.partition(".")[2]
-    return name if name in base and name != "weight" else ""
 
 
 def _added(tensor: Tensor, adapter: Adapter, target: str, weight: float) -> Tensor:

@@ -16,18 +16,16 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from llmos.syscalls.errors import BadModel
 
 from ..contract import ModelSource, ProgressSink
 from ..engine import checkpoint
-from ..engine.checkpoint import CONFIG, INDEX, SINGLE, Weights
+from ..engine.checkpoint import CONFIG, INDEX, Weights
 from ..engine.mapped import FilePages
 from ..filesystems.copying import copy
+from ..formats.shards import Shards as Shards
 
-SHARD_BYTES = 512 << 20
-"""A shard is held until it is full, so this is memory too."""
 LEFT_BEHIND = (INDEX, "manifest.json", "quantization.json", "pruning.json")
 """What describes the weights of the source, beside its weight files."""
 
@@ -62,6 +60,16 @@ class Tensors:
         """Whether its values are floating-point numbers."""
         return str(self.headers[name]["dtype"]).startswith(("F", "BF"))
 
+    def weight_of(self, layer: str) -> str:
+        """The weight of a layer, given as its path in the model, of which checkpoints may leave out the beginning.
+
+        Empty where there is none.
+        """
+        name = f"{layer}.weight"
+        while name not in self and name.count(".") > 1:
+            name = name.partition(".")[2]
+        return name if name in self else ""
+
     def read(self, name: str) -> torch.Tensor:
         """A tensor, mapped: not to be written to. Raises BadModel: the model has none of this name."""
         if name not in self.headers:
@@ -93,47 +101,6 @@ def opened(source: ModelSource, weights: Weights | None = None) -> Iterator[Tens
         yield Tensors(source, headers, files)
 
 
-class Shards:
-    """Writes tensors into a folder. Nothing can be loaded from it before `close`."""
-
-    def __init__(self, folder: Path, limit: int = SHARD_BYTES) -> None:
-        self._folder, self._limit = folder, limit
-        self._held: dict[str, torch.Tensor] = {}
-        self._bytes = self.bytes = 0
-        self._shards: list[list[str]] = []
-
-    def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Take a tensor, which must not change afterwards. Raises OSError."""
-        if self._held and self._bytes + tensor.nbytes > self._limit:
-            self._write()
-        self._held[name] = tensor
-        self._bytes += tensor.nbytes
-        self.bytes += tensor.nbytes
-
-    def close(self) -> None:
-        """Write what is left, and the index where there is more than one shard. Raises OSError."""
-        self._write()
-        if len(self._shards) == 1:
-            self._part(0).rename(self._folder / SINGLE)
-            return
-        placed: dict[str, str] = {}
-        for number, names in enumerate(self._shards):
-            file = f"model-{number + 1:05d}-of-{len(self._shards):05d}.safetensors"
-            self._part(number).rename(self._folder / file)
-            placed |= dict.fromkeys(names, file)
-        index = {"metadata": {"total_size": self.bytes}, "weight_map": placed}
-        (self._folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-
-    def _write(self) -> None:
-        whole = {name: _whole(tensor) for name, tensor in self._held.items()}
-        save_file(whole, self._part(len(self._shards)), metadata={"format": "pt"})
-        self._shards.append([*self._held])
-        self._held, self._bytes = {}, 0
-
-    def _part(self, number: int) -> Path:
-        return self._folder / f"part-{number}.tmp"
-
-
 def copy_rest(source: ModelSource, folder: Path, progress: ProgressSink, without: Sequence[str] = ()) -> None:
     """Copy what lies beside the weights: configuration, tokenizer, card, licence. Raises OSError."""
     for file in source.files:
@@ -155,9 +122,3 @@ def config_of(source: ModelSource) -> dict[str, Any]:
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Put a configuration into the folder of a result. Raises OSError."""
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-
-
-def _whole(tensor: torch.Tensor) -> torch.Tensor:
-    """With a storage of its own, as a file needs it."""
-    tensor = tensor.contiguous()
-    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
