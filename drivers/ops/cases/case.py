@@ -91,9 +91,9 @@ def rms(values: Tensor) -> Tensor:
     return values.where(values.isfinite(), 0.0).pow(2).mean(-1, keepdim=True).sqrt()
 
 
-def distance(wanted: Tensor | None, found: Tensor | None, least: float) -> tuple[float, str]:
+def distance(wanted: Tensor | None, found: Tensor | None, least: float | Tensor) -> tuple[float, str]:
     """The greatest relative difference and where it is; infinite for tensors that cannot be compared. Numbers below
-    `least` count as that large."""
+    `least`, or below its number at their place, count as that large."""
     if wanted is None or found is None:
         return (0.0, "") if wanted is found else (torch.inf, f"expected {wanted}, found {found}")
     found = found.detach().cpu()
@@ -105,7 +105,8 @@ def distance(wanted: Tensor | None, found: Tensor | None, least: float) -> tuple
     off = (seen - wide).abs()
     if wanted.is_floating_point():
         finite = wide.where(wide.isfinite(), 0.0).abs()
-        off = off / torch.maximum(finite, rms(wide) if wide.ndim else finite).clamp(min=max(least, 1e-30))
+        size = torch.maximum(finite, rms(wide) if wide.ndim else finite)
+        off = off / torch.maximum(size, torch.as_tensor(least, dtype=torch.float64).clamp(min=1e-30))
     same = (wide == seen) | (wide.isnan() & seen.isnan())
     off = torch.where(same, 0.0, off.nan_to_num(nan=torch.inf))
     place = int(off.argmax())
