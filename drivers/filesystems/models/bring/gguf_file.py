@@ -1,7 +1,5 @@
-"""Models from a GGUF file: dequantized to 16 bits as safetensors, in the architectures that are tested.
-
-The reading and the renaming of tensors are those of transformers (`gguf_file=`), with the `gguf` package of the extra
-`formats`.
+"""Models from a GGUF file as safetensors, in the architectures that are tested, with the package `gguf` of the extra
+`formats`. Quantized layers keep their numbers where those are ours too; all else becomes 16 bits.
 """
 
 from __future__ import annotations
@@ -50,10 +48,11 @@ def fill(wanted: Wanted, folder: Path) -> Filled:
         known = ", ".join(ARCHITECTURES)
         why = f"architectures that are converted: {known}"
         raise NotSupported(f"{file.name} is of the architecture {architecture!r}; converted are {known}", why=why)
-    _convert(file.path, file.name, folder, facts)
-    wanted.progress(file.bytes, file.bytes, "bytes", "convert")
+    kept = _convert(wanted, file.path, file.name, folder, facts)
     licence = facts.get("general.license")
     manifest: dict[str, Any] = {"origin": f"gguf {file.name} ({_quant(facts)})"}
+    if kept:
+        manifest["quant"] = _quant(facts).lower()
     if isinstance(licence, str) and licence:
         manifest["licence"] = licence
     return Filled(manifest, {})
@@ -83,20 +82,19 @@ def _quant(facts: dict[str, Any]) -> str:
         return "unknown"
 
 
-def _convert(path: Path, name: str, folder: Path, facts: Mapping[str, Any]) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, GgufConfig
+def _convert(wanted: Wanted, path: Path, name: str, folder: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether layers keep their numbers."""
+    from . import gguf_weights
 
-    whole = GgufConfig(dequantize=True)
+    keep = not wanted.options.get("dequantize", False)
+    architecture = str(facts["general.architecture"])
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.bfloat16, quantization_config=whole
-        )
-        model.save_pretrained(folder)
+        written = gguf_weights.write(path, name, folder, architecture, keep, wanted.progress)
         if _TOKENS in facts:
             _tokenizer(path, facts).save_pretrained(folder)
     except (ValueError, KeyError, IndexError, RuntimeError, NotImplementedError) as error:
         raise bad(name, f"cannot be converted: {str(error)[:300]}") from None
+    return bool(written.modules)
 
 
 def _tokenizer(path: Path, facts: Mapping[str, Any]) -> Any:

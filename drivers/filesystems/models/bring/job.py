@@ -23,9 +23,12 @@ from ..publish import Publisher
 from ..scan import MANIFEST
 from ..store import LATEST, NAME, Store
 
-OPTIONS: Mapping[str, type] = {"replace": bool, "revision": str, "include": list, "alias": str, "licence": str}
+OPTIONS: Mapping[str, type] = {
+    "replace": bool, "revision": str, "include": list, "alias": str, "licence": str, "dequantize": bool,
+}  # fmt: skip
 """Options of the recipe: store a new version of a model that exists; branch, tag or commit of the hub; patterns of
-files to fetch; an alias that the new version gets; the licence, where the source names none."""
+files to fetch; an alias that the new version gets; the licence, where the source names none; quantized weights of GGUF
+become 16 bits."""
 OWN = frozenset({"name", "version", "order", "previous", "created"})
 """Fields of a manifest that belong to the place where a version lies, and not to what it is."""
 
