@@ -141,3 +141,39 @@ def test_a_padded_row_of_a_graph_answers_zeros_and_looks_up_no_page() -> None:
     answer = paged_attention(q, k, v, table, starts, lengths, scale)
     assert (answer[1] == 0).all()
     assert answer[0].abs().min() > 0
+
+
+def test_a_sink_far_above_all_scores_leaves_numbers() -> None:
+    made = paged([(1, 40), (2, 33)], 4, 2, 16, sinks=True).make(CPU, torch.float32)
+    made.options["sinks"].fill_(300.0)  # 2^(300 / ln 2) is no number of float32
+    for splits in (1, 4):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(attend, "select_config", lambda shape, parts=splits: Config(16, 8, parts, False, 4, 3))
+            patch.setattr(attend, "PART_TOKENS", 1)
+            answer = paged_attention(*made.args, **made.options)
+        assert torch.allclose(answer, reference_attention.paged_attention(*made.args, **made.options), atol=1e-6)
+
+
+def test_a_block_writes_its_own_queries_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a group does not fill a block there are rows left over, which are the next block's."""
+    made = paged([(12, 20)], 3, 1, 16).make(CPU, torch.float32)
+    monkeypatch.setattr(attend, "select_config", lambda shape: Config(16, 8, 1, False, 4, 3))
+    monkeypatch.setattr(attend.Shape, "blocks", lambda shape, block: 1)
+    new_empty = torch.Tensor.new_empty
+
+    def filled(like: torch.Tensor, *size: int, **kind: Any) -> torch.Tensor:
+        made = new_empty(like, *size, **kind)
+        return made.fill_(torch.nan) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", filled)
+    answer = paged_attention(*made.args, **made.options)
+    assert answer[:5].isfinite().all() and answer[5:].isnan().all()
+
+
+def test_scales_of_values_lie_as_they_lie() -> None:
+    made = paged([(1, 40), (2, 33)], 4, 2, 16, pages="int8").make(CPU, torch.float32)
+    scales = made.options["value_scale"]
+    apart = torch.zeros(scales.shape[0], 3, scales.shape[2] + 5)
+    view = apart[:, : scales.shape[1], : scales.shape[2]].copy_(scales)
+    wanted = paged_attention(*made.args, **made.options)
+    assert torch.equal(paged_attention(*made.args, **{**made.options, "value_scale": view}), wanted)

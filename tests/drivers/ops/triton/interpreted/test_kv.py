@@ -66,6 +66,31 @@ def test_views_are_read_and_turned_where_they_are() -> None:
     assert torch.equal(merged[:, 96:], kept[:, 96:])
 
 
+@pytest.mark.parametrize("pages", ["int8", "float8_e4m3fn"])
+def test_what_is_turned_is_rounded_as_the_model_rounds_before_it_is_made_narrow(pages: str) -> None:
+    """The same bits as when it lay in pages of the model's dtype in between."""
+    narrow, plain = (written("rope_write", 6, 4, 2, 16, turned=16, pages=kind) for kind in (pages, ""))
+    direct, between = (case.make(CPU, torch.bfloat16) for case in (narrow, plain))
+    rope_write(*direct.args)
+    rope_write(*between.args)
+    k_pages, v_pages, slots, *_ = between.args[5:]
+    apart = [each[slots // each.shape[2], :, slots % each.shape[2]] for each in (k_pages, v_pages)]
+    again = narrow.make(CPU, torch.bfloat16)
+    write_kv(*apart, *again.args[5:])
+    for place in (5, 6, 8, 9):
+        assert torch.equal(again.args[place].float(), direct.args[place].float())
+
+
+def test_scales_of_values_lie_as_they_lie() -> None:
+    made, other = (written("write_kv", 5, 4, 2, 16, pages="int8").make(CPU, torch.float32) for _ in range(2))
+    *rest, v_scale = made.args
+    apart = torch.zeros(v_scale.shape[0], 3, v_scale.shape[2] + 5)
+    view = apart[:, : v_scale.shape[1], : v_scale.shape[2]].copy_(v_scale)
+    write_kv(*rest, view)
+    write_kv(*other.args)
+    assert torch.equal(view, other.args[-1]) and not torch.equal(view, torch.zeros_like(view))
+
+
 def test_heads_are_shared_among_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [head_block(128, 32), head_block(64, 12), head_block(4096, 4), head_block(16, 3)] == [8, 16, 1, 4]
     monkeypatch.setattr(kv, "PROGRAM_ELEMENTS", 32)
