@@ -57,9 +57,12 @@ class Drafter:
     """A draft model for the answers of one model. `seconds`: how long the last guesses took."""
 
     def __init__(
-        self, model: PagedModel, blocks: BlockManager, context: int, vocabulary: int, chunk: int
-    ) -> None:
-        """It knows `vocabulary` tokens and can read `context` of them, of those that it missed `chunk` at a time."""
+        self, model: PagedModel, blocks: BlockManager, context: int, vocabulary: int, chunk: int,
+        weights: Sequence[Tensor] = (),
+    ) -> None:  # fmt: skip
+        """It knows `vocabulary` tokens and can read `context` of them, of those that it missed `chunk` at a time.
+        `weights`: the model's, which rest with those of the other one."""
+        self.weights = weights
         self._model, self._blocks = model, blocks
         self._context, self._vocabulary, self._chunk = context, vocabulary, chunk
         self._followers: dict[str, Follower] = {}
@@ -97,6 +100,15 @@ class Drafter:
         follower = self._followers.pop(id, None)
         if follower is not None:
             self._blocks.release(follower.row)
+
+    @property
+    def pages(self) -> Tensor:
+        """The tensor that they are."""
+        return self._model.pool.tensor
+
+    def let_go(self) -> None:
+        """Forget all that pages hold, when there are no answers."""
+        self._blocks.forget_all()
 
     def release(self) -> None:
         """Take the pages away from the model."""

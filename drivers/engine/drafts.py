@@ -70,7 +70,7 @@ def load(
     model = PagedModel(shared.use(attention=attention.NAME), rung.layers, pool, ops)
     blocks = BlockManager(pool.pages)
     blocks.caching = settings.prefix_cache
-    return Drafter(model, blocks, context, small.vocabulary, prefill_tokens), held
+    return Drafter(model, blocks, context, small.vocabulary, prefill_tokens, list(tensors_of(small.module))), held
 
 
 def _check_vocabulary(source: ModelSource, small: Bundle, bundle: Bundle) -> None:

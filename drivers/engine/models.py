@@ -234,8 +234,7 @@ def _reside(
         held += more
     anchor = Anchor()
     if isinstance(first, PagedRunner):
-        if first.drafter is None:
-            anchor = place.anchor(tensors_of(bundle.module), [first.pages])
+        anchor = place.anchor(first.weights, first.pages)
         first.prepare(lambda: progress(0, 0, "", "capture"))
     slots = ladder.slots(rung.name, bundle.about.causal, place.rows)
     held += 0 if shares is None else shares.settle()

@@ -20,7 +20,7 @@ from .drafting import Drafter
 from .jobs import NGRAM, Choice, Job, method_of
 from .loader import Bundle
 from .lora.layout import sorted_by_adapter
-from .memory import out_of_memory
+from .memory import out_of_memory, tensors_of
 from .paged import PagedModel
 from .runner import Conversation
 from .sampling.chooser import choosers
@@ -69,14 +69,20 @@ class PagedRunner:
         """Make what takes long before the first request comes; `alive` is called now and then."""
 
     @property
-    def pages(self) -> Tensor:
-        """The tensor that they are."""
-        return self._model.pool.tensor
+    def weights(self) -> list[Tensor]:
+        """Of the model, and of its draft model."""
+        return [*tensors_of(self._bundle.module), *(() if self.drafter is None else self.drafter.weights)]
 
-    def let_go(self) -> Tensor:
-        """Forget all that pages hold, when nothing runs and no conversation has any; the tensor that they are."""
+    @property
+    def pages(self) -> list[Tensor]:
+        """The tensors that they are, with those of the draft model."""
+        return [self._model.pool.tensor, *(() if self.drafter is None else (self.drafter.pages,))]
+
+    def let_go(self) -> None:
+        """Forget all that pages hold, when nothing runs and no conversation has any."""
         self._blocks.forget_all()
-        return self.pages
+        if self.drafter is not None:
+            self.drafter.let_go()
 
     def forget_graphs(self, why: str) -> None:
         """Weights and pages lie elsewhere now: what was captured for the addresses before is of no use."""

@@ -39,10 +39,10 @@ class Resting:
 def put(resident: Resident, place: Place) -> Resting | None:
     """Put a model without requests and conversations to rest; None, when it is of no use any more, where it cannot."""
     paged = _paged(resident)
-    if any(runner.drafter is not None for runner in paged):
-        return None  # two modules that are loaded together
-    pages = [runner.let_go() for runner in paged]
-    rested = place.rest(tensors_of(resident.bundle.module), pages)
+    for runner in paged:
+        runner.let_go()
+    kept = [*tensors_of(resident.bundle.module), *(tensor for runner in paged for tensor in runner.weights)]
+    rested = place.rest(kept, [tensor for runner in paged for tensor in runner.pages])
     return None if rested is None else Resting(resident, rested)
 
 

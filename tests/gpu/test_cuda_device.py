@@ -60,14 +60,14 @@ def walk(folder: Path) -> None:
 
         assert not any(reason.startswith("sleep") for reason in loaded.rung_reasons), loaded.rung_reasons
         runner = gpu._running()._entries["m"].awake().runners[0]
-        pages = runner.pages.data_ptr()
+        pages = runner.pages[0].data_ptr()
         before, graphs = driver_bytes(gpu), dict(runner._lane._made)
         asleep = gpu.sleep("m")
         assert held(asleep.rows) == 0 and driver_bytes(gpu) <= before - held(loaded.rows) + SLACK
         assert gpu.facts().features["host_bytes_asleep"] == rows["weights"]
         awake = gpu.wake("m", silent)
         assert held(awake.rows) == held(loaded.rows) and driver_bytes(gpu) <= before + SLACK
-        assert runner.pages.data_ptr() == pages and runner._lane._made == graphs, "graphs survive"
+        assert runner.pages[0].data_ptr() == pages and runner._lane._made == graphs, "graphs survive"
         assert choice(gpu, request).tokens == expected
 
         assert gpu.unload("m") == held(awake.rows)

@@ -12,8 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from llmos.syscalls.errors import LlmosError
 
 from ...contract import Request, StepEvent
@@ -68,12 +66,12 @@ class LaneRunner(PagedRunner):
     def prepare(self, alive: Callable[[], None]) -> None:
         self._lane.prepare(alive)
 
-    def let_go(self) -> Tensor:
+    def let_go(self) -> None:
         """As its base's; what is under way, for requests that have ended, is waited for."""
         if self._flight is not None:
             self._flight.launched.tokens.wait()
             self._flight = None
-        return super().let_go()
+        super().let_go()
 
     def forget_graphs(self, why: str) -> None:
         self._lane.forget()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def test_a_model_rests_with_its_pages_and_wakes_without_its_files(ops: OpTable, 
         [rested] = place.rested
         (runner,) = (each for each in resident.runners if isinstance(each, PagedRunner))
         assert [id(tensor) for tensor in rested.dropped] == [id(runner._model.pool.tensor)]
-        assert sum(tensor.nbytes for tensor in rested.kept) == resident.bytes
+        assert sum(tensor.nbytes for tensor in {id(each): each for each in rested.kept}.values()) == resident.bytes
         with pytest.raises(BadState):
             engine.submit(ask(PROMPT))
         told: list[tuple[int, int, str, str]] = []
@@ -136,14 +137,23 @@ def test_without_memory_a_model_sleeps_on(ops: OpTable, llama: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_model_with_a_draft_is_loaded_again(ops: OpTable, llama: Path) -> None:
+def test_a_draft_model_rests_with_its_model(ops: OpTable, llama: Path) -> None:
     source = source_of(llama)
     drafted = type(source)(source.path, source.version, source.files, source.manifest, source)
     with SimulatedCuda():
         place = Keeping()
         engine = Engine(ops, place=place)
         engine.load("m", drafted, LoadSettings(draft="other"), silent)
+        resident = engine._entries["m"].awake()
+        guessing = {"max_tokens": 6, "speculative": {"method": "draft", "tokens": 3}}
+        tokens = choice(engine, ask(PROMPT, **guessing)).tokens
         engine.sleep("m")
-        assert not place.rested
+        [rested] = place.rested
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in rested.kept}
+        assert len(rested.dropped) == 2 and sum(each.nbytes() for each in storages.values()) == resident.bytes
+        for tensor in rested.dropped:
+            tensor.fill_(math.nan)
         engine.wake("m", silent)
+        assert engine._entries["m"].awake() is resident
+        assert choice(engine, ask(PROMPT, id="again", **guessing)).tokens == tokens
         engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from queue import SimpleQueue
 
@@ -40,3 +41,20 @@ def test_ranks_that_are_stopped_before_they_met_leave_without_a_word(lost: Lost)
     ranks.stop()
     assert lost.empty()
     assert ranks.process_bytes == 0
+
+
+@pytest.mark.slow
+def test_a_rank_that_stands_still_is_lost(lost: Lost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmos.drivers.engine.parallel.ranks.SILENCE_S", 3.0)
+    ranks = Ranks(crew("llmos.drivers.devices.cpu:parts"), lost.put)
+    ranks.start()
+    try:
+        ranks.meet(lambda *_: None)
+        assert lost.empty()
+        [rank] = ranks._others
+        rank.process.send_signal(signal.SIGSTOP)
+        cause = lost.get(timeout=60)
+    finally:
+        rank.process.send_signal(signal.SIGCONT)
+        ranks.stop()
+    assert "gave no sign of life for" in cause and str(rank.process.pid) in cause
