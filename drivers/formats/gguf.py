@@ -118,11 +118,22 @@ def places(architecture: str, layers: int, names: Iterable[str]) -> dict[str, st
 
 def row_order(name: str, outs: int, heads: int, key_heads: int) -> Tensor | None:
     """For a tensor of GGUF's Llama the rows of it in the order of transformers; None where it is the same."""
-    part = name.removesuffix(".weight").removesuffix(".bias").rpartition(".")[2]
+    count = _rotated(name, heads, key_heads)
+    return None if count is None else torch.arange(outs).view(count, -1, 2).transpose(1, 2).flatten()
+
+
+def halves_order(name: str, outs: int, heads: int, key_heads: int) -> Tensor | None:
+    """The reverse: the rows of transformers in the order of GGUF's Llama."""
+    count = _rotated(name, heads, key_heads)
+    return None if count is None else torch.arange(outs).view(count, 2, -1).transpose(1, 2).flatten()
+
+
+def _rotated(name: str, heads: int, key_heads: int) -> int | None:
+    """How many heads a tensor has whose rows are in another order."""
+    part = name.rpartition(".")[0].rpartition(".")[2]
     if part not in ROTATED:
         return None
-    count = heads if part == ROTATED[0] else key_heads
-    return torch.arange(outs).view(count, outs // count // 2, 2).transpose(1, 2).flatten()
+    return heads if part == ROTATED[0] else key_heads
 
 
 def _blocks(rows: Tensor, size: int) -> Tensor:
