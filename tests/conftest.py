@@ -21,6 +21,8 @@ settings.register_profile("quick", settings.get_profile("llmos"), max_examples=3
 settings.load_profile("llmos")
 
 ROOT = Path(__file__).resolve().parent.parent
+UNCOVERED = tuple(ROOT / "tests/drivers" / name for name in ("engine", "ops", "devices"))
+"""What they test uses nothing of the covered packages but errors, and runs half again as long while it is watched."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,6 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.gettempdir()  # importing torch._dynamo makes this folder
     signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a script
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in UNCOVERED):
+            item.add_marker("no_cover")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
