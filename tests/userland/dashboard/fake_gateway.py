@@ -230,7 +230,8 @@ async def call(request: Request) -> Response:
     name, body = request.path_params["name"], await request.json()
     fake.calls.append((name, body))
     if name == "transform_model":
-        return refuse(501, "not_supported_error", "not_supported", "transform_model: quantize is not offered yet")
+        task = {"id": "t-9", "handle": 9, "kind": body["recipe"]["kind"], "state": "running"}
+        return JSONResponse({"value": task, "request": "r-1", "reasons": []}, 202)
     if name == "load_model":
         return StreamingResponse(_loading(body), media_type="text/event-stream")
     return JSONResponse({"value": {"bytes": GIB}, "request": "r-1", "reasons": []})

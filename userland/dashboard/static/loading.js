@@ -47,6 +47,7 @@ export function load(app, path, fields) {
           : null,
         field('Name', h('input', {name: 'name', value: name, spellcheck: 'false'})),
         field('Data type', select('dtype', [['auto', 'as stored'], 'bfloat16', 'float16', 'float32'])),
+        field('Weights', select('quant', [['', 'as stored'], ['8', 'quantized to 8 bits'], ['4', 'quantized to 4 bits']])),
         field(
           'Keep when idle',
           select('keep_alive', [
@@ -61,12 +62,13 @@ export function load(app, path, fields) {
       progress,
     ],
     action: async (form) => {
-      const {device, base, dtype, keep_alive: keep, name: called} = Object.fromEntries(new FormData(form));
+      const {device, base, dtype, quant, keep_alive: keep, name: called} = Object.fromEntries(new FormData(form));
       const options = {
         name: called,
         keep_alive: Number(keep),
         pin: form.elements.pin.checked,
         ...(dtype === 'auto' ? {} : {dtype}),
+        ...(quant ? {quant: {width: Number(quant)}} : {}),
         ...(adapterOf ? {adapter: true} : {}),
       };
       const body = {path, options, ...(device ? {device} : {}), ...(adapterOf && base ? {base} : {})};
@@ -82,27 +84,28 @@ export function load(app, path, fields) {
   });
 }
 
-/** Quantize into a new model; says so when this release does not offer it yet. */
+/** Quantize into a new model: a task, whose end says what it cost. */
 export function transform(app, path) {
   return ask({
     title: 'Quantize',
     confirm: 'Quantize',
     body: [
-      h('p', null, `A new version of ${path} with fewer bits per weight; the old one stays.`),
+      h('p', null, `A new model with fewer bits per weight; ${path} stays as it is.`),
       h(
         'div.fields',
         null,
         field('Bits', select('width', ['8', '4'])),
         field('Group', select('group', ['128', '64', '32'])),
-        field('Save as', h('input', {name: 'out', required: true, value: `${path}-int8`, spellcheck: 'false'})),
+        field('Method', select('method', [['rtn', 'nearest numbers'], ['gptq', 'GPTQ'], ['awq', 'AWQ']])),
+        field('Save as', h('input', {name: 'out', required: true, value: `${path.split('@')[0]}-small`, spellcheck: 'false'})),
       ),
     ],
     action: async (form) => {
-      const {width, group, out} = Object.fromEntries(new FormData(form));
+      const {width, group, method, out} = Object.fromEntries(new FormData(form));
       const task = await app.api.call('transform_model', {
         sources: [path],
         out,
-        recipe: {kind: 'quantize', quant: {width: Number(width), group: Number(group)}},
+        recipe: {kind: 'quantize', quant: {width: Number(width), group: Number(group), method}},
       });
       toast(`${task.id} has begun`, 'good');
       app.go('tasks');
