@@ -75,6 +75,13 @@ def test_many_entries_take_larger_blocks() -> None:
     check_experts(experts.experts, chosen, Gate(), False, False, torch.float32)
 
 
+def test_tiles_of_a_last_group_of_blocks_that_is_smaller_are_all_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experts, "select_config", lambda *given: experts.Config(16, 16, 32, 4))
+    for case in (case for case in cases(tiny=True) if case.name in ("more experts than tokens", "wider than a step")):
+        found = check(case, experts.experts, reference_experts.experts, CPU, "float32")
+        assert found.ok, (case.name, found)
+
+
 def test_a_wrong_weight_or_expert_would_be_seen() -> None:
     """What the cases are worth."""
 
