@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from system.model_folder import write_model
+
 from llmos.userland.cli.out import Out
 from llmos.userland.cli.report import read_report, told
 
@@ -36,6 +38,14 @@ def test_a_report_may_say_less() -> None:
     assert said({}) == []
     pruned = said({"modules": {"a": {"sparsity": 0.5}, "b": {"scheme": {"width": 4, "group": 32}, "error": 0.1}}})
     assert "width=4 group=32" in pruned[2] and "50% are 0" in pruned[3]
+
+
+def test_show_tells_it(llmos: Any, system: Any, folder: Path) -> None:
+    model = write_model(folder / "model")
+    (model / "quantization.json").write_text(json.dumps(REPORT))
+    ran = llmos(f"show file:{model}")
+    assert ran.status == 0 and "perplexity: 10 before, 10.2 now" in ran.out and "layer.6" in ran.out
+    assert llmos(f"show file:{model} --json").json["report"]["method"] == "gptq"
 
 
 def test_it_lies_beside_the_weights(system: Any, folder: Path) -> None:

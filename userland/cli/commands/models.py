@@ -15,6 +15,7 @@ from llmos.userland.options import LoadFields
 
 from .. import text
 from ..cli import Cli
+from ..report import read_report, told
 
 
 @contextmanager
@@ -93,7 +94,8 @@ def show(cli: Cli, values: Namespace) -> int:
     path = cli.stored(values.model)
     entry = cli.system.stat_path(path)
     loaded = [info for info in cli.system.models() if info.fields.get("path") == path]
-    if cli.out.result({"entry": entry, "loaded": loaded}):
+    report = read_report(cli.system, path)
+    if cli.out.result({"entry": entry, "loaded": loaded, "report": report}):
         return 0
     cli.out.pairs(
         [
@@ -101,6 +103,7 @@ def show(cli: Cli, values: Namespace) -> int:
             *((name, _plain(name, value)) for name, value in entry.fields.items()),
         ]
     )
+    told(cli.out, report)
     for info in loaded:
         f = info.fields
         cli.out.line(f"\nloaded as {info.name} ({info.id}) on {f.get('device')}: {info.state}, {text.size(info.bytes)}")

@@ -82,7 +82,7 @@ def test_show_tells_of_the_stored_and_the_loaded_model(llmos: Any, system: Any) 
     ran = llmos("show null")
     assert "architecture" in ran.out and "loaded as fox" in ran.out
     assert "served by rung F; not by a higher one because:\n  the null device" in ran.out
-    assert set(llmos("show /models/null --json").json) == {"entry", "loaded"}
+    assert set(llmos("show /models/null --json").json) == {"entry", "loaded", "report"}
     assert llmos("show nothing").status == 1
 
 

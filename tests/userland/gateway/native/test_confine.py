@@ -152,6 +152,10 @@ def test_paths_of_a_call_are_the_callers_own() -> None:
     assert confine.call(ANNA, given, {}).input.parts[1].path == "/home/keys/aaaaaaaa/p.png"  # type: ignore[attr-defined]
     remote = calls.TransformModel(sources=["hf:org/x", "llmos+https://h/models/x"], out="/models/x", recipe=RECIPE)
     assert confine.call(ANNA, remote, {}) == remote
+    text = calls.TransformModel(sources=["/models/x", "/home/me/t.txt"], out="/home/me/x.gguf", recipe=RECIPE)
+    kept = confine.call(ANNA, text, {})
+    assert kept.sources == ["/models/x", "/home/keys/aaaaaaaa/t.txt"]  # type: ignore[attr-defined]
+    assert kept.out == "/home/keys/aaaaaaaa/x.gguf"  # type: ignore[attr-defined]
     assert confine.call(ANNA, calls.ListDir(path="/models"), {}) == calls.ListDir(path="/models")
     with pytest.raises(BadArgument):
         confine.call(ANNA, calls.TransformModel(sources=["/etc/../x"], out="/models/x", recipe=RECIPE), {})
