@@ -16,22 +16,25 @@ from typing import Any
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from llmos.syscalls.errors import BadArgument, BadModel, LlmosError, NotSupported
 
 from ..contract import LoadSettings, ModelSource, ProgressSink
+from ..quant.rule import Wish
 from . import checkpoint, fronts, kinds, plugged
 from .checkpoint import CONFIG, Weights
+from .finite import check_finite, check_moved, is_finite
 from .kinds import Kind
 from .mapped import FilePages
 from .memory import device_of, out_of_memory
 from .pages import NARROW
 from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
-from .quantized import folder as quantized_folder
 from .quantized import library
+from .quantized.asked import AUTO, quantized_asked, refuse_plugged, settle
 from .quantized.folder import Quantized
+from .quantized.quantizing import Report, chosen
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
@@ -43,10 +46,6 @@ UNBOUNDED_CONTEXT = 32_768
 CONTEXTS = ("max_position_embeddings", "max_seq_len", "n_ctx", "max_target_positions")
 """Where configurations say how many tokens a model takes."""
 
-SCAN_ITEMS = 1 << 24
-"""Elements looked at between two signs of life."""
-
-PROGRESS_CALLS = 200
 TRIAL_TOKENS = 4
 TRIAL_TEXT = "a b"
 
@@ -73,6 +72,15 @@ class Description:
     context: int
     narrow: torch.dtype | None = None
     quantized: Quantized | None = None
+    """How its weights are kept."""
+    wish: Wish | None = None
+    """How they are to be quantized while they are loaded."""
+
+    @property
+    def activations(self) -> str:
+        """What inputs of quantized layers are rounded to."""
+        asked = self.quantized or self.wish
+        return AUTO if asked is None else asked.activations
 
     @property
     def pages(self) -> torch.dtype:
@@ -114,6 +122,7 @@ def describe(
     raw = checkpoint.read_json(source, CONFIG)
     plugged_config = plugged.find(own, raw)
     if plugged_config is not None:
+        refuse_plugged(source, settings.quant)
         name = plugged_config.architecture.name
         return Description(plugged_config, name, kinds.PLUGIN, _dtype(raw, weights, settings, place), 0)
     kind = raw.get("model_type")
@@ -122,7 +131,7 @@ def describe(
         if "auto_map" in raw:
             why += " needs code of the folder, which is never run"
         raise BadModel(f"{CONFIG} of {source.path}: {why}", file=CONFIG, why=why)
-    quantized = _quantized(source, raw)
+    quantized, wish = quantized_asked(source, raw, settings.quant)
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
         text = config.get_text_config(decoder=True)
@@ -132,7 +141,7 @@ def describe(
         raise bad_model(source, error, CONFIG) from error
     fronts.check(source, kind)
     dtype, narrow = _dtype(raw, weights, settings, place), NARROW.get(settings.kv_dtype)
-    return Description(config, architecture, kind, dtype, context, narrow, quantized)
+    return Description(config, architecture, kind, dtype, context, narrow, quantized, wish)
 
 
 def load(
@@ -144,14 +153,15 @@ def load(
     with checkpoint.folder_of(source) as folder:
         about = describe(source, settings, folder, weights, own, place)
         here = place.device.type == "cpu"
-        if here:
-            check_finite(folder, weights, progress)
+        with _given_back(folder, about, weights):
+            if here:
+                check_finite(folder, weights, progress)
         tokenizer = _tokenizer(source, folder) if about.kind.text else None
         processor = _processor(source, folder, about.kind)
         progress(weights.bytes, weights.bytes, "bytes", "build")
         with _given_back(folder, about, weights):
-            module = _module(source, folder, about, weights)
-        settle(module, about, place)
+            module = _module(source, folder, about, weights, lambda: progress(0, 0, "", "quantize"))
+        settle(module, about.activations, place)
         place.divide(module, source.path)
         if not here:
             place.move(module, lambda done, total: progress(done, total, "bytes", "read"))
@@ -176,59 +186,24 @@ def empty_module(about: Description) -> Any:
         )
         if about.quantized is not None:
             library.put(made, about.quantized.modules)
+        elif about.wish is not None:
+            library.put(made, chosen(made, about.wish))
         return made
 
 
-def settle(module: Any, about: Description, place: Place) -> None:
-    """Say to quantized layers what their inputs are rounded to: what the folder says, or else the place."""
-    asked = quantized_folder.AUTO if about.quantized is None else about.quantized.activations
-    for _, layer in library.stored(module):
-        layer.activations = place.activations(layer.scheme.kind) if asked == quantized_folder.AUTO else asked
-
-
-def check_finite(folder: Path, weights: Weights, progress: ProgressSink) -> None:
-    """Read every weight once, reporting bytes. Raises BadModel for a file with NaN or infinity."""
-    done = shown = 0
-    for name in weights.files:
-        with safe_open(folder / name, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 (not a mapping)
-                for part in file.get_tensor(key).flatten().split(SCAN_ITEMS):
-                    if part.is_floating_point() and part.element_size() > 1 and not _finite(part):
-                        why = f"{key} has values that are not finite"
-                        raise BadModel(f"{name}: {why}; the file is damaged", file=name, why=why)
-                    done += part.nbytes
-                    if done - shown > weights.bytes // PROGRESS_CALLS:
-                        shown = done
-                        progress(done, weights.bytes, "bytes", "read")
-
-
-def check_moved(module: torch.nn.Module, weights: Weights) -> None:
-    """The same for weights that are on a device: it is asked once about all. Raises BadModel."""
-    named = [(name, part) for name, part in module.named_parameters() if part.is_floating_point() and part.numel()]
-    extremes = [torch.stack(torch.aminmax(part)).float() for _, part in named]
-    fine = torch.stack(extremes).isfinite().all(dim=1).tolist() if extremes else []
-    for (name, _), finite in zip(named, fine, strict=True):
-        if not finite:
-            file, why = weights.file_of(name), f"{name} has values that are not finite"
-            raise BadModel(f"{file}: {why}; the file is damaged", file=file, why=why)
-
-
-def _finite(part: torch.Tensor) -> bool:
-    """The extremes show infinity, and NaN, which they pass on; a mask of the whole tensor would be far slower."""
-    return part.numel() == 0 or all(bool(extreme.isfinite()) for extreme in torch.aminmax(part))
-
-
 def _given_back(folder: Path, about: Description, weights: Weights) -> contextlib.AbstractContextManager[None]:
-    """Where weights become others of another dtype, those of the files are given back as soon as they were read."""
-    if set(weights.dtypes) <= {NAMES[about.dtype]}:
+    """Where weights become others, those of the files are given back as soon as they were read."""
+    others = set(weights.dtypes) & set(NAMES.values()) - {NAMES[about.dtype]}
+    if about.quantized is not None or not (others or about.wish):
         return contextlib.nullcontext()
     return FilePages([folder / name for name in weights.files]).watched()
 
 
-def _module(source: ModelSource, folder: Path, about: Description, weights: Weights) -> Any:
+def _module(source: ModelSource, folder: Path, about: Description, weights: Weights, report: Report) -> Any:
     if about.kind is kinds.PLUGIN:
         return plugged.load(source, folder, about.config, about.dtype, weights)
     options = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True, **LOCAL}
+    options |= {} if about.wish is None else {"quantization_config": library.Wanted(about.wish, report)}
     try:
         module, info = _auto_class(about).from_pretrained(folder, config=about.config, dtype=about.dtype, **options)
     except FAILURES as error:
@@ -276,7 +251,7 @@ def _try(source: ModelSource, module: Any, about: Description) -> int:
     except FAILURES as error:
         why = f"{about.architecture} does not run on token ids alone: {str(error).partition(chr(10))[0][:200]}"
         raise out_of_memory(error) or NotSupported(f"{source.path}: {why}", why=why) from error
-    if not _finite(answer):
+    if not is_finite(answer):
         why = f"{about.architecture} answers with values that are not finite"
         raise BadModel(f"{CONFIG} of {source.path}: {why}", file=CONFIG, why=why)
     if about.kind.writes and not module.can_generate():
@@ -363,18 +338,6 @@ def _dtype(raw: Mapping[str, Any], weights: Weights, settings: LoadSettings, pla
     if stored is None:
         stored = "bfloat16" if max(weights.dtypes, key=weights.dtypes.__getitem__, default="") == "BF16" else "float32"
     return place.dtype(DTYPES.get(stored, torch.float32) if isinstance(stored, str) else torch.float32)
-
-
-def _quantized(source: ModelSource, raw: Mapping[str, Any]) -> Quantized | None:
-    """Raises BadModel, or NotSupported for what is quantized in another way."""
-    value = raw.get(quantized_folder.KEY)
-    if value is None:
-        return None
-    method = value.get("quant_method", "unknown") if isinstance(value, dict) else "unknown"
-    if method == quantized_folder.METHOD:
-        return quantized_folder.read(source.path, value)
-    why = f"the weights are quantized by {method}"
-    raise NotSupported(f"{source.path}: {why}; load the original weights", why=why)
 
 
 def _eos(module: Any) -> frozenset[int]:

@@ -15,6 +15,7 @@ from .loader import Description, empty_module
 from .memory import tensors_in, tensors_of
 from .pages import page_bytes
 from .place import PROCESSOR, ROWS
+from .quantized.library import stored
 from .states import STATES_KEPT
 from .tasks.base import BATCH_TOKENS
 
@@ -102,7 +103,7 @@ def footprint(
     Raises what building and dividing it raises.
     """
     module = empty_module(about)
-    parameters = sum(tensor.numel() for tensor in {id(item): item for item in module.parameters()}.values())
+    parameters = _parameters(module)
     ranks = divide(module)
     return _share(module, about, rung, sizing, parameters, prefill).times(ranks)
 
@@ -113,7 +114,6 @@ def _share(
     unique = {id(tensor): tensor for tensor in tensors_of(module)}.values()
     weights = sum(tensor.nbytes for tensor in unique)
     cache = cache_shape(module, about) if about.causal else _other_cache(about)
-    parameters = sum(tensor.numel() for tensor in {id(item): item for item in module.parameters()}.values())
     workspace = _workspace(module, about, prefill) if about.causal else _batch_bytes(module)
     paging = about.causal and rung in ("", ladder.PAGED, ladder.HYBRID)
     found = _per_page(module, about, cache.fixed) if paging else None
@@ -124,6 +124,12 @@ def _share(
     each, kept = found
     pages = sizing(about.context, each, weights + workspace + kept)
     return Footprint(weights, cache, workspace, parameters, kept + pages * each, pages)
+
+
+def _parameters(module: Any) -> int:
+    """How many weights there are, however they are kept."""
+    kept: int = sum(layer.in_features * layer.out_features for _, layer in stored(module))
+    return kept + sum(int(tensor.numel()) for tensor in {id(item): item for item in module.parameters()}.values())
 
 
 def _per_page(module: Any, about: Description, state: int) -> tuple[int, int] | None:
@@ -190,6 +196,7 @@ def _other_cache(about: Description) -> CacheShape:
 def _batch_bytes(module: Any) -> int:
     """Activations of one batch of a model that runs in one pass, by its widest layer: about a dozen of them at once."""
     sizes = [min(tensor.shape[:2]) * tensor.itemsize for tensor in module.parameters() if tensor.ndim > 1]
+    sizes += [min(layer.in_features, layer.out_features) * layer.dtype.itemsize for _, layer in stored(module)]
     return 12 * BATCH_TOKENS * max(sizes, default=0)
 
 

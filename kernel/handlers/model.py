@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from llmos.syscalls import calls
-from llmos.syscalls.errors import Denied, NotSupported, Unavailable
+from llmos.syscalls.errors import Denied, Unavailable
 from llmos.syscalls.types import Freed, Handle, Kind, ModelInfo, Plan, Right, Task
 
 from ..locating import locate, release
@@ -18,8 +18,6 @@ from .registry import implements
 @implements(calls.LoadModel)
 async def load_model(request: Request, call: calls.LoadModel) -> ModelInfo:
     kernel, options = request.kernel, call.options
-    if options.quant is not None:
-        raise NotSupported("load_model: quantization is not offered yet; load without quant", why="no quantized runner")
     base = kernel.model_of(request.entries["base"]) if call.base is not None else None
     driver = base.driver if base is not None else _device(request)
     if options.dry_run:

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from llmos.syscalls.errors import BadModel
 
 from ...contract import ModelSource, ProgressSink
-from .. import checkpoint, loader
+from .. import checkpoint, finite, loader
 from ..checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, ITEM_BITS, Weights
 from .weights import LoraWeights, check_config, interpret
 
@@ -37,7 +37,7 @@ def read(source: ModelSource, progress: ProgressSink) -> LoraWeights:
     """Read and interpret an adapter. Raises BadModel naming the file, NotSupported."""
     weights, config = check(source), checkpoint.read_json(source, ADAPTER_CONFIG)
     with checkpoint.folder_of(source) as folder:
-        loader.check_finite(folder, weights, progress)
+        finite.check_finite(folder, weights, progress)
         progress(weights.bytes, weights.bytes, "bytes", "build")
         try:
             with safe_open(folder / ADAPTER_WEIGHTS, framework="pt") as file:

@@ -1,12 +1,13 @@
 """How transformers is told about quantized folders: by its own extension, so that shards, tied weights and names of
 older checkpoints stay its business.
 
-Linear layers that a folder names are replaced by empty ones of quantized weights before anything is read.
+Linear layers that a folder names are replaced by empty ones of quantized weights before anything is read; those of a
+model that is quantized while it is loaded are replaced one after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,9 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from ...ops.quantized import Scheme
+from ...quant.rule import Wish
 from . import folder
+from .quantizing import Quantize, Report, apart, chosen
 from .stored import PARTS, StoredEmbedding, StoredLinear, empty
 
 SCALES = torch.float16
@@ -31,18 +34,49 @@ class Config(QuantizationConfigMixin):
         self.__dict__.update(given)
 
 
+class Wanted(Config):
+    """What is to be quantized while it is loaded; `report` is called every moment."""
+
+    def __init__(self, wish: Wish, report: Report) -> None:
+        super().__init__(quant_method=folder.METHOD, wish=wish, report=report)
+
+    def __deepcopy__(self, memo: object) -> Wanted:
+        """The library copies configurations with all that is in them."""
+        return self
+
+
 @register_quantizer(folder.METHOD)
 class Quantizer(HfQuantizer):
-    """Loads folders of quantized weights."""
+    """Loads folders of quantized weights, and quantizes others."""
 
     quantization_config: Any
+    _quantize: Quantize
 
-    def _process_model_before_weight_loading(self, model: Any, **_: Any) -> None:
-        put(model, {name: Scheme(**scheme) for name, scheme in self.quantization_config.modules.items()})
+    def _process_model_before_weight_loading(self, model: Any, checkpoint_files: Sequence[str] = (), **_: Any) -> None:
+        if self.pre_quantized:
+            put(model, {name: Scheme(**scheme) for name, scheme in self.quantization_config.modules.items()})
+            return
+        schemes = chosen(model, self.quantization_config.wish)
+        alike = {
+            head: names
+            for head, names in tied(model, schemes).items()
+            if not any(apart(checkpoint_files, f"{head}.weight", f"{name}.weight") for name in names)
+        }
+        self._quantize = Quantize(schemes, alike, self.quantization_config.report)
+
+    def param_needs_quantization(self, model: Any, param_name: str, **_: Any) -> bool:
+        return not self.pre_quantized and self._quantize.wants(param_name)
+
+    def get_quantize_ops(self) -> Quantize:
+        return self._quantize
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> torch.dtype | None:
         """Numbers and scales are as they are stored."""
         return None if converter.target_patterns[0].rpartition(".")[2] in PARTS else dtype
+
+    def _process_model_after_weight_loading(self, model: Any, **_: Any) -> None:
+        """Nothing of the loading stays with the model."""
+        self.remove_quantization_config(model)  # type: ignore[no-untyped-call]
 
     def is_serializable(self) -> bool:
         return False

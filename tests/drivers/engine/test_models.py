@@ -24,7 +24,6 @@ def entry(llama: Path, weights: int = 1000, **settings: Any) -> Entry:
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"quant": {"width": 4}}, NotSupported),
         ({"kv_dtype": "float8"}, NotSupported), ({"rung": "Z"}, BadArgument),
     ],
 )  # fmt: skip
