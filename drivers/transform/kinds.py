@@ -25,17 +25,19 @@ layers, with the stage, every few seconds at least. Raises BadModel, BadArgument
 class Kind:
     """One kind: `how` is what it did, as the lineage calls it.
 
-    Of the sources, the first `models` are models that the result is made of (None: all), the others are text.
+    Of the sources, the first `models` are models that the result is made of (None: all), the others are text. `same`
+    are fields of the first model's manifest that hold for the result too, although its tensors do not show it.
     """
 
     module: str
     how: str
     least: int = 1
     models: int | None = 1
+    same: tuple[str, ...] = ()
 
 
 KINDS: Mapping[str, Kind] = {
-    "quantize": Kind("quantize", "quantized"),
+    "quantize": Kind("quantize", "quantized", same=("parameters", "dtype")),
     "prune": Kind("prune", "pruned"),
     "merge": Kind("merge", "merged", least=2, models=None),
     "export": Kind("export", "exported"),

@@ -47,7 +47,9 @@ def make(
         with file_errors(path, writing=True):
             fields = dict(run(sources, recipe, folder, progress))
             sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
-        manifest = {**_carried(sources[0]), **fields, "parents": _parents(kind, sources, names, recipe)}
+        carried = (*CARRIED, *kind.same)
+        known = {name: sources[0].manifest[name] for name in carried if sources[0].manifest.get(name)}
+        manifest = {**known, **fields, "parents": _parents(kind, sources, names, recipe)}
         if licence := options.get("licence"):
             manifest.setdefault("licence", licence)
         progress(0, 0, "bytes", "store")
@@ -79,16 +81,19 @@ def _exists(path: str) -> Exists:
     return Exists(f"{path} exists already; --force stores a new version of it, or name another one")
 
 
-def _carried(source: ModelSource) -> dict[str, Any]:
-    return {name: source.manifest[name] for name in CARRIED if source.manifest.get(name)}
-
-
 def _parents(
     kind: Kind, sources: Sequence[ModelSource], names: Sequence[str], recipe: Mapping[str, Any]
 ) -> list[dict[str, str]]:
     """What the result was made from, and how to make it again."""
-    said = {name: value for name, value in recipe.items() if value and name not in ("kind", "options")}
+    said = {name: _plain(value) for name, value in recipe.items() if value and name not in ("kind", "options")}
     said |= {name: value for name, value in (recipe.get("options") or {}).items() if name not in kinds.COMMON}
     how = {"how": kind.how, "recipe": json.dumps(said, sort_keys=True)}
     paired = list(zip(names, sources, strict=True))[: kind.models]
     return [{"path": name.partition("@")[0], "version": source.version, **how} for name, source in paired]
+
+
+def _plain(value: Any) -> Any:
+    """Without what is not set; a 0 may mean something."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: each for name, each in value.items() if each not in ("", None, []) and each is not False}

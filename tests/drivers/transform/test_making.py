@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from stored_models import matrices, store, stored
 from tiny_models import silent, source_of
 
@@ -55,6 +56,25 @@ def test_the_result_is_an_entry_with_lineage(system: ModelsFileSystem, tmp_path:
     fields = system.stat("/new").fields
     assert fields["aliases"] == {"best": "1"}
     assert fields["lineage"][0]["stored"] == "/m0@local"
+
+
+def test_what_the_tensors_do_not_show_is_told_by_the_kind(
+    system: ModelsFileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = kinds.Kind("merge", "quantized", same=("parameters", "dtype"))
+    monkeypatch.setitem(kinds.KINDS, "quantize", kind)  # type: ignore[arg-type]
+    monkeypatch.setattr("llmos.drivers.transform.merge.run", _halved)
+    quant = {"width": 4, "group": 0, "keep": [], "shift": False, "byte_budget": None}
+    made(system, "/new", kind="quantize", method="", quant=quant)
+    fields = system.stat("/new").fields
+    assert (fields["parameters"], fields["dtype"], fields["quant"]) == (96, "float32", "w4")
+    assert json.loads(fields["parents"][0]["recipe"]) == {"quant": {"width": 4, "group": 0}}
+    assert len(fields["parents"]) == 1
+
+
+def _halved(_sources: Any, _recipe: Any, folder: Path, _progress: Any) -> dict[str, Any]:
+    store(folder, {"layer.0.numbers": torch.zeros(8, 3, dtype=torch.uint8)})
+    return {"quant": "w4"}
 
 
 def test_a_model_that_is_there_is_kept_unless_it_may_get_a_new_version(system: ModelsFileSystem) -> None:
