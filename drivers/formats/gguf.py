@@ -86,7 +86,7 @@ def read(tensor: Any, order: Tensor | None, keep: bool) -> QuantizedWeight | Ten
     """
     data, kind = tensor.data, tensor.tensor_type.name
     if kind in EXACT and keep:
-        rows = torch.from_numpy(np.ascontiguousarray(data).view(np.uint8))
+        rows = torch.from_numpy(np.array(data).view(np.uint8))
         return EXACT[kind](rows if order is None else rows[order])
     values = torch.from_numpy(_dequantized(tensor.name, data, tensor.tensor_type))
     return values if order is None else values[order]

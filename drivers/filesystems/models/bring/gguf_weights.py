@@ -55,6 +55,9 @@ def write(path: Path, name: str, folder: Path, architecture: str, keep: bool, pr
     causal: Any = AutoModelForCausalLM
     reader = GGUFReader(path)
     config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    head = reader.get_field(f"{architecture}.attention.key_length")
+    if head is not None:  # which the library leaves out
+        config.head_dim = int(head.contents())
     with torch.device("meta"):
         module: Any = causal.from_config(config, dtype=DTYPE)
     _stretch(name, config, reader)
@@ -113,7 +116,7 @@ def _stretch(name: str, config: Any, reader: Any) -> None:
     factors = torch.from_numpy(found.data.copy()).float().flatten()
     plain = {**config.rope_parameters, "rope_type": "default"}
     base = float(plain["rope_theta"]) ** -(torch.arange(len(factors)).float() / len(factors))
-    config.rope_parameters = {**plain, **LLAMA_3, "rope_type": "llama3", "factor": float(factors.max())}
+    config.rope_parameters = {**plain, **LLAMA_3, "rope_type": "llama3", "factor": round(float(factors.max()), 4)}
     frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")
     if not torch.allclose(base / frequencies, factors, rtol=1e-3):
         raise bad(name, f"{FACTORS} stretches frequencies in a way that is not that of Llama 3; it is not converted")
