@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from ..table import OpTable
-from . import attend, experts, gates, kv, lora, norms, sampling
+from . import attend, experts, gates, kv, lora, norms, quantized, sampling
 from .variants import Variant
 
 NAME = "triton"
 
-MODULES: Sequence[ModuleType] = (norms, gates, attend, kv, lora, experts, sampling)
+MODULES: Sequence[ModuleType] = (norms, gates, attend, kv, lora, experts, sampling, quantized)
 """Each has `register(table)` and `VARIANTS`."""
 
 

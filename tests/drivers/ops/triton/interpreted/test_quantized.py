@@ -1,0 +1,122 @@
+"""Linear layers of 4- and 8-bit weights in Triton, beside the contract (`test_contract`): every way to compute a
+product, what is filled up, the order of sums, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from llmos.drivers.ops.cases.case import check
+from llmos.drivers.ops.cases.quantized import quantized
+from llmos.drivers.ops.quantized import FLOAT8, QuantizedWeight, Scheme, round_to_nearest
+from llmos.drivers.ops.quantized_linear import ReferenceQuantized
+from llmos.drivers.ops.table import OpTable
+from llmos.drivers.ops.triton import quantized as layers
+from llmos.drivers.ops.triton.quantized import TritonQuantized
+from llmos.drivers.ops.triton.quantized_choice import WHOLE, Choice
+from llmos.syscalls.errors import BadArgument
+
+CPU = torch.device("cpu")
+SLOW = (Scheme(4, 128, shift=True), Scheme(4, 0, shift=True), Scheme(8, 0), Scheme(8, 128, "float"))
+SCHEMES = (Scheme(4, 32, shift=True), Scheme(8, 64), *(pytest.param(scheme, marks=pytest.mark.slow) for scheme in SLOW))
+WAYS = (
+    (2, Choice("gemv", 4, 2, 64, 2)), (3, Choice("gemv", 4, 4, 128)), (5, Choice("gemm", 16, 16, 32, 3)), (3, WHOLE)
+)  # fmt: skip
+
+
+def made(scheme: Scheme, outs: int = 24, ins: int = 200, bias: bool = False, dtype: torch.dtype = torch.float32) -> Any:
+    weight = round_to_nearest(torch.randn(outs, ins, generator=torch.Generator().manual_seed(3)) / 8, scheme)
+    return weight, TritonQuantized([weight], torch.arange(outs) / 8 if bias else None, dtype)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_every_way_computes_the_same_product(scheme: Scheme) -> None:
+    """Parts that end within a row, blocks of outputs and tokens that are not full, inputs that are no whole block."""
+    for tokens, way in WAYS:
+
+        class Forced(TritonQuantized):
+            def choice(self, tokens: int, way: Choice = way) -> Choice:
+                return way
+
+        case = quantized(scheme, tokens, 200, [9, 4], "model", bias=True)
+        for dtype in ("float32", "bfloat16"):
+            verdict = check(case, Forced, ReferenceQuantized, CPU, dtype)
+            assert verdict.ok, (way, dtype, verdict)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_numbers_become_floating_exactly(dtype: torch.dtype) -> None:
+    """All numbers that bits can stand for, by each kernel."""
+    every = torch.arange(256).to(torch.uint8).expand(16, 256).contiguous()
+    floats = torch.tensor([i for i in range(256) if i & 127 != 127] + [0, 0]).to(torch.uint8).expand(16, 256)
+    ones = torch.ones(16, 1)
+    for scheme, numbers in (
+        (Scheme(8, 0), every), (Scheme(8, 0, shift=True), every), (Scheme(4, 0), every),
+        (Scheme(4, 0, shift=True), every),
+        (Scheme(8, 0, "float"), floats.contiguous().view(FLOAT8)),
+    ):  # fmt: skip
+        ins = numbers.shape[1] * 8 // scheme.width
+        weight = QuantizedWeight(scheme, numbers, ones, 0 * ones if scheme.shift else None, ins)
+        layer = TritonQuantized([weight], None, dtype)
+        wanted = weight.dequantized()
+        assert torch.equal(layer.unpack().float(), wanted)
+        for at in (3, 64, 255, 0):
+            x = torch.zeros(1, ins, dtype=dtype)
+            x[0, at] = 1.0
+            for way in (Choice("gemv", 16, 1, 256), Choice("gemm", 16, 16, 64)):
+                assert torch.equal(layer.computed(x, way)[0].float(), wanted[:, at]), (scheme, at, way)
+
+
+def test_rows_and_gradients_are_those_of_the_weights() -> None:
+    weight, layer = made(Scheme(4, 64, shift=True))
+    ids = torch.tensor([[3, 3, 23], [0, 1, 2]])
+    torch.testing.assert_close(layer.rows(ids), weight.dequantized()[ids])
+    assert layer.rows(ids[:0]).shape == (0, 3, 200)
+    x = torch.randn(2, 200, requires_grad=True)
+    layer(x).sum().backward()
+    torch.testing.assert_close(x.grad, weight.dequantized().sum(0).expand(2, -1), atol=1e-4, rtol=1e-4)
+
+
+def test_large_layers_are_made_whole_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "PIECE_BYTES", 5 * 200 * 4)
+    for bias in (False, True):
+        weight, layer = made(Scheme(8, 32), bias=bias)
+        x = torch.randn(3, 200)
+        wanted = x @ weight.dequantized().T + (torch.arange(24) / 8 if bias else 0.0)
+        torch.testing.assert_close(layer.computed(x, WHOLE), wanted)
+
+
+def test_strides_leading_dimensions_and_no_tokens() -> None:
+    weight, layer = made(Scheme(4, 128))
+    x = torch.randn(200, 6).T
+    torch.testing.assert_close(layer(x), x @ weight.dequantized().T)
+    torch.testing.assert_close(layer(x.reshape(2, 3, 200)), layer(x).view(2, 3, 24))
+    apart = torch.randn(2, 400)[:, :200]
+    torch.testing.assert_close(layer(apart), apart @ weight.dequantized().T)
+    assert layer(x[:0]).shape == (0, 24)
+
+
+def test_a_token_has_the_same_bits_in_any_company() -> None:
+    """Of one way: a block's other tokens do not change the order of its sums."""
+    _, layer = made(Scheme(4, 32))
+    x, way = torch.randn(9, 200), Choice("gemm", 16, 16, 32, 2)
+    assert torch.equal(layer.computed(x, way)[4:6], layer.computed(x[4:6].contiguous(), way))
+
+
+def test_what_is_held_is_counted() -> None:
+    weight, layer = made(Scheme(4, 128, shift=True), ins=256, bias=True)
+    assert layer.nbytes == weight.nbytes + 24 * 4
+    assert sum(buffer.nbytes for buffer in layer.buffers()) == layer.nbytes
+
+
+def test_other_activations_are_refused() -> None:
+    weight, _ = made(Scheme(8, 0))
+    with pytest.raises(BadArgument, match="as they are"):
+        TritonQuantized([weight], None, torch.float32, "int8")
+    table = OpTable()
+    layers.register(table)
+    served = table.implementation("quantized_linear", "triton").supports
+    assert served({"device": "cpu", "dtype": "bfloat16", "activations": "model"}) == (True, "")
+    assert "int8" in served({"device": "cpu", "dtype": "bfloat16", "activations": "int8"})[1]
