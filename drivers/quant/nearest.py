@@ -9,10 +9,13 @@ sum(h w q) ** 2 / sum(h q q). The numbers are rounded anew by the scale that won
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from ..ops.cpu.native import Native
+from ..ops.cpu.nearest import NativeNearest
 from ..ops.quantized import QuantizedWeight, Scheme, grouped, largest_scale, round_to_nearest, stored_scale, to_numbers
 
 CHUNK = 1 << 20
@@ -31,10 +34,20 @@ def nearest(
     `importance` [K] weighs the error of each input (the mean square of what arrives there); `tries` scales are tried
     for each group, 0 takes the largest. Numbers of floating kind have their steps everywhere and gain nothing by it.
     """
-    if tries == 0 or scheme.kind == "float":
+    if scheme.kind == "float":
         return round_to_nearest(weight, scheme)
-    scale, shift = best_scales(weight, scheme, importance, tries)
-    return to_numbers(weight, scheme, stored_scale(scale), None if shift is None else stored_scale(shift))
+    scale, shift = largest_scale(weight, scheme) if tries == 0 else best_scales(weight, scheme, importance, tries)
+    scale, shift = stored_scale(scale), None if shift is None else stored_scale(shift)
+    native = compiled()
+    if native.supports(weight, scheme)[0]:
+        return native.to_numbers(weight, scheme, scale, shift)
+    return to_numbers(weight, scheme, scale, shift)
+
+
+@cache
+def compiled() -> NativeNearest:
+    """The same in C++, where it can be had."""
+    return NativeNearest(Native())
 
 
 def best_scales(
@@ -43,6 +56,15 @@ def best_scales(
     """Scales (and shifts) [N, groups] float32 of least error."""
     count = TRIES[scheme.width] if tries is None else tries
     factors = torch.linspace(1.0, CUT[scheme.width], count).tolist()
+    if compiled().supports(weight, scheme)[0]:
+        return compiled().best_scales(weight, scheme, importance, factors)
+    return searched(weight, scheme, importance, factors)
+
+
+def searched(
+    weight: Tensor, scheme: Scheme, importance: Tensor | None, factors: list[float]
+) -> tuple[Tensor, Tensor | None]:
+    """`best_scales` of these factors in torch."""
     weights = None if importance is None else grouped(importance.float().clamp(min=1e-12)[None], scheme.group)
     parts = [_best(rows, scheme, weights, factors) for rows in torch.split(weight, max(1, CHUNK // weight.shape[1]))]
     shifts = [shift for _, shift in parts if shift is not None]

@@ -26,6 +26,8 @@ OPS = (
     "llmos_lora_expand", "llmos_quantized_linear",
 )  # fmt: skip
 """Each takes one packed problem; in the order of program.cpp."""
+ALONE = ("llmos_best_scales", "llmos_numbers")
+"""The same, for what is never part of a program."""
 PROGRAM = "llmos_program"
 HEAD = struct.Struct("=2q")
 """`Head` of program.cpp."""
@@ -100,7 +102,7 @@ class Native:
             return error.text
         except OSError as error:
             return f"the compiled library cannot be loaded: {error}"
-        for name, more in {**dict.fromkeys(OPS, ()), PROGRAM: (ctypes.c_int64, ctypes.c_int64)}.items():
+        for name, more in {**dict.fromkeys((*OPS, *ALONE), ()), PROGRAM: (ctypes.c_int64, ctypes.c_int64)}.items():
             declared = getattr(loaded, name)
             declared.argtypes, declared.restype = (ctypes.c_void_p, *more), None
         return loaded
