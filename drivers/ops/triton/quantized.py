@@ -21,6 +21,7 @@ from llmos.syscalls.errors import BadArgument
 from ..quantized import BLOCK, QuantizedWeight, Scheme, concatenated
 from ..quantized_linear import QuantizedLinear
 from ..table import OpTable, Spec
+from . import float8
 from . import quantized_kernels as kernels
 from .house import cdiv, dot_dtype, served
 from .quantized_choice import WHOLE, Choice, Layer, bucket, choose, gemv, planned
@@ -176,16 +177,27 @@ def constants(scheme: Scheme, dtype: torch.dtype, ins: int, choice: Choice) -> d
     return shared | {"STEP": choice.step, "BITS": magic(scheme, dtype), "DOT": dot_dtype(dtype)}
 
 
+def quantized_linear(
+    weights: Sequence[QuantizedWeight], bias: Tensor | None, dtype: torch.dtype, activations: str = "model"
+) -> QuantizedLinear:
+    """The op. Raises BadArgument for weights, dtypes and activations that `supports` refuses."""
+    kind = float8.Float8Linear if activations == "float8" else TritonQuantized
+    return kind(weights, bias, dtype, activations)
+
+
 def supports(spec: Spec) -> tuple[bool, str]:
-    """Any scheme, as long as inputs stay as they are."""
-    if spec.get("activations") != "model":
-        return False, f"activations {spec.get('activations')}; these kernels multiply inputs as they are"
+    """Any scheme, as long as inputs stay as they are, and floating numbers with inputs of e4m3."""
+    activations = spec.get("activations")
+    if activations == "float8":
+        return float8.supports(spec)
+    if activations != "model":
+        return False, f"activations {activations}; these kernels multiply inputs as they are, or rounded to e4m3"
     return served(spec)
 
 
 def register(table: OpTable) -> None:
     """Add the op."""
-    table.register("quantized_linear", "triton", TritonQuantized, supports)
+    table.register("quantized_linear", "triton", quantized_linear, supports)
 
 
 def _variant(scheme: Scheme, dtype: torch.dtype, layer: Layer, tokens: int, choice: Choice) -> Variant:
@@ -233,4 +245,4 @@ def _variants() -> Iterator[Variant]:
         yield Variant(f"quantized_dequantize int{scheme.width}", kernels.dequantize, {**pointers, **sizes}, constant)
 
 
-VARIANTS: Sequence[Variant] = tuple(_variants())
+VARIANTS: Sequence[Variant] = (*_variants(), *float8.VARIANTS)
