@@ -195,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.device == "cuda" and not torch.cuda.is_available():
         print("torch sees no GPU here; --tiny --device cpu tries the bench without one", file=sys.stderr)
         return 2
+    options.keep.mkdir(parents=True, exist_ok=True)
     about = facts(options.device)
     print(", ".join(f"{name} {value}" for name, value in about.items()), flush=True)
     roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * MODELS_BYTES

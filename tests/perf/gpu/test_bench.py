@@ -68,6 +68,19 @@ def test_without_a_gpu_it_says_what_can_be_done(capsys: pytest.CaptureFixture[st
     assert "--tiny --device cpu" in capsys.readouterr().err
 
 
+def test_figures_are_kept_in_a_folder_that_was_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "new" / "raw"
+
+    def measured(*_given: object) -> tuple[dict[str, object], dict[str, str]]:
+        assert folder.is_dir(), "known to be writable before minutes are spent"
+        return {}, {}
+
+    monkeypatch.setattr(bench, "run", measured)
+    assert bench.main(["--tiny", "--device", "cpu", "--keep", str(folder)]) == 0
+    (kept,) = folder.glob("gpu-*.json")
+    assert json.loads(kept.read_text())["machine"]["device"] == "cpu"
+
+
 def test_engine_ops_and_bench_are_imported_on_a_bare_machine(tmp_path: Path) -> None:
     """With torch, triton and transformers, and without messages, sockets, web libraries or a user interface; from the
     sources, as `make view` shows them."""
