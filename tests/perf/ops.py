@@ -3,7 +3,7 @@
 The limit is the larger of bytes that must be read over the read bandwidth and operations over the rate of a large
 matrix product, both measured in the same rounds. Weights, keys and values are larger than the caches.
 
-    python tests/perf/ops.py [linear decode prefill layers calls] [--rounds 7] [--json]
+    python tests/perf/ops.py [linear quantized decode prefill layers calls] [--rounds 7] [--json]
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from paged_rows import PAGE, Rows, make_rows
 
+from llmos.drivers.ops.cpu.native import Native
 from llmos.drivers.ops.cpu.ops import register_native
+from llmos.drivers.ops.cpu.quantized import NativeQuantized
+from llmos.drivers.ops.quantized import QuantizedWeight, Scheme
 from llmos.drivers.ops.reference import register_reference
 from llmos.drivers.ops.table import OpTable
 
@@ -145,6 +148,34 @@ def _all(layers: Sequence[Callable[[torch.Tensor], object]], x: torch.Tensor) ->
     return lambda: [layer(x) for layer in layers]
 
 
+SCHEMES = {"int4 g32": Scheme(4, 32), "int4 g128": Scheme(4, 128), "int8 g32": Scheme(8, 32), "int8 rows": Scheme(8, 0)}
+
+
+def quantized() -> Iterator[Case]:
+    """Weights of 4 and 8 bits with inputs of 8 bits, beside bfloat16 (oneDNN's, which is what torch does). The limit
+    counts the bytes of the scheme and half the operations: two products of 8 bits take the time of one of 16."""
+    native = Native()
+    for name, (outs, ins) in {**SHAPES, "8B o": (4096, 4096)}.items():
+        weight = torch.randn(outs, ins).bfloat16()
+        dense = [named("linear")["onednn"]([weight], None) for _ in range(max(1, BEYOND_CACHES // weight.nbytes))]
+        for scheme_name, scheme in SCHEMES.items():
+            drawn = _drawn(outs, ins, scheme)
+            copies = max(1, BEYOND_CACHES // drawn.nbytes)
+            layers = [NativeQuantized(native, [drawn], None, torch.bfloat16) for _ in range(copies)]
+            for rows in ROWS if outs < 100_000 else ROWS[:5]:
+                x, some = torch.randn(rows, ins).bfloat16(), copies if rows < 64 else max(1, copies // 16)
+                beside = [dense[i % len(dense)] for i in range(some)]
+                ways = {"native": _all(layers[:some], x), "bfloat16": _all(beside, x)}
+                work = 1.0 * rows * outs * ins
+                yield Case(f"{scheme_name} {name} {outs}x{ins} M={rows}", layers[0].nbytes, work, ways, some)
+
+
+def _drawn(outs: int, ins: int, scheme: Scheme) -> QuantizedWeight:
+    shape, _ = scheme.numbers_of(outs, ins)
+    numbers, scale = torch.randint(0, 256, shape, dtype=torch.uint8), torch.rand(outs, scheme.groups(ins)) / 100
+    return QuantizedWeight(scheme, numbers, scale.half(), None, ins)
+
+
 def decode() -> Iterator[Case]:
     for model, (heads, kv_heads, dim) in HEADS.items():
         for rows, length in ((1, 2048), (8, 512), (8, 2048), (32, 192)):
@@ -224,7 +255,9 @@ def calls() -> Iterator[Case]:
     yield Case("call linear", 0.0, 0.0, {way: _repeat(layer, (x,)) for way, layer in made.items()}, 20)
 
 
-SUITES = {"linear": linear, "decode": decode, "prefill": prefill, "layers": layers, "calls": calls}
+SUITES = {
+    "linear": linear, "quantized": quantized, "decode": decode, "prefill": prefill, "layers": layers, "calls": calls,
+}  # fmt: skip
 
 
 def line(figure: Figure) -> str:

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -21,17 +22,37 @@ from llmos.syscalls.errors import NotSupported
 SOURCES = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-ffp-contract=off", "-fPIC", "-fopenmp")
 NEEDED = frozenset(("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"))
+QUANTIZED_NEEDED = frozenset(("avx2", "fma", "f16c"))
 CPU_INFO = Path("/proc/cpuinfo")
 COMPILER_VARIABLE = "CXX"
 LIMIT_S = 600.0
 
 
-def library(cache: Path | None = None) -> Path:
+@dataclass(frozen=True)
+class Part:
+    """Sources that make one library, by what their names begin with, and what the processor must have for it."""
+
+    name: str
+    sources: str
+    needed: frozenset[str]
+    flags: tuple[str, ...] = FLAGS
+
+    def paths(self) -> list[Path]:
+        """Of the sources, sorted."""
+        return sorted(SOURCES.glob(f"{self.sources}*.cpp"))
+
+
+WHOLE = Part("cpu", "", NEEDED)
+QUANTIZED = Part("cpu-quantized", "quantized", QUANTIZED_NEEDED)
+"""What more processors can: it has a way without AVX-512."""
+
+
+def library(part: Part = WHOLE, cache: Path | None = None) -> Path:
     """Path of the compiled library, built when it is not there yet (about ten seconds).
 
     Raises NotSupported with the reason when the processor, the compiler or the folder is not fit.
     """
-    missing = NEEDED - cpu_flags()
+    missing = part.needed - cpu_flags()
     if missing:
         raise NotSupported(f"the processor has no {', '.join(sorted(missing))}")
     name = os.environ.get(COMPILER_VARIABLE, "g++")
@@ -39,9 +60,9 @@ def library(cache: Path | None = None) -> Path:
     if compiler is None:
         raise NotSupported(f"there is no compiler {name}; install g++, or name one in {COMPILER_VARIABLE}")
     folder = cache or default_cache()
-    path = folder / f"cpu-{_fingerprint(compiler)}.so"
+    path = folder / f"{part.name}-{_fingerprint(compiler, part)}.so"
     if not path.exists():
-        _compile(compiler, path)
+        _compile(compiler, part, path)
     return path
 
 
@@ -60,9 +81,9 @@ def _cpu_line(name: str) -> str:
     return next((line.partition(":")[2] for line in lines if line.startswith(name)), "")
 
 
-def _fingerprint(compiler: str) -> str:
-    parts = [*FLAGS, *sorted(cpu_flags()), _cpu_line("model name"), _run([compiler, "--version"]), str(_openmp())]
-    parts += [path.read_text() for path in sorted(SOURCES.glob("*.h")) + sorted(SOURCES.glob("*.cpp"))]
+def _fingerprint(compiler: str, part: Part) -> str:
+    parts = [*part.flags, *sorted(cpu_flags()), _cpu_line("model name"), _run([compiler, "--version"]), str(_openmp())]
+    parts += [path.read_text() for path in sorted(SOURCES.glob("*.h")) + part.paths()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
@@ -73,15 +94,16 @@ def _openmp() -> Path | None:
     return next((path for place in places for path in sorted(place.glob("libgomp*.so*"))), None)
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: str, part: Part, path: Path) -> None:
     openmp = _openmp()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="build-", dir=path.parent) as work:
             made = Path(work, "ops.so")
-            objects = [Path(work, source.stem + ".o") for source in sorted(SOURCES.glob("*.cpp"))]
-            for source, target in zip(sorted(SOURCES.glob("*.cpp")), objects, strict=True):
-                _run([compiler, *FLAGS, "-c", str(source), "-o", str(target)])
+            sources = part.paths()
+            objects = [Path(work, source.stem + ".o") for source in sources]
+            for source, target in zip(sources, objects, strict=True):
+                _run([compiler, *part.flags, "-c", str(source), "-o", str(target)])
             # Linked without -fopenmp, which would add the compiler's own OpenMP library.
             _run([compiler, "-shared", *map(str, objects), *([str(openmp)] if openmp else ["-lgomp"]), "-o", str(made)])
             made.replace(path)

@@ -17,7 +17,7 @@ from ..checks import mismatch as mismatch
 from ..checks import no_gradient as no_gradient
 from ..memory import HugePages
 from ..table import Spec
-from .build import library
+from .build import WHOLE, Part, library
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -26,7 +26,7 @@ OPS = (
     "llmos_lora_expand", "llmos_quantized_linear",
 )  # fmt: skip
 """Each takes one packed problem; in the order of program.cpp."""
-ALONE = ("llmos_best_scales", "llmos_numbers")
+ALONE = ("llmos_best_scales", "llmos_numbers", "llmos_dequantized")
 """The same, for what is never part of a program."""
 PROGRAM = "llmos_program"
 HEAD = struct.Struct("=2q")
@@ -36,7 +36,8 @@ HEAD = struct.Struct("=2q")
 class Native:
     """The library, compiled and loaded when it is first asked for, and the memory for what its ops keep."""
 
-    def __init__(self) -> None:
+    def __init__(self, part: Part = WHOLE) -> None:
+        self._part = part
         self.memory = HugePages()
         self._arena = torch.empty(0, dtype=torch.uint8)
         self.together: Together | None = None
@@ -97,13 +98,15 @@ class Native:
     @cached_property
     def _loaded(self) -> ctypes.CDLL | str:
         try:
-            loaded = ctypes.CDLL(str(library()))
+            loaded = ctypes.CDLL(str(library(self._part)))
         except NotSupported as error:
             return error.text
         except OSError as error:
             return f"the compiled library cannot be loaded: {error}"
         for name, more in {**dict.fromkeys((*OPS, *ALONE), ()), PROGRAM: (ctypes.c_int64, ctypes.c_int64)}.items():
-            declared = getattr(loaded, name)
+            declared = getattr(loaded, name, None)
+            if declared is None:  # a part has some of them
+                continue
             declared.argtypes, declared.restype = (ctypes.c_void_p, *more), None
         return loaded
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from ..table import OpTable
 from .attention import PackedAttention, PagedAttention
+from .build import QUANTIZED
 from .layers import KINDS, Layers
 from .linear import NativeLinear
 from .lora import Lora
@@ -14,6 +15,8 @@ from .quantized import NativeQuantized
 from .replay import NativeReplay
 
 NAME = "native"
+PART = "native_quantized"
+"""Quantized layers where the processor has too little for the other ops."""
 
 
 def register_native(table: OpTable) -> Native:
@@ -24,9 +27,9 @@ def register_native(table: OpTable) -> Native:
     packed = PackedAttention(native)
     table.register("packed_attention", NAME, packed, packed.supports)
     table.register("linear", NAME, partial(NativeLinear, native), partial(NativeLinear.supports, native))
-    table.register(
-        "quantized_linear", NAME, partial(NativeQuantized, native), partial(NativeQuantized.supports, native)
-    )
+    for name, each in ((PART, Native(QUANTIZED)), (NAME, native)):
+        make, fits = partial(NativeQuantized, each), partial(NativeQuantized.supports, each)
+        table.register("quantized_linear", name, make, fits)
     table.register("replay", NAME, partial(NativeReplay, native), native.supports)
     for call in (layers.add, layers.rms_norm, layers.add_rms_norm, layers.rope, layers.rope_write, layers.write_kv):
         table.register(call.__name__, NAME, call, native.supports)

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <type_traits>
 
+#include "matrix.h"
 #include "rounded.h"
 #include "scratch.h"
 #include "team.h"
@@ -19,6 +20,7 @@ using wide::Ints;
 
 constexpr int PANEL = 2 * wide::NUMBERS;
 constexpr int LANE_BYTES = 4 * PANEL;     // of a lane of a panel, a byte for each number
+constexpr int64_t AHEAD_BYTES = 8192;    // of a panel, fetched before they are multiplied
 constexpr int64_t BLOCK_LANES = 128;      // of a panel that all rows take while it is near: 16 KiB
 constexpr int64_t CHUNK_BYTES = 1 << 18;  // of weights that a thread takes at least, where there are so many
 constexpr int64_t OWN_INPUTS = 1 << 13;   // that each thread rounds for itself sooner than it waits for others
@@ -31,69 +33,108 @@ struct Quantized {
     const void *x, *weights, *bias;
     void* out;
     int64_t rows, ins, outs, x_stride, out_stride, threads, bfloat16, nibbles, parts, part_lanes, whole_rows, shift,
-        wide_scales;
+        wide_scales, by_matrix;
 };
+
+// Who multiplies: vectors; or where there are many rows the matrix unit, or what does as it would.
+enum class Unit { VECTORS, MATRIX, PLAIN_MATRIX };
 
 struct Shape {
     Parts parts;
     Fact fact;
     int64_t rows, outs, x_stride, out_stride;
-    bool wide_scales;
+    bool wide_scales, plain_matrix;
     int64_t number_bytes, part_bytes, panel_bytes;
 
     explicit Shape(const Quantized& q)
         : parts{q.ins, q.parts, q.part_lanes, q.whole_rows != 0},
           fact{q.shift != 0, q.nibbles ? 8 : 128},
-          rows(q.rows), outs(q.outs), x_stride(q.x_stride), out_stride(q.out_stride), wide_scales(q.wide_scales) {
+          rows(q.rows), outs(q.outs), x_stride(q.x_stride), out_stride(q.out_stride),
+          wide_scales(q.wide_scales), plain_matrix(q.by_matrix) {
         number_bytes = parts.lanes * LANE_BYTES >> (q.nibbles ? 1 : 0);
         part_bytes = number_bytes + (1 + fact.shift) * PANEL * (wide_scales ? 4 : 2);
         panel_bytes = part_bytes * parts.count;
     }
+    Unit unit() const {
+        if (rows <= wide::TILE_ROWS) return Unit::VECTORS;
+        return plain_matrix ? Unit::PLAIN_MATRIX : Matrix::there() ? Unit::MATRIX : Unit::VECTORS;
+    }
 };
 
-// BYTES: a number each. NIBBLES: lane 2k in the low halves of bytes and lane 2k + 1 in the high ones. SMALL: bytes that
-// were made of nibbles.
-enum class Numbers { BYTES, NIBBLES, SMALL };
-
-struct Weights {
-    const uint8_t *numbers, *scales;
-    ptrdiff_t numbers_step, scales_step;  // from part to part
+// A tile of rounded rows, its facts of part p at facts[2 * p * rows + r]. Lane k of row r is at lanes[k * rows + r] for
+// vectors, and at lanes[r * all + k] for matrices.
+struct Tile {
+    int32_t *lanes, *facts;
+    int64_t rows;
 };
 
-// Memory that is to be fetched meanwhile: so many bytes for each lane, to the first or the second cache.
+// Rows spread evenly over tiles, and a place for them.
+class Tiles {
+  public:
+    explicit Tiles(const Shape& s)
+        : unit(s.unit()), most_(unit == Unit::VECTORS ? wide::TILE_ROWS : MATRIX), rows_(s.rows),
+          count_((rows_ + most_ - 1) / most_), lanes_(s.parts.all_lanes()), parts_(s.parts.count) {}
+    const Unit unit;
+    int64_t count() const { return count_; }
+    int64_t start(int64_t i) const { return i * (rows_ / count_) + std::min(i, rows_ % count_); }
+    // Matrices are read to their end, whatever lies there.
+    int64_t words() const { return rows_ * (lanes_ + 2 * parts_) + (unit == Unit::VECTORS ? 0 : MATRIX * lanes_); }
+    void use(int32_t* words) { facts_ = words, inputs_ = words + rows_ * 2 * parts_; }
+    Tile operator[](int64_t i) const {
+        int64_t at = start(i);
+        return {inputs_ + at * lanes_, facts_ + at * 2 * parts_, start(i + 1) - at};
+    }
+    Row row(int64_t r) const {
+        int64_t least = rows_ / count_, more = rows_ % count_;
+        int64_t i = r < more * (least + 1) ? r / (least + 1) : (r - more) / least;
+        Tile tile = (*this)[i];
+        int64_t within = r - start(i);
+        bool vectors = unit == Unit::VECTORS;
+        return {tile.lanes + within * (vectors ? 1 : lanes_), tile.facts + within, vectors ? tile.rows : 1, tile.rows};
+    }
+
+  private:
+    int64_t most_, rows_, count_, lanes_, parts_;
+    int32_t *facts_ = nullptr, *inputs_ = nullptr;
+};
+
+// Memory that is to be fetched to the second cache meanwhile: so many bytes at a step, no more than two lines.
 struct Fetch {
     const uint8_t* at;
     ptrdiff_t step;
 };
 
-template <int ROWS, Numbers NUMBERS>
+template <int ROWS, bool NIBBLES>
 inline __attribute__((always_inline)) void add_lane(Ints sums[ROWS][2], const int32_t* x, Ints low, Ints high) {
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; r++) {
         Ints inputs = wide::all(x[r]);
-        sums[r][0] = wide::dot<NUMBERS != Numbers::BYTES>(sums[r][0], low, inputs);
-        sums[r][1] = wide::dot<NUMBERS != Numbers::BYTES>(sums[r][1], high, inputs);
+        sums[r][0] = wide::dot<NIBBLES>(sums[r][0], low, inputs);
+        sums[r][1] = wide::dot<NIBBLES>(sums[r][1], high, inputs);
     }
 }
 
-// One part of a panel: x [lanes][ROWS] times its numbers.
-template <int ROWS, Numbers NUMBERS>
+// One part of a panel: x [lanes][ROWS] times its numbers; of nibbles, lane 2k lies in the low halves of bytes and lane
+// 2k + 1 in the high ones. Without anything else to fetch, what follows in the panel is.
+template <int ROWS, bool NIBBLES, bool ONWARD>
 inline __attribute__((always_inline)) void add_part(Ints sums[ROWS][2], const int32_t* x, const uint8_t* numbers,
-                                                    int64_t lanes, const Fetch& fetch) {
-    constexpr int STEP = NUMBERS == Numbers::NIBBLES ? 2 : 1;
-    for (int64_t k = 0; k < lanes; k += STEP, numbers += LANE_BYTES, x += STEP * ROWS) {
+                                                    int64_t lanes, Fetch& fetch) {
+    constexpr int STEP = NIBBLES ? 2 : 1;
+    for (const int32_t* end = x + lanes * ROWS; x != end; numbers += LANE_BYTES, x += STEP * ROWS) {
         Ints low = wide::load(numbers), high = wide::load(numbers + LANE_BYTES / 2);
-        if (fetch.step == LANE_BYTES) {
-            _mm_prefetch((const char*)numbers + 4096, _MM_HINT_T0);
-            _mm_prefetch((const char*)numbers + 4096 + 64, _MM_HINT_T0);
+        if (ONWARD) {
+            _mm_prefetch((const char*)numbers + AHEAD_BYTES, _MM_HINT_T0);
+            _mm_prefetch((const char*)numbers + AHEAD_BYTES + 64, _MM_HINT_T0);
         } else {
-            _mm_prefetch((const char*)fetch.at + k * fetch.step, _MM_HINT_T1);
+            _mm_prefetch((const char*)fetch.at, _MM_HINT_T1);
+            _mm_prefetch((const char*)fetch.at + 64, _MM_HINT_T1);
+            fetch.at += fetch.step;
         }
-        if (NUMBERS == Numbers::NIBBLES) {
-            add_lane<ROWS, NUMBERS>(sums, x, wide::low_nibbles(low), wide::low_nibbles(high));
-            add_lane<ROWS, NUMBERS>(sums, x + ROWS, wide::high_nibbles(low), wide::high_nibbles(high));
+        if (NIBBLES) {
+            add_lane<ROWS, NIBBLES>(sums, x, wide::low_nibbles(low), wide::low_nibbles(high));
+            add_lane<ROWS, NIBBLES>(sums, x + ROWS, wide::high_nibbles(low), wide::high_nibbles(high));
         } else {
-            add_lane<ROWS, NUMBERS>(sums, x, low, high);
+            add_lane<ROWS, NIBBLES>(sums, x, low, high);
         }
     }
 }
@@ -109,31 +150,39 @@ inline __attribute__((always_inline)) void add_worth(const Ints sums[ROWS][2], c
     const float* by = (const float*)facts;
 #pragma GCC unroll 2
     for (int half = 0; half < 2; half++) {
-        Floats scale = scales_at(scales, half, s.wide_scales), shift = wide::zero();
-        if (s.fact.shift) shift = scales_at(scales + PANEL * (s.wide_scales ? 4 : 2), half, s.wide_scales);
+        Floats scale = scales_at(scales, half, s.wide_scales);
 #pragma GCC unroll 16
         for (int r = 0; r < ROWS; r++) {
             float* at = totals + r * PANEL + half * wide::NUMBERS;
             Floats worth = wide::multiply(scale, wide::all(by[r]));
-            Floats sum = wide::multiply_add(wide::floats(sums[r][half]), worth, wide::load(at));
-            if (s.fact.shift) sum = wide::multiply_add(shift, wide::all(by[ROWS + r]), sum);
-            wide::store(at, sum);
+            wide::store(at, wide::multiply_add(wide::floats(sums[r][half]), worth, wide::load(at)));
+        }
+    }
+    if (!s.fact.shift) return;
+    scales += PANEL * (s.wide_scales ? 4 : 2);
+    for (int half = 0; half < 2; half++) {
+        Floats shift = scales_at(scales, half, s.wide_scales);
+#pragma GCC unroll 16
+        for (int r = 0; r < ROWS; r++) {
+            float* at = totals + r * PANEL + half * wide::NUMBERS;
+            wide::store(at, wide::multiply_add(shift, wide::all(by[ROWS + r]), wide::load(at)));
         }
     }
 }
 
 // totals [ROWS][32] += parts `from` to `to` of a panel times a tile.
-template <int ROWS, Numbers NUMBERS>
-void add_parts(const Rows& x, const Weights& w, int64_t from, int64_t to, const Shape& s, float* totals, Fetch fetch) {
-    const uint8_t *numbers = w.numbers, *scales = w.scales;
-    for (int64_t p = from; p < to; p++, numbers += w.numbers_step, scales += w.scales_step) {
+template <int ROWS, bool NIBBLES, bool ONWARD>
+void add_parts(const Tile& x, const uint8_t* panel, int64_t from, int64_t to, const Shape& s, float* totals,
+               Fetch fetch) {
+    for (int64_t p = from; p < to; p++) {
+        const uint8_t* part = panel + p * s.part_bytes;
         const int32_t* facts = x.facts + 2 * p * ROWS;
         Ints sums[ROWS][2];
 #pragma GCC unroll 16
-        for (int r = 0; r < ROWS; r++) sums[r][0] = sums[r][1] = s.fact.shift ? wide::zeros() : wide::all(facts[ROWS + r]);
-        add_part<ROWS, NUMBERS>(sums, x.lanes + p * s.parts.lanes * ROWS, numbers, s.parts.lanes, fetch);
-        fetch.at += fetch.step * s.parts.lanes;
-        add_worth<ROWS>(sums, facts, scales, s, totals);
+        for (int r = 0; r < ROWS; r++)
+            sums[r][0] = sums[r][1] = s.fact.shift ? wide::zeros() : wide::all(facts[ROWS + r]);
+        add_part<ROWS, NIBBLES, ONWARD>(sums, x.lanes + p * s.parts.lanes * ROWS, part, s.parts.lanes, fetch);
+        add_worth<ROWS>(sums, facts, part + s.number_bytes, s, totals);
     }
 }
 
@@ -146,26 +195,6 @@ inline void with_rows(int64_t rows, F&& f) {
             with_rows<MOST - 1>(rows, f);
     }
 }
-
-// Rows spread evenly over tiles, rounded.
-class Tiles {
-  public:
-    Tiles(int64_t rows, const Parts& parts) : rows_(rows), parts_(parts) {}
-    int64_t count() const { return (rows_ + wide::TILE_ROWS - 1) / wide::TILE_ROWS; }
-    int64_t start(int64_t i) const { return i * (rows_ / count()) + std::min(i, rows_ % count()); }
-    int64_t words() const { return rows_ * (parts_.all_lanes() + 2 * parts_.count); }
-    void use(int32_t* words) { words_ = words; }
-    Rows operator[](int64_t i) const {
-        int64_t at = start(i), size = start(i + 1) - at, lanes = parts_.all_lanes();
-        int32_t* facts = words_ + rows_ * lanes + at * 2 * parts_.count;
-        return {words_ + at * lanes, facts, size, size, 1};
-    }
-
-  private:
-    int64_t rows_;
-    Parts parts_;
-    int32_t* words_ = nullptr;
-};
 
 template <class E>
 void finish(const Tiles& tiles, const float* totals, const E* bias, E* out, const Shape& s, int64_t column) {
@@ -181,6 +210,31 @@ void finish(const Tiles& tiles, const float* totals, const E* bias, E* out, cons
     }
 }
 
+// totals [rows][32] of a panel. Several tiles take a block of it in turn, and fetch the next one meanwhile.
+template <bool NIBBLES>
+void panel_times_tiles(const Tiles& tiles, const uint8_t* panel, const Shape& s, float* totals) {
+    std::fill(totals, totals + s.rows * PANEL, 0.0f);
+    const Parts& parts = s.parts;
+    const int64_t block = tiles.count() == 1 ? parts.count : std::max<int64_t>(1, BLOCK_LANES / parts.lanes);
+    for (int64_t from = 0; from < parts.count; from += block) {
+        const int64_t to = std::min(from + block, parts.count);
+        const int64_t share = (to - from) * s.part_bytes / tiles.count();
+        const int64_t step = share / ((to - from) * parts.lanes / (NIBBLES ? 2 : 1));
+        for (int64_t i = 0; i < tiles.count(); i++) {
+            Tile x = tiles[i];
+            Fetch fetch{panel + to * s.part_bytes + i * share, step};
+            with_rows(x.rows, [&](auto rows) {
+                float* at = totals + tiles.start(i) * PANEL;
+                if (tiles.count() == 1)
+                    add_parts<rows, NIBBLES, true>(x, panel, from, to, s, at, fetch);
+                else
+                    add_parts<rows, NIBBLES, false>(x, panel, from, to, s, at, fetch);
+            });
+        }
+    }
+}
+
+// Nibbles of a part as bytes.
 inline void spread(const uint8_t* nibbles, int64_t lanes, uint8_t* bytes) {
     for (int64_t k = 0; k < lanes; k += 2, nibbles += LANE_BYTES, bytes += 2 * LANE_BYTES) {
         Ints low = wide::load(nibbles), high = wide::load(nibbles + LANE_BYTES / 2);
@@ -191,39 +245,43 @@ inline void spread(const uint8_t* nibbles, int64_t lanes, uint8_t* bytes) {
     }
 }
 
-// totals [rows][32] of a panel. Several tiles take a block of it in turn, and fetch the next one meanwhile.
-template <bool NIBBLES>
-void panel_times_tiles(const Tiles& tiles, const uint8_t* panel, const Shape& s, float* totals) {
+// The same by matrices: part by part, in which all tiles take its numbers in turn.
+template <class M, bool NIBBLES>
+void panel_times_matrices(const Tiles& tiles, const uint8_t* panel, const Shape& s, float* totals) {
     static thread_local Scratch near;
+    const int64_t lanes = s.parts.lanes, all = s.parts.all_lanes(), step = std::min<int64_t>(lanes, MATRIX_LANES);
+    uint8_t* bytes = near.get<uint8_t>(lanes * LANE_BYTES);
+    alignas(64) int32_t products[MATRIX * MATRIX];
+    M matrix(step);
     std::fill(totals, totals + s.rows * PANEL, 0.0f);
-    const Parts& parts = s.parts;
-    if (tiles.count() == 1) {
-        Weights w{panel, panel + s.number_bytes, s.part_bytes, s.part_bytes};
-        with_rows(s.rows, [&](auto rows) {
-            add_parts<rows, NIBBLES ? Numbers::NIBBLES : Numbers::BYTES>(tiles[0], w, 0, parts.count, s, totals,
-                                                                        {panel, LANE_BYTES});
-        });
-        return;
-    }
-    int64_t block = std::max<int64_t>(1, BLOCK_LANES / parts.lanes);
-    ptrdiff_t part_lane_bytes = parts.lanes * LANE_BYTES;
-    uint8_t* bytes = NIBBLES ? near.get<uint8_t>(std::min(block, parts.count) * part_lane_bytes) : nullptr;
-    for (int64_t from = 0; from < parts.count; from += block) {
-        int64_t to = std::min(from + block, parts.count), lanes = (to - from) * parts.lanes;
-        const uint8_t* at = panel + from * s.part_bytes;
-        Weights w{at, at + s.number_bytes, s.part_bytes, s.part_bytes};
-        for (int64_t p = from; NIBBLES && p < to; p++)
-            spread(panel + p * s.part_bytes, parts.lanes, bytes + (p - from) * part_lane_bytes);
-        if (NIBBLES) w.numbers = bytes, w.numbers_step = part_lane_bytes;
-        int64_t share = (to - from) * s.part_bytes / tiles.count(), step = share / lanes;
+    for (int64_t p = 0; p < s.parts.count; p++) {
+        const uint8_t *part = panel + p * s.part_bytes, *numbers = NIBBLES ? bytes : part;
+        if (NIBBLES) spread(part, lanes, bytes);
         for (int64_t i = 0; i < tiles.count(); i++) {
-            Rows x = tiles[i];
-            Fetch fetch{at + (to - from) * s.part_bytes + i * share, step};
-            with_rows(x.rows, [&](auto rows) {
-                add_parts<rows, NIBBLES ? Numbers::SMALL : Numbers::BYTES>(x, w, from, to, s,
-                                                                          totals + tiles.start(i) * PANEL, fetch);
-            });
+            Tile x = tiles[i];
+            matrix.start();
+            for (int64_t k = 0; k < lanes; k += step)
+                matrix.add(x.lanes + p * lanes + k, all, numbers + k * LANE_BYTES);
+            matrix.finish(products);
+            const int32_t* facts = x.facts + 2 * p * x.rows;
+            for (int64_t r = 0; r < x.rows; r++) {
+                Ints from = s.fact.shift ? wide::zeros() : wide::all(facts[x.rows + r]);
+                Ints sums[1][2];
+                for (int half = 0; half < 2; half++)
+                    sums[0][half] = wide::add(wide::load(products + r * MATRIX + half * wide::NUMBERS), from);
+                int32_t own[2] = {facts[r], facts[x.rows + r]};
+                add_worth<1>(sums, own, part + s.number_bytes, s, totals + (tiles.start(i) + r) * PANEL);
+            }
         }
+    }
+}
+
+template <bool NIBBLES>
+void panel_times(const Tiles& tiles, const uint8_t* panel, const Shape& s, float* totals) {
+    switch (tiles.unit) {
+        case Unit::VECTORS: return panel_times_tiles<NIBBLES>(tiles, panel, s, totals);
+        case Unit::MATRIX: return panel_times_matrices<Matrix, NIBBLES>(tiles, panel, s, totals);
+        case Unit::PLAIN_MATRIX: return panel_times_matrices<PlainMatrix, NIBBLES>(tiles, panel, s, totals);
     }
 }
 
@@ -231,13 +289,12 @@ void panel_times_tiles(const Tiles& tiles, const uint8_t* panel, const Shape& s,
 template <class E, bool NIBBLES>
 void product_alone(const E* x, const uint8_t* weights, const E* bias, E* out, const Shape& s) {
     static thread_local Scratch inputs, products;
-    Tiles tiles(s.rows, s.parts);
+    Tiles tiles(s);
     tiles.use(inputs.get<int32_t>(tiles.words()));
-    for (int64_t i = 0; i < tiles.count(); i++)
-        round_rows(x + tiles.start(i) * s.x_stride, s.x_stride, s.parts, s.fact, tiles[i]);
+    for (int64_t r = 0; r < s.rows; r++) round_row(x + r * s.x_stride, s.parts, s.fact, tiles.row(r));
     float* totals = products.get<float>(s.rows * PANEL);
     for (int64_t column = 0; column < s.outs; column += PANEL, weights += s.panel_bytes) {
-        panel_times_tiles<NIBBLES>(tiles, weights, s, totals);
+        panel_times<NIBBLES>(tiles, weights, s, totals);
         finish(tiles, totals, bias, out, s, column);
     }
 }
@@ -246,20 +303,17 @@ void product_alone(const E* x, const uint8_t* weights, const E* bias, E* out, co
 template <class E, bool NIBBLES>
 void product(const E* x, const uint8_t* weights, const E* bias, E* out, const Shape& s) {
     static thread_local Scratch shared, own, products;
-    Tiles tiles(s.rows, s.parts);
-    auto round = [&](int64_t i) {
-        round_rows(x + tiles.start(i) * s.x_stride, s.x_stride, s.parts, s.fact, tiles[i]);
-    };
+    Tiles tiles(s);
     if (s.rows * s.parts.ins <= OWN_INPUTS) {
         tiles.use(own.get<int32_t>(tiles.words()));
-        for (int64_t i = 0; i < tiles.count(); i++) round(i);
+        for (int64_t r = 0; r < s.rows; r++) round_row(x + r * s.x_stride, s.parts, s.fact, tiles.row(r));
     } else {
         int32_t* words = nullptr;
 #pragma omp single copyprivate(words)
         words = shared.get<int32_t>(tiles.words());
         tiles.use(words);
 #pragma omp for schedule(static)
-        for (int64_t i = 0; i < tiles.count(); i++) round(i);
+        for (int64_t r = 0; r < s.rows; r++) round_row(x + r * s.x_stride, s.parts, s.fact, tiles.row(r));
     }
     const int threads = omp_get_num_threads();
     int64_t panels = (s.outs + PANEL - 1) / PANEL, few = (CHUNK_BYTES + s.panel_bytes - 1) / s.panel_bytes;
@@ -267,7 +321,7 @@ void product(const E* x, const uint8_t* weights, const E* bias, E* out, const Sh
     float* totals = products.get<float>(s.rows * PANEL);
 #pragma omp for schedule(dynamic, some) nowait
     for (int64_t p = 0; p < panels; p++) {
-        panel_times_tiles<NIBBLES>(tiles, weights + p * s.panel_bytes, s, totals);
+        panel_times<NIBBLES>(tiles, weights + p * s.panel_bytes, s, totals);
         finish(tiles, totals, bias, out, s, p * PANEL);
     }
 }

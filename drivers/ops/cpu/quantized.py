@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from ..quantized_linear import QuantizedLinear
 from ..table import Spec
 from .native import Native
 
-PROBLEM = struct.Struct("=17q")
+PROBLEM = struct.Struct("=18q")
 """`Quantized` of quantized.cpp."""
 OP = "llmos_quantized_linear"
 PANEL = 32
@@ -49,6 +50,9 @@ def part_inputs(ins: int, group: int) -> int:
 
 class NativeQuantized(QuantizedLinear):
     """Whole numbers, inputs rounded to 8 bits. A row's answer is the same bits whatever others are computed with it."""
+
+    plain_matrix: ClassVar[bool] = False
+    """Do in plain C++ what a matrix unit would, where there are many rows: for tests on processors without one."""
 
     def __init__(
         self, native: Native, weights: Sequence[QuantizedWeight], bias: Tensor | None, dtype: torch.dtype,
@@ -101,6 +105,7 @@ class NativeQuantized(QuantizedLinear):
                 out.data_ptr(), flat.shape[0], self.in_features, self.out_features, flat.stride(0), self.out_features,
                 torch.get_num_threads(), self.dtype == torch.bfloat16, self.scheme.width == 4, self._parts,
                 self._part // LANE, self.scheme.group == 0, self.scheme.shift, self._scales == torch.float32,
+                self.plain_matrix,
             ),
             flat, self.packed, *(() if self.bias is None else (self.bias,)), made=(out,),
         )  # fmt: skip

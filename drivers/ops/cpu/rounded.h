@@ -15,12 +15,10 @@ struct Parts {
     int64_t all_lanes() const { return count * lanes; }
 };
 
-// A tile of rows: lane k of row r at lanes[k * step + r * stride]. For part p of row r a scale at facts[2 * p * rows + r]
-// and, `rows` further, what the sum of its numbers is taken by: see `Fact`.
-struct Rows {
+// Where one row is put: its lanes so many words apart; for each part a scale, and `fact_step` behind it what `Fact` says.
+struct Row {
     int32_t *lanes, *facts;
-    int64_t rows;
-    ptrdiff_t step, stride;
+    ptrdiff_t lane_step, fact_step;
 };
 
 // What is kept beside a scale: minus `middle` times the sum of the numbers, where products begin; or for weights with a
@@ -82,18 +80,16 @@ inline int32_t round_part(const E* x, int64_t exist, int64_t lanes, float invers
 }
 
 template <class E>
-void round_rows(const E* x, int64_t x_stride, const Parts& parts, const Fact& fact, const Rows& to) {
-    for (int64_t r = 0; r < to.rows; r++, x += x_stride) {
-        Scale scale = parts.whole_rows ? scale_of(x, parts.ins) : Scale(0);
-        for (int64_t p = 0; p < parts.count; p++) {
-            const int64_t from = 4 * p * parts.lanes, exist = parts.ins - from;
-            if (!parts.whole_rows) scale = scale_of(x + from, exist < 4 * parts.lanes ? exist : 4 * parts.lanes);
-            int32_t* lanes = to.lanes + p * parts.lanes * to.step + r * to.stride;
-            int32_t sum = round_part(x + from, exist, parts.lanes, scale.inverse, lanes, to.step);
-            int32_t* facts = to.facts + 2 * p * to.rows + r;
-            std::memcpy(facts, &scale.value, sizeof scale.value);
-            facts[to.rows] = fact.of(scale.value, sum);
-        }
+void round_row(const E* x, const Parts& parts, const Fact& fact, const Row& to) {
+    Scale scale = parts.whole_rows ? scale_of(x, parts.ins) : Scale(0);
+    for (int64_t p = 0; p < parts.count; p++) {
+        const int64_t from = 4 * p * parts.lanes, exist = parts.ins - from;
+        if (!parts.whole_rows) scale = scale_of(x + from, exist < 4 * parts.lanes ? exist : 4 * parts.lanes);
+        int32_t* lanes = to.lanes + p * parts.lanes * to.lane_step;
+        int32_t sum = round_part(x + from, exist, parts.lanes, scale.inverse, lanes, to.lane_step);
+        int32_t* facts = to.facts + 2 * p * to.fact_step;
+        std::memcpy(facts, &scale.value, sizeof scale.value);
+        facts[to.fact_step] = fact.of(scale.value, sum);
     }
 }
 

@@ -31,7 +31,9 @@ inline int32_t greatest(Ints a) { return _mm512_reduce_max_epi32(a); }
 // sum + four products of unsigned weights and signed inputs in each 32 bits
 template <bool NIBBLES>
 inline Ints dot(Ints sum, Ints weights, Ints inputs) {
-    return _mm512_dpbusd_epi32(sum, weights, inputs);
+    // By hand, since compilers copy every sum from register to register otherwise.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(inputs));
+    return sum;
 }
 
 inline Floats zero() { return _mm512_setzero_ps(); }

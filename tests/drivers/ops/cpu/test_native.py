@@ -48,7 +48,7 @@ def test_a_missing_library_is_a_reason_and_then_an_error(monkeypatch: pytest.Mon
 
 def test_a_file_that_is_no_library_is_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "garbage.so").write_text("garbage")
-    monkeypatch.setattr("llmos.drivers.ops.cpu.native.library", lambda: tmp_path / "garbage.so")
+    monkeypatch.setattr("llmos.drivers.ops.cpu.native.library", lambda _part: tmp_path / "garbage.so")
     assert "cannot be loaded" in Native().supports(SPEC)[1]
 
 

@@ -48,6 +48,7 @@ def test_its_scales_leave_no_more_error_and_its_numbers_are_those_of_the_referen
     same = compiled.to_numbers(weight, scheme, mine.scale, mine.shift)
     assert torch.equal(same.numbers.view(torch.uint8), mine.numbers) and same.ins == ins
     same.check("x")
+    assert torch.equal(compiled.dequantized(same), same.dequantized())
 
 
 def test_what_it_does_not_round_is_said(native: Native) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from packed_linears import check_gradient, check_refusals
 from torch import Tensor
 
+from llmos.drivers.ops.cpu.build import FLAGS, Part
 from llmos.drivers.ops.cpu.native import Native
 from llmos.drivers.ops.cpu.quantized import CHUNK, MOST, PANEL, NativeQuantized, part_inputs
 from llmos.drivers.ops.quantized import GROUPS, QuantizedWeight, Scheme, round_to_nearest, to_numbers
@@ -92,6 +93,49 @@ def test_numbers_that_are_the_largest_of_all_are_summed_exactly(native: Native) 
     )
     answer = NativeQuantized(native, [weight], None, torch.float32)(torch.full((1, ins), 127.0))
     assert torch.allclose(answer, torch.full((1, 3), 255.0 * 127 * ins), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_matrices_compute_the_same_bits_as_vectors(
+    native: Native, threads: int, scheme: Scheme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = NativeQuantized(native, weights_of(scheme, 230, (70,)), torch.randn(70), torch.float32)
+    x = torch.randn(300, 230)
+    answers = {rows: layer(x[:rows]) for rows in (1, 13, 17, 33, 70, 300)}
+    monkeypatch.setattr(NativeQuantized, "plain_matrix", True)
+    for rows, wanted in answers.items():
+        assert torch.equal(layer(x[:rows]), wanted)
+
+
+@pytest.fixture(scope="session")
+def older(native: Native) -> Native:
+    """The library as a processor without AVX-512 has it."""
+    flags = tuple("-march=haswell" if flag == "-march=native" else flag for flag in FLAGS)
+    made = Native(Part("cpu-haswell", "quantized", frozenset(), flags))
+    fits, why = made.supports({"device": "cpu", "dtype": "float32"})
+    assert fits, why
+    return made
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scheme", SOME, ids=str)
+def test_processors_without_avx512_compute_the_same_bits(
+    native: Native, older: Native, scheme: Scheme, dtype: torch.dtype
+) -> None:
+    weights, bias = weights_of(scheme, 530, (70,)), torch.randn(70)
+    x = torch.randn(300, 530).to(dtype)
+    x[7, 3], x[8, 4] = torch.nan, torch.inf
+    here, there = (NativeQuantized(each, weights, bias, dtype) for each in (native, older))
+    for rows in (1, 2, 5, 9, 300):
+        assert torch.equal(here(x[:rows]).nan_to_num(), there(x[:rows]).nan_to_num())
+
+
+def test_the_largest_numbers_do_not_overflow_without_avx512(older: Native) -> None:
+    for scheme, top in ((Scheme(8, 32, shift=True), 255), (Scheme(4, 32, shift=True), 15)):
+        numbers = torch.full(scheme.numbers_of(40, 128)[0], top if scheme.width == 8 else 255, dtype=torch.uint8)
+        weight = QuantizedWeight(scheme, numbers, torch.ones(40, 4), torch.zeros(40, 4), 128)
+        answer = NativeQuantized(older, [weight], None, torch.float32)(torch.full((3, 128), 127.0))
+        assert torch.equal(answer, torch.full((3, 40), top * 127.0 * 128))
 
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
