@@ -8,7 +8,7 @@ e4m3 for each token. `ReferenceQuantized` is the meaning of each, and serves eve
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -77,6 +77,8 @@ class ReferenceQuantized(QuantizedLinear):
         self, weights: Sequence[QuantizedWeight], bias: Tensor | None, dtype: torch.dtype, activations: str = "model"
     ) -> None:
         super().__init__(weights, bias, dtype, activations)
+        self.dequantize: Callable[[QuantizedWeight], Tensor] = QuantizedWeight.dequantized
+        """Something quicker with the same answers may stand here."""
         whole = concatenated(weights)
         self.register_buffer("packed", whole.numbers, persistent=False)
         self.register_buffer("scale", whole.scale, persistent=False)
@@ -93,14 +95,17 @@ class ReferenceQuantized(QuantizedLinear):
 
     def unpack(self) -> Tensor:
         parts = range(0, self.out_features, CHUNK_ROWS)
-        return torch.cat([self.weight.rows(slice(at, at + CHUNK_ROWS)).dequantized().to(self.dtype) for at in parts])
+        return torch.cat([self._rows(slice(at, at + CHUNK_ROWS)).to(self.dtype) for at in parts])
 
     def rows(self, ids: Tensor) -> Tensor:
-        return self.weight.rows(ids.flatten()).dequantized().to(self.dtype).view(*ids.shape, self.in_features)
+        return self._rows(ids.flatten()).to(self.dtype).view(*ids.shape, self.in_features)
 
     def product(self, x: Tensor) -> Tensor:
         rounded = rounded_inputs(x, self.scheme.group, self.activations)
         parts = range(0, self.out_features, CHUNK_ROWS)
-        sums = [rounded @ self.weight.rows(slice(at, at + CHUNK_ROWS)).dequantized().T for at in parts]
+        sums = [rounded @ self._rows(slice(at, at + CHUNK_ROWS)).T for at in parts]
         answer = torch.cat(sums, dim=-1)
         return (answer if self.bias is None else answer + self.bias.float()).to(self.dtype)
+
+    def _rows(self, ids: Tensor | slice) -> Tensor:
+        return self.dequantize(self.weight.rows(ids))

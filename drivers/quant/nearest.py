@@ -44,6 +44,12 @@ def nearest(
     return to_numbers(weight, scheme, scale, shift)
 
 
+def dequantized(weight: QuantizedWeight) -> Tensor:
+    """`weight.dequantized()`, in C++ where that can be had: the same bits."""
+    fits, _ = compiled().supports(weight.scale.new_empty(0, dtype=torch.float32), weight.scheme)
+    return compiled().dequantized(weight) if fits else weight.dequantized()
+
+
 @cache
 def compiled() -> NativeNearest:
     """The same in C++, where it can be had."""

@@ -1,5 +1,5 @@
-// Scales of least squared error for groups of weights, and the numbers that follow: the search that `quant/nearest.py`
-// describes, a group at a time while it is in the first cache. Sums are taken in another order than there.
+// Scales of least squared error for groups of weights, the numbers that follow, and back: the search that
+// `quant/nearest.py` describes, a group at a time while it is in the first cache. Sums are taken in another order.
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -12,7 +12,8 @@ namespace {
 constexpr int64_t BLOCK = 128;  // inputs whose 4-bit numbers share 64 bytes, as in `ops/quantized.py`
 
 // As `nearest.py` packs it, 64 bits each. `weights` [rows, ins], `importance` [ins] or nothing, `factors` [tries],
-// `scale` and `shift` (or nothing) [rows, groups] float32, `numbers` [rows, number_bytes].
+// `scale` and `shift` (or nothing) [rows, groups] float32, `numbers` [rows, number_bytes]. Where numbers become weights
+// these are float32.
 struct Nearest {
     const void* weights;
     const float *importance, *factors;
@@ -141,6 +142,30 @@ void numbers_of_row(const Nearest& n, int64_t row, const float* values, uint8_t*
     }
 }
 
+void values_of_row(const Nearest& n, int64_t row, float* values, uint8_t* bytes) {
+    const uint8_t* from = n.numbers + row * n.number_bytes;
+    if (n.nibbles) {
+        for (int64_t block = 0; block < 2 * n.number_bytes; block += BLOCK, from += BLOCK / 2) {
+#pragma omp simd
+            for (int64_t k = 0; k < BLOCK / 2; k++) {
+                bytes[block + k] = from[k] & 15;
+                bytes[block + BLOCK / 2 + k] = from[k] >> 4;
+            }
+        }
+        from = bytes;
+    }
+    float middle = n.middle();
+    for (int64_t g = 0; g < n.groups; g++) {
+        int64_t first = g * n.group, last = n.ins < first + n.group ? n.ins : first + n.group;
+        float scale = n.scale[row * n.groups + g], shift = n.shift ? n.shift[row * n.groups + g] : 0;
+#pragma omp simd
+        for (int64_t k = first; k < last; k++) {
+            float value = ((float)(int32_t)from[k] - middle) * scale;
+            values[k] = n.shift ? value + shift : value;
+        }
+    }
+}
+
 template <class F>
 void each_row(const Nearest& n, F&& f) {
 #pragma omp parallel num_threads(n.threads)
@@ -172,4 +197,16 @@ extern "C" void llmos_numbers(const void* problem) {
     llmos::each_row(n, [&](int64_t row, const float* values, const float*, uint8_t* bytes) {
         llmos::numbers_of_row(n, row, values, bytes);
     });
+}
+
+extern "C" void llmos_dequantized(const void* problem) {
+    const auto& n = *static_cast<const llmos::Nearest*>(problem);
+#pragma omp parallel num_threads(n.threads)
+    {
+        static thread_local llmos::Scratch narrow;
+        uint8_t* bytes = narrow.get<uint8_t>(2 * n.number_bytes);
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < n.rows; row++)
+            llmos::values_of_row(n, row, (float*)n.weights + row * n.stride, bytes);
+    }
 }

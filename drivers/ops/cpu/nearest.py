@@ -1,4 +1,4 @@
-"""Rounding weights to few bits in C++: the search for scales, and the numbers that follow from them."""
+"""Rounding weights to few bits in C++: the search for scales, the numbers that follow from them, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .native import Native
 
 PROBLEM = struct.Struct("=16q")
 """`Nearest` of nearest.cpp."""
-SCALES, NUMBERS = "llmos_best_scales", "llmos_numbers"
+SCALES, NUMBERS, WEIGHTS = "llmos_best_scales", "llmos_numbers", "llmos_dequantized"
 
 
 class NativeNearest:
@@ -49,6 +49,14 @@ class NativeNearest:
         wide = scale.float().contiguous(), None if shift is None else shift.float().contiguous()
         self._run(NUMBERS, weight, scheme, *wide, numbers, None, None)
         return QuantizedWeight(scheme, numbers, scale, shift, weight.shape[1])
+
+    def dequantized(self, weight: QuantizedWeight) -> Tensor:
+        """As `QuantizedWeight.dequantized`, to the same bits."""
+        values = torch.empty(weight.outs, weight.ins)
+        numbers, scale = weight.numbers.contiguous(), weight.scale.float().contiguous()
+        shift = None if weight.shift is None else weight.shift.float().contiguous()
+        self._run(WEIGHTS, values, weight.scheme, scale, shift, numbers, None, None)
+        return values
 
     def _run(
         self, function: str, weight: Tensor, scheme: Scheme, scale: Tensor, shift: Tensor | None,
