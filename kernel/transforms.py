@@ -41,7 +41,10 @@ KINDS: Mapping[str, tuple[int, int]] = {
 WORKER = ("-P", "-m", "llmos.drivers.worker")
 JOBS = 8
 """Jobs that may run at a time for one user."""
-_ENVIRON = {"OMP_WAIT_POLICY": "passive", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+_ENVIRON = {
+    "OMP_WAIT_POLICY": "passive", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}  # fmt: skip
 Held = list[tuple[Driver, Located]]
 
 

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import transformers
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from llmos.syscalls.errors import BadArgument
@@ -88,6 +86,9 @@ def _possible(config: Mapping[str, Any], heads: Heads, wanted: int, path: str) -
 
 
 def _accepted(config: Mapping[str, Any]) -> bool:
+    import transformers
+    from huggingface_hub.errors import StrictDataclassError
+
     fields = {name: value for name, value in config.items() if name != "model_type"}
     try:
         transformers.AutoConfig.for_model(config["model_type"], **fields)

@@ -1,18 +1,19 @@
 """Several models of one architecture into one, tensor by tensor: linear, slerp, ties, dare; and adapters into a base.
 
-With ties, dare and adapters the first source is the base that the others were tuned from. Memory: one tensor of each
-model and a shard.
+With ties, dare and adapters the first source is the base that the others were tuned from. Memory: a tensor of the
+result and a shard; of the models, pages of their files.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from llmos.syscalls.describe import suggest
@@ -34,7 +35,7 @@ DENSITY: Mapping[str, float] = {"ties": 0.2, "dare": 0.5}
 
 @dataclass(frozen=True)
 class Way:
-    """How to merge: `based` says that the first source is the base and has no weight."""
+    """How to merge; with the methods in `BASED` the first source is the base and has no weight."""
 
     method: str
     weights: Sequence[float]
@@ -43,16 +44,28 @@ class Way:
     seed: int = 0
 
     def merged(self, name: str, tensors: Sequence[Tensor]) -> Tensor:
-        """One tensor of the result, float32."""
-        if self.method == "slerp":
-            return merging.slerp(tensors[0], tensors[1], self.weights[1])
-        if self.method == "linear":
-            return merging.linear(tensors, self.weights)
+        """One tensor of the result, in the dtype of the first: a block at a time."""
+        combine = self._combine(name, tensors)
+        whole = torch.empty(tensors[0].shape, dtype=tensors[0].dtype)
+        parts = zip(*(merging.blocks(tensor) for tensor in tensors), strict=True)
+        for into, numbers in zip(merging.blocks(whole), parts, strict=True):
+            into.copy_(combine(numbers))
+        return whole
+
+    def _combine(self, name: str, tensors: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], Tensor]:
+        """What makes float32 numbers of those of each model, for one tensor."""
         base, *others = tensors
         if self.method == "ties":
-            return merging.ties(base, others, self.weights, self.density, self.scale)
-        seeds = [merging.seed_of(self.seed, name, number) for number in range(len(others))]
-        return merging.dare(base, others, self.weights, self.density, seeds)
+            least = [merging.least_kept(base, other, self.density) for other in others]
+            return lambda parts: merging.ties(parts[0], parts[1:], self.weights, least, self.scale)
+        if self.method == "dare":
+            seeds = [merging.seed_of(self.seed, name, number) for number in range(len(others))]
+            drawn = [torch.Generator().manual_seed(seed) for seed in seeds]
+            return lambda parts: merging.dare(parts[0], parts[1:], self.weights, self.density, drawn)
+        weights = self.weights
+        if self.method == "slerp":
+            weights = merging.slerp_weights(base, others[0], self.weights[1])
+        return lambda parts: merging.linear(parts, weights)
 
 
 BASED = ("ties", "dare", "adapter")
@@ -77,8 +90,7 @@ def run(
             progress(done, len(models[0]), "tensors", "merge")
             first = models[0].read(name)
             if models[0].floating(name):
-                merged = way.merged(name, [first, *(model.read(name) for model in models[1:])])
-                first = merged.to(first.dtype)
+                first = way.merged(name, [first, *(model.read(name) for model in models[1:])])
             out.add(name, first)
         out.close()
     return {"metrics": {"method": way.method, "tensors": len(models[0])}}

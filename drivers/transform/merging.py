@@ -6,14 +6,26 @@ Ties: Yadav et al., "TIES-Merging", 2023. Dare: Yu et al., "Language Models are 
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 PARALLEL = 0.9995
 """Cosine from which on two tensors are so much alike that the arc between them is taken for a line."""
+
+BLOCK = 1 << 20
+"""Numbers that are worked on at a time: 4 MiB of each tensor in float32, however large the tensor."""
+HALF = 16
+"""Bits of a number's size that are counted at a time."""
+
+
+def blocks(tensor: Tensor) -> list[Tensor]:
+    """The numbers of a tensor in their order, as views of at most `BLOCK`."""
+    flat = tensor.flatten()
+    return [flat[start : start + BLOCK] for start in range(0, flat.numel(), BLOCK)]
 
 
 def linear(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -24,26 +36,45 @@ def linear(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     return whole
 
 
-def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """The point at `share` (0: first, 1: second) of the arc between two tensors, seen as vectors."""
-    a, b = first.float(), second.float()
-    lengths = float(a.norm()) * float(b.norm())
-    cosine = float((a.flatten() @ b.flatten()).item()) / lengths if lengths else 1.0
+def slerp_weights(first: Tensor, second: Tensor, share: float) -> tuple[float, float]:
+    """The weights of two tensors, seen as vectors, that give the point at `share` (0: first, 1: second) of the arc
+    between them."""
+    dot = _product(first, second)
+    lengths = math.sqrt(_product(first, first) * _product(second, second))
+    cosine = dot / lengths if lengths else 1.0
     if abs(cosine) > PARALLEL:
-        return torch.lerp(a, b, share)
-    angle = torch.arccos(torch.tensor(cosine, dtype=torch.float64))
-    parts = (torch.sin((1 - share) * angle), torch.sin(share * angle))
-    return linear([a, b], [float(part / torch.sin(angle)) for part in parts])
+        return 1 - share, share
+    angle = math.acos(cosine)
+    return math.sin((1 - share) * angle) / math.sin(angle), math.sin(share * angle) / math.sin(angle)
 
 
-def ties(base: Tensor, others: Sequence[Tensor], weights: Sequence[float], density: float, scale: float) -> Tensor:
+def least_kept(base: Tensor, other: Tensor, density: float) -> float:
+    """The size from which on differences to the base belong to the `density` largest; infinity when none do.
+
+    Exact, by counting: sizes of float32 numbers are in the order of their bits.
+    """
+    keep = round(density * base.numel())
+    if keep == 0:
+        return math.inf
+    high = _counted(base, other, lambda bits: bits >> HALF)
+    top = _bucket(high, keep)
+    left = keep - int(high[top + 1 :].sum())
+    low = _counted(base, other, lambda bits: bits[bits >> HALF == top] & ((1 << HALF) - 1))
+    bits = torch.tensor((top << HALF) | _bucket(low, left), dtype=torch.int32)
+    return float(bits.view(torch.float32))
+
+
+def ties(
+    base: Tensor, others: Sequence[Tensor], weights: Sequence[float], least: Sequence[float], scale: float
+) -> Tensor:
     """Trim, elect a sign, and add the mean of what agrees with it.
 
-    Of each difference to the base the `density` largest are kept; the sign of a place is that of the weighted sum; what
-    is added, times `scale`, is the weighted mean of the differences of that sign.
+    Of each difference to the base what is smaller than its `least` is dropped; the sign of a place is that of the
+    weighted sum; what is added, times `scale`, is the weighted mean of the differences of that sign.
     """
     start = base.float()
-    trimmed = [_largest(other.float() - start, density) for other in others]
+    differences = [other.float() - start for other in others]
+    trimmed = [part * (part.abs() >= size) for part, size in zip(differences, least, strict=True)]
     total = linear(trimmed, weights)
     agreed, shares = torch.zeros_like(start), torch.zeros_like(start)
     for part, weight in zip(trimmed, weights, strict=True):
@@ -54,13 +85,17 @@ def ties(base: Tensor, others: Sequence[Tensor], weights: Sequence[float], densi
 
 
 def dare(
-    base: Tensor, others: Sequence[Tensor], weights: Sequence[float], density: float, seeds: Sequence[int]
+    base: Tensor,
+    others: Sequence[Tensor],
+    weights: Sequence[float],
+    density: float,
+    generators: Sequence[torch.Generator],
 ) -> Tensor:
     """Of each difference to the base, places drawn at random are dropped and the others grow by 1 / `density`."""
     start = base.float()
     whole = start.clone()
-    for other, weight, seed in zip(others, weights, seeds, strict=True):
-        kept = torch.rand(start.shape, generator=torch.Generator().manual_seed(seed)) < density
+    for other, weight, generator in zip(others, weights, generators, strict=True):
+        kept = torch.rand(start.shape, generator=generator) < density
         whole.add_((other.float() - start) * kept, alpha=weight / density)
     return whole
 
@@ -76,13 +111,22 @@ def low_rank(base: Tensor, a: Tensor, b: Tensor, scale: float, transposed: bool)
     return torch.add(base.float(), product.T if transposed else product, alpha=scale)
 
 
-def _largest(difference: Tensor, density: float) -> Tensor:
-    """The part `density` of the values that are farthest from 0, with all that are as far as the last of them."""
-    size = difference.abs().flatten()
-    keep = round(density * size.numel())
-    if keep >= size.numel():
-        return difference
-    if keep == 0:
-        return torch.zeros_like(difference)
-    least = size.kthvalue(size.numel() - keep + 1).values
-    return difference * (difference.abs() >= least)
+def _product(one: Tensor, other: Tensor) -> float:
+    """Of two tensors seen as vectors, in float64."""
+    parts = zip(blocks(one), blocks(other), strict=True)
+    return math.fsum(float(a.double() @ b.double()) for a, b in parts)
+
+
+def _counted(base: Tensor, other: Tensor, key: Callable[[Tensor], Tensor]) -> Tensor:
+    """How many differences have which key, of their size's bits."""
+    counts = torch.zeros(1 << (32 - HALF), dtype=torch.int64)
+    for start, end in zip(blocks(base), blocks(other), strict=True):
+        bits = (end.float() - start.float()).abs().view(torch.int32)
+        counts += key(bits).bincount(minlength=len(counts))
+    return counts
+
+
+def _bucket(counts: Tensor, keep: int) -> int:
+    """The key of the one that is the `keep`-th largest."""
+    from_top = counts.flip(0).cumsum(0)
+    return len(counts) - 1 - int(torch.searchsorted(from_top, keep))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,26 +16,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
-from llmos.syscalls.errors import BadArgument, NotSupported
+from llmos.syscalls.errors import NotSupported
 
-from ..contract import LoadSettings, ModelSource, ProgressSink
+from ..contract import LoadSettings, ModelSource, ProgressSink, SourceFile
 from ..engine import loader
 from ..engine.mapped import FilePages
 from . import structure
-
-SAMPLES, LENGTH = 16, 512
-"""Pieces of text that are read, and their tokens; fewer where the text or the model's context is shorter."""
-LEAST = 2
-"""Tokens of a piece."""
-
+from .quality import Text, given_text, own_text, perplexity
 
 @dataclass
 class Seen:
-    """What was seen: squares of inputs by the path of the layer, and how alike each layer's input and output are."""
+    """What was seen: squares of inputs by the path of the layer, and how alike each layer's input and output are.
 
+    `perplexity` is the model's own on the part of the text that is kept for measuring.
+    """
+
+    text: Text
+    perplexity: float = 0.0
     squares: dict[str, Tensor] = field(default_factory=dict)
     alike: dict[int, list[float]] = field(default_factory=dict)
-    tokens: int = 0
 
     @property
     def norms(self) -> Mapping[str, Tensor]:
@@ -48,10 +48,10 @@ class Seen:
 
 
 def observe(source: ModelSource, texts: Sequence[ModelSource], progress: ProgressSink) -> Seen:
-    """Run the model on pieces of text.
+    """Run the model on pieces of text; without any, on what it writes itself.
 
     Raises:
-        BadArgument: there is no text, or too little.
+        BadArgument: what is given is no text, or too little.
         NotSupported: it is no model that writes text.
         BadModel.
     """
@@ -59,31 +59,23 @@ def observe(source: ModelSource, texts: Sequence[ModelSource], progress: Progres
     if not bundle.about.causal or bundle.tokenizer is None:
         why = f"{bundle.about.architecture} writes no text"
         raise NotSupported(f"{source.path}: nothing is learnt from text: {why}", why=why)
-    pieces = pieces_of(bundle.tokenizer, texts, min(LENGTH, bundle.about.context))
-    seen = Seen()
-    pages = FilePages([file.path for file in source.files])
-    with watched(bundle.module, seen), pages.watched(), torch.inference_mode():
-        for done, piece in enumerate(pieces):
-            progress(done, len(pieces), "pieces", "observe")
-            bundle.module(input_ids=piece[None], use_cache=False)
-            seen.tokens += len(piece)
+    module, context = bundle.module, bundle.about.context
+    with FilePages([file.path for file in source.files]).watched():
+        text = given_text(bundle.tokenizer, texts, context) if texts else own_text(module, context, progress)
+        seen = Seen(text, perplexity(module, text.measure, progress, "measure the original"))
+        with watched(module, seen), torch.inference_mode():
+            for done, piece in enumerate(text.learn):
+                progress(done, len(text.learn), "pieces", "observe")
+                module.base_model(input_ids=piece[None], use_cache=False)
     return seen
 
 
-def pieces_of(tokenizer: Any, texts: Sequence[ModelSource], length: int) -> list[Tensor]:
-    """Pieces of `length` tokens, spread over all text. Raises BadArgument."""
-    if not texts:
-        raise BadArgument("this method learns from text: give some (--text FILE)", name="sources", want="text files")
-    whole: list[int] = []
-    for text in texts:
-        for file in text.files:
-            whole += tokenizer(file.path.read_text(errors="replace"), add_special_tokens=False)["input_ids"]
-    if len(whole) < LEAST:
-        raise BadArgument(f"the text has {len(whole)} tokens, which is too little", name="sources", got=str(len(whole)))
-    parts = [whole[start : start + length] for start in range(0, len(whole), length)]
-    parts = [part for part in parts if len(part) >= LEAST]
-    step = max(1, len(parts) // SAMPLES)
-    return [torch.tensor(part) for part in parts[::step][:SAMPLES]]
+def measured(source: ModelSource, folder: Path, text: Text, progress: ProgressSink) -> float:
+    """Perplexity of a result in its folder, as it was written: what is told is what is served. Raises BadModel."""
+    files = [SourceFile(path.name, path, path.stat().st_size) for path in sorted(folder.iterdir())]
+    bundle = loader.load(ModelSource(source.path, "", files), LoadSettings(), progress)
+    with FilePages([file.path for file in files]).watched():
+        return perplexity(bundle.module, text.measure, progress, "measure the result")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -18,16 +18,19 @@ from llmos.syscalls.errors import BadArgument, NotSupported
 
 from ..contract import ModelSource, ProgressSink
 from ..quant.rule import ROUTERS
-from . import cutting, observing, pruning, shards, structure
+from . import cutting, pruning, shards, structure
 from .kinds import options_of
-from .observing import Seen
 from .shards import Shards, Tensors
+
+if TYPE_CHECKING:
+    from .observing import Seen
 
 OPTIONS: Mapping[str, type | tuple[type, ...]] = {"pattern": str, "layers": list}
 """Options of the recipe: `2:4` for two of each four weights; the numbers of the layers that go."""
 METHODS = ("magnitude", "wanda", "heads", "layers")
 PATTERN = "2:4"
 REPORT = "pruning.json"
+METRICS = ("method", "sparsity", "removed", "perplexity_before", "perplexity_after", "bytes_before", "bytes_after")
 WEIGHTS = ".safetensors"
 TRANSPOSED = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
 """Types of models that keep the weights of linear layers [inputs, outputs]."""
@@ -49,39 +52,31 @@ def run(
     if config.get("quantization_config"):
         why = "it is quantized"
         raise NotSupported(f"{sources[0].path} is not pruned: {why}; prune what it was made from", why=why)
+    learns = method == "wanda" or (method == "layers" and not options.get("layers"))
+    seen = _seen(sources, progress) if learns or sources[1:] else None
     with shards.opened(sources[0]) as model:
         if method == "layers":
-            gone = _layers(sources, model, options.get("layers"), share, progress)
+            gone = options.get("layers") or _least(seen, share)
             report = cutting.without_layers(model, config, gone, folder, progress)
         elif method == "heads":
             report = cutting.without_heads(model, config, share, folder, progress)
         else:
-            seen = observing.observe(sources[0], sources[1:], progress) if method == "wanda" else None
-            report = _thinned(model, config, share, bool(options.get("pattern")), seen, folder, progress)
+            used = seen if method == "wanda" else None
+            report = _thinned(model, config, share, bool(options.get("pattern")), used, folder, progress)
+        report |= {"method": method, "bytes_before": _weights_of(model), "bytes_after": _written(folder)}
     shards.copy_rest(sources[0], folder, progress, without=[path.name for path in folder.iterdir()])
-    report |= {"method": method, "bytes_before": _weights_of(model), "bytes_after": _written(folder)}
+    report |= _measured(sources[0], folder, seen, progress)
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-    return {"metrics": {name: report[name] for name in ("method", "sparsity", "removed") if name in report}}
+    return {"metrics": {name: report[name] for name in METRICS if name in report}}
 
 
-def _layers(
-    sources: Sequence[ModelSource], model: Tensors, named: Sequence[Any] | None, share: float, progress: ProgressSink
-) -> list[int]:
-    """The layers that go: those that are named, or those that change least what goes through them.
-
-    Raises:
-        BadArgument: numbers that are none, or a share that is less than one layer.
-    """
-    if named:
-        if not all(isinstance(number, int) and not isinstance(number, bool) for number in named):
-            raise BadArgument(f"layers are {named}; name numbers", name="layers", got=str(named)[:80], want="[3, 5]")
-        return [int(number) for number in named]
-    count = 1 + max((number for name in model if (number := structure.layer_of(name)) is not None), default=-1)
-    wanted = round(share * count)
+def _least(seen: Seen | None, share: float) -> list[int]:
+    """The layers that change least what goes through them. Raises BadArgument: the share is less than one layer."""
+    influence = {} if seen is None else seen.influence
+    wanted = round(share * len(influence))
     if not wanted:
-        text = f"{share:g} of {count} layers is less than one; name layers, or say more"
+        text = f"{share:g} of {len(influence)} layers is less than one; name layers, or say more"
         raise BadArgument(text, name="sparsity", got=f"{share:g}")
-    influence = observing.observe(sources[0], sources[1:], progress).influence
     return sorted(sorted(influence, key=lambda number: influence[number])[:wanted])
 
 
@@ -106,7 +101,7 @@ def _thinned(
             norm = norms.get(name)
             mask = _mask(weight, norm, share, pattern)
             modules[name.removesuffix(".weight")] = {
-                "sparsity": float(mask.float().mean()), "bytes": tensor.nbytes,
+                "sparsity": int(mask.sum()) / mask.numel(), "bytes": tensor.nbytes,
                 "error": pruning.relative_error(weight, mask, norm),
             }  # fmt: skip
             pruned = weight.masked_fill(mask, 0)
@@ -117,8 +112,8 @@ def _thinned(
         why = "it has no matrices inside of layers"
         raise NotSupported(f"{model.source.path} is not pruned: {why}", why=why)
     sparsity = sum(about["sparsity"] * about["bytes"] for about in modules.values())
-    report = {"modules": modules, "sparsity": sparsity / sum(about["bytes"] for about in modules.values())}
-    return report if seen is None else {**report, "text_tokens": seen.tokens}
+    whole = sum(about["bytes"] for about in modules.values())
+    return {"modules": modules, "sparsity": round(sparsity / whole, 6)}
 
 
 def is_prunable(name: str, shape: Sequence[int]) -> bool:
@@ -134,6 +129,23 @@ def _mask(weight: Tensor, norms: Tensor | None, share: float, pattern: bool) -> 
     if pattern:
         return pruning.two_of_four(score)
     return pruning.smallest_of_all(score, share) if norms is None else pruning.smallest(score, share)
+
+
+def _seen(sources: Sequence[ModelSource], progress: ProgressSink) -> Seen:
+    from .observing import observe  # transformers is not needed for weights alone
+
+    return observe(sources[0], sources[1:], progress)
+
+
+def _measured(source: ModelSource, folder: Path, seen: Seen | None, progress: ProgressSink) -> dict[str, Any]:
+    """What it cost, on the part of the text that nothing was learnt from."""
+    if seen is None:
+        return {}
+    from .observing import measured
+
+    after = measured(source, folder, seen.text, progress)
+    text = {"text": seen.text.origin, "tokens": seen.text.measure.numel()}
+    return {**text, "perplexity_before": seen.perplexity, "perplexity_after": after}
 
 
 def _weights_of(model: Tensors) -> int:

@@ -77,13 +77,13 @@ def with_layers(config: Mapping[str, Any], kept: Sequence[int], path: str) -> di
     return changed(config, **{**lists, name: len(kept)})
 
 
-def left(count: int, gone: Collection[int], path: str) -> list[int]:
+def left(count: int, gone: Collection[Any], path: str) -> list[int]:
     """The layers that are left. Raises BadArgument."""
-    unknown = sorted(number for number in gone if not 0 <= number < count)
-    if unknown or len(set(gone)) >= count:
+    known = [number for number in gone if type(number) is int and 0 <= number < count]
+    if len(known) < len(gone) or len(set(known)) >= count:
         want = f"numbers from 0 to {count - 1}, and not all of them"
-        said = f"{path} has {count} layers; {sorted(gone)} cannot go: say {want}"
-        raise BadArgument(said, name="layers", got=str(sorted(gone)), want=want)
+        said = f"{path} has {count} layers; {[*gone]} cannot go: say {want}"
+        raise BadArgument(said, name="layers", got=str([*gone])[:80], want=want)
     return [number for number in range(count) if number not in gone]
 
 

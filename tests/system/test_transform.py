@@ -108,3 +108,20 @@ def test_an_error_comes_before_the_work_and_says_which_tensor(
     error = ended(shared, begin(shared, "new", "small0", "large0", kind="merge"))["value"]["error"]
     assert error["name"] == "BadModel" and "layer.0 has the shape" in error["message"]
     nothing_of(shared_kernel, shared, "new")
+
+
+@pytest.mark.slow
+def test_the_bundled_model_is_quantized_and_tells_what_it_cost(
+    shared_kernel: KernelProcess, shared: RawClient, footprint: Footprint
+) -> None:
+    quant = {"width": 4, "method": "gptq", "group": 64}
+    result = ended(shared, begin(shared, "tiny-w4", "tiny", kind="quantize", quant=quant))
+    assert result["state"] == "done", result
+    metrics = result["value"]["metrics"]
+    assert 4 < metrics["bits_per_weight"] < 5.5 and metrics["bytes_after"] < metrics["bytes_before"] / 2.5
+    assert metrics["perplexity_after"] < 1.05 * metrics["perplexity_before"]
+    fields = shared.call("stat_path", path="/models/tiny-w4")["fields"]
+    original = shared.call("stat_path", path="/models/tiny")["fields"]
+    assert fields["parameters"] == original["parameters"] and fields["quant"] == "w4a16-g64"
+    assert fields["parents"][0]["how"] == "quantized"
+    shared.call("remove_path", path="/models/tiny-w4")

@@ -8,7 +8,7 @@ from llmos.drivers.transform import kinds
 from llmos.syscalls.errors import BadArgument, NotSupported
 
 
-@pytest.mark.parametrize("name", ["merge"])
+@pytest.mark.parametrize("name", kinds.KINDS)
 def test_every_kind_has_what_does_it(name: str) -> None:
     kind, run = kinds.find(name)
     assert callable(run) and kind is kinds.KINDS[name]

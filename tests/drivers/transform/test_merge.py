@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +14,25 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from stored_models import matrices, store
 from tiny_models import byte_level, config_of, random_module, silent, source_of
 
 from llmos.drivers.transform import merge, merging
 from llmos.syscalls.errors import BadArgument, BadModel, NotSupported
 
+MERGE = """
+import sys
+from pathlib import Path
+from llmos.drivers.contract import ModelSource, SourceFile
+from llmos.drivers.transform import merge
+def source(folder):
+    return ModelSource("/m", "1", [SourceFile(path.name, path, path.stat().st_size) for path in folder.iterdir()])
+def most(): return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1])
+before, top = most(), Path(sys.argv[1])
+recipe = {"method": "ties", "options": {"density": 0.3}}
+merge.run([source(top / str(n)) for n in range(3)], recipe, top / "out", lambda *said: None)
+print(most() - before)
+"""
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "vocab_size": 64}
 NORM, QUERY = "model.norm.weight", "model.layers.0.self_attn.q_proj.weight"
 
@@ -70,14 +86,36 @@ def test_weights_are_divided_by_their_sum_unless_they_are_to_be_used_as_they_are
 def test_each_method_gives_what_its_formula_says(models: Sequence[Path], tmp_path: Path) -> None:
     base, one, other = (load_file(path / "model.safetensors")[QUERY].float() for path in models)
     ties = merged(models, tmp_path / "t", method="ties", weights=[1, 3], options={"density": 0.4, "scale": 0.5})[QUERY]
-    torch.testing.assert_close(ties, merging.ties(base, [one, other], [0.25, 0.75], 0.4, 0.5).bfloat16())
+    least = [merging.least_kept(base, each, 0.4) for each in (one, other)]
+    torch.testing.assert_close(ties, merging.ties(base, [one, other], [0.25, 0.75], least, 0.5).bfloat16())
     arc = merged(models[:2], tmp_path / "s", method="slerp", weights=[0.25, 0.75])[QUERY]
-    torch.testing.assert_close(arc, merging.slerp(base, one, 0.75).bfloat16())
+    torch.testing.assert_close(arc, merging.linear([base, one], merging.slerp_weights(base, one, 0.75)).bfloat16())
     dare = {"method": "dare", "weights": [1, 3], "options": {"seed": 5}}
-    seeds = [merging.seed_of(5, QUERY, number) for number in range(2)]
-    drawn = merged(models, tmp_path / "d", **dare)[QUERY]
-    torch.testing.assert_close(drawn, merging.dare(base, [one, other], [0.25, 0.75], 0.5, seeds).bfloat16())
-    assert torch.equal(drawn, merged(models, tmp_path / "e", **dare)[QUERY])
+    drawn = [torch.Generator().manual_seed(merging.seed_of(5, QUERY, number)) for number in range(2)]
+    found = merged(models, tmp_path / "d", **dare)[QUERY]
+    wanted = merging.dare(base.flatten(), [one.flatten(), other.flatten()], [0.25, 0.75], 0.5, drawn)
+    torch.testing.assert_close(found.flatten(), wanted.bfloat16())
+    assert torch.equal(found, merged(models, tmp_path / "e", **dare)[QUERY])
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp", "ties"])
+def test_tensors_in_blocks_are_merged_as_whole_ones(
+    models: Sequence[Path], tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = merged(models[:2], tmp_path / "whole", method=method)
+    monkeypatch.setattr(merging, "BLOCK", 37)
+    blocks = merged(models[:2], tmp_path / "blocks", method=method)
+    for name, value in whole.items():
+        torch.testing.assert_close(blocks[name], value)
+
+
+@pytest.mark.slow
+def test_memory_is_a_tensor_and_a_shard(tmp_path: Path) -> None:
+    for seed in range(3):
+        store(tmp_path / str(seed), matrices(3, 2048, 4096, seed=seed))  # 96 MiB each, 32 MiB a tensor
+    (tmp_path / "out").mkdir()
+    done = subprocess.run((sys.executable, "-c", MERGE, str(tmp_path)), check=True, capture_output=True, text=True)
+    assert int(done.stdout) < 400 << 10, f"{done.stdout} KiB, of which the result is 96 MiB"
 
 
 def test_models_that_differ_are_refused_with_the_tensor(models: Sequence[Path], tmp_path: Path) -> None:
