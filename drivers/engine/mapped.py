@@ -65,8 +65,13 @@ class FilePages:
     def drop(self) -> None:
         """Give all back but those of mappings that were written to, whose content is nowhere else."""
         for start, end in _clean(self._files):
-            _advise("madvise", ctypes.c_void_p(start), ctypes.c_size_t(end - start), ctypes.c_int(DONTNEED))
+            forget(start, end - start)
         self._resident = resident_bytes(FILES)
+
+
+def forget(start: int, count: int) -> None:
+    """Give whole pages of memory back: those of a file are read again if somebody looks, others are zeros then."""
+    _advise("madvise", ctypes.c_void_p(start), ctypes.c_size_t(count), ctypes.c_int(DONTNEED))
 
 
 def resident_bytes(kind: str) -> int:

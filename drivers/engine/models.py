@@ -21,6 +21,7 @@ from .pages import NARROW, pool_pages
 from .place import PROCESSOR, Anchor, Place, Shares
 from .plugged import NONE, Architectures
 from .prepare import prepared
+from .quantized.told import told
 from .runner import Runner
 from .shared import SharedModule
 
@@ -114,7 +115,7 @@ class Entry:
         resident = self.awake()
         about = resident.bundle.about
         paged = next((each for each in resident.runners if isinstance(each, PagedRunner)), None)
-        reasons = (*resident.reasons, *(() if paged is None else paged.reasons))
+        reasons = (*told(resident.bundle.module), *resident.reasons, *(() if paged is None else paged.reasons))
         return LoadedModel(
             architecture=about.architecture, tasks=resident.tasks, context=about.context,
             parameters=self.footprint.parameters, rows=self.rows(), rung=resident.rung, rung_reasons=reasons,

@@ -22,6 +22,7 @@ from .loader import FAILURES, Bundle
 from .memory import device_of
 from .paged import Layers, PagedModel
 from .pages import PagePool
+from .quantized.library import stored
 from .steps import PAGE_TOKENS, Row, RowStep, StepPlan
 from .surgery.attention import fuse_attention, unfuse_attention
 from .surgery.layers import fuse_layers
@@ -92,6 +93,8 @@ class Trial:
         self._tokens = tokens.to(device_of(bundle.module))
         self._dtype, self._pages = bundle.about.dtype, bundle.about.pages
         self._module = bundle.module
+        self._batches = self._tokens.split(2 if stored(bundle.module) else 1)
+        """Quantized weights are made whole for each run before they are packed, which takes longer than the run."""
         self._takes_positions = "position_ids" in inspect.signature(self._module.forward).parameters
         self._expected = self._plain()
 
@@ -161,8 +164,8 @@ class Trial:
 
     def _run(self, options: Mapping[str, Any]) -> Tensor:
         with torch.inference_mode():
-            answers = [self._module(input_ids=row[None], use_cache=False, **options).logits for row in self._tokens]
-        return torch.cat(answers).float()
+            parts = [self._module(input_ids=rows, use_cache=False, **options).logits for rows in self._batches]
+        return torch.cat(parts).float()
 
     def _paged(self, model: PagedModel, singly: bool) -> Tensor:
         """The second row starts while the first is half through, and goes on beside the last token of that: at once,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import torch
 
 from llmos.syscalls.errors import BadArgument, BadModel
 
@@ -23,6 +25,8 @@ class Quantized:
 
     modules: Mapping[str, Scheme]
     activations: str = AUTO
+    scales: Mapping[str, torch.dtype] = field(default_factory=dict)
+    """The dtypes of scales that are not float16."""
 
     def as_config(self) -> dict[str, Any]:
         """What config.json keeps under `quantization_config`."""

@@ -86,9 +86,9 @@ class Quantizer(HfQuantizer):
         return False
 
 
-def put(model: Any, modules: Mapping[str, Scheme], scales: torch.dtype = SCALES) -> None:
+def put(model: Any, modules: Mapping[str, Scheme], scales: Mapping[str, torch.dtype] | None = None) -> None:
     """Put empty layers of quantized weights in place of a model's linear layers, which are on the meta device, and
-    have embeddings that are tied to one read its rows.
+    have embeddings that are tied to one read its rows. `scales`: the dtypes of scales that are not what most are.
 
     Raises ValueError for a name that is none of its linear layers, or an embedding that cannot.
     """
@@ -96,7 +96,7 @@ def put(model: Any, modules: Mapping[str, Scheme], scales: torch.dtype = SCALES)
         part = model.get_submodule(name) if name in dict(model.named_modules()) else None
         if type(part) is not nn.Linear:
             raise ValueError(f"{name} is quantized, but is no linear layer of {type(model).__name__}")
-        model.set_submodule(name, empty(scheme, part, scales))
+        model.set_submodule(name, empty(scheme, part, (scales or {}).get(name, SCALES)))
     for head, embeddings in tied(model, modules).items():
         for name in embeddings:
             model.set_submodule(name, StoredEmbedding(model.get_submodule(head), model.get_submodule(name)))

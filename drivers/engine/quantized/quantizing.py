@@ -108,6 +108,7 @@ class Quantize(ConversionOps):
             return {}  # an embedding that has the same weights
         made = quantize(weight, self._schemes[head], self._report)
         stored = StoredLinear(made, layer.bias, weight.dtype)
+        stored.passes = True
         model.set_submodule(head, stored)
         for other in others:
             model.set_submodule(other, StoredEmbedding(stored, model.get_submodule(other)))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...ops.quantized import QuantizedWeight, Scheme
 from ...ops.quantized_linear import ReferenceQuantized
+from ...quant.nearest import dequantized
 
 NUMBERS, SCALE, SHIFT = "numbers", "scale", "shift"
 PARTS = (NUMBERS, SCALE, SHIFT)
@@ -28,6 +29,8 @@ class StoredLinear(nn.Module):
         super().__init__()
         self.scheme, self.in_features, self.out_features = weight.scheme, weight.ins, weight.outs
         self.dtype, self.activations = dtype, activations
+        self.passes = False
+        """Whether its numbers may be lost while they are packed: nobody else has them, and they can be made again."""
         self.bias: nn.Parameter | None
         self.register_parameter("bias", bias)
         self.register_buffer(NUMBERS, weight.numbers)
@@ -46,7 +49,7 @@ class StoredLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """A copy [N, K] of the weights, for code that looks at them."""
-        return self.quantized.dequantized().to(self.dtype)
+        return dequantized(self.quantized).to(self.dtype)
 
     def rows(self, ids: Tensor) -> Tensor:
         """The weights of single outputs, [..., K]."""
@@ -63,7 +66,9 @@ class StoredLinear(nn.Module):
 
     def _reference(self) -> ReferenceQuantized:
         """It holds these very tensors, so that there is nothing to keep."""
-        return ReferenceQuantized([self.quantized], self.bias, self.dtype, self.activations)
+        made = ReferenceQuantized([self.quantized], self.bias, self.dtype, self.activations)
+        made.dequantize = dequantized
+        return made
 
     def extra_repr(self) -> str:
         return f"{self.in_features} -> {self.out_features}, {self.scheme}, activations {self.activations}"

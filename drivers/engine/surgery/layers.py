@@ -21,12 +21,14 @@ from ...ops.table import OpTable, Spec
 from ..attention import Layer
 from .attention import FusedAttention, put_in_place
 from .merged import MergedLinear, SingleLinear
+from .operate import linear_op
 from .units import UNITS, FusedNorm, FusedUnit
 
 OPS: Sequence[str] = (
-    "add", "rms_norm", "add_rms_norm", "rope_write", "linear", "lora_shrink", "lora_expand", *UNITS
+    "add", "rms_norm", "add_rms_norm", "rope_write", "lora_shrink", "lora_expand", *UNITS
 )  # fmt: skip
-"""What the parts of a layer, and adapters of it, may call; attention itself is asked for with its widths."""
+"""What the parts of a layer, and adapters of it, may call; attention is asked for with its widths, and linear layers
+with what their weights are."""
 PARTS = (FusedAttention, FusedNorm, FusedUnit, MergedLinear, SingleLinear, PackedLinear)
 
 
@@ -125,5 +127,7 @@ def _served_alike(module: nn.Module, ops: OpTable, spec: Spec) -> bool:
     if widths is None:
         return False
     replay = ops.choose("replay", spec).implementation
-    chosen = [*(ops.choose(op, spec) for op in OPS), ops.choose("paged_attention", {**spec, **widths})]
+    asked = [(op, spec) for op in OPS] + [("paged_attention", {**spec, **widths})]
+    asked += [linear_op(part, spec) for part in module.modules() if isinstance(part, PackedLinear)]
+    chosen = [ops.choose(op, case) for op, case in asked]
     return replay.call is Plain or {each.implementation.name for each in chosen} == {replay.name}

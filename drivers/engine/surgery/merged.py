@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...ops.linear import PackedLinear
 from ...ops.quantized import QuantizedWeight
+from ..quantized.passing import passing
 from ..quantized.stored import StoredEmbedding, StoredLinear
 
 Weight = Tensor | QuantizedWeight
@@ -173,8 +174,10 @@ def pack(parent: nn.Module, make: Make, but: Collection[int] = ()) -> int:
 
 
 def weight_of(layer: Layer) -> Weight:
-    """The weights of a layer that is not packed yet, not copied."""
-    return layer.quantized if isinstance(layer, StoredLinear) else layer.weight
+    """The weights of a layer that is not packed yet, not copied; some may be read only once."""
+    if isinstance(layer, StoredLinear):
+        return passing(layer.quantized) if layer.passes else layer.quantized
+    return layer.weight
 
 
 def _alike(linears: Sequence[Layer]) -> bool:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...ops.linear import PackedLinear
+from ...ops.quantized import Scheme
+from ...ops.quantized_linear import QuantizedLinear
 from ...ops.table import OpTable, Spec
 from ..experts import fit_experts
 from ..memory import device_of
@@ -77,11 +80,22 @@ def _maker(ops: OpTable, spec: Spec, activations: Mapping[str, str]) -> Make:
         if isinstance(first, Tensor):
             return plain(weights, bias)
         rounded = activations[first.scheme.kind]
-        chosen = ops.choose("quantized_linear", {**spec, **asdict(first.scheme), "activations": rounded})
+        chosen = ops.choose(*_quantized_op(first.scheme, rounded, spec))
         packed: PackedLinear = chosen.implementation.call(weights, bias, dtype, rounded)
         return packed
 
     return make
+
+
+def _quantized_op(scheme: Scheme, activations: str, spec: Spec) -> tuple[str, Spec]:
+    return "quantized_linear", {**spec, **asdict(scheme), "activations": activations}
+
+
+def linear_op(layer: PackedLinear, spec: Spec) -> tuple[str, Spec]:
+    """The op that made a packed layer, and the case that it was asked for."""
+    if isinstance(layer, QuantizedLinear):
+        return _quantized_op(layer.scheme, layer.activations, spec)
+    return "linear", spec
 
 
 def _parents(model: nn.Module) -> list[nn.Module]:
@@ -107,10 +121,17 @@ def _shared(part: nn.Module) -> object:
     return part if isinstance(part, StoredLinear) else part.weight
 
 
+def _first_rows(embedding: Any, device: torch.device) -> Tensor:
+    with torch.inference_mode():
+        rows: Tensor = embedding(torch.arange(min(TRIAL_IDS, embedding.num_embeddings), device=device))
+        return rows
+
+
 def _pack_tied(model: nn.Module, linear: str, embeddings: Sequence[str], make: Make) -> int:
     """Pack an output layer when its embeddings can read the packed weights; else all stay as they are."""
     head = model.get_submodule(linear)
     assert isinstance(head, LAYERS)
+    wanted = {name: _first_rows(model.get_submodule(name), device_of(head)) for name in embeddings}
     packed = make([weight_of(head)], head.bias)
     if not packed.quick_rows:
         return 0
@@ -119,10 +140,8 @@ def _pack_tied(model: nn.Module, linear: str, embeddings: Sequence[str], make: M
         original = model.get_submodule(name)
         assert isinstance(original, nn.Embedding | StoredEmbedding)
         made[name] = PackedEmbedding(packed, original)
-        ids = torch.arange(min(TRIAL_IDS, original.num_embeddings), device=device_of(head))
-        with torch.inference_mode():
-            if not torch.equal(made[name](ids), original(ids)):
-                return 0
+        if not torch.equal(_first_rows(made[name], device_of(head)), wanted[name]):
+            return 0
     for name, module in {linear: SingleLinear(packed), **made}.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)

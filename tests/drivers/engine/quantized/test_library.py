@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from lora_folders import TARGETS, base_of, save_adapter
 from quantized_folders import W4, W8, quantize
 from tiny_models import PROMPT, ask, build, byte_level, choice, config_of, done, random_module, silent, source_of
 
@@ -52,6 +53,17 @@ def same_tokens(ops: OpTable, folders: tuple[Path, Path], rung: str = "") -> Non
 @pytest.mark.parametrize("rung", ["P", "G"])
 def test_a_llama(ops: OpTable, llama: Path, tmp_path: Path, rung: str) -> None:
     same_tokens(ops, quantize(llama, tmp_path, W4), rung)
+
+
+def test_adapters_beside_quantized_weights(ops: OpTable, llama: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(base_of(llama), tmp_path / "adapter", **TARGETS["llama"])
+    found = []
+    for folder in quantize(llama, tmp_path, W4):
+        engine = Engine(ops)
+        engine.load("m", source_of(folder), LoadSettings(), silent)
+        engine.load("a", source_of(adapter), LoadSettings(), silent, "m")
+        found.append([choice(engine, ask(PROMPT, model=model, max_tokens=12)).tokens for model in ("m", "a")])
+    assert found[0] == found[1] and found[0][0] != found[0][1]
 
 
 @pytest.mark.parametrize("scheme", [Scheme(8, 0, "float"), Scheme(4, 128, shift=True), Scheme(8, 0)], ids=str)

@@ -7,20 +7,26 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from torch import nn
 
+from llmos.drivers.engine import attention
 from llmos.drivers.engine.paged import PagedModel
 from llmos.drivers.engine.pages import PagePool
+from llmos.drivers.engine.quantized.stored import StoredLinear
 from llmos.drivers.engine.steps import Row, RowStep, StepPlan
 from llmos.drivers.engine.surgery.attention import fuse_attention
 from llmos.drivers.engine.surgery.layers import FusedLayer, fuse_layers
+from llmos.drivers.engine.surgery.operate import operate
 from llmos.drivers.engine.surgery.units import FusedUnit
 from llmos.drivers.ops.cpu.native import Native
 from llmos.drivers.ops.cpu.ops import register_native
+from llmos.drivers.ops.quantized import Scheme, round_to_nearest
 from llmos.drivers.ops.reference import register_reference
 from llmos.drivers.ops.replay import Plain, Variant
 from llmos.drivers.ops.table import OpTable
 
-from .test_attention import TOKENS, build, on_pages, run
+from .test_attention import SIZES, TOKENS, build, on_pages, run
 
 
 def table(native: bool) -> OpTable:
@@ -56,6 +62,31 @@ def test_fused_layers_answer_bit_for_bit(ops: OpTable, kind: str, dtype: torch.d
     assert fuse_layers(model, ops, answer) == 2
     assert all(type(layer) is FusedLayer for layer in model.model.layers)
     assert all(torch.equal(answer(), expected) for _ in range(5))
+
+
+@pytest.mark.parametrize(("width", "activations"), [(8, "int8"), (4, "int8"), (8, "model")])
+def test_layers_of_quantized_weights_are_repeated_where_all_is_served_alike(
+    ops: OpTable, width: int, activations: str
+) -> None:
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model("llama", **SIZES)
+    model: Any = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    for name, part in list(model.model.named_modules()):
+        if type(part) is nn.Linear:
+            weight = round_to_nearest(part.weight, Scheme(width, 32))
+            model.model.set_submodule(name, StoredLinear(weight, None, torch.float32, activations))
+    with torch.inference_mode():
+        plain = model(torch.tensor([TOKENS])).logits
+    operate(model, ops)
+    model.set_attn_implementation(attention.NAME)
+    layers, pages = on_pages(model, ops)
+    fuse_attention(model, layers.modules, layers.meanings, ops, lambda: run(pages))
+    expected = run(pages)
+    assert sum(isinstance(part, FusedUnit) for part in model.modules()) == 2
+    replayed = ops.choose("replay", {"device": "cpu", "dtype": "float32"}).implementation.call is not Plain
+    assert fuse_layers(model, ops, lambda: run(pages)) == (0 if replayed and activations == "model" else 2)
+    assert all(torch.equal(run(pages), expected) for _ in range(3))
+    torch.testing.assert_close(expected[-1], plain[0, -1], atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize(("kind", "changed"), [("gemma2", {}), ("granite", {"residual_multiplier": 0.5})])
