@@ -267,6 +267,7 @@ def _variants() -> Iterator[Variant]:
     yield _variant("prefill float32", many._replace(itemsize=4), usual, plain, "float32")
     yield _variant("mixed", many._replace(tokens=64, rows=4), usual, plain)
     yield _variant("decode window, cap, sinks", whole, usual, every)
+    yield _variant("decode parts, window, cap, sinks", few, usual, every)
     yield _variant("prefill window, cap, sinks", many, usual, every)
     for pages in QUANTIZED:
         yield _variant(f"decode {pages} pages", few, usual, scaled, pages=pages)
@@ -281,6 +282,8 @@ def _variants() -> Iterator[Variant]:
     for splits in (2, MOST_PARTS):
         folded = fold_constants(few, select_config(few)._replace(splits=splits), plain, 128)
         yield Variant(f"fold {splits}", fold, signature, folded | {"sinks": None})
+    folded = fold_constants(few, select_config(few), every, 128)
+    yield Variant("fold with sinks", fold, signature | {"sinks": "*bf16"}, folded)
 
 
 VARIANTS: Sequence[Variant] = tuple(_variants())

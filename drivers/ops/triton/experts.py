@@ -1,5 +1,8 @@
 """A mixture of experts; see `reference_experts` for what it computes.
 
+    out[t] = sum_k w[t, k] D[e] h[t, k],   h[t, k] = act(alpha g) / alpha * (u + shift)
+    [g, u] = G[e] x[t],   e = chosen[t, k]             G stacked gate and up [E, 2 I, H], D down [E, H, I], any strides
+
 An entry is one token at one of the experts that it chose. Four launches, none of which depends on the data:
 
 1. `_sort`: entries in the order of their experts, each expert's filled up to whole blocks, and the expert of each

@@ -177,8 +177,9 @@ def _variants() -> Iterator[Variant]:
         ("add_rms_norm", "bf16", 64, 4096, True, False), ("add_rms_norm_wide", "bf16", 64, 8192, True, False),
         ("rms_norm_heads", "bf16", 2048, 128, False, False), ("add_rms_norm_fp32", "fp32", 64, 4096, True, False),
         ("add_layer_norm", "bf16", 64, 4096, True, True),
+        ("add_rms_norm_unit_offset", "bf16", 64, 4096, True, False),
     ):  # fmt: skip
-        config = select_config(count, width)
+        config, offset = select_config(count, width), name.endswith("unit_offset")
         pointers = ("x", "residual", "weight", *(["bias"] if center else []), "out", "total")
         numbers = ("width", "x_inner", "x_outer", "x_step", "r_inner", "r_outer", "r_step")
         fixed: dict[str, object] = {} if center else {"bias": None}
@@ -188,8 +189,8 @@ def _variants() -> Iterator[Variant]:
         kinds |= {"count": "i32", "eps": "fp32"}
         signature = {each: kinds[each] for each in _norm.arg_names if each in kinds and each not in fixed}
         constants = {
-            **fixed, "ADD": added, "CENTER": center, "UNIT_OFFSET": False, "ROUND_FIRST": not center, "WEIGHT": True,
-            "BIAS": center, "ROWS": config.rows, "BLOCK": config.block,
+            **fixed, "ADD": added, "CENTER": center, "UNIT_OFFSET": offset, "ROUND_FIRST": not (center or offset),
+            "WEIGHT": True, "BIAS": center, "ROWS": config.rows, "BLOCK": config.block,
         }  # fmt: skip
         yield Variant(f"norms.{name}", _norm, signature, constants, config.warps)
     flat = {"x": "*bf16", "residual": "*bf16", "out": "*bf16", "count": "i32:16"}
