@@ -9,7 +9,7 @@ from typing import Any
 
 from llmos.syscalls.errors import NotSupported
 
-from ..contract import LoadSettings, ModelSource, ProgressSink, SourceFile
+from ..contract import LoadSettings, ModelSource, ProgressSink
 from ..engine import loader
 from ..engine.loader import Bundle
 from ..engine.mapped import FilePages
@@ -20,6 +20,7 @@ from ..quant.rule import Wish
 from . import shards
 from .kinds import options_of
 from .layerwise import NEAREST, Layerwise
+from .observing import measured
 from .quality import Text, given_text, own_text, perplexity
 from .writing import Writing
 
@@ -52,7 +53,7 @@ def run(
     report["perplexity_before"] = before
     if text is not None:
         report |= {"text": text.origin, "tokens": text.measure.numel(), "tokens_learned_from": text.learn.numel()}
-        report["perplexity_after"] = _measured(source, folder, text, progress)
+        report["perplexity_after"] = measured(source, folder, text, progress)
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n")
     return {"quant": wish.short, "metrics": {name: report[name] for name in METRICS if report.get(name) is not None}}
 
@@ -97,14 +98,6 @@ def _quantized(
         "bytes_before": size, "bytes_after": writing.bytes,
         "bits_per_weight": 8 * sum(work.sizes.values()) / max(1, work.weights),
     }  # fmt: skip
-
-
-def _measured(source: ModelSource, folder: Path, text: Text, progress: ProgressSink) -> float:
-    """Of the folder as it was written, so that what is told is what is served."""
-    files = [SourceFile(path.name, path, path.stat().st_size) for path in sorted(folder.iterdir())]
-    bundle = loader.load(ModelSource(source.path, "", files), LoadSettings(), progress)
-    with FilePages([file.path for file in files]).watched():
-        return perplexity(bundle.module, text.measure, progress, "measure the result")
 
 
 def said(scheme: Scheme) -> str:

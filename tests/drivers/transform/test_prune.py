@@ -73,6 +73,19 @@ def test_the_smallest_weights_of_each_matrix_become_0(model: Path, tmp_path: Pat
     assert report["sparsity"] == pytest.approx(0.3, abs=0.001) and len(report["modules"]) == 28
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "goes"),
+    [
+        ("model.layers.0.mlp.up_proj.weight", (8, 6), True), ("model.layers.0.mlp.gate.weight", (8, 6), False),
+        ("model.layers.0.input_layernorm.weight", (8,), False), ("lm_head.weight", (8, 6), False),
+        ("model.layers.0.mlp.up_proj.bias", (8,), False), ("model.embed_tokens.weight", (8, 6), False),
+        ("model.layers.0.mixer.conv1d.weight", (8, 1, 4), False), ("model.layers.0.scale.weight", (1, 6), False),
+    ],
+)  # fmt: skip
+def test_matrices_inside_of_layers_are_pruned_but_for_routers(name: str, shape: tuple[int, ...], goes: bool) -> None:
+    assert prune.is_prunable(name, shape) is goes
+
+
 def test_two_of_four_along_the_inputs_however_they_are_stored(model: Path, tmp_path: Path) -> None:
     loaded, _ = pruned(model, tmp_path / "a", options={"pattern": "2:4"})
     assert (loaded.state_dict()[UP].view(-1, 4) == 0).sum(dim=1).eq(2).all()

@@ -76,6 +76,13 @@ def test_tensors_come_in_the_order_of_their_files(tmp_path: Path) -> None:
             found.read("d")
 
 
+def test_the_weight_of_a_layer_is_found_where_the_checkpoint_leaves_out_the_beginning(tmp_path: Path) -> None:
+    store(tmp_path, {"h.0.attn.weight": torch.ones(1), "weight": torch.ones(1)})
+    with shards.opened(source_of(tmp_path)) as found:
+        assert found.weight_of("transformer.h.0.attn") == found.weight_of("h.0.attn") == "h.0.attn.weight"
+        assert found.weight_of("transformer.h.1.attn") == ""
+
+
 def test_parts_of_a_tensor_are_written_alone(tmp_path: Path) -> None:
     whole = torch.arange(12.0).view(3, 4)
     writer = Shards(tmp_path)
