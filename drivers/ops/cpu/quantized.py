@@ -86,14 +86,18 @@ class NativeQuantized(QuantizedLinear):
         return native.supports(spec)
 
     def unpack(self) -> Tensor:
-        panels = torch.split(self.packed, CHUNK)
-        rows = torch.cat([self._weight(part).dequantized().to(self.dtype) for part in panels])
-        return rows[: self.out_features]
+        found = []
+        for panels in torch.split(self.packed, CHUNK):
+            lanes = self._of_numbers(panels).permute(0, 3, 1, 2, 4).flatten(0, 1)
+            scales = [part.transpose(1, 2).flatten(0, 1) for part in self._of_scales(panels)]
+            found.append(self._weight(lanes, scales).dequantized().to(self.dtype))
+        return torch.cat(found)[: self.out_features]
 
     def rows(self, ids: Tensor) -> Tensor:
-        panels, inverse = torch.unique(ids.flatten() // PANEL, return_inverse=True)
-        weight = self._weight(self.packed[panels]).rows(inverse * PANEL + ids.flatten() % PANEL)
-        return weight.dequantized().to(self.dtype).view(*ids.shape, self.in_features)
+        panels, places = ids.flatten() // PANEL, ids.flatten() % PANEL
+        lanes = self._of_numbers(self.packed)[panels, :, :, places]
+        scales = [part[panels, :, places] for part in self._of_scales(self.packed)]
+        return self._weight(lanes, scales).dequantized().to(self.dtype).view(*ids.shape, self.in_features)
 
     def product(self, x: Tensor) -> Tensor:
         flat = self._native.rows(x)
@@ -121,28 +125,26 @@ class NativeQuantized(QuantizedLinear):
             lanes = lanes[:, :, 0::2] | lanes[:, :, 1::2] << 4
         panels[..., : self._numbers] = lanes.reshape(count, self._parts, -1)
         parts = [part for part in (weight.scale, weight.shift) if part is not None]
-        for place, part in enumerate(parts):
-            values = F.pad(part.to(self._scales), (0, 0, *beyond)).view(count, PANEL, -1).transpose(1, 2)
-            self._of_scales(panels, place).copy_(values)
+        for part, place in zip(parts, self._of_scales(panels), strict=True):
+            place.copy_(F.pad(part.to(self._scales), (0, 0, *beyond)).view(count, PANEL, -1).transpose(1, 2))
 
-    def _of_scales(self, panels: Tensor, place: int) -> Tensor:
-        """The scales (0) or shifts (1) of panels, [panels, parts, 32]."""
-        size = PANEL * self._scales.itemsize
-        return panels[..., self._numbers + place * size :][..., :size].view(self._scales)
+    def _of_numbers(self, panels: Tensor) -> Tensor:
+        """The bytes of panels that hold numbers, [panels, parts, lanes or half of them, 32, 4]."""
+        lanes: Tensor = panels[..., : self._numbers].unflatten(-1, (-1, PANEL, LANE))  # type: ignore[no-untyped-call]
+        return lanes
 
-    def _weight(self, panels: Tensor) -> QuantizedWeight:
-        """What some panels hold, as it was before it was packed."""
-        count, width = panels.shape[0], self._parts * self._part
-        lanes = panels[..., : self._numbers].reshape(count, self._parts, -1, PANEL, LANE)
+    def _of_scales(self, panels: Tensor) -> list[Tensor]:
+        """The scales, and the shifts if there are any, of panels, [panels, parts, 32] each."""
+        return list(torch.split(panels[..., self._numbers :].view(self._scales), PANEL, dim=-1))
+
+    def _weight(self, lanes: Tensor, scales: Sequence[Tensor]) -> QuantizedWeight:
+        """Outputs as they were before they were packed: of the bytes of their numbers [N, parts, lanes or half of them,
+        4], and what they have of scales [N, parts]."""
         if self.scheme.width == 4:
             lanes = torch.stack((lanes & 15, lanes >> 4), dim=3).flatten(2, 3)
-        numbers = lanes.permute(0, 3, 1, 2, 4).reshape(count * PANEL, width)[:, : self.in_features]
-        groups = self.scheme.groups(self.in_features)
-        scale, *shift = (
-            self._of_scales(panels, place)[:, :groups].transpose(1, 2).reshape(-1, groups)
-            for place in range(1 + self.scheme.shift)
-        )
+        numbers = lanes.flatten(1)[:, : self.in_features]
         numbers = pack_nibbles(numbers) if self.scheme.width == 4 else numbers
+        scale, *shift = (part[:, : self.scheme.groups(self.in_features)] for part in scales)
         return QuantizedWeight(self.scheme, numbers, scale, shift[0] if shift else None, self.in_features)
 
 
