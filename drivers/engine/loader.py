@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from llmos.syscalls.errors import BadArgument, BadModel, LlmosError, NotSupported
 
 from ..contract import LoadSettings, ModelSource, ProgressSink
+from ..formats.foreign import Foreign
 from ..quant.rule import Wish
 from . import checkpoint, fronts, kinds, plugged
 from .checkpoint import CONFIG, Weights
@@ -31,7 +32,7 @@ from .memory import device_of, out_of_memory
 from .pages import NARROW
 from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
-from .quantized import library
+from .quantized import foreign, library
 from .quantized.asked import AUTO, quantized_asked, refuse_plugged, settle
 from .quantized.folder import Quantized
 from .quantized.quantizing import Report, chosen
@@ -75,6 +76,8 @@ class Description:
     """How its weights are kept."""
     wish: Wish | None = None
     """How they are to be quantized while they are loaded."""
+    foreign: Foreign | None = None
+    """The files, where another project quantized them."""
 
     @property
     def activations(self) -> str:
@@ -141,7 +144,11 @@ def describe(
         raise bad_model(source, error, CONFIG) from error
     fronts.check(source, kind)
     dtype, narrow = _dtype(raw, weights, settings, place), NARROW.get(settings.kv_dtype)
-    return Description(config, architecture, kind, dtype, context, narrow, quantized, wish)
+    about = Description(config, architecture, kind, dtype, context, narrow, quantized, wish)
+    if (found := foreign.opened(source, raw, folder, weights)) is None:
+        return about
+    found, quantized = foreign.fitted(found, empty_module(about), config)
+    return replace(about, quantized=quantized, foreign=found)
 
 
 def load(
@@ -167,7 +174,7 @@ def load(
             place.move(module, lambda done, total: progress(done, total, "bytes", "read"))
             check_moved(module, weights)
     vocabulary = _try(source, module, about)
-    about = replace(about, context=_usable_context(module, tokenizer, about))
+    about = replace(about, context=_usable_context(module, tokenizer, about), foreign=None)
     return Bundle(module, tokenizer, about, _eos(module), vocabulary, processor)
 
 
@@ -185,7 +192,7 @@ def empty_module(about: Description) -> Any:
             config, dtype=about.dtype, trust_remote_code=False, experts_implementation="batched_mm"
         )
         if about.quantized is not None:
-            library.put(made, about.quantized.modules)
+            library.put(made, about.quantized.modules, about.quantized.scales)
         elif about.wish is not None:
             library.put(made, chosen(made, about.wish))
         return made
@@ -194,7 +201,7 @@ def empty_module(about: Description) -> Any:
 def _given_back(folder: Path, about: Description, weights: Weights) -> contextlib.AbstractContextManager[None]:
     """Where weights become others, those of the files are given back as soon as they were read."""
     others = set(weights.dtypes) & set(NAMES.values()) - {NAMES[about.dtype]}
-    if about.quantized is not None or not (others or about.wish):
+    if about.foreign is None and (about.quantized is not None or not (others or about.wish)):
         return contextlib.nullcontext()
     return FilePages([folder / name for name in weights.files]).watched()
 
@@ -204,8 +211,13 @@ def _module(source: ModelSource, folder: Path, about: Description, weights: Weig
         return plugged.load(source, folder, about.config, about.dtype, weights)
     options = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True, **LOCAL}
     options |= {} if about.wish is None else {"quantization_config": library.Wanted(about.wish, report)}
+    auto = _auto_class(about)
     try:
-        module, info = _auto_class(about).from_pretrained(folder, config=about.config, dtype=about.dtype, **options)
+        if about.foreign is not None:
+            made = type(empty_module(about))
+            module, info = foreign.load(made, about.foreign, folder, about.config, about.dtype, **options)
+        else:
+            module, info = auto.from_pretrained(folder, config=about.config, dtype=about.dtype, **options)
     except FAILURES as error:
         raise bad_model(source, error, weights.file_of(*str(error).replace(",", " ").split())) from error
     _check_tensors(source, module, about, weights, info)

@@ -6,15 +6,18 @@ otherwise; what is not known is refused with the reason.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from types import EllipsisType
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from llmos.syscalls.errors import NotSupported
+from llmos.syscalls.errors import BadModel, NotSupported
 
 from ..ops.quantized import QuantizedWeight, Scheme
 from . import awq, bitsandbytes, compressed, gptq
@@ -85,16 +88,52 @@ class Foreign:
         }
         return replace(self, layers=kept)
 
-    def tensors(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-        """All tensors, one at a time: NAME.numbers, NAME.scale and NAME.shift of layers that keep their numbers,
-        NAME.weight in `dtype` of the others, and everything else as it is."""
-        parts = {part for layer in self.layers.values() for part in layer.parts}
+    def parts(self, dtype: torch.dtype) -> dict[str, Part]:
+        """All tensors by name, to be read one by one: NAME.numbers, NAME.scale and NAME.shift of layers that keep their
+        numbers, NAME.weight in `dtype` of the others, and everything else as it is."""
+        taken = {part for layer in self.layers.values() for part in layer.parts}
         left_out = LEFT_OUT.get(self.method)
-        for name in self.files:
-            if name not in parts and not (left_out and left_out(name)):
-                yield name, self.files.read(name)
+        whole = (name for name in self.files if name not in taken and not (left_out and left_out(name)))
+        found = {name: Part(name, partial(self.files.read, name)) for name in whole}
         for layer in self.layers.values():
-            yield from stored(layer, dtype)
+            made = Made(layer, dtype)
+            found |= {name: Part(name, partial(made.take, name)) for name in made.names}
+        return found
+
+    def tensors(self, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+        """The same, read."""
+        for name, part in self.parts(dtype).items():
+            yield name, part[...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor that is read when it is asked for, by `part[...]`, as the library reads slices of files."""
+
+    name: str
+    read: Callable[[], Tensor]
+
+    def __getitem__(self, every: EllipsisType) -> Tensor:
+        return self.read()
+
+
+class Made:
+    """The tensors of a layer, made at once, and each let go of when it is taken. Threads may take at the same time."""
+
+    def __init__(self, layer: Layer, dtype: torch.dtype) -> None:
+        self._layer, self._dtype = layer, dtype
+        self._made: dict[str, Tensor] = {}
+        self._lock = threading.Lock()
+        shift = ("shift",) if layer.scheme is not None and layer.scheme.shift else ()
+        parts = ("weight",) if layer.scheme is None else ("numbers", "scale", *shift)
+        self.names = [f"{layer.name}.{part}" for part in parts]
+
+    def take(self, name: str) -> Tensor:
+        """One of `names`."""
+        with self._lock:
+            if name not in self._made:
+                self._made = dict(stored(self._layer, self._dtype))
+            return self._made.pop(name)
 
 
 def read(path: str, settings: Mapping[str, Any], files: Files) -> Foreign:
@@ -102,14 +141,18 @@ def read(path: str, settings: Mapping[str, Any], files: Files) -> Foreign:
 
     Raises:
         NotSupported: another method, or a layout of it that is not known.
-        BadModel: tensors do not fit one another.
+        BadModel: tensors do not fit one another, or none is quantized.
     """
     method = str(settings.get("quant_method", "unknown"))
     layers = METHODS.get(method)
     if layers is None:
         why = f"the weights are quantized by {method}; read are {', '.join(METHODS)}"
         raise NotSupported(f"{path}: {why}; load the original weights", why=why)
-    return Foreign(method, {layer.name: layer for layer in layers(settings, files)}, files)
+    found = {layer.name: layer for layer in layers(settings, files)}
+    if not found:
+        why = f"no layer is quantized by {method}, which its configuration names"
+        raise BadModel(f"{path}: {why}; remove quantization_config from it", file="config.json", why=why)
+    return Foreign(method, found, files)
 
 
 def stored(layer: Layer, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:

@@ -8,6 +8,7 @@ from typing import Any
 from llmos.syscalls.errors import NotSupported
 
 from ...contract import ModelSource
+from ...formats.foreign import METHODS
 from ...quant.rule import Wish
 from ..place import Place
 from . import folder
@@ -20,7 +21,7 @@ from .quantizing import wish_of
 def quantized_asked(
     source: ModelSource, raw: Mapping[str, Any], quant: Mapping[str, Any] | None
 ) -> tuple[Quantized | None, Wish | None]:
-    """How weights are stored, and how they are to be quantized. Raises BadModel, BadArgument, NotSupported."""
+    """How weights are stored by us, and how they are to be quantized. Raises BadModel, BadArgument, NotSupported."""
     wish = None if quant is None else wish_of(quant, source.path)
     value = raw.get(folder.KEY)
     if value is None:
@@ -31,6 +32,8 @@ def quantized_asked(
     method = value.get("quant_method", "unknown") if isinstance(value, dict) else "unknown"
     if method == folder.METHOD:
         return folder.read(source.path, value), None
+    if method in METHODS:
+        return None, None
     why = f"the weights are quantized by {method}"
     raise NotSupported(f"{source.path}: {why}; load the original weights", why=why)
 

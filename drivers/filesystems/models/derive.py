@@ -9,6 +9,7 @@ from typing import Any
 from .card import README, read_card
 from .headers import DTYPES, FLOATS, BadHeader, TensorHeader, read_header
 from .manifest import FORMAT, read_object
+from .quant import parameters, short_name
 from .scan import MANIFEST, PICKLES, ScannedFile, bad
 
 CONFIG = "config.json"
@@ -49,10 +50,10 @@ def derive(folder_name: str, files: Mapping[str, ScannedFile]) -> dict[str, Any]
         "name": folder_name,
         "architecture": _architecture(config, adapter),
         "tasks": _tasks(config, adapter),
-        "parameters": sum(tensor.elements for tensor in tensors),
+        "parameters": parameters(tensors, config),
         "dtype": _dtype(config, tensors),
         "bytes_by_dtype": bytes_by_dtype(tensors),
-        "quant": config.get("quantization_config"),
+        "quant": short_name(config),
         "context": _context(config),
         "files": [{"name": file.name, "bytes": file.bytes} for file in files.values() if is_part(file.name)],
         "tokenizer": _first(files, ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")),

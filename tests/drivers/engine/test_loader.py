@@ -239,7 +239,7 @@ def test_code_in_the_folder_is_never_run(copied: Copy) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"quantization_config": {"quant_method": "quip", "bits": 4}},
         {"architectures": ["LlamaForMultipleChoice"]},
     ],
 )

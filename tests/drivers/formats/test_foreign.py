@@ -10,7 +10,7 @@ import torch
 from foreign_checkpoints import Held, as_awq, as_gptq, drawn, meant
 from llmos.drivers.formats import foreign
 from llmos.drivers.ops.quantized import QuantizedWeight, Scheme
-from llmos.syscalls.errors import NotSupported
+from llmos.syscalls.errors import BadModel, NotSupported
 from safetensors.torch import save_file
 
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 64}
@@ -60,3 +60,8 @@ def test_scales_of_caches_are_left_out_where_they_mean_nothing() -> None:
 def test_an_unknown_method_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(NotSupported, match="/m: the weights are quantized by quip; read are gptq, awq"):
         foreign.read("/m", {"quant_method": "quip"}, Held({}))
+
+
+def test_a_folder_that_is_not_quantized_as_it_says_is_refused() -> None:
+    with pytest.raises(BadModel, match="no layer is quantized by gptq"):
+        foreign.read("/m", GPTQ, Held({"a.weight": torch.ones(2, 2)}))

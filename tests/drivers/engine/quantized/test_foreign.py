@@ -1,0 +1,79 @@
+"""Folders of other projects answer as the models of the weights they mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from foreign_checkpoints import as_awq, as_gptq, drawn, meant
+from llmos.drivers.contract import LoadSettings
+from llmos.drivers.engine import loader
+from llmos.drivers.engine.quantized.library import stored
+from llmos.syscalls.errors import NotSupported
+from safetensors.torch import load_file, save_file
+from tiny_models import build, greedy, silent, source_of
+
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32}
+PROMPT = [3, 4, 5, 6]
+
+
+def foreign(folder: Path, settings: dict[str, Any], packed: Callable[[str, Any], dict[str, Any]]) -> Path:
+    """Quantize the linear layers of a model's decoder as another project does; the folder of the weights they mean."""
+    tensors = load_file(folder / "model.safetensors")
+    whole = dict(tensors)
+    chosen = [name for name in tensors if name.endswith("proj.weight") or ".experts." in name]
+    for at, name in enumerate(chosen):
+        outs, ins = tensors.pop(name).shape
+        layer = drawn(outs, ins, 32, 4, seed=at)
+        tensors |= packed(name.removesuffix(".weight"), layer)
+        whole[name] = meant(layer, np.arange(ins) // 32).to(whole[name].dtype)
+    twin = folder.with_name("twin")
+    twin.mkdir()
+    for file in folder.iterdir():
+        (twin / file.name).write_bytes(file.read_bytes())
+    save_file(whole, twin / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": settings}))
+    return twin
+
+
+def loaded(folder: Path) -> Any:
+    return loader.load(source_of(folder), LoadSettings(dtype="float32"), silent)
+
+
+@pytest.mark.parametrize(
+    ("settings", "packed"),
+    [(GPTQ, lambda name, layer: as_gptq(name, layer, 4)), (AWQ, as_awq)],
+    ids=["gptq", "awq"],
+)
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_the_model_answers_as_the_one_of_the_weights_that_are_meant(
+    tmp_path: Path, settings: dict[str, Any], packed: Any, name: str
+) -> None:
+    folder = build(tmp_path / "m", name, hidden_size=64, intermediate_size=96)
+    twin = foreign(folder, settings, packed)
+    bundle, other = loaded(folder), loaded(twin)
+    assert {layer.scheme.width for _, layer in stored(bundle.module)} == {4}
+    assert len(stored(bundle.module)) == 7 * bundle.about.config.num_hidden_layers
+    for _, layer in stored(bundle.module):
+        layer.activations = "model"
+    tokens, logits = greedy(bundle.module, PROMPT, 8)
+    wanted, expected = greedy(other.module, PROMPT, 8)
+    assert tokens == wanted and torch.allclose(logits, expected, atol=1e-4)
+    assert bundle.eos == other.eos and bundle.about.foreign is None
+
+
+def test_other_methods_and_wishes_are_refused(tmp_path: Path) -> None:
+    folder = build(tmp_path / "m", hidden_size=64, intermediate_size=96)
+    foreign(folder, GPTQ | {"bits": 7}, lambda name, layer: as_gptq(name, layer, 4))
+    with pytest.raises(NotSupported, match="GPTQ of 7 bits"):
+        loaded(folder)
+    with pytest.raises(NotSupported, match="quantized already"):
+        loader.load(source_of(folder), LoadSettings(quant={"width": 8}), silent)
