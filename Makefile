@@ -12,10 +12,10 @@ COVERAGE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi kernels bench bench-gpu peers clients sweep size cov check clean
+.PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi kernels bench bench-gpu peers clients quality-model sweep size cov check clean
 
 help:  ## print this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 setup: $(INSTALLED)  ## make .venv with everything in it (torch first, from its pin)
 
@@ -67,6 +67,9 @@ peers: $(INSTALLED)  ## build/peers/*: environments of the engines that make ben
 
 clients: $(INSTALLED)  ## build/clients/*: environments of foreign clients (ollama, schemathesis, browser) for slow tests
 	$(PY) tests/clients/install.py $(ARGS)
+
+quality-model: $(INSTALLED)  ## build/quality: the model that the quality of quantization is measured on, in half an hour
+	OMP_WAIT_POLICY=passive MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 $(PY) tests/perf/quality/train.py $(ARGS)
 
 sweep: $(INSTALLED)  ## try every causal architecture that the library knows, or TYPES, and write docs/coverage.md
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) tests/sweep/report.py $(TYPES)

@@ -14,6 +14,7 @@ LEFT_OUT = {"test", "tests", "idlelib", "turtledemo", "site-packages", "dist-pac
 LONGEST = 200_000
 """Bytes; longer files are tables."""
 KEPT_ONE_IN = 20
+HELD_OUT_CHARACTERS = 400_000
 
 
 def sources(held_out: bool) -> list[str]:
@@ -26,6 +27,11 @@ def sources(held_out: bool) -> list[str]:
             found.append(path.read_text(encoding="utf-8", errors="replace"))
     random.Random(0).shuffle(found)
     return found
+
+
+def held_out() -> str:
+    """One text to learn from and to measure on."""
+    return "\n\n".join(sources(held_out=True))[:HELD_OUT_CHARACTERS]
 
 
 def _kept(name: Path) -> bool:

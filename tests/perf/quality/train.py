@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from text import sources
+from text import held_out, sources
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -105,6 +105,7 @@ def train(folder: Path, steps: int, minutes: float) -> None:
     tokenizer.save_pretrained(folder / "part")
     log = {"steps": step, "minutes": round(elapsed / 60, 1), "loss": losses[-1], "tokens": step * ROWS * WINDOW}
     (folder / "part" / "training_log.json").write_text(json.dumps(log), encoding="utf-8")
+    (folder / "held_out.txt").write_text(held_out(), encoding="utf-8")
     (folder / "part").replace(folder / "model")
     (folder / "checkpoint.pt").unlink(missing_ok=True)
 
