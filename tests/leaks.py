@@ -7,6 +7,7 @@ addition. Loaded as a plug-in by `conftest.py`, so that it watches every test.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import tempfile
@@ -38,10 +39,21 @@ def processes() -> Seen:
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(OSError):
             pids.update((task / "children").read_text().split())
-    others = {entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()} - pids - {str(os.getpid())}
-    pids.update(pid for pid in others if _is_ours(pid))
+    pids.update(pid for pid, _ in running() - strangers() if pid not in pids and _is_ours(pid))
     found = {pid: _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ").decode(errors="replace") for pid in pids}
     return {pid: line for pid, line in found.items() if not any(name in line for name in _LASTING_PROCESSES)}
+
+
+def running() -> frozenset[tuple[str, int]]:
+    """All processes: their ids, and the inodes that tell them from others that have the same ids later."""
+    with os.scandir("/proc") as entries:
+        return frozenset((entry.name, entry.inode()) for entry in entries if entry.name.isdigit())
+
+
+@functools.cache
+def strangers() -> frozenset[tuple[str, int]]:
+    """Processes that were there before this run, itself among them: none of these was started by it."""
+    return running()
 
 
 def _is_ours(pid: str) -> bool:
@@ -138,3 +150,4 @@ def nothing_left(nothing_left_by_all: None) -> Iterator[None]:
 
 def pytest_configure() -> None:
     os.environ[MARK] = uuid.uuid4().hex
+    strangers()
