@@ -421,5 +421,5 @@ class Rows(RuleBasedStateMachine):
         assert (self.blocks.used, self.blocks.host_used) == (0, 0)
 
 
-Rows.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+Rows.TestCase.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=50, deadline=None)
 TestRows = Rows.TestCase

@@ -103,5 +103,5 @@ class Serving(RuleBasedStateMachine):
         assert (runner.blocks.used, runner.blocks.host_used) == (0, 0)
 
 
-Serving.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Serving.TestCase.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=40, deadline=None)
 TestServing = Serving.TestCase
