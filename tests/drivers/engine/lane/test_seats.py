@@ -66,6 +66,7 @@ def test_who_has_ended_makes_room_first() -> None:
     seats, rows = Seats(2, WIDTH), [row(name) for name in "abc"]
     first, second = (lead(seats, each) for each in rows[:2])
     rows[1].generation += 1
+    assert seats.of(rows[1]) is None, "it has ended, though nobody has taken its seat"
     assert lead(seats, rows[2]).number == second.number
     assert seats.of(rows[0]) is first and seats.of(rows[1]) is None
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 import transformers
+import triton.language as tl
 from expert_routes import ACTS, EXPERTS, check_experts, routes
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from llmos.drivers.engine.experts import fit_experts
@@ -40,6 +41,7 @@ def test_each_token_goes_through_its_experts(
 
 @settings(max_examples=25)
 @given(st.lists(st.integers(-2, EXPERTS + 2), min_size=1, max_size=60), st.sampled_from((16, 32)))
+@example([0] * 15, 16)
 def test_every_entry_has_one_row_in_a_block_of_its_expert(chosen: list[int], rows: int) -> None:
     """In their order, with what is beside them marked as nobody's; also over several chunks."""
     blocks = experts.blocks_of(len(chosen), EXPERTS, rows)
@@ -54,6 +56,18 @@ def test_every_entry_has_one_row_in_a_block_of_its_expert(chosen: list[int], row
         found = order.view(blocks, rows)[owners == expert].flatten().tolist()
         assert len(found) == -(-len(own) // rows) * rows
         assert found[: len(own)] == own and set(found[len(own) :]) <= {len(chosen)}
+
+
+def test_rows_that_are_nobodys_are_written_nowhere() -> None:
+    """Not behind the parts of all entries either, where somebody else's memory begins."""
+    hidden, down, parts = torch.ones(16, 16), torch.ones(1, 16, 16), torch.full((3, 16), 7.0)
+    order, owners = torch.tensor([1, 0, *[2] * 14], dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    constants = {"DOT": tl.float32, "ROWS": 16, "COLUMNS": 16, "STEP": 16, "GROUP": 1}
+    weights = torch.tensor([0.5, 0.25])
+    experts._down[(1,)](
+        hidden, down, None, weights, parts, order, owners, 2, 1, 16, 16, *down.stride(), 16, **constants
+    )  # fmt: skip
+    assert parts[:, 0].tolist() == [8.0, 4.0, 7.0]
 
 
 def test_blocks_suffice_and_are_not_too_many() -> None:
