@@ -17,6 +17,7 @@ from torch import Tensor
 from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.engine.lane.decode import bucket
+from llmos.drivers.engine.lane.lane import PLAIN
 from llmos.drivers.ops.reference import register_reference
 from llmos.drivers.ops.reference_attention import paged_attention
 from llmos.drivers.ops.table import OpTable
@@ -29,6 +30,15 @@ CHUNKED = {
     "intermediate_size_mlp": 64, "attention_chunk_size": 32, "no_rope_layers": [1, 0], "num_local_experts": 2,
     "max_position_embeddings": 128,
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chunked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model one of whose layers sees no further than a chunk."""
+    folder = tmp_path_factory.mktemp("models") / "chunked"
+    random_module(transformers.AutoConfig.for_model("llama4_text", **CHUNKED)).save_pretrained(folder)
+    byte_level().save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +98,7 @@ def test_another_adapter_has_the_steps_made_again(blind: OpTable, llama: Path, t
     again = done(engine, ask(PROMPT, model="a0", max_tokens=8)).choices[0].tokens
     assert again == answers[0] != answers[1]
     assert capture.made.count("a decode step of 1 rows with adapters") == 2
+    assert len({epoch for _, epoch in runner(engine)._lane._made} - {PLAIN}) == 1, "steps of other adapters are let go"
 
 
 def test_a_step_that_asks_the_host_runs_as_it_is(llama: Path) -> None:
@@ -107,11 +118,9 @@ def test_a_step_that_asks_the_host_runs_as_it_is(llama: Path) -> None:
     assert done(engine, ask(PROMPT, max_tokens=12)).choices == done(wanted, ask(PROMPT, max_tokens=12)).choices
 
 
-def test_chunks_are_cut_on_the_device(blind: OpTable, tmp_path: Path) -> None:
-    random_module(transformers.AutoConfig.for_model("llama4_text", **CHUNKED)).save_pretrained(tmp_path)
-    byte_level().save_pretrained(tmp_path)
+def test_chunks_are_cut_on_the_device(blind: OpTable, chunked: Path) -> None:
     engine = Engine(blind)
-    engine.load("m", source_of(tmp_path), LoadSettings(), lambda *_: None)
+    engine.load("m", source_of(chunked), LoadSettings(), lambda *_: None)
     wanted = done(engine, ask(PROMPT, max_tokens=60)).choices
     capture = Recording()
     in_a_lane(engine, blind, capture)
