@@ -41,15 +41,18 @@ def silent(done: int, total: int, unit: str = "bytes", stage: str = "") -> None:
 
 
 class Ours:
-    """One model. `eager`: steps are launched one by one, never replayed."""
+    """One model. `eager`: steps are launched one by one, never replayed; `quant`: weights are quantized at load."""
 
-    def __init__(self, folder: Path, device: str, context: int, eager: bool = False) -> None:
+    def __init__(
+        self, folder: Path, device: str, context: int, eager: bool = False, quant: Mapping[str, Any] | None = None
+    ) -> None:
         self.device = device
         self.engine = make_engine(device, eager)
         self._numbers = count()
         self._streams: dict[str, Stream] = {}
         began = time.perf_counter()
-        settings = LoadSettings(dtype="bfloat16" if device == "cuda" else "auto", max_context=context)
+        dtype = "bfloat16" if device == "cuda" else "auto"
+        settings = LoadSettings(dtype=dtype, max_context=context, quant=quant)
         self.loaded: LoadedModel = self.engine.load(MODEL, source(folder), settings, silent)
         synchronize(device)
         self.load_seconds = time.perf_counter() - began

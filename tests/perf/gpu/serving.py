@@ -14,6 +14,10 @@ from .setting import SHAPES, Found, Setting
 from .weights import adapter_of, folder_of
 
 RANK = 16
+FOUR_BITS = {
+    "width": 4, "group": 128, "kind": "int", "shift": False, "method": "rtn", "activations": "auto", "head": 8,
+    "byte_budget": None, "keep": [],
+}  # fmt: skip
 
 
 def sizes(setting: Setting) -> tuple[int, int]:
@@ -38,6 +42,22 @@ def decoding(setting: Setting, model: str) -> Iterator[Found]:
             yield {"rates": found, "busy": busy(ours, prompts(4, 16, prompt, shape.vocabulary), new)}
         ours.engine.close()
         del ours
+
+
+def narrow(setting: Setting, model: str) -> Iterator[Found]:
+    """The same model with weights of 4 bits: how it is loaded, one row, and more."""
+    shape = SHAPES[model]
+    folder = folder_of(setting.folder, shape)
+    prompt, new = sizes(setting)
+    ours = Ours(folder, setting.device, context=setting.pick(4096, 256), quant=FOUR_BITS)
+    weights = sum(row.allocator for row in ours.engine.memory() if row.what == "weights")
+    yield {"load": {**ours.facts(), "weights": weights}}
+    ours.rate(prompts(1, 1, prompt, shape.vocabulary), new // 2)
+    found = {}
+    for rows in (1, setting.pick(64, 3)):
+        found[str(rows)] = ours.rate(prompts(2, rows, prompt, shape.vocabulary), new)
+        yield {"rates": found}
+    ours.engine.close()
 
 
 def busy(ours: Ours, rows: list[list[int]], new: int) -> float | None:

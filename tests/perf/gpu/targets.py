@@ -85,6 +85,16 @@ def weight_share(parts: Parts, model: str) -> float:
     return SHAPES[model].read_bytes * alone(parts, model) / copy_rate(parts)
 
 
+def products(parts: Parts, width: str, tokens: str) -> float:
+    found = parts["quantized"][width][tokens]
+    return float(found["library"]) / float(found["ours"])
+
+
+def narrowed(parts: Parts, model: str, rows: str) -> float:
+    wide = alone(parts, model) if rows == "1" else float(parts[f"decoding {model}"]["rates"][rows])
+    return float(parts[f"narrow {model}"]["rates"][rows]) / wide
+
+
 def wake_share(parts: Parts) -> float:
     woke = parts["serving"]["wake"]
     return float(woke["bytes"]) / float(woke["wake_seconds"]) / float(parts["ceilings"]["to_device_bytes_per_s"])
@@ -96,6 +106,8 @@ def targets(models: Sequence[str], tiny: bool, by: str) -> list[Target]:
     decode = ("decode 64 x 2048", "decode 1 x 32768") if not tiny else ("decode 3 x 40", "decode 3 x 40")
     prefill = "prefill 4096" if not tiny else "prefill 48"
     rows = ("16", "64") if not tiny else ("2", "3")
+    few = ("1", "8", "16", "64") if not tiny else ("1", "3")
+    four_bits, eight_bits = ((1.6, 1.5, 1.3, 0.8), (2.1, 2.1, 1.7, 1.2)), ((1.35, 1.3, 1.2, 0.8), (1.6, 1.6, 1.5, 1.0))
     beside = {"0.6b": (4.0, 7.0), "1.7b": (2.5, 3.8), "8b": (1.5, 3.0), "tiny": (1.0, 1.0)}
     return [
         Target("G1", f"{large} decode, 1 row: weight bytes over copy", 0.60, 0.80, lambda p: weight_share(p, large)),
@@ -122,6 +134,22 @@ def targets(models: Sequence[str], tiny: bool, by: str) -> list[Target]:
                lambda p: attention(p, decode[0], "sdpa") / attention(p, decode[0], by)),
         Target("G11", f"paged {prefill} over SDPA causal", 0.45, 0.7,
                lambda p: attention(p, prefill, "sdpa") / attention(p, prefill, by)),
+        *(
+            Target(id, f"{width} over bf16 product, {tokens} tokens", must, goal,
+                   lambda p, w=width, t=tokens: products(p, w, t))
+            for id, width, aims in (("G12", "w4a16", four_bits), ("G13", "w8a16", eight_bits))
+            for tokens, must, goal in zip(few, *aims, strict=False)
+        ),
+        *(
+            Target("G14", f"fp8 over bf16 product, {tokens} tokens", 1.3, goal,
+                   lambda p, t=tokens: products(p, "fp8", t))
+            for tokens, goal in ((("16", 1.45), ("4096", 1.5)) if not tiny else (("3", 1.45), ("20", 1.5)))
+        ),
+        *(
+            Target("G15", f"{large} of 4 bits over bf16, {count} rows", must, goal,
+                   lambda p, c=count: narrowed(p, large, c))
+            for count, must, goal in (("1", 1.4, 1.75), (rows[1], 0.95, 1.2))
+        ),
         Target("G16", "first token, prefix known over not", 4.0, 8.0, lambda p: serving(p, "prefix", "miss", "hit")),
         Target("G17", "8 adapters mixed over base", 0.75, 0.88, lambda p: serving(p, "adapters", "mixed", "base")),
         Target("G18", "8 adapters mixed over one after another", 3.0, 6.0,

@@ -14,6 +14,11 @@ FOUND: dict[str, Any] = {
     "generate 8b": {"dynamic": 50.0},
     "serving": {"requests": {"seconds": 5.0}, "between": {"alone_p95": 0.01, "during_p95": 0.02}},
     "generate many": {"batch_seconds": 25.0},
+    "quantized": {
+        "w4a16": {"1": {"library": 4e-5, "ours": 2e-5}, "64": {"library": 4e-5, "ours": 6e-5}},
+        "fp8": {"4096": {"library": 3e-4, "ours": 2e-4}},
+    },
+    "narrow 8b": {"rates": {"1": 300.0, "64": 6000.0}},
 }
 
 
@@ -30,6 +35,17 @@ def test_figures_are_ratios_of_what_was_found() -> None:
     assert told["8b decode, 1 row: weight bytes over copy"].state == "must"
     assert told["64 requests over generate_batch"].value == pytest.approx(5.0)
     assert told["8b, 16 rows over 1"].state == "goal"
+
+
+def test_narrow_weights_are_measured_against_wide_ones() -> None:
+    told = by_what()
+    assert told["w4a16 over bf16 product, 1 tokens"].value == pytest.approx(2.0)
+    assert told["w4a16 over bf16 product, 1 tokens"].state == "must"
+    assert told["w4a16 over bf16 product, 64 tokens"].state == "missed"
+    assert told["fp8 over bf16 product, 4096 tokens"].state == "goal"
+    assert told["8b of 4 bits over bf16, 1 rows"].value == pytest.approx(2.0)
+    assert told["8b of 4 bits over bf16, 64 rows"].value == pytest.approx(1.0)
+    assert told["w8a16 over bf16 product, 1 tokens"].state == "not measured"
 
 
 def test_of_some_less_is_more() -> None:
