@@ -25,11 +25,13 @@ def prepared(
     Loaded again as it is when it answers differently with them; parts of models that read no text, or write some, are
     not replaced. Raises what loading raises.
     """
+    pages = FilePages([file.path for file in source.files])
     bundle = loader.load(source, settings, progress, own, place)
+    pages.trim()
     trial = _trial(bundle)
     if trial is None:
         return bundle, None
-    pages = FilePages([file.path for file in source.files])
+    pages.trim()
     pages.drop()
     operate(bundle.module, ops, pages.trim)
     pages.drop()

@@ -93,7 +93,7 @@ class Trial:
         self._tokens = tokens.to(device_of(bundle.module))
         self._dtype, self._pages = bundle.about.dtype, bundle.about.pages
         self._module = bundle.module
-        self._batches = self._tokens.split(2 if stored(bundle.module) else 1)
+        self._batches = torch.split(self._tokens, 2 if stored(bundle.module) else 1)
         """Quantized weights are made whole for each run before they are packed, which takes longer than the run."""
         self._takes_positions = "position_ids" in inspect.signature(self._module.forward).parameters
         self._expected = self._plain()
@@ -142,9 +142,9 @@ class Trial:
 
     def alike(self, one: Tensor, other: Tensor) -> bool:
         """Whether two ways through the pages, which differ in nothing but company, gave the same logits in the end."""
-        spread = (one.max() - one.min()).item() or 1.0
+        spread = _spread(one)
         allowed = ALIKE.get(self._dtype, HALF_ALIKE)
-        apart = (one - other)[:, -SINGLE:].abs().amax(-1) / spread
+        apart = _apart(one[:, -SINGLE:], other[:, -SINGLE:]) / spread
         return (apart <= allowed).float().mean(-1).min().item() >= self._least
 
     def _plain(self) -> Tensor:
@@ -165,7 +165,7 @@ class Trial:
     def _run(self, options: Mapping[str, Any]) -> Tensor:
         with torch.inference_mode():
             parts = [self._module(input_ids=rows, use_cache=False, **options).logits for rows in self._batches]
-        return torch.cat(parts).float()
+        return torch.cat(parts)
 
     def _paged(self, model: PagedModel, singly: bool) -> Tensor:
         """The second row starts while the first is half through, and goes on beside the last token of that: at once,
@@ -186,7 +186,7 @@ class Trial:
         found: dict[str, list[Tensor]] = {"a": [], "b": []}
         for step in steps:
             parts = [RowStep(row, start, end - start, end - start) for row, start, end in step if end > start]
-            logits = model.run(StepPlan(parts)).float() if parts else self._expected[0, :0]
+            logits = model.run(StepPlan(parts)) if parts else self._expected[0, :0]
             for taken in parts:
                 found[taken.row.id].append(logits[: taken.count])
                 logits = logits[taken.count :]
@@ -195,8 +195,7 @@ class Trial:
     def _distance(self, logits: Tensor, kept: torch.dtype) -> str | None:
         """None for the same answers with keys and values in a dtype, else how far they are apart. Tokens that follow
         others count on their own."""
-        spread = (self._expected.max() - self._expected.min()).item() or 1.0
-        apart = (logits - self._expected).abs().amax(-1) / spread
+        apart = _apart(logits, self._expected) / _spread(self._expected)
         allowed = TOLERANCE.get(self._dtype, HALF_TOLERANCE) if kept == self._dtype else NARROW_TOLERANCE[kept]
         agree = (apart <= allowed).float()
         cut = agree.shape[1] // 2
@@ -206,3 +205,15 @@ class Trial:
     @property
     def _least(self) -> float:
         return 1.0 if self._dtype in TOLERANCE else HALF_AGREES
+
+
+def _spread(logits: Tensor) -> float:
+    """Their range."""
+    low, high = torch.aminmax(logits)
+    return (high.float() - low.float()).item() or 1.0
+
+
+def _apart(one: Tensor, other: Tensor) -> Tensor:
+    """How far logits [R, T, V] are apart at most, [R, T] float32; token by token, since vocabularies are large."""
+    pairs = zip(one.flatten(0, 1), other.flatten(0, 1), strict=True)
+    return torch.stack([(a.float() - b.float()).abs().amax() for a, b in pairs]).view(one.shape[:2])

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
-from tiny_models import PROMPT, ask, build, byte_level, choice, config_of, random_module, silent, source_of
+from tiny_models import PROMPT, ask, build, byte_level, choice, config_of, done, random_module, silent, source_of
 from torch import nn
 
 from llmos.drivers.contract import LoadSettings
-from llmos.drivers.engine import loader
+from llmos.drivers.engine import loader, mapped
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.engine.quantized.library import stored
 from llmos.drivers.engine.quantized.quantizing import quantize
@@ -22,6 +27,35 @@ from llmos.drivers.ops.quantized import Scheme
 from llmos.drivers.ops.table import OpTable
 from llmos.drivers.quant.nearest import nearest
 from llmos.syscalls.errors import BadArgument, BadModel, NotSupported
+
+MOST = 1.1
+"""Memory at the peak of a load, as a share of what stays."""
+STEPS = 3 * mapped.STEP
+"""Beside it: pages of files that are there before some are given back, as much of the heap, and the logits of a trial."""
+
+LOADING = """
+import json, sys
+from pathlib import Path
+from llmos.drivers.contract import LoadSettings
+from llmos.drivers.devices.cpu import CpuDevice
+from tiny_models import silent, source_of
+
+def status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+device = CpuDevice()
+device.start("cpu0", 1, {})
+settings = LoadSettings(quant=json.loads(sys.argv[3]))
+device.load("small", source_of(Path(sys.argv[1])), settings, silent)
+device.unload("small")
+before = status("VmRSS:")
+Path("/proc/self/clear_refs").write_text("5")
+model = device.load("m", source_of(Path(sys.argv[2])), settings, silent)
+planned = sum(row.predicted for row in model.rows if row.what == "weights")
+held = sum(row.allocator for row in device.memory())
+print(json.dumps([status("VmHWM:") - before, planned, held, model.rung]))
+"""
 
 W4: Mapping[str, Any] = {"width": 4, "group": 32}
 W8: Mapping[str, Any] = {"width": 8, "group": 32}
@@ -134,3 +168,36 @@ def test_weights_of_another_shape_are_the_files_fault(llama: Path, copied: Any) 
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(BadModel, match="another shape of"):
         loaded(folder, W8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quant", [{"width": 8, "group": 0}, W4], ids=["w8", "w4"])
+def test_little_more_memory_is_needed_than_what_stays(
+    llama: Path, tmp_path: Path, root: Path, quant: Mapping[str, Any]
+) -> None:
+    """600 MB of bfloat16, a third of it an output layer that is the embedding, too; in a process of its own."""
+    config = transformers.Qwen2Config(
+        vocab_size=96_000, hidden_size=1024, intermediate_size=4096, num_hidden_layers=14, num_attention_heads=16,
+        num_key_value_heads=4, max_position_embeddings=256, tie_word_embeddings=True,
+    )  # fmt: skip
+    module = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    module.save_pretrained(tmp_path, max_shard_size="250MB")
+    byte_level().save_pretrained(tmp_path)
+    del module
+    environ = {**os.environ, "PYTHONPATH": str(root / "tests"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", LOADING, str(llama), str(tmp_path), json.dumps(quant)]
+    told = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=300).stdout
+    peak, planned, held, rung = json.loads(told.splitlines()[-1])
+    assert rung == "P"
+    assert peak < MOST * held + STEPS, f"{peak / held:.2f} of the size of the model, {planned} planned, {held} held"
+
+
+def test_an_encoder_and_its_embeddings(ops: OpTable, bert: Path) -> None:
+    found = []
+    for quant in (None, {"width": 8, "group": 32, "activations": "model"}):
+        engine = Engine(ops)
+        model = engine.load("m", source_of(bert), LoadSettings(quant=quant), silent)
+        assert model.rung == "F" and bool(quant) == any("quantized" in reason for reason in model.rung_reasons)
+        found.append(torch.tensor(done(engine, ask("the quick fox", task="embed")).embeddings[0]))
+    assert not torch.equal(*found)
+    torch.testing.assert_close(*found, atol=0.05, rtol=0.05)
