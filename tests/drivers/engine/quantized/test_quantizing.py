@@ -31,7 +31,7 @@ from llmos.syscalls.errors import BadArgument, BadModel, NotSupported
 MOST = 1.1
 """Memory at the peak of a load, as a share of what stays."""
 STEPS = 3 * mapped.STEP
-"""Beside it: pages of files that are there before some are given back, as much of the heap, and the logits of a trial."""
+"""Beside it: pages of files that are there before some are given back, as much of the heap, and logits of a trial."""
 
 LOADING = """
 import json, sys
