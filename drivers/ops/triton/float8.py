@@ -46,7 +46,7 @@ def _e4m3(x):
     return (tl.where(tl.abs(x) < 0.015625, small, usual) | ((bits >> 24) & 0x80)).to(tl.uint8)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def _round(x, out, scale, tokens, width, x_row, out_row, BLOCK: tl.constexpr):
     """One token, or one that fills up and is zero."""
     token = tl.program_id(0)

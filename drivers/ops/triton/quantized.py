@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -41,6 +42,11 @@ class Stored(NamedTuple):
     numbers: Tensor
     scale: Tensor
     shift: Tensor | None
+
+
+@cache
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def laid_out(weight: QuantizedWeight) -> Stored:
@@ -97,9 +103,7 @@ class TritonQuantized(QuantizedLinear):
 
     def choice(self, tokens: int) -> Choice:
         """What multiplies so many tokens."""
-        device = self.packed.device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-        return choose(self.layer, bucket(tokens), name)
+        return choose(self.layer, bucket(tokens), _name(self.packed.device))
 
     def computed(self, x: Tensor, choice: Choice) -> Tensor:
         """x [T, ins] times the weights, in this way."""

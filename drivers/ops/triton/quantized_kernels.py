@@ -65,7 +65,7 @@ def _input(place, half):
     return place // 64 * 128 + place % 64 + half * 64
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def gemv(
     x, words, scale, shift, bias, out, tokens, outs, ins, row, part, x_row, out_part, power,
     WIDTH: tl.constexpr, GROUP: tl.constexpr, FLOAT: tl.constexpr, MIDDLE: tl.constexpr, EVEN: tl.constexpr,
@@ -121,7 +121,7 @@ def gemv(
         tl.store(at_out, answer.to(out.dtype.element_ty), mask=(n < outs) & (token < tokens))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens"])
 def gemm(
     x, numbers, scale, shift, bias, out, tokens, outs, ins, row, part, x_row, out_part,
     WIDTH: tl.constexpr, GROUP: tl.constexpr, FLOAT: tl.constexpr, MIDDLE: tl.constexpr, EVEN: tl.constexpr,
@@ -190,7 +190,7 @@ def fold(parts, bias, out, count, outs, PARTS: tl.constexpr, BLOCK: tl.constexpr
     tl.store(out + at, total.to(out.dtype.element_ty), mask=at < count)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "count"])
 def dequantize(
     ids, numbers, scale, shift, out, first, count, outs, ins, row,
     WIDTH: tl.constexpr, GROUP: tl.constexpr, FLOAT: tl.constexpr, MIDDLE: tl.constexpr, OUTS: tl.constexpr,
