@@ -32,9 +32,10 @@ from .memory import device_of, out_of_memory
 from .pages import NARROW
 from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
-from .quantized import foreign, library
+from .quantized import library
 from .quantized.asked import AUTO, quantized_asked, refuse_plugged, settle
 from .quantized.folder import Quantized
+from .quantized.foreign import fitted, load_foreign, opened
 from .quantized.quantizing import Report, chosen
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -145,9 +146,9 @@ def describe(
     fronts.check(source, kind)
     dtype, narrow = _dtype(raw, weights, settings, place), NARROW.get(settings.kv_dtype)
     about = Description(config, architecture, kind, dtype, context, narrow, quantized, wish)
-    if (found := foreign.opened(source, raw, folder, weights)) is None:
+    if (found := opened(source, raw, folder, weights)) is None:
         return about
-    found, quantized = foreign.fitted(found, empty_module(about), config)
+    found, quantized = fitted(found, empty_module(about), config)
     return replace(about, quantized=quantized, foreign=found)
 
 
@@ -215,7 +216,7 @@ def _module(source: ModelSource, folder: Path, about: Description, weights: Weig
     try:
         if about.foreign is not None:
             made = type(empty_module(about))
-            module, info = foreign.load(made, about.foreign, folder, about.config, about.dtype, **options)
+            module, info = load_foreign(made, about.foreign, folder, about.config, about.dtype, **options)
         else:
             module, info = auto.from_pretrained(folder, config=about.config, dtype=about.dtype, **options)
     except FAILURES as error:

@@ -196,16 +196,16 @@ def _write(
 
 
 def _tokens(writer: Any, source: ModelSource, config: Any) -> str:
-    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
-    file = checkpoint.find(source, TOKENIZER)
-    if file is None:
+    if checkpoint.find(source, TOKENIZER) is None:
         writer.add_tokenizer_model("none")
         return f"there is no {TOKENIZER}, so the file has no vocabulary: it takes token ids alone"
-    text = file.path.read_text(encoding="utf-8")
-    vocabulary = gguf_vocabulary.read(text, config.vocab_size)
+    plain: Any = PreTrainedTokenizerFast
+    with checkpoint.folder_of(source) as folder:
+        vocabulary = gguf_vocabulary.read((folder / TOKENIZER).read_text(encoding="utf-8"), config.vocab_size)
+        around = plain(tokenizer_file=str(folder / TOKENIZER))("")["input_ids"]
     vocabulary.add_to(writer)
-    around = Tokenizer.from_str(text).encode("").ids
     gguf_facts.ends(writer, config, around, around)
     if template := _template(source):
         writer.add_chat_template(template)

@@ -52,7 +52,9 @@ def fitted(found: Foreign, module: nn.Module, config: Any) -> tuple[Foreign, Qua
     return found, quantized
 
 
-def load(made: Any, found: Foreign, folder: Path, config: Any, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:
+def load_foreign(
+    made: Any, found: Foreign, folder: Path, config: Any, dtype: torch.dtype, **options: Any
+) -> tuple[Any, Any]:
     """The module, of the class `made`, and what the library says about the loading. Raises what the library raises."""
     state = found.parts(dtype)
     module, info = made.from_pretrained(None, config=config, dtype=dtype, state_dict=state, **options)
