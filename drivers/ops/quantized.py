@@ -152,7 +152,8 @@ def _spread(scales: Tensor, scheme: Scheme, ins: int) -> Tensor:
 def grouped(values: Tensor, group: int) -> Tensor:
     """[..., K] as [..., groups, group], filled up with zeros; one group of all for 0."""
     size = group or values.shape[-1]
-    return F.pad(values, (0, -values.shape[-1] % size)).unflatten(-1, (-1, size))
+    padded = F.pad(values, (0, -values.shape[-1] % size))
+    return padded.reshape(*values.shape[:-1], -1, size)
 
 
 def to_numbers(weight: Tensor, scheme: Scheme, scale: Tensor, shift: Tensor | None = None) -> QuantizedWeight:

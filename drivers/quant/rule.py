@@ -71,10 +71,10 @@ class Wish:
 
     @property
     def short(self) -> str:
-        """Such as w4a16-g128, w8a8, fp8: what manifests and lists show."""
+        """Such as w4-g128, w8a8, fp8: what manifests and lists show. Without inputs where the device chooses theirs."""
         if self.kind == "float":
             return "fp8"
-        inputs = {"int8": "a8", "float8": "a8f"}.get(self.activations, "a16")
+        inputs = {"int8": "a8", "float8": "a8", "model": "a16"}.get(self.activations, "")
         return f"w{self.width}{inputs}{f'-g{self.group}' if self.group else ''}"
 
 

@@ -25,8 +25,9 @@ def test_a_wish_has_the_fields_of_the_contract_and_refuses_others() -> None:
 @pytest.mark.parametrize(
     ("fields", "short"),
     [
-        ({"width": 4}, "w4a16-g128"), ({"width": 8, "group": 0, "activations": "int8"}, "w8a8"),
-        ({"width": 8, "group": 0}, "w8a16"), ({"kind": "float", "group": 0}, "fp8"),
+        ({"width": 4}, "w4-g128"), ({"width": 4, "activations": "model"}, "w4a16-g128"),
+        ({"width": 8, "group": 0, "activations": "int8"}, "w8a8"),
+        ({"width": 8, "group": 0}, "w8"), ({"kind": "float", "group": 0}, "fp8"),
     ],
 )  # fmt: skip
 def test_short_names(fields: dict[str, object], short: str) -> None:

@@ -40,7 +40,7 @@ def test_a_model_learns_from_text_and_the_report_tells(tmp_path: Path) -> None:
     model = build(tmp_path / "m", tie_word_embeddings=True)
     text = text_of(tmp_path / "t", "the quick brown fox jumps over the lazy dog. " * 20)
     fields, report = run(model, tmp_path / "out", {"width": 4, "group": 32, "method": "gptq"}, text)
-    assert fields["quant"] == "w4a16-g32" and fields["metrics"]["perplexity_after"] == report["perplexity_after"]
+    assert fields["quant"] == "w4-g32" and fields["metrics"]["perplexity_after"] == report["perplexity_after"]
     assert report["text"] == "the given text" and report["method"] == "gptq" and report["tokens"] > 0
     assert report["modules"]["lm_head"]["scheme"] == "int8 group 32"
     assert report["modules"]["model.layers.1.mlp.up_proj"]["scheme"] == "int4 group 32"
