@@ -56,7 +56,7 @@ DERIVED = re.compile(r"(^|\.)(inv_freq|masked_bias|position_ids|(attn|attention)
 
 FAILURES = (
     OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, ImportError, ZeroDivisionError,
-    AssertionError, StrictDataclassError, SafetensorError,
+    AssertionError, OverflowError, StrictDataclassError, SafetensorError,
 )  # fmt: skip
 """What transformers raises on files it cannot use."""
 
@@ -146,9 +146,12 @@ def describe(
     fronts.check(source, kind)
     dtype, narrow = _dtype(raw, weights, settings, place), NARROW.get(settings.kv_dtype)
     about = Description(config, architecture, kind, dtype, context, narrow, quantized, wish)
-    if (found := opened(source, raw, folder, weights)) is None:
-        return about
-    found, quantized = fitted(found, empty_module(about), config)
+    try:
+        if (found := opened(source, raw, folder, weights)) is None:
+            return about
+        found, quantized = fitted(found, empty_module(about), config)
+    except FAILURES as error:
+        raise bad_model(source, error, CONFIG) from error
     return replace(about, quantized=quantized, foreign=found)
 
 
@@ -222,6 +225,7 @@ def _module(source: ModelSource, folder: Path, about: Description, weights: Weig
     except FAILURES as error:
         raise bad_model(source, error, weights.file_of(*str(error).replace(",", " ").split())) from error
     _check_tensors(source, module, about, weights, info)
+    _check_numbers(module, weights)
     return module.eval().requires_grad_(False)
 
 
@@ -246,6 +250,15 @@ def _check_tensors(
             file = checkpoint.INDEX if what == "needs" and len(weights.files) > 1 else weights.file_of(*keys)
             why = f"{about.architecture} {what} {', '.join(keys[:3])}{' and others' if len(keys) > 3 else ''}"
             raise BadModel(f"{file} of {source.path} does not fit {CONFIG}: {why}", file=file, why=why)
+
+
+def _check_numbers(module: Any, weights: Weights) -> None:
+    """Raises BadModel for quantized weights whose parts have another dtype or shape than their scheme."""
+    for name, layer in library.stored(module):
+        try:
+            layer.quantized.check(name)
+        except BadArgument as error:
+            raise BadModel(error.text, file=weights.file_of(f"{name}.numbers"), why=error.text) from error
 
 
 def _try(source: ModelSource, module: Any, about: Description) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmos.syscalls.errors import NotSupported
+from llmos.syscalls.errors import BadModel, NotSupported
 
 from ..ops.quantized import QuantizedWeight
 from .layer import Files, Layer, group_of, kept, scale_dtype, scheme_of, unpacked, wide
@@ -38,6 +38,9 @@ def layers(settings: Mapping[str, Any], files: Files) -> Iterator[Layer]:
 
 def _layer(files: Files, name: str, size: int) -> Layer:
     ins, words = files.shape(f"{name}.qweight")
+    if not words or not ins:
+        why = f"{name}.qweight is empty"
+        raise BadModel(why, file=name, why=why)
     size = size if size > 0 else ins
     zeros = _outputs(files.read(f"{name}.qzeros")) if f"{name}.qzeros" in files else 1 << (BITS - 1)
     scheme = scheme_of(BITS, group_of(size, ins), zeros)

@@ -10,6 +10,7 @@ offset. The sizes of blocks and the shape are JSON in a tensor. Values of a tabl
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -62,7 +63,12 @@ def _table(files: Files, name: str, kind: str) -> Layer:
         state = json.loads(bytes(files.read(name + STATE + kind).tolist()))
         outs, ins = (int(size) for size in state["shape"])
         size = int(state["blocksize"])
-    except (ValueError, KeyError, TypeError) as error:
+        _check_size(files, f"{name}.weight", outs * ins, 2, 1)
+        _check_size(files, f"{name}.weight.absmax", outs * ins, size, min(outs, ins))
+        if "nested_blocksize" in state:
+            blocks, nested = math.prod(files.shape(f"{name}.weight.absmax")), int(state["nested_blocksize"])
+            _check_size(files, f"{name}.weight.nested_absmax", blocks, nested, 1)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         why = f"{name}{STATE}{kind} describes no weights: {error}"
         raise BadModel(why, file=name, why=why) from error
 
@@ -75,6 +81,13 @@ def _table(files: Files, name: str, kind: str) -> Layer:
 
     parts = tuple(part for part in files if part == f"{name}.weight" or part.startswith(f"{name}.weight."))
     return Layer(name, parts, outs, ins, None, f"the values of {kind} are no multiples of a scale", torch.float32, read)
+
+
+def _check_size(files: Files, name: str, values: int, each: int, least: int) -> None:
+    """Raises ValueError unless a tensor has an element for so many values each, and there are some at all."""
+    held = math.prod(files.shape(name))
+    if min(values, each, least) < 1 or -(-values // each) != held:
+        raise ValueError(f"{name} has {held} elements, not one for each {each} of {values}")
 
 
 def _largest(files: Files, name: str, state: Mapping[str, Any]) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmos.syscalls.errors import NotSupported
+from llmos.syscalls.errors import BadModel, NotSupported
 
 from ..ops.quantized import FLOAT8, QuantizedWeight, Scheme
 from .layer import GROUPS, Files, Layer, cut, group_of, kept, scale_dtype, scheme_of, unpacked, wide
@@ -51,7 +51,10 @@ def left_out(name: str) -> bool:
 
 def _packed(files: Files, name: str) -> Layer:
     outs, ins = (int(size) for size in files.read(f"{name}.weight_shape"))
-    words = files.shape(f"{name}.weight_packed")[1]
+    rows, words = files.shape(f"{name}.weight_packed")
+    if rows != outs or min(outs, ins) < 1:
+        why = f"{name}.weight_shape is {outs} x {ins}, weight_packed has {rows} rows"
+        raise BadModel(why, file=name, why=why)
     bits = next((bits for bits in range(1, 9) if -(-ins * bits // 32) == words), 0)
     if not bits:
         why = f"{name}.weight_packed has {words} words for {ins} inputs, which no number of bits makes"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llmos.syscalls.errors import NotSupported
+from llmos.syscalls.errors import BadModel, NotSupported
 
 from ..ops.quantized import QuantizedWeight
 from .layer import Files, Layer, group_of, kept, same, scale_dtype, scheme_of, unpacked, wide
@@ -37,10 +37,16 @@ def layers(settings: Mapping[str, Any], files: Files) -> Iterator[Layer]:
 
 def _layer(files: Files, name: str, bits: int, size: int, less: bool, symmetric: bool) -> Layer:
     words, outs = files.shape(f"{name}.qweight")
+    if not words or not outs:
+        why = f"{name}.qweight is empty"
+        raise BadModel(why, file=name, why=why)
     ins = words * 32 // bits
     zeros = _zeros(files, name, bits, outs, less, symmetric)
     size = size if size > 0 else ins
     index = files.read(f"{name}.g_idx").long() if f"{name}.g_idx" in files else torch.arange(ins) // size
+    if index.numel() != ins or int(index.min()) < 0:
+        why = f"{name}.g_idx has no group for each of {ins} inputs"
+        raise BadModel(why, file=name, why=why)
     ordered = torch.equal(index, torch.arange(ins) // size)
     group = group_of(size, ins) if ordered else None
     scheme = scheme_of(bits, group, zeros)

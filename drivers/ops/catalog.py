@@ -32,13 +32,19 @@ class Argument:
 
 @dataclass(frozen=True)
 class Op:
-    """One op. `spec` holds what a provider is asked beside device and dtype, each with a usual value."""
+    """One op. `spec` holds what a provider is asked beside device and dtype, each with a usual value; `on_cpu` those
+    that are usual there."""
 
     name: str
     does: str
     arguments: Sequence[Argument]
     answer: str
     spec: Mapping[str, Any] = field(default_factory=dict)
+    on_cpu: Mapping[str, Any] = field(default_factory=dict)
+
+    def usual(self, device: str) -> dict[str, Any]:
+        """What a provider is usually asked on a kind of device."""
+        return {**self.spec, **(self.on_cpu if device == "cpu" else {})}
 
 
 def _tensor(name: str, shape: str, what: str = "") -> Argument:
@@ -73,7 +79,7 @@ ANGLES = (_tensor("cos", "[T, R]", "R dimensions are turned"), _tensor("sin", "[
 GATED = (_tensor("gate_up", "[..., 2 I]", "side by side"),)
 WIDTHS = {"key_width": 128, "value_width": 128, "page_tokens": 16}
 WAYS = {"where": "segments"}
-QUANTIZED = {"width": 4, "group": 128, "kind": "int", "shift": False, "activations": "int8"}
+QUANTIZED = {"width": 4, "group": 128, "kind": "int", "shift": False, "activations": "model"}
 WHERE = Argument("where", what="which tokens go through which adapter: `Segments`, or `Slots` with ids on the device")
 
 CATALOG: Sequence[Op] = (
@@ -202,6 +208,7 @@ CATALOG: Sequence[Op] = (
         ),
         "a module",
         QUANTIZED,
+        {"activations": "int8"},
     ),
 )  # fmt: skip
 
@@ -217,7 +224,7 @@ def serving(table: OpTable, device: str) -> dict[str, dict[str, Any]]:
     `{"rms_norm": {"bfloat16": {"serves": "triton", "refused": {"native": "..."}, "others": ["torch"]}}}`; `others`
     would serve it too and are asked later. An op that nothing serves has an empty `serves`.
     """
-    usual = {op.name: op.spec for op in CATALOG}
+    usual = {op.name: op.usual(device) for op in CATALOG}
     found: dict[str, dict[str, Any]] = {}
     for op in table.ops():
         found[op] = {}

@@ -41,7 +41,8 @@ class Scheme:
     shift: bool = False
 
     def __post_init__(self) -> None:
-        right = self.width in (4, 8) and self.group in GROUPS
+        right = type(self.width) is int and type(self.group) is int and type(self.shift) is bool
+        right = right and self.width in (4, 8) and self.group in GROUPS
         if self.kind not in ("int", "float") or not right or (self.kind == "float" and (self.width != 8 or self.shift)):
             raise BadArgument(
                 f"there is no scheme {self}; width is 4 or 8, group one of {GROUPS}, float has 8 bits and no shift",

@@ -68,7 +68,9 @@ class Weights:
         scheme = self._schemes[layer]
         shift = self._tensors.read(f"{layer}.shift") if scheme.shift else None
         numbers, scale = self._tensors.read(f"{layer}.numbers"), self._tensors.read(f"{layer}.scale")
-        return QuantizedWeight(scheme, numbers, scale, shift, self._shapes[name][1])
+        stored = QuantizedWeight(scheme, numbers, scale, shift, self._shapes[name][1])
+        stored.check(layer)
+        return stored
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ MISTAKES: list[tuple[str, dict[Any, Any], str, str, str]] = [
      "buffer, offset, length"),
     ("alloc_gpu", {"device": 1, "bytes": 0}, "bytes", "0", "an integer of at least 1"),
     ("load_model", {"path": "x", "options": {"quant": {"width": 9}}}, "options.quant.width", "9",
-     "an integer from 2 to 8"),
+     "one of 4, 8"),
     ("infer", {"model": 1, "input": {"type": "tensors", "named": {"a": {"dtype": "int8", "shape": [-1]}}}},
      "input.named[...].shape[0]", "{'a': {'dtype': 'int8', 'shape': [-1]}}", "an integer of at least 0"),
     ("close_handle", {5: 6}, "", "{5: 6}", "text"),

@@ -215,7 +215,7 @@ def test_what_the_kernel_does_not_offer_it_says(face: Any) -> None:
     with pytest.raises(NotSupported):
         face.search("/home", "x")
     with pytest.raises(NotSupported):
-        face.transform(["/models/null"], "/models/new", {"kind": "quantize"})
+        face.transform(["/models/null"], "/models/new", {"kind": "distil"})
     with pytest.raises(NotSupported), face.load_model("/models/null", device="null0") as model:
         model.tune({"method": "lora"}, data="/home/x", out="/models/y")
 

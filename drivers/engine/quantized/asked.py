@@ -29,7 +29,7 @@ def quantized_asked(
     if wish is not None:
         why = "its weights are quantized already"
         raise NotSupported(f"{source.path}: {why}; load it without quant", why=why)
-    method = value.get("quant_method", "unknown") if isinstance(value, dict) else "unknown"
+    method = str(value.get("quant_method", "unknown")) if isinstance(value, dict) else "unknown"
     if method == folder.METHOD:
         return folder.read(source.path, value), None
     if method in METHODS:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 from unicodedata import combining, normalize
 
 from llmos.drivers.contract import Found
@@ -15,6 +15,8 @@ from llmos.syscalls.errors import BadArgument
 
 from .index import WORDS, Index
 from .ranking import SORTS, Candidate, ranked, reason, size_text
+
+T = TypeVar("T")
 
 LISTS: Mapping[str, str] = {
     "task": "EXISTS (SELECT 1 FROM task t WHERE t.version_id = v.id AND t.value IN ({}))",
@@ -119,7 +121,16 @@ def search(index: Index, query: str, wanted: Wanted, limit: int, behind: int = 0
             for score, found in hits
         ]
 
-    return index.use(work)
+    return index.use(lambda db: _at_once(db, work))
+
+
+def _at_once(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Several questions about one state: what others write meanwhile is seen by none of them."""
+    db.execute("BEGIN")
+    try:
+        return work(db)
+    finally:
+        db.execute("ROLLBACK")
 
 
 def _hit(db: sqlite3.Connection, candidate: Candidate, score: float, why: str) -> Found:

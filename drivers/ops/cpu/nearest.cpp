@@ -31,7 +31,8 @@ inline float whole(float x) {
     return (x + MANY) - MANY;
 }
 
-inline float clamped(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+// What is no number becomes `low`.
+inline float clamped(float x, float low, float high) { return x > low ? (x < high ? x : high) : low; }
 
 inline float inverse(float x) { return x == 0 ? 0 : 1 / x; }
 

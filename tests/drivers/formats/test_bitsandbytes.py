@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +62,14 @@ def test_what_is_not_read_is_refused() -> None:
     broken = {"x.weight.quant_state.bitsandbytes__nf4": torch.tensor([1, 2], dtype=torch.uint8)}
     with pytest.raises(BadModel, match="describes no weights"):
         list(bitsandbytes.layers({}, Held(broken)))
+
+
+@pytest.mark.parametrize("wrong", [{"blocksize": 10**6}, {"blocksize": 0}, {"shape": [10**10, INS]}], ids=str)
+def test_sizes_that_the_tensors_do_not_have_are_refused_before_anything_is_made(wrong: dict[str, Any]) -> None:
+    held = {**state("nf4", **wrong), "x.weight": torch.zeros(OUTS * INS // 2, 1, dtype=torch.uint8)}
+    held["x.weight.absmax"] = torch.ones(OUTS * INS // 64)
+    with pytest.raises(BadModel, match=r"has .* elements, not one for each"):
+        list(bitsandbytes.layers({}, Held(held)))
 
 
 @pytest.mark.slow

@@ -79,8 +79,10 @@ def test_a_dry_run_says_what_would_have_to_leave(kernel: Inside, program: Progra
     assert (plan["fits"], plan["would_evict"]) == (False, [])
 
 
-def test_quantization_is_refused(program: Program) -> None:
-    assert isinstance(load_error(program, options={"quant": {"width": 4}}), NotSupported)
+def test_how_to_quantize_is_the_devices_to_know(kernel: Inside, program: Program) -> None:
+    program.call("load_model", path="/models/tiny", options={"quant": {"width": 4, "head": 16}})
+    asked = kernel.null.last("load")["options"]["quant"]
+    assert (asked["width"], asked["head"]) == (4, 16)
 
 
 def test_a_dry_run_plans_and_loads_nothing(kernel: Inside, program: Program) -> None:
@@ -202,6 +204,6 @@ def test_a_device_that_dies_during_a_load_ends_it(kernel: Inside, program: Progr
     assert isinstance(program.wait(number).error, PeerGone)
 
 
-def test_transformations_are_not_offered(program: Program) -> None:
-    error = program.error("transform_model", sources=["/models/tiny"], out="/models/x", recipe={"kind": "quantize"})
+def test_transformations_of_an_unknown_kind_are_not_offered(program: Program) -> None:
+    error = program.error("transform_model", sources=["/models/tiny"], out="/models/x", recipe={"kind": "distil"})
     assert isinstance(error, NotSupported)

@@ -92,7 +92,7 @@ def _convert(wanted: Wanted, path: Path, name: str, folder: Path, facts: Mapping
         written = gguf_weights.write(path, name, folder, architecture, keep, wanted.progress)
         if _TOKENS in facts:
             _tokenizer(path, facts).save_pretrained(folder)
-    except (ValueError, KeyError, IndexError, RuntimeError, NotImplementedError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError, ZeroDivisionError) as error:
         raise bad(name, f"cannot be converted: {str(error)[:300]}") from None
     return bool(written.modules)
 

@@ -14,7 +14,7 @@ from foreign_checkpoints import as_awq, as_gptq, drawn, meant
 from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine import loader
 from llmos.drivers.engine.quantized.library import stored
-from llmos.syscalls.errors import NotSupported
+from llmos.syscalls.errors import BadModel, NotSupported
 from safetensors.torch import load_file, save_file
 from tiny_models import build, greedy, silent, source_of
 
@@ -77,3 +77,23 @@ def test_other_methods_and_wishes_are_refused(tmp_path: Path) -> None:
         loaded(folder)
     with pytest.raises(NotSupported, match="quantized already"):
         loader.load(source_of(folder), LoadSettings(quant={"width": 8}), silent)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"quant_method": []}, {"bits": "four"}, {"bits": float("inf")}, {"group_size": "all"}], ids=str
+)
+def test_settings_that_make_no_sense_are_the_files_fault(tmp_path: Path, settings: dict[str, Any]) -> None:
+    folder = build(tmp_path / "m", hidden_size=64, intermediate_size=96)
+    foreign(folder, {**GPTQ, **settings}, lambda name, layer: as_gptq(name, layer, 4))
+    with pytest.raises((BadModel, NotSupported)):
+        loaded(folder)
+
+
+@pytest.mark.parametrize("lost", [".qzeros", ".scales"])
+def test_layers_that_lack_a_part_are_the_files_fault(tmp_path: Path, lost: str) -> None:
+    folder = build(tmp_path / "m", hidden_size=64, intermediate_size=96)
+    foreign(folder, GPTQ, lambda name, layer: {
+        part: tensor for part, tensor in as_gptq(name, layer, 4).items() if not part.endswith(lost)
+    })  # fmt: skip
+    with pytest.raises(BadModel):
+        loaded(folder)

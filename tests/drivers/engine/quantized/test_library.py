@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from lora_folders import TARGETS, base_of, save_adapter
 from quantized_folders import W4, W8, quantize
 from tiny_models import PROMPT, ask, build, byte_level, choice, config_of, done, random_module, silent, source_of
@@ -107,6 +108,25 @@ def test_names_and_methods_that_are_not_known(llama: Path, tmp_path: Path) -> No
         loader.load(source_of(damaged(folder, modules=modules)), LoadSettings(), silent)
     with pytest.raises(NotSupported, match="quantized by aqlm"):
         loader.load(source_of(damaged(folder, quant_method="aqlm")), LoadSettings(), silent)
+
+
+@pytest.mark.parametrize(
+    ("part", "dtype"), [("scale", torch.bfloat16), ("scale", torch.float64), ("numbers", torch.int8)], ids=str
+)
+def test_parts_of_another_dtype_are_refused(llama: Path, tmp_path: Path, part: str, dtype: torch.dtype) -> None:
+    folder, _ = quantize(llama, tmp_path, W8)
+    tensors = load_file(folder / "model.safetensors")
+    name = f"model.layers.1.mlp.up_proj.{part}"
+    save_file({**tensors, name: tensors[name].to(dtype)}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BadModel, match=r"the numbers of model.layers.1.mlp.up_proj are"):
+        loader.load(source_of(folder), LoadSettings(), silent)
+
+
+def test_schemes_are_whole_numbers(llama: Path, tmp_path: Path) -> None:
+    folder, _ = quantize(llama, tmp_path, W8)
+    modules = {"model.layers.1.mlp.up_proj": {"width": 8.0, "group": 32}}
+    with pytest.raises(BadModel, match=r"the scheme of model.layers.1.mlp.up_proj is not valid"):
+        loader.load(source_of(damaged(folder, modules=modules)), LoadSettings(), silent)
 
 
 def test_scales_stay_what_they_are_stored_as(llama: Path, tmp_path: Path) -> None:
