@@ -82,6 +82,7 @@ def test_a_budget_counts_all_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("model", [BUNDLED, TRAINED], ids=["bundled", "trained"])
 def test_aims_of_quality(model: Path, tmp_path: Path) -> None:
     """Calibrated 4 bits within 3 % and better than the nearest; 8 bits within 0.3 %."""
