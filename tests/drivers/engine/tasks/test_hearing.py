@@ -29,7 +29,7 @@ def pipeline(folder: Path) -> Any:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first random model that hears different things and does not repeat itself."""
     folder = tmp_path_factory.mktemp("m")
-    for seed in range(40):
+    for seed in (27, *range(40)):  # the one that suits this version of torch comes first
         pipe = pipeline(whisper(folder, seed))
         texts = {said(pipe, samples) for samples in sounds(4)}
         if len(texts) >= 3 and all(len(set(text)) >= 4 for text in texts):

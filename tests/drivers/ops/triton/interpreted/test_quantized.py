@@ -46,6 +46,7 @@ def test_every_way_computes_the_same_product(scheme: Scheme) -> None:
             assert verdict.ok, (way, dtype, verdict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_numbers_become_floating_exactly(dtype: torch.dtype) -> None:
     """All numbers that bits can stand for, by each kernel."""
