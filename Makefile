@@ -12,7 +12,7 @@ COVERAGE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi kernels bench bench-gpu peers clients quality-model sweep size cov check clean
+.PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi kernels bench bench-gpu peers clients quality-model sweep mutants size cov check clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -73,6 +73,9 @@ quality-model: $(INSTALLED)  ## build/quality: the model that the quality of qua
 
 sweep: $(INSTALLED)  ## try every causal architecture that the library knows, or TYPES, and write docs/coverage.md
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(PY) tests/sweep/report.py $(TYPES)
+
+mutants: $(INSTALLED)  ## plant faults into ledger and scheduler: the tests must catch each
+	OMP_NUM_THREADS=1 $(PY) tests/mutants/run.py $(ARGS)
 
 size:  ## lines per folder
 	@$(PYTHON) tests/test_size.py

@@ -35,7 +35,7 @@ GROUPS = {
 TYPE_GROUPS = {
     "Handles and rights": types.authority, "Common": types.common, "Inputs": types.inputs,
     "Sampling and embedding": types.sampling, "Models": types.models, "Results of inference": types.results,
-    "Sessions, files, tasks": types.objects, "Wire": wire,
+    "Sessions, files, tasks": types.objects, "Advice and alerts": types.advice, "Wire": wire,
 }  # fmt: skip
 
 

@@ -22,15 +22,19 @@ from llmos.syscalls.errors import NotFound, NotSupported
 from .requests import (
     AnswerResult as AnswerResult, ChoiceResult as ChoiceResult, ChunkEvent as ChunkEvent, DoneEvent as DoneEvent,
     EmbedSettings as EmbedSettings, FailedEvent as FailedEvent, LabelScore as LabelScore,
-    LabelsResult as LabelsResult, MediaPart as MediaPart, Part as Part, Prompt as Prompt, Request as Request,
-    SamplingParams as SamplingParams, ScoresResult as ScoresResult, SpanResult as SpanResult,
+    LabelsResult as LabelsResult, MediaPart as MediaPart, Overrun as Overrun, Part as Part, Prompt as Prompt,
+    Request as Request, SamplingParams as SamplingParams, ScoresResult as ScoresResult, SpanResult as SpanResult,
     SpansResult as SpansResult, StepEvent as StepEvent, TablePart as TablePart, TaskResult as TaskResult,
-    TensorView as TensorView, TokenLogprob as TokenLogprob, TranscriptResult as TranscriptResult,
+    TensorView as TensorView, TokenLogprob as TokenLogprob, TranscriptResult as TranscriptResult, Usage as Usage,
 )  # fmt: skip
 
 @dataclass(frozen=True)
 class Facts:
-    """What a device is. `memory_bytes` is all it could give to models, `foreign_bytes` what others hold of it now."""
+    """What a device is. `memory_bytes` is all it could give to models, `foreign_bytes` what others hold of it now.
+
+    `pool` names a memory that it shares with other devices: `host` is the machine's own; `unit` names the hardware
+    whose time it shares with devices of the same unit, in other processes.
+    """
 
     name: str
     kind: str
@@ -38,14 +42,18 @@ class Facts:
     foreign_bytes: int = 0
     description: str = ""
     features: Mapping[str, float | int | str] = field(default_factory=dict)
+    pool: str = ""
+    unit: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Bytes of a device: `what` is weights, kv, workspace, tuning, lease, foreign or reserve; `owner` an id or name.
+    """Bytes of a device: `what` is weights, kv, workspace, tuning, lease, foreign, reserve or runtime (what the
+    driver's process takes of the host for no model); `owner` an id or name.
 
     `predicted` is planned before loading, `allocator` is what the driver's own allocator holds, `driver` what the
-    hardware or operating system reports.
+    hardware or operating system reports. `device` is empty for the device itself; `host`: the bytes lie in the
+    machine's memory, as those of models that sleep.
     """
 
     what: str
@@ -53,6 +61,7 @@ class Row:
     predicted: int = 0
     allocator: int = 0
     driver: int = 0
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,8 @@ class LoadedModel:
     rung_reasons: Sequence[str] = ()
     chat: bool = False
     slots: int = 1
+    contexts: Sequence[str] = ()
+    """Of a model that was put to sleep: its conversations that go on when it wakes."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,16 @@ class OpenedContext:
     tokens: int
     max_tokens: int
     bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Leased:
+    """Bytes of the device that another program may use: of kind `shm` those of the file `path`, which it maps; of kind
+    `cuda-ipc` those of `handle`, which it opens with cudaIpcOpenMemHandle."""
+
+    kind: str
+    handle: bytes = b""
+    path: str = ""
 
 
 class ProgressSink(Protocol):
@@ -167,6 +188,26 @@ class Device(ABC):
     def memory(self) -> Sequence[Row]:
         """Every byte the driver holds, as rows."""
 
+    def usage(self) -> Mapping[str, Usage]:
+        """Of each request that runs what it took so far. Asked about twice a second, for the accounts of users."""
+        return {}
+
+    def set_shares(self, shares: Mapping[str, float]) -> None:
+        """How models with work divide the device's time among them, by model; they add up to 1. One that is not named
+        has the mean of the others, and all are equal while none is named."""
+        raise NotSupported("this device divides its time by its own rules", why="the driver does not take shares")
+
+    def set_budget(self, budget: Mapping[str, float]) -> None:
+        """The least part of the time that `batch` and `background` work gets while higher classes want it; a class that
+        is not named has the driver's own minimum. `recompute_tokens`: how many tokens a request of a lower class may
+        have to compute again because it gave its memory to a higher one."""
+        raise NotSupported("this device knows no classes of work", why="the driver does not take budgets")
+
+    def preempt(self, request: str) -> None:
+        """Let the others of its class go before a request; it goes on by itself, from where it was. Raises
+        NotFound."""
+        raise NotSupported("this device lets no request stand back", why="preempt is not implemented by the driver")
+
     def step_seconds(self) -> float:
         """How long the next step will take at most, as predicted; ten times this is what the kernel allows."""
         return 0.3
@@ -176,8 +217,9 @@ class Device(ABC):
         second."""
         return {}
 
-    def sleep(self, model: str) -> LoadedModel:
-        """Free a model's device bytes and keep what makes `wake` fast."""
+    def sleep(self, model: str, host_bytes: int | None = None) -> LoadedModel:
+        """Free a model's device bytes and keep what makes `wake` fast; what its conversations have computed may take
+        `host_bytes` of host memory, None: as the driver thinks fit."""
         raise NotSupported(f"this device cannot put {model} to sleep", why="sleep is not implemented by the driver")
 
     def wake(self, model: str, progress: ProgressSink) -> LoadedModel:
@@ -196,6 +238,16 @@ class Device(ABC):
     def drop_context(self, context: str) -> int:
         """Forget a conversation; returns bytes freed."""
         raise NotFound(f"no context {context}")
+
+    def lease(self, lease: str, bytes: int, path: str) -> Leased:
+        """Allocate bytes that another program can map, until `end_lease`. Memory that is files makes one at `path`, for
+        this user alone. Raises NoDeviceMemory, Exists."""
+        why = "lease is not implemented by the driver"
+        raise NotSupported(f"this device shares no bytes with other programs: {lease} gets none", why=why)
+
+    def end_lease(self, lease: str) -> int:
+        """Free them; returns how many bytes. Raises NotFound."""
+        raise NotFound(f"no lease {lease}")
 
 
 @dataclass(frozen=True)

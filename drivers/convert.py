@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from llmos.syscalls.driver import BufferFile, DeviceFacts, Loaded, LocalFile, Located, Work
+from llmos.syscalls.driver import BufferFile, DeviceFacts, Loaded, LocalFile, Located, Overrun, Work
 from llmos.syscalls.errors import BadArgument, NotSupported, TooLarge
 from llmos.syscalls.types import (
     Answer, Audio, BufferRef, Bytes, Chat, Choice, Chunk, Embeddings, Entry, Hit, Image, Inference, Label, Labels,
@@ -162,6 +162,8 @@ def from_facts(facts: contract.Facts, memory_limit: int = 0) -> DeviceFacts:
         foreign_bytes=facts.foreign_bytes,
         description=facts.description,
         features=dict(facts.features),
+        pool=facts.pool,
+        unit=facts.unit,
     )
 
 
@@ -169,7 +171,7 @@ def from_rows(device: str, rows: Iterable[contract.Row], owners: Mapping[str, st
     """Rows of the ledger; `owners` gives the kernel's ids of models that the device knows by another."""
     return [
         LedgerRow(
-            device=device,
+            device=row.device or device,
             what=row.what,
             owner=owners.get(row.owner, row.owner),
             predicted=row.predicted,
@@ -191,6 +193,13 @@ def from_loaded(device: str, model: contract.LoadedModel, owners: Mapping[str, s
         rung_reasons=[Reason(code="rung", text=text) for text in model.rung_reasons],
         chat=model.chat,
         slots=model.slots,
+        contexts=list(model.contexts),
+    )
+
+
+def from_overrun(found: contract.Overrun, model: str, request: str) -> Overrun:
+    return Overrun(
+        model=model, what=found.what, predicted=found.predicted, measured=found.measured, request=request
     )
 
 

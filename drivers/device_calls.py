@@ -11,14 +11,14 @@ import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from llmos.syscalls.driver import (
-    ContextOpened, Fault, HostAdapter, HostCheckpoint, HostDropContext, HostInspect, HostLoad, HostOpenContext,
-    HostPause, HostPlan, HostPreempt, HostResume, HostSetBudget, HostSetShares, HostSleep, HostSubmit, HostSwap,
-    HostTransform, HostTune, HostUnload, HostWake, Inspected, Loaded, Located, Memory, MetricEvent, PlanRows, Ready,
-    Spent, Stats,
+    ContextOpened, Fault, HostAdapter, HostCheckpoint, HostDropContext, HostEndLease, HostInspect, HostLease,
+    HostLoad, HostOpenContext, HostPause, HostPlan, HostPreempt, HostResume, HostSetBudget, HostSetShares, HostSleep,
+    HostSubmit, HostSwap, HostTransform, HostTune, HostUnload, HostWake, Inspected, Loaded, Located, Memory,
+    MetricEvent, PlanRows, Ready, Stats,
 )  # fmt: skip
 from llmos.syscalls.errors import (
     BadArgument, BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, TooLarge,
@@ -28,8 +28,11 @@ from llmos.syscalls.spec import Call
 from llmos.syscalls.types import Chunk, Freed, LedgerRow, LoadOptions
 from llmos.syscalls.wire import Progress
 
-from . import contract, convert
+from . import contract, convert, leases
 from .buffers import Buffers
+from .held import Counters, Held, Limits, Running, bytes_of
+from .metering import Metering
+from .orders import Orders
 from .outgoing import Outgoing
 from .pulse import Pulse
 
@@ -37,62 +40,22 @@ _READ_BYTES_PER_S = 25e6
 """Slower than any disk worth using: what a load is allowed for each byte."""
 _PROGRESS_S = 0.1
 _KEPT_CANCELS = 1024
-_NOT_YET = (
-    HostPreempt, HostSetShares, HostSetBudget, HostTune, HostTransform, HostCheckpoint, HostPause, HostResume,
-)  # fmt: skip
-
-
-@dataclass
-class Held:
-    """A model on the device. `key` is the device's own id of it."""
-
-    key: str
-    version: str
-    bytes: int
-    loaded: contract.LoadedModel
-    base: str = ""
-    """Of an adapter: the id of its model."""
-
-
-@dataclass
-class Running:
-    """A request on the device and the call it answers."""
-
-    number: int
-    held: Held
-    stream: bool
-    work_class: str
-    tenant: str
-    tokens: int = 0
-
-
-@dataclass
-class Limits:
-    """Seconds that kinds of calls may take at least, before the size of their work is added."""
-
-    step: float
-    load: float
-
-
-@dataclass
-class _Counters:
-    requests: int = 0
-    tokens: int = 0
-    device_ns: int = 0
+_NOT_YET = HostTune, HostTransform, HostCheckpoint, HostPause, HostResume
 
 
 class DeviceCalls:
     """Serves one device. All methods but `cancel` and `stats` belong to the work thread."""
 
     STARTS_WORK: ClassVar[tuple[type[Call[Any]], ...]] = (
-        HostSubmit, HostLoad, HostSwap, HostWake, HostOpenContext, HostPlan,
+        HostSubmit, HostLoad, HostSwap, HostWake, HostOpenContext, HostPlan, HostLease,
     )  # fmt: skip
     """Refused while draining."""
     CHANGES_MEMORY: ClassVar[tuple[type[Call[Any]], ...]] = (
-        HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter, HostOpenContext, HostDropContext,
+        HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter, HostOpenContext, HostDropContext, HostLease,
+        HostEndLease,
     )  # fmt: skip
     LONG: ClassVar[tuple[type[Call[Any]], ...]] = (
-        HostPlan, HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter, HostInspect,
+        HostPlan, HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter, HostInspect, HostLease,
     )  # fmt: skip
     """May take long enough for control calls to need a thread of their own."""
 
@@ -112,7 +75,9 @@ class DeviceCalls:
         self._cancelled: OrderedDict[str, None] = OrderedDict()
         self._keys = itertools.count(2)
         self._buffers = Buffers()
-        self._count = _Counters()
+        self._count = Counters()
+        self._metering = Metering()
+        self._orders = Orders(device, self._versions, self._running.__contains__)
         self._reported: list[LedgerRow] = []
         self._handlers: Mapping[type[Call[Any]], Callable[[int, Any], Any]] = {
             HostPlan: self._plan,
@@ -126,6 +91,10 @@ class DeviceCalls:
             HostOpenContext: self._open_context,
             HostDropContext: lambda _number, call: Freed(bytes=self._device.drop_context(call.id)),
             HostInspect: lambda _number, call: Inspected(fields=dict(self._device.inspect(call.topic))),
+            HostSetShares: self._orders.set_shares,
+            HostSetBudget: self._orders.set_budget,
+            HostPreempt: self._orders.preempt,
+            **leases.handlers(device),
             **dict.fromkeys(_NOT_YET, self._not_supported),
         }
 
@@ -138,17 +107,22 @@ class DeviceCalls:
     def busy(self) -> bool:
         return bool(self._running)
 
+    @property
+    def pause(self) -> float:
+        """Seconds until the next step: others want the hardware too."""
+        return self._orders.pacing.wait(time.monotonic())
+
     def ready(self, memory_limit: int) -> Ready:
         return Ready(devices=[convert.from_facts(self._facts, memory_limit)])
 
     def limit(self, call: Call[Any]) -> float:
         """Seconds this call may take."""
         if isinstance(call, HostLoad | HostSwap | HostPlan):
-            return self._limits.load + _bytes_of(call.model) / _READ_BYTES_PER_S
+            return self._limits.load + bytes_of(call.model) / _READ_BYTES_PER_S
         if isinstance(call, HostWake | HostSleep | HostUnload):
             held = self._models.get(call.id)
             return self._limits.load + (held.bytes if held else 0) / _READ_BYTES_PER_S
-        if isinstance(call, HostAdapter | HostInspect):
+        if isinstance(call, HostAdapter | HostInspect | HostLease):
             return self._limits.load
         return max(self._limits.step, 10 * self._device.step_seconds())
 
@@ -173,7 +147,9 @@ class DeviceCalls:
         """Advance what runs and say what came of it."""
         chunks: list[tuple[int, Chunk]] = []
         ended: list[Callable[[], None]] = []
+        began = time.monotonic()
         events = self._device.step()
+        self._orders.pacing.stepped(began, time.monotonic())
         self._pulse.steps += 1
         for event in events:
             running = self._running.get(event.request)
@@ -193,29 +169,38 @@ class DeviceCalls:
         for finish in ended:
             finish()
         self._end_orphans()
+        if self._metering.due():
+            for spent in self._metering.report(self._device.usage()):
+                self._out.event(spent)
 
     def _finisher(self, running: Running, event: contract.DoneEvent | contract.FailedEvent) -> Callable[[], None]:
         if isinstance(event, contract.FailedEvent):
-            error = event.error
-            return lambda: self._out.error(running.number, error)
+            failed = event
+            return lambda: self._failed(running, failed)
         done = event
         return lambda: self._done(running, done)
 
+    def _failed(self, running: Running, event: contract.FailedEvent) -> None:
+        self._ended(event.request, event.device_ns, 0)
+        if event.overrun is not None:
+            model = next((id for id, held in self._models.items() if held is running.held), running.held.key)
+            self._out.event(convert.from_overrun(event.overrun, model, event.request))
+        self._out.error(running.number, event.error)
+
     def _done(self, running: Running, event: contract.DoneEvent) -> None:
+        self._ended(event.request, event.device_ns, event.prompt_tokens - event.cached_tokens + event.new_tokens)
+        self._count.tokens += event.new_tokens
         try:
             self._out.end(running.number, convert.from_done(event, running.held.version))
         except TooLarge as error:
             self._out.error(running.number, error)
-        self._count.tokens += event.new_tokens
-        self._count.device_ns += event.device_ns
-        self._out.event(
-            Spent(
-                work_class=running.work_class,
-                tenant=running.tenant,
-                device_ns=event.device_ns,
-                tokens=event.prompt_tokens - event.cached_tokens + event.new_tokens,
-            )
-        )
+
+    def _ended(self, request: str, device_ns: int, tokens: int) -> None:
+        """Tell what a request took, before its answer: whoever hears of its end finds the accounts up to date."""
+        self._count.device_ns += device_ns
+        spent = self._metering.end(request, device_ns, tokens)
+        if spent is not None:
+            self._out.event(spent)
 
     def _end_orphans(self) -> None:
         """Answer requests whose model is gone, and let go of versions that were replaced and are no longer used."""
@@ -223,6 +208,7 @@ class DeviceCalls:
         for request, running in list(self._running.items()):
             if id(running.held) not in present:
                 del self._running[request]
+                self._metering.forget(request)
                 gone = BadState("the model was unloaded while the request ran", state="unloaded")
                 self._out.error(running.number, gone)
         used = {id(running.held) for running in self._running.values()}
@@ -301,7 +287,7 @@ class DeviceCalls:
             loaded = self._device.load(key, source, convert.to_settings(options), self._sink(number, model), base)
         finally:
             self._cancelled.pop(model, None)
-        return Held(key, located.version, _bytes_of(located), loaded)
+        return Held(key, located.version, bytes_of(located), loaded)
 
     def _sink(self, number: int, model: str) -> contract.ProgressSink:
         last = ("", float("-inf"))
@@ -326,7 +312,7 @@ class DeviceCalls:
 
     def _sleep(self, _number: int, call: HostSleep) -> Loaded:
         held = self._model(call.id)
-        held.loaded = self._device.sleep(held.key)
+        held.loaded = self._device.sleep(held.key, call.host_bytes)
         return self._loaded(held)
 
     def _wake(self, number: int, call: HostWake) -> Loaded:
@@ -363,6 +349,11 @@ class DeviceCalls:
         owners = {held.key: model for model, held in self._models.items()}
         return convert.from_loaded(self._facts.name, held.loaded, owners)
 
+    def _versions(self) -> list[tuple[str, Held]]:
+        """All that the device has of models by their ids, with versions that were replaced and are still used."""
+        leaving = [(held.key.partition("~")[0], held) for held in self._leaving]
+        return [*self._models.items(), *leaving]
+
     def _model(self, model: str) -> Held:
         try:
             return self._models[model]
@@ -386,11 +377,13 @@ class DeviceCalls:
             work_class=call.work_class.value, priority=call.priority,
             deadline=None if call.deadline is None else call.deadline / 1e9,
         )  # fmt: skip
-        self._running[work.id] = Running(number, held, work.stream, call.work_class.value, work.tenant)
+        self._running[work.id] = Running(number, held, work.stream)
+        self._metering.begin(work.id, work.model, call.work_class.value, work.tenant)
         try:
             self._device.submit(request)
         except LlmosError:
             del self._running[work.id]
+            self._metering.forget(work.id)
             raise
         self._count.requests += 1
         if work.id in self._cancelled:
@@ -404,9 +397,3 @@ class DeviceCalls:
     def _not_supported(self, _number: int, call: Call[Any]) -> None:
         name = type(call).__name__.removeprefix("Host").lower()
         raise NotSupported(f"{self._facts.name} has no {name}", why="drivers cannot offer it yet")
-
-
-def _bytes_of(located: Located) -> int:
-    """Of a model's files and its draft model's."""
-    every = (located, located.draft)
-    return sum(file.bytes for each in every if each is not None for file in each.files)

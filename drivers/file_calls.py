@@ -72,6 +72,10 @@ class FileCalls:
         """Every call is answered at once."""
         return False
 
+    @property
+    def pause(self) -> float:
+        return 0.0
+
     def ready(self, memory_limit: int) -> Ready:
         return Ready(filesystem=self._name)
 

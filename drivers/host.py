@@ -29,8 +29,9 @@ from llmos.syscalls.types import Done
 from llmos.syscalls.wire import unpack_body
 
 from . import plugins
-from .device_calls import DeviceCalls, Limits
+from .device_calls import DeviceCalls
 from .file_calls import FileCalls
+from .held import Limits
 from .hookspecs import DEVICES
 from .link import Incoming, Link, Stop
 from .outgoing import Outgoing
@@ -66,6 +67,8 @@ class Calls(Protocol):
     def handlers(self) -> Mapping[type[Call[Any]], Callable[[int, Any], Any]]: ...
     @property
     def busy(self) -> bool: ...
+    @property
+    def pause(self) -> float: ...
     def ready(self, memory_limit: int) -> Ready: ...
     def limit(self, call: Call[Any]) -> float: ...
     def step_seconds(self) -> float: ...
@@ -138,7 +141,7 @@ class Host:
     def _turn(self) -> None:
         """One round: the calls that are waiting, then a step if something runs."""
         busy = self._calls is not None and self._calls.busy
-        item = self._next(busy)
+        item = self._next(busy, self._calls.pause if self._calls is not None else 0.0)
         if item is None and not busy:
             self._rest()
         taken = 0
@@ -147,7 +150,10 @@ class Host:
             taken += 1
             item = self._next(busy=True) if self._exit is None and taken < CALLS_A_STEP else None
         if self._calls is not None and self._calls.busy and self._exit is None:
-            self._step(self._calls)
+            if self._calls.pause:
+                self._pulse.alive()
+            else:
+                self._step(self._calls)
         self._out.flush()
 
     def _take(self, item: Incoming | Stop) -> None:
@@ -168,8 +174,9 @@ class Host:
         self._drained()
         self._sample()
 
-    def _next(self, busy: bool) -> Incoming | Stop | None:
-        return self._link.receive(0.0 if busy else self._pulse.until_due(self._idle_s))
+    def _next(self, busy: bool, pause: float = 0.0) -> Incoming | Stop | None:
+        due = self._pulse.until_due(self._idle_s)
+        return self._link.receive(min(pause, due) if busy else due)
 
     def _rest(self) -> None:
         """Nothing came for a while."""

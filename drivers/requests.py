@@ -235,11 +235,33 @@ class DoneEvent:
 
 
 @dataclass(frozen=True)
+class Overrun:
+    """A step needed `measured` bytes beside weights, keys and values, for which `predicted` were planned; `what` is the
+    kind of the row."""
+
+    predicted: int
+    measured: int
+    what: str = "workspace"
+
+
+@dataclass(frozen=True)
 class FailedEvent:
-    """A request's error."""
+    """A request's error; with `overrun`, because the device ran out of memory."""
 
     request: str
     error: LlmosError
+    overrun: Overrun | None = None
+    device_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a request that runs took so far: time spent computing for it, tokens that went through the model, and the
+    bytes of the device that it holds now."""
+
+    device_ns: int
+    tokens: int
+    bytes: int = 0
 
 
 StepEvent = ChunkEvent | DoneEvent | FailedEvent

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -115,7 +116,8 @@ def work(job: Job, progress: contract.ProgressSink) -> Mapping[str, Any]:
     sources = [source if isinstance(source, str) else convert.to_source(source) for source in job.sources]
     if job.recipe.get("kind") in KINDS:
         os.nice(NICE)
-        located = [source for source in sources if isinstance(source, contract.ModelSource)]
+        known = zip(sources, job.names, strict=True)  # errors are to name what the program has named
+        located = [replace(source, path=name) for source, name in known if isinstance(source, contract.ModelSource)]
         return making.make(system, job.path, located, job.names, job.recipe, progress)
     return system.bring(job.path, sources, job.recipe, progress)
 

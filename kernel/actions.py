@@ -133,7 +133,7 @@ async def _keep_alive(request: Request, found: ModelObject, options: Mapping[str
 
 
 async def _swap(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
-    await request.kernel.runner.detached(request.kernel.models.swap(request, found, options["to"]))
+    await request.kernel.runner.detached(request.kernel.swaps.swap(request, found, options["to"]))
 
 
 async def _adapter_drop(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
@@ -211,10 +211,10 @@ async def _session_limit(request: Request, found: SessionObject, options: Mappin
                 f"limit: {name} may only be lowered, it is {before}", name=name, got=str(after), want="less"
             )
     found.session.limits = msgspec.structs.replace(now, **options)
-    if wanted.tokens_per_minute:
-        kernel = request.kernel
-        kernel.sessions.bucket(found.session).resize(wanted.tokens_per_minute, kernel.runner.clock())
+    request.kernel.quotas.changed(found.session.id)
 
+
+_LOWERED = [name for name in Limits.__struct_fields__ if name != "weight"]
 
 _DRIVER = {
     "start": Action("start", _driver_start),
@@ -259,6 +259,6 @@ ACTIONS: Mapping[Kind, Mapping[str, Action]] = {
         "gc": Action("gc", _filesystem("gc"), options={"name": str, "keep": Count}),
     },
     Kind.SESSION: {
-        "limit": Action("limit", _session_limit, options=dict.fromkeys(Limits.__struct_fields__, Count)),
+        "limit": Action("limit", _session_limit, options=dict.fromkeys(_LOWERED, Count)),
     },
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,6 +17,8 @@ from pathlib import Path
 from llmos.syscalls.errors import NoResources
 
 PAGE = 4096
+BLOCK = 512
+"""Of `st_blocks`; see stat(2)."""
 _KEPT_BYTES = 128 << 20
 
 
@@ -44,6 +46,7 @@ class BufferPool:
         self._kept: defaultdict[str, list[BufferFile]] = defaultdict(list)
         self._numbers = count(1)
         self.promised = 0
+        self._of: Counter[str] = Counter()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._sweep()
@@ -66,7 +69,31 @@ class BufferPool:
                 f"no buffer of {size} bytes can be made in {self.folder}: {error}", what="buffer bytes"
             ) from error
         self.promised += rounded
+        self._of[session] += rounded
         return BufferFile(path, rounded)
+
+    def held(self, session: str) -> int:
+        """Bytes of the buffers that were made for a session, those that are kept for it included."""
+        return self._of[session]
+
+    def present(self) -> int:
+        """Bytes that all files here take of the memory now: pages that nobody has touched take none."""
+        return sum(path.stat().st_blocks * BLOCK for path in self._files())
+
+    def lease_path(self, name: str, uid: int) -> Path:
+        """Where the driver of a lease may make its file; what it makes is handed over by `adopt`."""
+        return self._folder_for(uid) / name
+
+    def adopt(self, path: Path, size: int, uid: int) -> BufferFile:
+        """The file of a lease is there, with all its bytes: it is its user's now."""
+        if uid != self._uid:
+            os.chown(path, uid, -1)
+        self.promised += size
+        return BufferFile(path, size)
+
+    def end(self, lease: BufferFile) -> None:
+        """Delete the file of a lease, if it is still there."""
+        self._delete(lease)
 
     def _make(self, size: int, uid: int) -> Path:
         path = self._folder_for(uid) / f"b{next(self._numbers)}"
@@ -88,12 +115,19 @@ class BufferPool:
         if sum(b.size for b in kept) + buffer.size <= self._kept_limit:
             kept.append(buffer)
         else:
-            self._delete(buffer)
+            self.discard(buffer, session)
+
+    def discard(self, buffer: BufferFile, session: str) -> None:
+        """Take a buffer back and keep nothing of it."""
+        self._delete(buffer)
+        self._of[session] -= buffer.size
 
     def forget(self, session: str) -> None:
         """The session has ended: delete what was kept for it."""
         for buffer in self._kept.pop(session, ()):
-            self._delete(buffer)
+            self.discard(buffer, session)
+        if not self._of[session]:
+            self._of.pop(session, None)
 
     def _delete(self, buffer: BufferFile) -> None:
         buffer.path.unlink(missing_ok=True)
@@ -122,8 +156,13 @@ class BufferPool:
 
     def _sweep(self) -> None:
         """Delete what a kernel that was killed has left in the same place."""
-        for path in [*self.folder.glob("b[0-9]*"), *self.folder.glob("u[0-9]*/b[0-9]*")]:
+        for path in self._files():
             path.unlink()
+
+    def _files(self) -> list[Path]:
+        """Buffers `b1`, leases `l-...`, those of other users in folders of theirs."""
+        names = [f"{folder}{name}" for folder in ("", "u[0-9]*/") for name in ("b[0-9]*", "l-*")]
+        return [path for name in names for path in self.folder.glob(name)]
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -17,11 +17,13 @@ from msgspec import Meta, Struct, field
 
 from llmos.syscalls.describe import suggest
 
+from .arbiter.policies import PolicyName
+from .alert_rules import AlertRule, parse
 from .policy import Policies, Policy
 from .restart import RestartRules
 from .settings import ConfigError, Section, convert
 
-TABLES = ("listen", "paths", "limits", "drivers", "policy", "journal", "gateway")
+TABLES = ("listen", "paths", "limits", "memory", "drivers", "policy", "journal", "gateway")
 SOCKET_PATH_BYTES = 107
 """The longest path of a Unix socket on Linux (unix(7): 108 bytes with the closing NUL)."""
 
@@ -29,6 +31,7 @@ _ADDRESS = re.compile(r"unix:.+|[^\s/]+:\d{1,5}")
 
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
+Part = Annotated[float, Meta(ge=0, le=0.5)]
 
 
 class Listen(Section):
@@ -76,6 +79,23 @@ class SystemLimits(Section):
     """How long a session without connection can be resumed."""
     aging_s: Seconds = 30
     """A request that waited longer is lifted over requests of higher rank from time to time."""
+    queue_s: Seconds = 0
+    """A request that would wait longer is refused when it arrives; 0 means no limit but its own deadline."""
+    batch_share: Part = 0.1
+    """The part of a device's time that batch work keeps while interactive work wants all of it."""
+    background_share: Part = 0.05
+    """The same of background work."""
+
+
+class MemoryConfig(Section):
+    """Which models stay in memory."""
+
+    policy: PolicyName = "value"
+    """Who leaves a device to make room."""
+    models: Count = 0
+    """How many may be awake on a device by the policy `count`; 0 means no limit."""
+    reserve_bytes: Count | None = None
+    """What of the machine's memory is given to nobody; by default a twentieth, at most 512 MiB."""
 
 
 class DriverConfig(Section):
@@ -142,10 +162,12 @@ class KernelConfig(Struct, frozen=True, kw_only=True):
     listen: Listen
     paths: Paths
     limits: SystemLimits
+    memory: MemoryConfig
     drivers: Drivers
     policies: Policies
     journal: JournalConfig
     gateway: GatewayConfig
+    alerts: tuple[AlertRule, ...] = ()
 
     def policy(self, uid: int, tenant: str = "") -> Policy | None:
         """What a session of this user may do; None when the configuration does not let the user in."""
@@ -187,6 +209,7 @@ def load(
     named = given.pop("config", None) or environ.get("LLMOS_CONFIG")
     path = _folder(named) if named else _home(given, environ) / "config.toml"
     data = _read(path, required=bool(named))
+    alerts = parse((data or {}).pop("alerts", []))
     tables = _tables(data or {}, given, environ)
     listed = {"load": tables["drivers"].pop("load")} if "load" in tables["drivers"] else {}
     paths = _paths(convert(tables["paths"], _Paths, "paths"), environ, uid)
@@ -196,6 +219,7 @@ def load(
         listen=convert(tables["listen"], Listen, "listen"),
         paths=paths,
         limits=convert(tables["limits"], SystemLimits, "limits"),
+        memory=convert(tables["memory"], MemoryConfig, "memory"),
         drivers=Drivers(
             load=convert(listed, _Load, "drivers").load,
             settings={name: _driver(name, table) for name, table in tables["drivers"].items()},
@@ -203,6 +227,7 @@ def load(
         policies=Policies.parse(tables["policy"]),
         journal=_journal(convert(tables["journal"], _Journal, "journal"), paths.home),
         gateway=_gateway(convert(tables["gateway"], GatewayConfig, "gateway")),
+        alerts=alerts,
     )
 
 
@@ -281,7 +306,7 @@ def _tables(data: Mapping[str, Any], given: Mapping[str, Any], environ: Mapping[
     tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
     for name, table in data.items():
         if name not in tables:
-            raise ConfigError(f"unknown key {name}; {suggest(name, TABLES)}")
+            raise ConfigError(f"unknown key {name}; {suggest(name, (*TABLES, 'alerts'))}")
         if not isinstance(table, dict):
             raise ConfigError(f"{name}: expected a table, got {table!r}")
         tables[name] = dict(table)

@@ -16,45 +16,56 @@ import msgspec
 
 from llmos.syscalls.describe import suggest
 from llmos.syscalls.errors import Cancelled, LlmosError, NotFound, OverQuota, TimedOut
-from llmos.syscalls.events import CACHE_USAGE, HostEvent, Memory, MetricEvent, Spent
 from llmos.syscalls.types import Event, Handle, Kind, ObjectInfo, Reason, Rights, Sampling
 
 from llmos.syscalls.wire import PROTOCOL
 
+from .arbiter.policies import policy_named
+from .advice.decisions import Decisions
+from .advising import Advisor
+from .alarms import AlarmService
 from .buffers import BufferPool
 from .children import Watcher
 from .config import KernelConfig
 from .console import Console
+from .cooling import Cooling
 from .discovery import DEVICES, FILESYSTEMS, discover, thread_budget
 from .dispatch import Dispatcher
-from .eviction import put_idle_to_sleep
+from .eviction import Rooms
 from .files import FileService
 from .handles import Entry, HandleTable
 from .handlers import HANDLERS
+from .idling import put_idle_to_sleep
 from .inference import InferenceService
 from .instruments import Instruments
 from .journal import Journal
 from .ledger import Ledger
+from .memory.host import HostMemory, Source
+from .memory.machine import Machine
 from .models import ModelService
 from .holdings import Holdings
 from .objects import ContextObject, DeviceObject, DriverObject, EventKind, KernelObject, ModelObject, SystemObject
+from .observing import DriverObserver
 from .pending import Runner
-from .quota import TokenBucket
+from .quota import QuotaService
 from .requests import Request
 from .residency import Residency
 from .scheduler import Scheduler, Start
 from .services import Services
 from .session import Session
+from .sharing import SharingService
 from .sessions import SessionService
+from .swaps import SwapService
 from .tasks import TaskService
 from .transforms import TransformService
-from .supervisor import Driver, DriverState, Observer, Supervisor
+from .yielding import tell_who_yields
+from .supervisor import Driver, Supervisor
 
 VERSION = "0.1.0"
 Send = Callable[[bytes, Sequence[bytes]], bool]
 
 
-class Kernel(Observer):
+class Kernel:
     """Everything the kernel knows. One instance per process (or per test)."""
 
     def __init__(
@@ -64,6 +75,7 @@ class Kernel(Observer):
         watcher: Watcher,
         wall: Callable[[], float],
         send_client: Send,
+        machine: Source | None = None,
     ) -> None:
         self.config = config
         self.runner = runner
@@ -77,10 +89,12 @@ class Kernel(Observer):
         self.instruments = Instruments()
         journal = config.journal
         self.journal = Journal(journal.ring, journal.path, wall, Console(2, journal.level), journal.max_bytes)
+        self.decisions = Decisions(self.journal, wall)
         self.handles = HandleTable()
         self.ledger = Ledger()
-        self.residency = Residency()
-        self.scheduler = Scheduler(config.limits.queued_requests, int(config.limits.aging_s * 1e9))
+        self.residency = Residency(policy_named(config.memory.policy, config.memory.models))
+        self.scheduler = Scheduler()
+        self._bound_queues()
         self.buffers = BufferPool(config.paths.buffers, self.uid)
         self.objects: dict[str, KernelObject] = {}
         self.requests: dict[str, Request] = {}
@@ -88,22 +102,30 @@ class Kernel(Observer):
         self.dirty: list[Session] = []
         self.started: dict[str, int] = {}
         self.users: Counter[str] = Counter()
-        self.buckets: dict[str, TokenBucket] = {}
         self.watchers: dict[str, Request] = {}
         self.draining = False
         self.missing: list[str] = []
         """What is said of drivers that are wanted and that nobody announces."""
         self._pumping = False
         environ = {**os.environ, "LLMOS_HOME": str(config.paths.home)}
-        self.supervisor = Supervisor(runner, watcher, self.journal, self, environ, wall, self.pid)
+        self.observer = DriverObserver(self)
+        self.supervisor = Supervisor(runner, watcher, self.journal, self.observer, environ, wall, self.pid)
+        self.memory = HostMemory(self, machine or Machine())
         self.holdings = Holdings(self)
+        self.rooms = Rooms(self)
+        self.cooling = Cooling(self)
         self.models = ModelService(self)
+        self.swaps = SwapService(self)
+        self.quotas = QuotaService(self)
+        self.sharing = SharingService(self)
         self.inference = InferenceService(self)
         self.sessions = SessionService(self)
         self.files = FileService(self)
         self.transforms = TransformService(self)
         self.tasks = TaskService(self)
         self.services = Services(self)
+        self.alarms = AlarmService(self)
+        self.advisor = Advisor(self)
         self.dispatcher = Dispatcher(self, HANDLERS)
         self.no_sampling = Sampling()
         self._add(SystemObject(id="system", kind=Kind.SYSTEM, name="system", facts=self.facts()))
@@ -154,11 +176,15 @@ class Kernel(Observer):
         self.journal.write(unit, level, text, about, reasons)
 
     def reason(self, code: str, text: str, rule: str = "", **numbers: float | int | str) -> Reason:
-        return Reason(code=code, text=text, numbers=numbers, rule=rule, at=self.wall())
+        return self.decisions.complete(Reason(code=code, text=text, numbers=numbers, rule=rule))
 
     def stamp(self, reason: Reason) -> Reason:
         """A decision of a pure policy, which knows no wall clock, with the time it was taken."""
-        return msgspec.structs.replace(reason, at=self.wall())
+        return self.decisions.complete(reason)
+
+    def decide(self, about: Sequence[str], reason: Reason, level: str = "info", see: Sequence[str] = ()) -> Reason:
+        """Keep a decision for `why`, with the ids of what it is about; see `Decisions.decide`."""
+        return self.decisions.decide(about, reason, level, see)
 
     def emit(self, kind: EventKind, about: str, **fields: object) -> None:
         """Tell everybody who watches."""
@@ -245,18 +271,6 @@ class Kernel(Observer):
             info = msgspec.structs.replace(info, bytes=self.ledger.held(found.host_id))
         return info
 
-    def describe_request(self, request: Request) -> dict[str, Any]:
-        """A request in flight, and why it waits."""
-        waits = self.scheduler.explain(request.id, self.runner.clock())
-        return {
-            "id": request.id,
-            "call": request.spec.name,
-            "session": request.session.id,
-            "seconds": (self.runner.clock() - request.arrived) / 1e9,
-            "state": "waiting" if waits is not None else "running",
-            "reasons": [*request.reasons, *([waits] if waits is not None else [])],
-        }
-
     # ---- requests
 
     def interrupt(self, request: Request, error: LlmosError) -> None:
@@ -279,6 +293,10 @@ class Kernel(Observer):
         seconds = (self.runner.clock() - request.arrived) / 1e9
         self.instruments.seconds.labels(request.spec.name).observe(seconds)
 
+    def _bound_queues(self) -> None:
+        limits = self.config.limits
+        self.scheduler.set_limits(limits.queued_requests, int(limits.aging_s * 1e9), int(limits.queue_s * 1e9))
+
     def pump(self) -> None:
         """Start what the scheduler lets start."""
         if self._pumping:
@@ -290,11 +308,15 @@ class Kernel(Observer):
             if isinstance(decision, Start):
                 self._start(decision, now)
             elif request is not None:
+                self.decide([request.id], decision.reason, "debug")
                 self.interrupt(request, TimedOut(decision.reason.text))
         self._pumping = False
+        self.sharing.look()
 
     def _start(self, decision: Start, now: int) -> None:
         ticket = decision.ticket
+        self.decisions.note((ticket.id,), decision.reason)
+        tell_who_yields(self, decision)
         self.residency.begin(ticket.lane, now)
         self.started[ticket.id] = now
         self.instruments.queued.observe((now - ticket.arrived_ns) / 1e9)
@@ -304,53 +326,11 @@ class Kernel(Observer):
         else:
             turn.set(None)
 
-    def quota(self, session: Session) -> TokenBucket:
-        """The owner's tokens per minute, shared by all its sessions."""
-        return self.sessions.bucket(session)
-
     def flush(self) -> None:
         """Send the stream items of this turn of the loop, one frame for each program."""
         for session in self.dirty:
             session.flush()
         self.dirty.clear()
-
-    # ---- drivers (Observer)
-
-    def driver_changed(self, driver: Driver, reasons: Sequence[Reason]) -> None:
-        self.instruments.restarts.labels(driver.name).set(driver.policy.restarts)
-        kind: EventKind = "device" if driver.is_device else "driver"
-        self.emit(kind, driver.name, state=driver.state.value, reason=reasons[0].text if reasons else "")
-
-    def driver_ready(self, driver: Driver) -> None:
-        if driver.facts is not None:
-            self.ledger.set_device(driver.name, driver.facts.memory_bytes)
-            self.ledger.set_foreign(driver.name, driver.facts.foreign_bytes)
-            self.models.device_ready(driver)
-
-    def driver_lost(self, driver: Driver, cause: str) -> None:
-        if driver.is_device:
-            self.models.device_lost(driver, cause)
-            self.ledger.release_device(driver.name)
-            if driver.state in (DriverState.FAILED, DriverState.STOPPED):
-                self.models.device_gone(driver, self.supervisor.failure(driver))
-
-    def driver_event(self, driver: Driver, event: HostEvent) -> None:
-        if isinstance(event, Memory):
-            self.ledger.reconcile(driver.name, event.rows)
-            self.ledger.set_foreign(driver.name, event.foreign_bytes)
-        elif isinstance(event, MetricEvent):
-            self._take_figures(driver, event)
-        elif isinstance(event, Spent):
-            self.instruments.spent_ns.labels(driver.name, event.work_class, event.tenant).inc(event.device_ns)
-
-    def _take_figures(self, driver: Driver, event: MetricEvent) -> None:
-        for name, value in event.values.items():
-            if name == CACHE_USAGE:
-                for model in self.models.by_id.values():
-                    if model.host_id == event.about:
-                        self.instruments.kv_usage.labels(model.name).set(value)
-            else:
-                self.instruments.driver_values.labels(driver.name, event.about, name).set(value)
 
     # ---- time
 
@@ -358,7 +338,12 @@ class Kernel(Observer):
         """What is done about once a second."""
         for model in self.models.by_id.values():
             model.speed.sample(now)
+        self.memory.tick()
         put_idle_to_sleep(self, now)
+        self.cooling.tick()
+        self.rooms.look_everywhere()
+        self.alarms.tick(now)
+        self.advisor.tick(now)
         self.journal.flush()
         self.sessions.probe(now)
 
@@ -384,11 +369,15 @@ class Kernel(Observer):
         return not self.supervisor.running and not self.tasks.running and not self.services.running
 
     def reload(self, config: KernelConfig) -> None:
-        """Take over limits, policy and the gateway from a configuration read again; the rest needs a restart of the
-        kernel."""
+        """Take over limits, memory, policy, alerts and the gateway from a configuration read again; the rest needs a
+        restart of the kernel."""
         self.config = msgspec.structs.replace(
-            self.config, limits=config.limits, policies=config.policies, gateway=config.gateway
-        )
+            self.config, limits=config.limits, memory=config.memory, policies=config.policies, gateway=config.gateway,
+            alerts=config.alerts,
+        )  # fmt: skip
+        self.residency.policy = policy_named(config.memory.policy, config.memory.models)
+        self.alarms.reload(config.alerts)
+        self._bound_queues()
         self.services.reload()
         self.log("kernel", "limits and policy were read again; sessions that are open keep theirs")
 
@@ -398,6 +387,7 @@ class Kernel(Observer):
             self.supervisor.kill_now(driver)
         self.tasks.kill_now()
         self.services.kill_now()
+        self.alarms.sender.kill_now()
         for session in list(self.sessions.by_id.values()):
             self.sessions.close(session, "the kernel has stopped")
         self.buffers.close()

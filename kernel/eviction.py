@@ -1,61 +1,224 @@
-"""Room on a device: admit a model's bytes, putting idle models to sleep when it takes that; and when it is time."""
+"""Room on a device for a model's bytes: free at once, made by idle models that sleep, or waited for.
+
+Whoever needs room waits in a queue, one for each device, first come first served. The first makes room: idle models
+are put to sleep in the order of the policy; when they are not enough but busy ones would be, those are *drained*: they
+start no more requests, and sleep when what runs has ended. A model that has just become ready is left alone for a while
+first, so that two that do not fit together take turns instead of driving each other out. Refused at once is only what
+would not fit even then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from llmos.syscalls.errors import LlmosError, NoDeviceMemory, NotSupported
+from llmos.syscalls.errors import BadState, LlmosError, NoDeviceMemory, PeerGone
 from llmos.syscalls.types import Reason
 
-from .ledger import size_text
+from .ledger import HOST, size_text
+from .pending import Future
+from .residency import Drain, Sleep, State
 
 if TYPE_CHECKING:
     from .core import Kernel
     from .objects import ModelObject
+    from .supervisor import Driver
 
 
-async def make_room(kernel: Kernel, model: ModelObject, owner: str, sizes: Mapping[str, int]) -> Reason:
-    """Promise `owner`, weights of the model, exactly these bytes (by use); what must sleep for it is told why.
+@dataclass(eq=False, slots=True)
+class _Want:
+    """Room for the weights `owner` of a model, of exactly these bytes by use."""
 
-    Raises:
-        NoDeviceMemory: not even all idle models together hold enough, or one of them cannot sleep.
-    """
-    device = model.driver.name
-    for each in kernel.models.by_id.values():
-        kernel.ledger.set_evictable(each.host_id, kernel.residency.evictable(each.id))
-    try:
-        return kernel.stamp(kernel.ledger.resize(device, owner, sizes))
-    except NoDeviceMemory as error:
-        refusal = error
-        if sizes.get("kv"):
-            refusal.text += f"; a smaller max_context would need fewer than these {size_text(sizes['kv'])} of kv"
-    victims = kernel.residency.victims(device, refusal.needed - refusal.free, kernel.runner.clock())
-    if not victims:
-        raise refusal
-    for victim in victims:
-        idle = kernel.models.by_id.get(victim.model)
-        if idle is None:
-            continue  # it was unloaded while another one was put to sleep
-        reason = replace(victim.reason, text=f"it makes room for {model.name}: {victim.reason.text}", at=kernel.wall())
+    model: ModelObject
+    owner: str
+    sizes: Mapping[str, int]
+    may_wait: bool
+    look: Future[None]
+    """Done when it is worth looking again."""
+    told: bool = False
+    alarm: int = 0
+    """When to look again even if nothing happens."""
+
+    @property
+    def kept(self) -> set[str]:
+        """Models that must not leave for it: itself, and the base that it is an adapter of."""
+        return {self.model.id} | ({self.model.base.id} if self.model.base is not None else set())
+
+
+class Rooms:
+    """Who waits for room, and which models are drained for whom."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._queues: dict[str, deque[_Want]] = {}
+        self._drained: dict[str, str] = {}
+        """Models that start no requests, with the one that they make room for."""
+
+    async def make(self, model: ModelObject, owner: str, sizes: Mapping[str, int], may_wait: bool = True) -> Reason:
+        """Promise `owner`, weights of the model, exactly these bytes (by use); what must sleep for it is told why.
+
+        Raises:
+            NoDeviceMemory: not even all models that may leave hold enough; or with `may_wait` not set, not the idle
+                ones; or nobody waits for the model any more.
+            PeerGone: its driver has ended meanwhile.
+        """
+        queue = self._queues.setdefault(model.driver.name, deque())
+        want = _Want(model, owner, sizes, may_wait, self._kernel.runner.future())
+        queue.append(want)
         try:
-            await kernel.models.sleep(idle, reason)
-        except LlmosError:
-            raise refusal from None
-    return kernel.stamp(kernel.ledger.resize(device, owner, sizes))
+            while True:
+                if queue[0] is want and (granted := await self._try(want)) is not None:
+                    return granted
+                want.look = self._kernel.runner.future()
+                await want.look
+        finally:
+            queue.remove(want)
+            self._let_go(model.id)
+            self.look(model.driver.name)
+
+    def look(self, device: str) -> None:
+        """Something has changed on a device: the first of its queue looks again."""
+        if queue := self._queues.get(device):
+            queue[0].look.set(None)
+
+    def look_everywhere(self) -> None:
+        """For what nobody tells: leases and other programs that end, requests that are given up."""
+        for device in self._queues:
+            self.look(device)
+
+    def device_lost(self, driver: Driver, cause: str) -> None:
+        """Nobody waits for room on a device that has ended."""
+        for want in self._queues.get(driver.name, ()):
+            want.look.fail(PeerGone(f"driver {driver.name} ended: {cause}"))
+        for id in [id for id in self._drained if self._kernel.models.by_id[id].driver is driver]:
+            del self._drained[id]
+
+    async def _try(self, want: _Want) -> Reason | None:
+        """The room, when it is there or can be made now; None when it has to be waited for."""
+        kernel, device = self._kernel, want.model.driver.name
+        while True:
+            if want.model.driver.link is None:
+                raise PeerGone(f"driver {device} has ended")
+            self.say_who_may_leave()
+            now = kernel.runner.clock()
+            rivals = kernel.residency.rivals(want.model.id, now)
+            idle = [each for each in rivals if isinstance(each, Sleep)]
+            idle = idle or kernel.residency.victims(device, 0, now, want.kept)
+            if idle:
+                await self._evict(idle, want, None)
+                continue
+            if rivals:
+                self._drain([each for each in rivals if isinstance(each, Drain)], want, now)
+                return None
+            try:
+                return self._granted(want, kernel.ledger.resize(device, want.owner, want.sizes))
+            except NoDeviceMemory as error:
+                refusal = _with_hint(error, want.sizes)
+            short = refusal.needed - refusal.free
+            if idle := kernel.residency.victims(device, short, now, want.kept):
+                await self._evict(idle, want, refusal)
+                continue
+            if HOST in kernel.ledger.pool(device) and await self._cool(want, refusal):
+                continue
+            self._check_worth(want, refusal, short)
+            self._drain(kernel.residency.drains(device, short, now, want.kept), want, now)
+            return None
+
+    async def _cool(self, want: _Want, refusal: NoDeviceMemory) -> bool:
+        """On a device that shares the machine's memory, what sleeps can make room too; whether anything did."""
+        return await self._kernel.cooling.make(refusal.needed, f"it makes room for {want.model.name}")
+
+    def say_who_may_leave(self) -> None:
+        """Tell the ledger whose bytes eviction could free, for its numbers."""
+        for each in self._kernel.models.by_id.values():
+            self._kernel.ledger.set_evictable(each.host_id, self._kernel.residency.evictable(each.id))
+
+    def _granted(self, want: _Want, reason: Reason) -> Reason:
+        if want.owner == want.model.host_id:  # else it is of other weights, which will take its place
+            self._kernel.residency.granted(want.model.id, sum(want.sizes.values()))
+        return self._kernel.stamp(reason)
+
+    def _check_worth(self, want: _Want, refusal: NoDeviceMemory, short: int) -> None:
+        """Raises the refusal when waiting is of no use, or of no use to anybody."""
+        model, kernel = want.model, self._kernel
+        wanted = kernel.scheduler.waiting(model.id) or any(not request.finished for request in model.watchers)
+        movable = kernel.residency.movable(model.driver.name, want.kept)
+        if want.may_wait and wanted and movable >= short:
+            return
+        reasons = [kernel.stamp(Reason(code="memory.refused", text=refusal.text, numbers=_numbers(refusal)))]
+        kernel.decide([model.id, model.driver.name], reasons[0])
+        raise refusal
+
+    async def _evict(self, victims: Sequence[Sleep], want: _Want, refusal: NoDeviceMemory | None) -> None:
+        kernel = self._kernel
+        for victim in victims:
+            idle = kernel.models.by_id.get(victim.model)
+            if idle is None:
+                continue  # it was unloaded while another one was put to sleep
+            text = f"it makes room for {want.model.name}: {victim.reason.text}"
+            reason = kernel.stamp(replace(victim.reason, text=text))
+            kernel.decide([idle.id, want.model.id, idle.driver.name], reason)
+            try:
+                await kernel.models.sleep(idle, reason)
+            except LlmosError as error:
+                if isinstance(error, BadState) and not kernel.residency.evictable(idle.id):
+                    return  # it is in use again: who leaves is decided anew
+                if refusal is None or isinstance(error, PeerGone):
+                    raise
+                raise refusal from None
+            self._wake_later(idle)
+
+    def _wake_later(self, model: ModelObject) -> None:
+        """Requests that it was drained of are still to be served: it waits for room in its turn."""
+        if waiting := self._kernel.scheduler.waiting(model.id):
+            self._kernel.inference.make_ready(model, self._kernel.requests[waiting[0].id])
+
+    def _drain(self, drains: Sequence[Drain], want: _Want, now: int) -> None:
+        kernel = self._kernel
+        for each in drains:
+            busy = kernel.models.by_id[each.model]
+            if each.after > now:
+                self._look_at(want, each.after, now)
+            elif each.model not in self._drained:
+                assert busy.loaded is not None
+                self._drained[each.model] = want.model.id
+                kernel.scheduler.set_lane(each.model, busy.loaded.slots, open=False)
+                text = f"{busy.name} starts no more requests until {want.model.name} has room: {each.reason.text}"
+                numbers = {**each.reason.numbers, "running": each.running}
+                reason = Reason(code="model.draining", text=text, numbers=numbers, rule=each.reason.rule)
+                kernel.decide([each.model, want.model.id], reason)
+        if drains and not want.told:
+            want.told = True
+            busy_names = ", ".join(kernel.models.by_id[each.model].name for each in drains)
+            running = sum(each.running for each in drains)
+            text = f"{want.model.name} waits for room: {running} requests run on {busy_names}"
+            reason = kernel.reason("memory.waits", text, running=running)
+            want.model.why = [*want.model.why, reason]
+            kernel.decide([want.model.id, want.model.driver.name], reason)
+
+    def _look_at(self, want: _Want, when: int, now: int) -> None:
+        if not now < want.alarm <= when:
+            want.alarm = when
+            self._kernel.runner.at(when, lambda: self.look(want.model.driver.name))
+
+    def _let_go(self, model: str) -> None:
+        """What was drained for a model and is still awake takes requests again."""
+        for id in [id for id, whom in self._drained.items() if whom == model]:
+            del self._drained[id]
+            drained = self._kernel.models.by_id.get(id)
+            if drained is not None and self._kernel.residency.state(id) is State.AWAKE:
+                self._kernel.models.let_run(drained)
 
 
-def put_idle_to_sleep(kernel: Kernel, now: int) -> None:
-    """Put to sleep what nobody has used for its keep-alive time."""
-    for action in kernel.residency.tick(now):
-        model = kernel.models.by_id[action.model]
-        kernel.runner.spawn(kernel.models.sleep(model, kernel.stamp(action.reason)), partial(_slept, kernel, model))
+def _with_hint(refusal: NoDeviceMemory, sizes: Mapping[str, int]) -> NoDeviceMemory:
+    if sizes.get("kv"):
+        refusal.text += f"; a smaller max_context would need fewer than these {size_text(sizes['kv'])} of kv"
+    return refusal
 
 
-def _slept(kernel: Kernel, model: ModelObject, _value: Any, error: LlmosError | None) -> None:
-    if isinstance(error, NotSupported) and model.id in kernel.models.by_id:
-        kernel.residency.keep_alive(model.id, -1, kernel.runner.clock())
-        kernel.log("model", f"{model.name} stays awake: {error}", model.id, level="warning")
+def _numbers(refusal: NoDeviceMemory) -> dict[str, int | float | str]:
+    return {"needed": refusal.needed, "free": refusal.free, "evictable": refusal.evictable}

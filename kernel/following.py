@@ -55,9 +55,9 @@ async def follow(request: Request, models: Collection[ModelObject], version: str
         if before == version:
             continue
         try:
-            if kernel.residency.state(model.id) is State.ASLEEP:
+            if kernel.residency.state(model.id) in (State.ASLEEP, State.COLD):
                 await kernel.models.wake(model, request)
-            await kernel.runner.detached(kernel.models.exchange(request, model, model.path))
+            await kernel.runner.detached(kernel.swaps.exchange(request, model, model.path))
         except LlmosError as error:
             failed.append((model, error))
         else:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from llmos.syscalls.driver import HostDropContext
-from llmos.syscalls.errors import NoResources, OverQuota
+from llmos.syscalls.driver import HostDropContext, HostEndLease, HostLease, LeaseGiven
+from llmos.syscalls.errors import LlmosError, NoDeviceMemory, NoResources, OverQuota
 from llmos.syscalls.types import Kind
 
+from .buffers import BufferFile
+from .ledger import HOST
 from .objects import BufferObject, ContextObject, LeaseObject, ModelObject
 from .pending import Timer
 from .session import Session
+from .supervisor import Driver
 
 if TYPE_CHECKING:
     from .core import Kernel
+
+
+SHM = "shm"
+BUFFER = "buffer"
+"""What shared buffers are called in the ledger; their owner is the session."""
 
 
 class Holdings:
@@ -36,6 +45,11 @@ class Holdings:
         if total and self._kernel.buffers.promised + size > total:
             raise NoResources(f"all buffers together may hold {total} bytes", what="buffer_bytes", limit=total)
         file = self._kernel.buffers.take(size, session.id, session.peer.uid)
+        try:
+            self._count_buffers(session)
+        except NoDeviceMemory as error:
+            self._kernel.buffers.discard(file, session.id)
+            raise NoResources(f"no buffer of {size} bytes: {error}", what="buffer bytes", limit=error.free) from error
         session.buffer_bytes += file.size
         name = file.path.name
         return BufferObject(
@@ -53,15 +67,56 @@ class Holdings:
         self._kernel.buffers.give(found.file, found.session.id)
         if found.session.id not in self._kernel.sessions.by_id:
             self._kernel.buffers.forget(found.session.id)
+        self._count_buffers(found.session)
         self._kernel.remove_object(found)
+
+    def _count_buffers(self, session: Session) -> None:
+        """Buffers take of the machine's memory, those too that are kept for the next. Raises NoDeviceMemory."""
+        held = self._kernel.buffers.held(session.id)
+        self._kernel.ledger.resize(HOST, session.id, {BUFFER: held} if held else {})
+
+    def forget_buffers(self, session: Session) -> None:
+        """The session has ended: nothing is kept for it any more."""
+        self._kernel.buffers.forget(session.id)
+        self._count_buffers(session)
+
+    async def share_lease(
+        self, driver: Driver, lease: str, bytes: int, uid: int
+    ) -> tuple[LeaseGiven, BufferFile | None]:
+        """Bytes that the ledger has promised, so that another program can map them; the file, where it is one. Raises
+        what the driver raises."""
+        buffers = self._kernel.buffers
+        assert driver.link is not None
+        path = buffers.lease_path(lease, uid)
+        try:
+            given = await driver.link.call(HostLease(id=lease, bytes=bytes, share=True, path=str(path)))
+        except LlmosError:
+            path.unlink(missing_ok=True)
+            self._say_ended(driver, lease)
+            raise
+        return given, buffers.adopt(path, bytes, uid) if given.path == str(path) else None
+
+    def _say_ended(self, driver: Driver, lease: str) -> None:
+        if driver.link is not None:
+            driver.link.call(HostEndLease(id=lease))
 
     def end_lease(self, found: LeaseObject, why: str) -> None:
         """Give the bytes of a lease back; its handles are closed."""
         found.session.lease_bytes -= found.bytes
         self._kernel.ledger.release(found.id)
+        if found.given is not None:
+            self._say_ended(self._kernel.supervisor.drivers[found.device], found.id)
+        if found.file is not None:
+            self._kernel.buffers.end(found.file)
         self._kernel.remove_object(found)
         self._kernel.log("lease", f"{found.id} ({found.bytes} bytes of {found.device}) has ended: {why}", found.id)
         self._kernel.emit("lease", found.id, state="ended", reason=why)
+
+    def device_lost(self, driver: Driver) -> None:
+        """Its memory is gone, and with it what others have mapped of it; reservations and files stay."""
+        for found in list(self._kernel.objects.values()):
+            if isinstance(found, LeaseObject) and found.device == driver.name and found.given and not found.file:
+                self.end_lease(found, f"driver {driver.name} has ended")
 
     def watch_leases(self) -> None:
         """End leases when their time has come: one timer, for the next of them."""
@@ -84,9 +139,11 @@ class Holdings:
         found.status = "dropped"
         self._kernel.remove_object(found)
 
-    def contexts_lost(self, model: ModelObject, why: str) -> None:
-        """Conversations whose state is gone keep their handles and say so at the next use."""
+    def contexts_lost(self, model: ModelObject, why: str, but: Collection[str] = ()) -> None:
+        """Conversations whose state is gone keep their handles and say so at the next use; those in `but` go on."""
         for found in self._kernel.objects.values():
-            if isinstance(found, ContextObject) and found.model is model and found.status == "open":
+            if not isinstance(found, ContextObject) or found.id in but:
+                continue
+            if found.model is model and found.status == "open":
                 found.status = "lost"
                 self._kernel.log("context", f"{found.id} is lost: {why}", found.id)

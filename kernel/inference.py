@@ -13,6 +13,7 @@ from llmos.syscalls.types import (
     BufferRef, Chunk, EmbedOptions, Handle, Inference, Input, Kind, Parts, Right, Sampling, Tensors, Timing,
 )  # fmt: skip
 
+from .arbiter.history import weight_of
 from .lane import Ticket
 from .link import Link
 from .objects import BufferObject, ContextObject, ModelObject
@@ -46,7 +47,25 @@ class InferenceService:
     ) -> Inference:
         """The whole life of one inference; chunks go to the request when its call streams."""
         kernel = self._kernel
-        kernel.quota(request.session).check(kernel.runner.clock())
+        await kernel.quotas.enter(request)
+        try:
+            return await self._admitted(request, model, content, task, sampling, embed, context, options)
+        finally:
+            kernel.quotas.leave(request)
+
+    async def _admitted(
+        self,
+        request: Request,
+        model: ModelObject,
+        content: Input,
+        task: str,
+        sampling: Sampling,
+        embed: EmbedOptions | None,
+        context: ContextObject | None,
+        options: Mapping[str, Any] | None,
+    ) -> Inference:
+        """What is within its quotas: queued, run, accounted."""
+        kernel = self._kernel
         work = Work(
             id=request.id,
             model="",
@@ -61,11 +80,12 @@ class InferenceService:
             options=dict(options or {}),
         )
         model.requests += 1
-        kernel.residency.used(model.id, kernel.runner.clock())
+        weight = weight_of(request.call.work_class, request.call.priority)
+        kernel.residency.used(model.id, kernel.runner.clock(), weight)
         self._submit(request, model)
         if not kernel.models.ready_to_run(model):
             request.because("model.waking", f"{model.name} is {model.status}; it is made ready first")
-            kernel.runner.spawn(self._wake(model, request), lambda _value, error: self._not_ready(model, error))
+            self.make_ready(model, request)
         attempt, tokens = model.speed.begin(), None
         try:
             inference = await self._twice(request, model, work, context, attempt)
@@ -73,6 +93,11 @@ class InferenceService:
         finally:
             attempt.speed.end(attempt, tokens)
         return self._account(request, model, context, inference, attempt)
+
+    def make_ready(self, model: ModelObject, request: Request) -> None:
+        """Load or wake a model that this request waits for; when that fails, whatever waits for it ends."""
+        steps = self._wake(model, request)
+        self._kernel.runner.spawn(steps, lambda _value, error: self._not_ready(model, error))
 
     async def _wake(self, model: ModelObject, request: Request) -> None:
         await self._kernel.supervisor.wait_ready(model.driver)
@@ -88,11 +113,15 @@ class InferenceService:
         call = request.call
         ticket = Ticket(
             request.id, model.id, request.session.id, request.session.owner, request.arrived, call.work_class,
-            call.priority, call.deadline,
+            call.priority, call.deadline, self._kernel.quotas.standing(request.session).weights,
         )  # fmt: skip
-        self._kernel.scheduler.submit(ticket, request.session.limits.queued_requests)
-        self.turns[request.id] = self._kernel.runner.future()
-        self._kernel.pump()
+        kernel = self._kernel
+        wait = kernel.scheduler.submit(ticket, request.session.limits.queued_requests, kernel.runner.clock())
+        self.turns[request.id] = kernel.runner.future()
+        kernel.pump()
+        queued = kernel.scheduler.queued_reason(request.id, wait)
+        if queued is not None:
+            kernel.decide([request.id], queued, "debug", see=[model.id])
 
     async def _turn(self, request: Request) -> None:
         """Wait for the start; whatever ends the wait early takes the request out of the queue."""
@@ -173,7 +202,7 @@ class InferenceService:
             await future
         finally:
             self._kernel.users[host_id] -= 1
-            self._kernel.models.request_left(host_id)
+            self._kernel.swaps.request_left(host_id)
             if not keeps_slot:
                 self.left(request_id)
 
@@ -184,6 +213,8 @@ class InferenceService:
         if ticket is not None:
             model = kernel.models.by_id.get(ticket.lane)
             kernel.residency.end(ticket.lane, now)
+            if model is not None:
+                kernel.rooms.look(model.driver.name)
             if model is not None and model.idle is not None and not kernel.scheduler.running(ticket.lane):
                 model.idle.set(None)
         kernel.pump()
@@ -205,7 +236,7 @@ class InferenceService:
         attempt: Attempt,
     ) -> Inference:
         kernel, now, usage = self._kernel, self._kernel.runner.clock(), inference.usage
-        kernel.quota(request.session).spend(usage.prompt_tokens - usage.cached_tokens + usage.new_tokens, now)
+        kernel.quotas.tokens(request, usage.prompt_tokens - usage.cached_tokens + usage.new_tokens)
         model.used = kernel.wall()
         if context is not None:
             grown = usage.prompt_tokens - usage.cached_tokens + usage.new_tokens

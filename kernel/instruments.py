@@ -53,6 +53,10 @@ class Instruments:
         self.spent_ns = r.counters(
             "llmos_device_nanoseconds_total", "Device time spent", ("device", "work_class", "tenant"), "nanoseconds"
         )
+        self.device_total = r.gauges("llmos_device_total_bytes", "All bytes of a device", ("device",), "bytes")
+        self.out_of_memory = r.counters(
+            "llmos_out_of_memory_total", "Requests that a device had no memory for while they ran", ("device", "model")
+        )
         self.resident = r.gauge("llmos_kernel_resident_bytes", "Resident memory of the kernel", "bytes")
         self.evictions = r.counters("llmos_evictions_total", "Models put to sleep, by reason", ("reason",))
 
@@ -140,6 +144,7 @@ def _refresh_bytes(kernel: Kernel) -> None:
             owned[names[row.owner], row.device, row.what] += row.ledger
     for device in kernel.ledger.devices():
         sums[device, "free"] = kernel.ledger.free(device)
+        i.device_total.labels(device).set(kernel.ledger.total(device))
     for labels, gauge in i.device_bytes.members():
         gauge.set(sums[labels["device"], labels["what"]])
     for (device, what), held in sums.items():

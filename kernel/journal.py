@@ -7,7 +7,7 @@ once a second. A full disk or a broken file costs durability, never the kernel: 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ class Journal:
         self._lost = 0
         self._seq = 0
         self._store: Store | None = None
+        self.observer: Callable[[Record], object] | None = None
+        """Told of each record with reasons."""
         if path is not None:
             self._open(path, max_bytes)
 
@@ -58,25 +60,23 @@ class Journal:
         text: str,
         about: str = "",
         reasons: Iterable[Reason] = (),
+        also: Sequence[str] = (),
         **fields: Any,
     ) -> Record:
-        """Add one record. `unit` is the part that speaks, `about` the stable id or name of what it speaks of.
+        """Add one record. `unit` is the part that speaks, `about` the stable id or name of what it speaks of; it is
+        found by the ids `also`, a field of the record, as well.
 
         Texts of more than 8192 characters are cut, and what cannot be stored as text is replaced by its repr.
         """
         if level not in _RANK:
             raise ValueError(f"level {level!r} is none of {', '.join(LEVELS)}")
-        self._seq += 1
-        record = Record(
-            seq=self._seq,
-            at=self._clock(),
-            unit=_clean(unit),
-            level=level,
-            about=_clean(about),
-            text=_clean(text),
-            fields=_plain(fields),
-            reasons=[_plain_reason(reason) for reason in reasons],
-        )
+        said = {**fields, "also": list(also)} if also else fields
+        record = cleaned(
+            Record(
+                seq=self.number(), at=self._clock(), unit=unit, level=level, about=about, text=text, fields=said,
+                reasons=list(reasons),
+            )
+        )  # fmt: skip
         self._ring.append(record)
         if self._store is not None:
             if len(self._pending) == self._pending.maxlen:
@@ -84,12 +84,14 @@ class Journal:
             self._pending.append(record)
         if self._console is not None:
             self._console.show(record)
+        if self.observer is not None and record.reasons:
+            self.observer(record)
         return record
 
     def read(self, after: int = 0, about: str = "", level: str = "debug", limit: int = 100) -> list[Record]:
         """Records after a sequence number, oldest first; `after=-1` gives the newest. At least as severe as `level`."""
         levels = LEVELS[_RANK[level] :]
-        kept = [r for r in self._ring if r.seq > after and r.level in levels and about in ("", r.about)]
+        kept = [r for r in self._ring if r.seq > after and r.level in levels and _is_about(r, about)]
         first = self._ring[0].seq if self._ring else self._seq + 1
         if after < 0:
             missing = limit - len(kept)
@@ -97,6 +99,11 @@ class Journal:
             return older + kept[max(len(kept) - limit, 0) :]
         older = self._stored(after, first, about, levels, limit, newest=False) if after + 1 < first else []
         return (older + kept)[:limit]
+
+    def number(self) -> int:
+        """The next sequence number, for a record that is kept elsewhere; the journal has a gap there."""
+        self._seq += 1
+        return self._seq
 
     @property
     def last(self) -> int:
@@ -169,6 +176,21 @@ class Journal:
             return []
 
 
+def cleaned(record: Record) -> Record:
+    """A record that every reader takes and that can be stored; what it holds is copied."""
+    fields = _plain(record.fields)
+    if not isinstance(fields.get("also", []), list):
+        del fields["also"]
+    return Record(
+        seq=record.seq, at=record.at, unit=_clean(record.unit), level=record.level, about=_clean(record.about),
+        text=_clean(record.text), fields=fields, reasons=[_plain_reason(reason) for reason in record.reasons],
+    )  # fmt: skip
+
+
+def _is_about(record: Record, id: str) -> bool:
+    return id in ("", record.about) or id in record.fields.get("also", ())
+
+
 def _clean(text: str) -> str:
     """Text that every reader takes: no lone surrogates (from undecodable file names), and not too long."""
     if len(text) > MAX_TEXT:
@@ -187,6 +209,8 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain_reason(reason: Reason) -> Reason:
+    if len(reason.text) > MAX_TEXT:
+        reason = msgspec.structs.replace(reason, text=_clean(reason.text))
     try:
         msgspec.msgpack.encode(msgspec.json.decode(msgspec.json.encode(reason), type=Reason))
     except _UNENCODABLE:
@@ -196,5 +220,6 @@ def _plain_reason(reason: Reason) -> Reason:
             numbers={_clean(name): _clean(str(value)) for name, value in reason.numbers.items()},
             rule=_clean(reason.rule),
             at=reason.at,
+            change=_clean(reason.change),
         )
     return reason

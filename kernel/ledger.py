@@ -1,12 +1,13 @@
 """The ledger of bytes: every byte of a device that is promised or used has a row, and no byte has two.
 
 A row is admitted before anything is allocated, so that nothing admitted runs out of memory later. What the driver
-measures is set beside the prediction, and the larger of the two counts. Pure: `now` is monotonic nanoseconds.
+measures is set beside the prediction, and the larger of the two counts. Devices that take from one memory are in a
+pool, where each byte counts once. Pure: `now` is monotonic nanoseconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -14,6 +15,8 @@ import msgspec
 from llmos.syscalls.errors import NoDeviceMemory, NotFound
 from llmos.syscalls.types import LedgerRow, Reason
 
+HOST = "host"
+"""The machine's own memory: a device beside the drivers', and the pool of those that take from it."""
 FOREIGN = "foreign"
 RESERVE = "reserve"
 LEASE = "lease"
@@ -46,6 +49,7 @@ class _Row:
 class _Device:
     total: int
     reserve: int
+    pool: str = ""
     rows: dict[tuple[str, str], _Row] = field(default_factory=dict)
     """By (owner, what)."""
     foreign: dict[str, int] = field(default_factory=dict)
@@ -63,13 +67,16 @@ class Ledger:
         self._evictable: set[str] = set()
         self._expiry: dict[str, int] = {}
 
-    def set_device(self, device: str, total: int, reserve: int = 0) -> None:
-        """Add a device, or correct its size; rows stay. `reserve` bytes are never given to anyone."""
-        known = self._devices.get(device)
-        if known is None:
-            self._devices[device] = _Device(max(total, 0), max(reserve, 0))
-        else:
-            known.total, known.reserve = max(total, 0), max(reserve, 0)
+    def set_device(self, device: str, total: int, reserve: int = 0, pool: str = "") -> None:
+        """Add a device, or correct its size; rows stay. `reserve` bytes are never given to anyone.
+
+        Devices with the same `pool` take from one memory: that of the device which has the pool's name, or else as
+        much as the largest of them has. What other programs use of it is told of the former, and of the others ignored.
+        """
+        place = self._devices.setdefault(device, _Device(0, 0))
+        place.total, place.reserve, place.pool = max(total, 0), max(reserve, 0), pool
+        if not self._tells_foreign(device):
+            place.foreign = {}
 
     def drop_device(self, device: str) -> list[str]:
         """Forget a device with all its rows; the owners that lost rows, leases among them."""
@@ -97,7 +104,7 @@ class Ledger:
         place = self._device(device)
         needed, free = sum(count for _, _, count in rows), self.free(device)
         if needed > free:
-            raise self._refusal(device, needed)
+            raise self.refusal(device, needed)
         for what, owner, count in rows:
             row = place.rows.setdefault((owner, what), _Row(0))
             row.admitted = (row.admitted or 0) + count
@@ -107,12 +114,13 @@ class Ledger:
             numbers={"needed": needed, "free": free, "total": place.total},
         )
 
-    def reserve(self, device: str, owner: str, what: str, bytes: int, expires: int | None = None) -> Reason:
-        """Promise one row, as `admit`; at `expires` (monotonic nanoseconds) `expire` ends it, as for a lease."""
-        reason = self.admit(device, [(what, owner, bytes)])
-        if expires is not None:
-            self._expiry[owner] = expires
-        return reason
+    def reserve(self, device: str, owner: str, what: str, bytes: int) -> Reason:
+        """Promise one row, as `admit`."""
+        return self.admit(device, [(what, owner, bytes)])
+
+    def expire_at(self, owner: str, when: int) -> None:
+        """Have `expire` end all rows of an owner at `when`, monotonic nanoseconds."""
+        self._expiry[owner] = when
 
     def resize(self, device: str, owner: str, rows: Mapping[str, int]) -> Reason:
         """Set what an owner is promised on a device to exactly `rows` (what -> bytes), as when a model sleeps or wakes.
@@ -155,8 +163,8 @@ class Ledger:
         self._forget(owner for owner in owners if not self._holds(owner))
         return owners
 
-    def reconcile(self, device: str, rows: Iterable[LedgerRow], owner: str | None = None) -> None:
-        """Take over what the driver measured: all rows of the device, or with `owner` all rows of that owner.
+    def reconcile(self, device: str, rows: Iterable[LedgerRow], owners: Collection[str] | None = None) -> None:
+        """Take over what the driver measured: all rows of the device, or with `owners` all rows of these.
 
         Rows it does not name count as promised only; rows nobody was promised are added. Foreign rows are replaced when
         any is named; negative figures count as 0.
@@ -168,42 +176,63 @@ class Ledger:
             allocator, driver = max(row.allocator, 0), max(row.driver, 0)
             if row.what == FOREIGN:
                 foreign[row.owner] = foreign.get(row.owner, 0) + max(row.ledger, allocator, driver)
-            elif row.what != RESERVE and owner in (None, row.owner):
+            elif row.what != RESERVE and (owners is None or row.owner in owners):
                 one = measured.setdefault((row.owner, row.what), _Row(None))
                 one.allocator += allocator
                 one.driver += driver
         for key, known in place.rows.items():
-            if owner not in (None, key[0]):
+            if owners is not None and key[0] not in owners:
                 measured[key] = known
             elif known.admitted is not None:
                 measured.setdefault(key, _Row(None)).admitted = known.admitted
         place.rows = measured
-        if foreign:
+        if foreign and self._tells_foreign(device):
             place.foreign = foreign
 
     def set_foreign(self, device: str, bytes: int) -> None:
         """Set what other programs use on a device, as one row."""
-        self._device(device).foreign = {"": bytes} if bytes > 0 else {}
+        place = self._device(device)
+        place.foreign = {"": bytes} if bytes > 0 and self._tells_foreign(device) else {}
 
     def free(self, device: str) -> int:
-        """Bytes that can be promised now; never negative."""
-        place = self._device(device)
-        return max(place.total - place.used, 0)
+        """Bytes that can be promised now, of the device and of its pool; never negative."""
+        return max(self._left(device), 0)
 
     def excess(self, device: str) -> int:
-        """Bytes by which measured and foreign use exceed the device: 0 unless something grew beyond its promise."""
-        place = self._device(device)
-        return max(place.used - place.total, 0)
+        """Bytes by which measured and foreign use exceed the device or its pool: 0 unless something grew beyond its
+        promise."""
+        return max(-self._left(device), 0)
+
+    def pool(self, device: str) -> list[str]:
+        """The devices that take from the same memory, this one among them."""
+        name = self._device(device).pool
+        return [each for each, place in self._devices.items() if each == device or (name and place.pool == name)]
 
     def rows(self, device: str | None = None) -> list[LedgerRow]:
         """The rows of one device, or of all; foreign programs and the reserve included. Their `ledger` adds up to
-        total - free + excess."""
+        total - free + excess, for a pool those of all its devices to that of the pool."""
         names = self._devices if device is None else [device]
         return [row for name in names for row in _rows(name, self._device(name))]
 
     def held(self, owner: str) -> int:
         """Bytes that an owner holds, on all devices."""
         return sum(row.ledger for place in self._devices.values() for key, row in place.rows.items() if key[0] == owner)
+
+    def refusal(self, device: str, needed: int) -> NoDeviceMemory:
+        """The error that says why so many bytes are not given: the numbers, and who holds them."""
+        free, evictable, place = self.free(device), self.evictable(device), self._device(device)
+        rows = [row for each in self.pool(device) for row in self.rows(each)]
+        largest = sorted(rows, key=lambda row: -row.ledger)[:4]
+        by_whom = ", ".join(f"{row.what} of {row.owner or row.device}: {size_text(row.ledger)}" for row in largest)
+        numbers = {"needed": needed, "free": free, "evictable": evictable, "total": place.total}
+        text = (
+            f"{size_text(needed)} are needed on {device}, {size_text(free)} of {size_text(place.total)} are free and "
+            f"{size_text(evictable)} could be evicted (held by {by_whom or 'nobody'})"
+        )
+        reason = Reason(code="memory.refused", text=text, numbers=dict(numbers))
+        return NoDeviceMemory(
+            text, needed=needed, free=free, evictable=evictable, by_whom=by_whom, reasons=[msgspec.to_builtins(reason)]
+        )
 
     def set_evictable(self, owner: str, evictable: bool) -> None:
         """Say whether the rows of an owner could be freed to make room."""
@@ -213,8 +242,9 @@ class Ledger:
             self._evictable.discard(owner)
 
     def evictable(self, device: str) -> int:
-        """Bytes of a device that eviction could free."""
-        return sum(row.ledger for key, row in self._device(device).rows.items() if key[0] in self._evictable)
+        """Bytes of a device, or of its pool, that eviction could free."""
+        places = [self._device(each) for each in self.pool(device)]
+        return sum(row.ledger for place in places for key, row in place.rows.items() if key[0] in self._evictable)
 
     def expire(self, now: int) -> list[str]:
         """Release the owners whose time has passed."""
@@ -234,6 +264,20 @@ class Ledger:
             known = ", ".join(self._devices) or "none"
             raise NotFound(f"the ledger has no device {device!r}; it has {known}") from None
 
+    def _left(self, device: str) -> int:
+        """What is left of a device and of its pool; negative by what is too much."""
+        place = self._device(device)
+        own = place.total - place.used
+        if not place.pool:
+            return own
+        members = [self._devices[each] for each in self.pool(device)]
+        named = self._devices.get(place.pool)
+        total = named.total if named is not None else max(each.total for each in members)
+        return min(own, total - sum(each.used for each in members))
+
+    def _tells_foreign(self, device: str) -> bool:
+        return self._device(device).pool in ("", device)
+
     def _holds(self, owner: str) -> bool:
         return any(key[0] == owner for place in self._devices.values() for key in place.rows)
 
@@ -241,20 +285,6 @@ class Ledger:
         for owner in owners:
             self._evictable.discard(owner)
             self._expiry.pop(owner, None)
-
-    def _refusal(self, device: str, needed: int) -> NoDeviceMemory:
-        free, evictable, place = self.free(device), self.evictable(device), self._device(device)
-        largest = sorted(_rows(device, place), key=lambda row: -row.ledger)[:4]
-        by_whom = ", ".join(f"{row.what} of {row.owner or device}: {size_text(row.ledger)}" for row in largest)
-        numbers = {"needed": needed, "free": free, "evictable": evictable, "total": place.total}
-        text = (
-            f"{size_text(needed)} are needed on {device}, {size_text(free)} of {size_text(place.total)} are free and "
-            f"{size_text(evictable)} could be evicted (held by {by_whom or 'nobody'})"
-        )
-        reason = Reason(code="memory.refused", text=text, numbers=dict(numbers))
-        return NoDeviceMemory(
-            text, needed=needed, free=free, evictable=evictable, by_whom=by_whom, reasons=[msgspec.to_builtins(reason)]
-        )
 
 
 def _check(counts: Iterable[int]) -> None:

@@ -1,8 +1,7 @@
-"""Loaded models: planned, admitted, loaded, put to sleep, swapped, reloaded after a crash, unloaded.
+"""Loaded models: planned, admitted, loaded, put to sleep, reloaded after a crash, unloaded.
 
 A model object keeps its id and handles through all of that. What changes is its `host_id`, the name under which a host
-knows one set of weights: a hot swap loads the new one beside the old, moves new requests over, and drops the old one
-when its last request has ended.
+knows one set of weights; `swaps` exchanges one set for another.
 """
 
 from __future__ import annotations
@@ -10,22 +9,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmos.syscalls.driver import HostLoad, HostPlan, HostSleep, HostUnload, HostWake, Located
-from llmos.syscalls.errors import (
-    BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, Unavailable,
-)  # fmt: skip
+from llmos.syscalls.errors import Busy, Cancelled, Exists, LlmosError, NotFound, PeerGone, Unavailable
 from llmos.syscalls.types import Kind, LoadOptions, Plan, Reason
 
-from .eviction import make_room
+from .arbiter.history import Way
+from .ledger import HOST
 from .locating import locate, release, tell_measured
+from .memory.corrections import Corrections
+from .memory.rows import awake, settle
 from .objects import ModelObject
-from .recipes import held, model_name, names_of, owned, paths, predicted, recipe, tell, watch
+from .recipes import model_name, names_of, owned, paths, predicted, recipe, tell, watch, what
 from .residency import Event, State
-from .speed import Speed
 from .supervisor import UP, Driver
 
 if TYPE_CHECKING:
     from .core import Kernel
     from .requests import Request
+
+
+def _extra(model: ModelObject) -> int:
+    """How many requests of a higher class a device takes beyond its slots: as many again where it can park work."""
+    facts = model.driver.facts
+    assert model.loaded is not None
+    return model.loaded.slots if facts is not None and facts.features.get("parks") else 0
 
 
 class ModelService:
@@ -34,7 +40,7 @@ class ModelService:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self.by_id: dict[str, ModelObject] = {}
-        self._retired: dict[str, tuple[Driver, Located, Driver]] = {}
+        self.corrections = Corrections()
 
     # ---- finding
 
@@ -51,10 +57,11 @@ class ModelService:
         await self._kernel.supervisor.wait_ready(driver)
         assert driver.link is not None
         answer = await driver.link.call(HostPlan(model=located, options=options))
-        rows = [owned(row, driver.name, host_id) for row in answer.rows]
+        planned = [owned(row, driver.name, host_id) for row in answer.rows]
+        rows, reasons = self.corrections.apply(what(driver.name, located, options), planned)
         needed = sum(row.predicted for row in rows)
         free = self._kernel.ledger.free(driver.name)
-        return Plan(rows=rows, fits=needed <= free, needed=needed, free=free)
+        return Plan(rows=rows, fits=needed <= free, needed=needed, free=free, reasons=reasons)
 
     async def load(
         self, request: Request, driver: Driver, options: LoadOptions, base: ModelObject | None, path: str
@@ -69,6 +76,7 @@ class ModelService:
                 request.because("load.shared", f"{known.name} is being loaded already; waiting for it")
                 watch(known, request)
                 await known.loading
+            await self.wake(known, request)
             return known
         holder = self.named(name)
         if holder is not None and holder.loading is not None:
@@ -106,7 +114,10 @@ class ModelService:
         model.host_id = kernel.new_id("w")
         self.by_id[model.id] = model
         kernel.objects[model.id] = model
-        kernel.residency.add(model.id, driver.name, kernel.runner.clock(), options.keep_alive, options.pin)
+        kernel.residency.add(
+            model.id, driver.name, kernel.runner.clock(), options.keep_alive, options.pin, path=located.path,
+            version=located.version, group=options.group,
+        )  # fmt: skip
         return model
 
     async def _bring_up(self, model: ModelObject) -> None:
@@ -116,9 +127,10 @@ class ModelService:
         if kernel.residency.state(model.id) is State.FAILED:
             model.driver.link.call(HostUnload(id=model.host_id))
             model.host_id = kernel.new_id("w")
-        self._event(model, Event.LOAD)
+        self.event(model, Event.LOAD)
         plan = await self.plan(model.driver, model.located, model.options, model.host_id)
-        model.why = [*model.why, await make_room(kernel, model, model.host_id, predicted(plan.rows))]
+        kernel.quotas.check_bytes(model.owner, plan.needed, model.name, without=model.host_id)
+        model.why = [*model.why, await kernel.rooms.make(model, model.host_id, predicted(plan.rows))]
         call = HostLoad(
             id=model.host_id,
             model=model.located,
@@ -129,7 +141,7 @@ class ModelService:
         model.loaded = await model.driver.link.call(call, lambda progress: tell(model, progress))
         model.speed.load_s = (kernel.runner.clock() - started) / 1e9
         kernel.instruments.load_seconds.observe(model.speed.load_s)
-        self._open(model, "loaded", started)
+        self._open(model, "load", "loaded", started)
 
     def _came_up(self, model: ModelObject, error: LlmosError | None, replaced: ModelObject | None) -> None:
         waiting, model.loading = model.loading, None
@@ -140,7 +152,7 @@ class ModelService:
             if replaced is not None and replaced.id in self.by_id:
                 self._kernel.runner.spawn(self.unload(replaced, force=False, drain=True), lambda _value, _error: None)
             return
-        self._event(model, Event.LOAD_FAILED)
+        self.event(model, Event.LOAD_FAILED)
         self._kernel.log("model", f"{model.name} could not be loaded: {error}", model.id, level="warning")
         self._forget(model, error)
         waiting.fail(error)
@@ -156,20 +168,23 @@ class ModelService:
                 return model
         return None
 
-    def _open(self, model: ModelObject, how: str, started: int) -> None:
+    def _open(self, model: ModelObject, way: Way, how: str, started: int) -> None:
         """Its weights are on the device: say so, and let requests run."""
-        self._event(model, Event.LOADED)
+        self.event(model, Event.LOADED)
         seconds = (self._kernel.runner.clock() - started) / 1e9
         self._kernel.instruments.model_load.labels(model.name).observe(seconds)
         text = f"{model.name} is {how} on {model.driver.name} in {seconds:.2f} s"
-        self._kernel.log("model", text, model.id, model.why)
-        self._let_run(model)
+        self._kernel.log("model", text, model.id, model.reasons())
+        self.let_run(model)
+        self._kernel.residency.measured(model.id, way, seconds)
 
-    def _let_run(self, model: ModelObject) -> None:
+    def let_run(self, model: ModelObject) -> None:
+        """Its weights are on the device: requests may start."""
         assert model.loaded is not None
-        size = sum(row.predicted for row in model.loaded.rows)
+        awake(self._kernel, model, model.loaded.rows)
+        size = sum(row.predicted for row in model.loaded.rows if row.device != HOST)
         self._kernel.residency.set_bytes(model.id, size)
-        self._kernel.scheduler.set_lane(model.id, model.loaded.slots)
+        self._kernel.scheduler.set_lane(model.id, model.loaded.slots, device=model.driver.name, extra=_extra(model))
         self._kernel.pump()
 
     # ---- unloading
@@ -195,9 +210,11 @@ class ModelService:
             while kernel.scheduler.running(model.id) or kernel.scheduler.waiting(model.id):
                 model.idle = kernel.runner.future()
                 await model.idle
+        here = self._kernel.residency.state(model.id) is not State.COLD
         self._forget(model, Cancelled(f"{model.name} is unloaded"))
         freed = kernel.ledger.release(model.host_id)
-        if model.driver.link is not None and model.driver.state in UP and model.loaded is not None:
+        kernel.rooms.look(model.driver.name)
+        if here and model.driver.link is not None and model.driver.state in UP and model.loaded is not None:
             freed = max(freed, (await model.driver.link.call(HostUnload(id=model.host_id))).bytes)
         kernel.log("model", f"{model.name} is unloaded, {freed} bytes freed", model.id)
         return freed
@@ -218,33 +235,41 @@ class ModelService:
         if self.named(model.name) is None:
             kernel.instruments.forget_model(model.name)
         kernel.emit("model", model.id, name=model.name, state="unloaded")
+        kernel.rooms.look(model.driver.name)
 
-    # ---- sleep, wake, swap
+    # ---- sleep, wake
 
     async def sleep(self, model: ModelObject, reason: Reason) -> None:
-        """Free the device bytes. Raises BadState when it is not awake or requests run."""
+        """Free the device bytes. Raises BadState when it is not awake or requests run.
+
+        Where it finds no place in the machine's memory it goes cold instead.
+        """
         kernel = self._kernel
-        self._event(model, Event.SLEEP)
+        if not await kernel.cooling.has_place(model):
+            await kernel.cooling.chill(model, reason)
+            return
+        self.event(model, Event.SLEEP)
         kernel.log("model", f"{model.name} is put to sleep: {reason.text}", model.id, [reason])
         assert model.loaded is not None and model.driver.link is not None
         kernel.scheduler.set_lane(model.id, model.loaded.slots, open=False)
         done = model.loading = kernel.runner.future()
         try:
-            asleep = await model.driver.link.call(HostSleep(id=model.host_id))
+            asleep = await model.driver.link.call(HostSleep(id=model.host_id, host_bytes=kernel.ledger.free(HOST)))
         except LlmosError:
             if kernel.residency.state(model.id) is State.SLEEPING:
-                self._event(model, Event.SLEEP_FAILED)
-                self._let_run(model)
+                self.event(model, Event.SLEEP_FAILED)
+                self.let_run(model)
             raise
         finally:
             model.loading = None
             done.set(model)
-        kernel.ledger.resize(model.driver.name, model.host_id, held(asleep.rows))
-        kernel.holdings.contexts_lost(model, "its model was put to sleep")
+        settle(kernel, model, asleep.rows)
+        kernel.cooling.slept(model)
+        kernel.holdings.contexts_lost(model, "its model was put to sleep", but=asleep.contexts)
         model.why = [reason]
         kernel.instruments.evictions.labels(reason.code).inc()
         tell_measured(model)
-        self._event(model, Event.SLEPT)
+        self.event(model, Event.SLEPT)
 
     async def wake(self, model: ModelObject, request: Request | None = None) -> None:
         """Make a model that is asleep, lost or failed ready again; callers at the same time share one wake."""
@@ -268,12 +293,12 @@ class ModelService:
     async def _wake_weights(self, model: ModelObject) -> None:
         kernel = self._kernel
         plan = await self.plan(model.driver, model.located, model.options, model.host_id)
-        model.why = [*model.why, await make_room(kernel, model, model.host_id, predicted(plan.rows))]
-        self._event(model, Event.WAKE)
+        model.why = [*model.why, await kernel.rooms.make(model, model.host_id, predicted(plan.rows))]
+        self.event(model, Event.WAKE)
         started = kernel.runner.clock()
         assert model.driver.link is not None
         model.loaded = await model.driver.link.call(HostWake(id=model.host_id), lambda progress: tell(model, progress))
-        self._open(model, "awake again", started)
+        self._open(model, "wake", "awake again", started)
 
     def _woke(self, model: ModelObject, error: LlmosError | None) -> None:
         waiting, model.loading = model.loading, None
@@ -281,15 +306,16 @@ class ModelService:
         assert waiting is not None
         if error is None:
             waiting.set(model)
+            self._wake_group(model)
             return
         loading = self._kernel.residency.state(model.id) is State.LOADING
         if isinstance(error, PeerGone):  # what waits goes on waiting for the next start
             if loading:
-                self._event(model, Event.LOST)
+                self.event(model, Event.LOST)
             waiting.fail(error)
             return
         if loading:
-            self._event(model, Event.LOAD_FAILED)
+            self.event(model, Event.LOAD_FAILED)
             model.why = [self._kernel.reason("load.failed", str(error))]
             self._kernel.ledger.release(model.host_id)
         self._kernel.log("model", f"{model.name} is {model.status}: {error}", model.id, level="warning")
@@ -297,79 +323,24 @@ class ModelService:
             self._kernel.interrupt(self._kernel.requests[ticket.id], error)
         waiting.fail(error)
 
-    async def swap(self, request: Request, model: ModelObject, to: str) -> None:
-        """Exchange it for the version or alias `to`; see `exchange`."""
-        await self.exchange(request, model, f"{model.path.partition('@')[0]}@{to}")
-
-    async def exchange(self, request: Request, model: ModelObject, path: str) -> None:
-        """Load what `path` is beside the running one, then move new requests over; running ones finish on the old."""
-        kernel = self._kernel
-        self._check_swap(model)
-        files, located = await locate(self._kernel, request.session, path, model.options.draft)
-        host_id = kernel.new_id("w")
-        loaded = None
-        try:
-            plan = await self.plan(model.driver, located, model.options, host_id)
-            room = await make_room(kernel, model, host_id, predicted(plan.rows))
-            assert model.driver.link is not None
-            call = HostLoad(id=host_id, model=located, options=model.options)
-            loaded = await model.driver.link.call(
-                call, lambda told: request.progress(told.done, told.total, told.unit, told.stage)
-            )
-            self._check_swap(model)
-        except LlmosError:
-            if loaded is not None and model.driver.link is not None:
-                model.driver.link.call(HostUnload(id=host_id))
-            kernel.ledger.release(host_id)
-            release(files, located)
-            raise
-        old = model.host_id
-        self._retired[old] = (model.files, model.located, model.driver)
-        tell_measured(model)
-        model.host_id, model.speed = host_id, Speed()
-        versions = f"{model.name} went from version {model.version} to {located.version}"
-        swapped = f"{versions}: {request.session.program!r} asked for it ({request.session.id})"
-        model.why = [request.because("model.swapped", swapped), room]
-        kernel.log("model", swapped, model.id, model.why)
-        model.files, model.located, model.loaded = files, located, loaded
-        model.version, model.path = located.version, path
-        kernel.holdings.contexts_lost(model, "its model was swapped")
-        self._let_run(model)
-        self.request_left(old)
-
-    def _check_swap(self, model: ModelObject) -> None:
-        """Raises NotSupported, BadState, Busy, NotFound."""
-        self.check(model)
-        if model.base is not None:
-            raise NotSupported("an adapter is replaced by load_model(replace=True)", why="swap is for whole models")
-        if not self.ready_to_run(model):
-            raise BadState(f"{model.name} is {model.status}; wake it first", state=model.status)
-        if adapters := self.adapters_of(model):
-            raise Busy(f"{model.name} has adapters: {names_of(adapters)}; unload them first")
-
-    def request_left(self, host_id: str) -> None:
-        """A request has ended on these weights: drop them if they were only kept for it."""
-        retired = self._retired.get(host_id)
-        if retired is None or self._kernel.users[host_id]:
-            return
-        files, located, driver = self._retired.pop(host_id)
-        self._kernel.ledger.release(host_id)
-        release(files, located)
-        assert driver.link is not None  # `device_lost` forgets what a lost device kept
-        driver.link.call(HostUnload(id=host_id))
+    def _wake_group(self, model: ModelObject) -> None:
+        """What is to be awake together with a model that woke is made ready too."""
+        for each in self._kernel.residency.companions(model.id):
+            if self.by_id[each].loading is None:
+                self._kernel.runner.spawn(self.wake(self.by_id[each]), lambda _value, _error: None)
 
     # ---- drivers come and go
 
     def device_lost(self, driver: Driver, cause: str) -> None:
         """Its models are lost until the driver is back; requests that wait keep waiting."""
-        for host_id, (files, located, on) in list(self._retired.items()):
-            if on is driver:
-                del self._retired[host_id]
-                release(files, located)
+        self._kernel.swaps.device_lost(driver)
+        self._kernel.rooms.device_lost(driver, cause)
         for model in list(self.by_id.values()):
             if model.driver is not driver:
                 continue
             ended, state = f"driver {driver.name} ended: {cause}", self._kernel.residency.state(model.id)
+            if state is State.COLD:
+                continue  # it has nothing there to lose
             if state is not State.FAILED:
                 model.why = [self._kernel.reason("driver.lost", ended)]
                 level = "info" if self._kernel.draining else "warning"
@@ -377,9 +348,9 @@ class ModelService:
             self._kernel.holdings.contexts_lost(model, ended)
             slots = model.loaded.slots if model.loaded else 1
             if model.loading is None:
-                self._kernel.scheduler.set_lane(model.id, slots, open=False)
+                self._kernel.scheduler.set_lane(model.id, slots, open=False, device=driver.name)
             if state in (State.AWAKE, State.ASLEEP, State.SLEEPING):
-                self._event(model, Event.LOST)
+                self.event(model, Event.LOST)
 
     def device_gone(self, driver: Driver, error: LlmosError) -> None:
         """The driver will not come back: requests that wait for its models end."""
@@ -400,10 +371,12 @@ class ModelService:
             await self.wake(model.base)
         await self.wake(model)
 
-    def _event(self, model: ModelObject, event: Event) -> None:
+    def event(self, model: ModelObject, event: Event) -> None:
+        """Something happened to where a model is: say so. Raises BadState."""
         state = self._kernel.residency.event(model.id, event, self._kernel.runner.clock())
         model.status = state.value
         self._kernel.emit("model", model.id, name=model.name, state=state.value)
+        self._kernel.rooms.look(model.driver.name)
 
     def ready_to_run(self, model: ModelObject) -> bool:
         return model.status == State.AWAKE.value

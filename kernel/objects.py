@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from llmos.syscalls.driver import ContextOpened, Loaded, Located
+from llmos.syscalls.driver import ContextOpened, LeaseGiven, Loaded, Located
 from llmos.syscalls.types import Kind, LoadOptions, ObjectInfo, Reason, TaskResult
 
 from .buffers import BufferFile
@@ -23,6 +23,9 @@ Content = bytes
 
 EventKind = Literal["device", "driver", "handle", "lease", "model", "session", "task"]
 """What events are about."""
+
+RESERVATION = "reservation"
+"""The kind of a lease that is bytes in the ledger and nothing else."""
 
 SHARED_KINDS = frozenset({Kind.SYSTEM, Kind.DEVICE, Kind.DRIVER, Kind.MODEL})
 """Kinds that policy may open to users who do not own the object."""
@@ -156,6 +159,8 @@ class ModelObject(KernelObject):
     watchers: list[Request] = field(default_factory=list)
     why: list[Reason] = field(default_factory=list)
     requests: int = 0
+    resting: int | None = None
+    """Bytes of the machine's memory that it held when it slept last."""
     used: float = 0.0
     speed: Speed = field(default_factory=Speed)
 
@@ -163,13 +168,14 @@ class ModelObject(KernelObject):
         return self.status
 
     def health(self) -> str:
-        return "failed" if self.status == "failed" else "ok" if self.status in ("awake", "asleep") else self.status
+        serves = self.status in ("awake", "asleep", "cold")
+        return "failed" if self.status == "failed" else "ok" if serves else self.status
 
     def size(self) -> int:
         return sum(max(row.predicted, row.allocator) for row in self.loaded.rows) if self.loaded else 0
 
     def reasons(self) -> list[Reason]:
-        return self.why
+        return [*self.why, *(self.loaded.rung_reasons if self.loaded is not None else ())]
 
     def fields(self) -> dict[str, Any]:
         mine: dict[str, Any] = {
@@ -220,12 +226,16 @@ class LeaseObject(KernelObject):
     bytes: int
     session: Session
     expires: float | None = None
+    given: LeaseGiven | None = None
+    """What another program can map; None: bytes in the ledger and nothing else."""
+    file: BufferFile | None = None
 
     def size(self) -> int:
         return self.bytes
 
     def fields(self) -> dict[str, Any]:
-        return {"device": self.device, "expires": self.expires, "session": self.session.id}
+        facts = {"device": self.device, "expires": self.expires, "session": self.session.id, "kind": RESERVATION}
+        return facts if self.given is None else {**facts, "kind": self.given.kind, "path": self.given.path}
 
 
 @dataclass(kw_only=True, eq=False)

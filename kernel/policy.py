@@ -24,6 +24,8 @@ from .settings import ConfigError, Section, convert
 KERNEL_FILESYSTEM = "kernel"
 """The file system of /dev, /proc and /sys, served by the kernel from its own tables."""
 
+OverQuota = Literal["refuse", "wait"]
+
 _GIVEN = (Kind.SYSTEM, Kind.DEVICE, Kind.DRIVER)
 """Kinds a session holds from the start; without a word in the policy it holds none of them."""
 
@@ -44,6 +46,8 @@ class Rule(Section):
     mounts: dict[str, MountRule | Literal["ro", "rw"]] | None = None
     """By path; only a mode for one of the standard mounts."""
     limits: Limits = Limits()
+    over_quota: OverQuota | None = None
+    """What happens to a request over quota: it is refused, or it waits."""
 
 
 class UserRule(Rule):
@@ -61,6 +65,7 @@ class Policy:
     limits: Limits
     own: bool
     """Whether the session belongs to the kernel's own user."""
+    over_quota: OverQuota = "refuse"
 
     def rights(self, kind: Kind, name: str = "") -> Rights:
         """The rights on what is given at the start (system, devices, drivers); the most it gets on anything else."""
@@ -113,6 +118,12 @@ class Policies:
                 policy = _narrowed(policy, rule.tenant[tenant])
         return policy
 
+    def tenant_weight(self, uid: int, tenant: str) -> int:
+        """The weight of a tenant among those of its user; 0 when none is named."""
+        rule = self.users.get(uid) or self.default
+        named = rule.tenant.get(tenant) if rule is not None else None
+        return named.limits.weight if named is not None else 0
+
 
 def standard_mounts(home: Path) -> dict[str, MountRule]:
     """What everybody knows: /models from the home folder and the package, /home, and the kernel's own tables."""
@@ -160,7 +171,7 @@ def _laid_over(policy: Policy, rule: Rule, standard: Mapping[str, MountRule]) ->
     limits = {
         name: getattr(rule.limits, name) or getattr(policy.limits, name) for name in rule.limits.__struct_fields__
     }
-    return replace(policy, limits=Limits(**limits))
+    return replace(policy, limits=Limits(**limits), over_quota=rule.over_quota or policy.over_quota)
 
 
 def _narrowed(policy: Policy, rule: Rule) -> Policy:
@@ -181,7 +192,8 @@ def _narrowed(policy: Policy, rule: Rule) -> Policy:
                 mode = mount if isinstance(mount, str) else mount.mode
                 mounts[path] = msgspec.structs.replace(held, mode="rw" if mode == held.mode == "rw" else "ro")
         policy = replace(policy, mounts=mounts)
-    return replace(policy, limits=narrower(policy.limits, rule.limits))
+    limits = narrower(policy.limits, rule.limits)
+    return replace(policy, limits=limits, over_quota=rule.over_quota or policy.over_quota)
 
 
 def narrower(one: Limits, other: Limits) -> Limits:

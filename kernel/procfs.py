@@ -1,7 +1,8 @@
 """/dev, /proc and /sys: the kernel's own tables as files, made when they are read. Pure: a tree of names and texts.
 
 `/dev/NAME` is a device; `/proc/{sessions,models,tasks,requests,drivers,services}/ID` are objects as JSON; `/sys` holds
-version, limits, memory (the ledger), metrics (Prometheus text) and journal (the newest records).
+version, limits, memory (the ledger), queues (by model, class and owner), alerts, advice, codes (of reasons), metrics
+(Prometheus text) and journal (the newest records).
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import msgspec
 from llmos.syscalls.errors import NotDirectory, NotFound
 from llmos.syscalls.types import Entry, Kind
 
+from .advice.codes import CODES
+from .advising import queues
 from .instruments import refresh
 
 if TYPE_CHECKING:
     from .core import Kernel
+    from .requests import Request
 
 Tree = dict[str, Any]
 """Folders are maps, files are functions that give their bytes."""
@@ -81,7 +85,7 @@ class ProcFs:
     def _proc(self) -> Tree:
         tree: Tree = {name: self._objects(kind) for name, kind in _PROC.items()}
         requests = self._kernel.requests.values()
-        tree["requests"] = {r.id: lambda r=r: _json(self._kernel.describe_request(r)) for r in requests}
+        tree["requests"] = {r.id: lambda r=r: _json(describe_request(self._kernel, r)) for r in requests}
         services = self._kernel.services.by_name.values()
         tree["services"] = {service.name: lambda s=service: _json(s.describe()) for service in services}
         return tree
@@ -91,7 +95,11 @@ class ProcFs:
         return {
             "version": lambda: _json(kernel.facts()),
             "limits": lambda: _json(kernel.config.limits),
-            "memory": lambda: _json(kernel.ledger.rows()),
+            "memory": lambda: _json(_memory(kernel)),
+            "queues": lambda: _json(queues(kernel)),
+            "alerts": lambda: _json(kernel.alarms.raised()),
+            "advice": lambda: _json(kernel.advisor.advice()),
+            "codes": lambda: _json({code: each._asdict() for code, each in CODES.items()}),
             "metrics": self._metrics,
             "journal": lambda: b"".join(_json(record) for record in kernel.journal.read(-1, limit=1000)),
         }
@@ -99,6 +107,26 @@ class ProcFs:
     def _metrics(self) -> bytes:
         refresh(self._kernel)
         return self._kernel.instruments.registry.render().encode()
+
+
+def _memory(kernel: Kernel) -> list[dict[str, Any]]:
+    """The rows of the ledger, and the names of the models that they belong to."""
+    names = {model.host_id: model.name for model in kernel.models.by_id.values()}
+    rows = [(row, names.get(row.owner, "")) for row in kernel.ledger.rows()]
+    return [{**msgspec.to_builtins(row), "name": name} for row, name in rows]
+
+
+def describe_request(kernel: Kernel, request: Request) -> dict[str, Any]:
+    """A request in flight, and why it waits."""
+    waits = kernel.scheduler.explain(request.id, kernel.runner.clock())
+    return {
+        "id": request.id,
+        "call": request.spec.name,
+        "session": request.session.id,
+        "seconds": (kernel.runner.clock() - request.arrived) / 1e9,
+        "state": "waiting" if waits is not None else "running",
+        "reasons": [*request.reasons, *([kernel.decisions.complete(waits)] if waits is not None else [])],
+    }
 
 
 def _json(value: Any) -> bytes:

@@ -57,6 +57,11 @@ def recipe(options: LoadOptions) -> tuple[object, ...]:
     return (*memory, options.draft, options.rung, options.prefix_cache)
 
 
+def what(device: str, located: Located, options: LoadOptions) -> tuple[object, ...]:
+    """What is loaded, where and how: what is learned of its bytes holds for the next load of the same."""
+    return (device, located.path, located.version, repr(recipe(options)))
+
+
 def paths(located: Located) -> list[str]:
     """The files of a model and of its draft model."""
     return [file.path for each in (located, located.draft) if each is not None for file in each.files]

@@ -6,14 +6,15 @@ Streams are bounded by credit: what the reader has not paid for is merged here, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmos.syscalls.errors import BadArgument, LlmosError, TimedOut, TooLarge
+from llmos.syscalls.errors import BadArgument, LlmosError, NoDeviceMemory, TimedOut, TooLarge
 from llmos.syscalls.spec import CallSpec
-from llmos.syscalls.types import Chunk, Event, Reason
+from llmos.syscalls.types import Chunk, Event, Kind, Reason
 from llmos.syscalls.wire import MessageKind, Progress, Reply, error_frames, pack
 
+from .advice import outcome
 from .handles import Entry
 from .pending import Future, Job, Timer
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 _JOINED_TOKENS = 2048
+_SUBJECTS = (Kind.MODEL, Kind.DEVICE)
 
 
 class Request:
@@ -71,6 +73,9 @@ class Request:
 
     def answer(self, value: Any) -> None:
         """Send the result."""
+        if self.job is not None:
+            ended = outcome.answered(self.spec.name, value, (self.kernel.runner.clock() - self.arrived) / 1e9)
+            self.kernel.decisions.note((self.id, self.session.id, self.session.owner), ended)
         kind = MessageKind.END if self.spec.streams else MessageKind.REPLY
         body = Reply(value=value, reasons=self.reasons, request=self.id)
         try:
@@ -82,10 +87,17 @@ class Request:
 
     def fail(self, error: LlmosError) -> None:
         """Send an error."""
+        about = [self.id, self.session.id, self.session.owner, *self._subjects()]
+        for reason in outcome.ended(self.spec.name, error, (self.kernel.runner.clock() - self.arrived) / 1e9):
+            self.kernel.decide(about, reason, "info" if isinstance(error, NoDeviceMemory) else "debug")
         reasons = [*(_plain(reason) for reason in self.reasons), *error.reasons]
         mine = type(error)(error.text, reasons=reasons, request=self.id, **error.fields())
         self.kernel.metrics_error(self.spec.name, type(error).__name__)
         self._finish(MessageKind.ERROR, error_frames(0, mine)[1])
+
+    def _subjects(self) -> list[str]:
+        """What it was about: the models and devices that it named."""
+        return [each.object.removeprefix("device:") for each in self.entries.values() if each.kind in _SUBJECTS]
 
     def _finish(self, kind: MessageKind, frame: bytes) -> None:
         if self.finished:
@@ -151,7 +163,12 @@ class Request:
 
     def because(self, code: str, text: str, rule: str = "", **numbers: float | int | str) -> Reason:
         """Note a decision; it travels with the answer and is what `why` shows."""
-        reason = Reason(code=code, text=text, numbers=numbers, rule=rule, at=self.kernel.wall())
+        reason = self.kernel.reason(code, text, rule, **numbers)
+        return self.decided(reason)
+
+    def decided(self, reason: Reason, also: Sequence[str] = (), level: str = "debug") -> Reason:
+        """Take a decision about this request, and about those of the ids `also`; it travels with the answer."""
+        reason = self.kernel.decide([self.id, *also], reason, level)
         self.reasons.append(reason)
         return reason
 

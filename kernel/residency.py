@@ -7,15 +7,20 @@ Pure: `now` is monotonic nanoseconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from llmos.syscalls.errors import BadState, NotFound
+from llmos.syscalls.errors import BadState, Busy, NotFound
 from llmos.syscalls.types import Reason
 
+from .arbiter.history import WAYS, History, Key, Way
+from .arbiter.policies import policy_named
+from .arbiter.residence import SECOND, Candidate, Choice, Policy, apart, choose, together
 from .ledger import size_text
 
-SECOND = 1_000_000_000
+STAY_S, LONGEST_STAY_S = 2.0, 30.0
+"""A model that has become ready is not drained for as long as its wake takes, within these bounds."""
 
 
 class State(StrEnum):
@@ -61,6 +66,22 @@ class Sleep:
 
     model: str
     reason: Reason
+    bytes: int = 0
+    """What its device gets back."""
+    reload_s: float = 0.0
+    """What it is expected to take until it can run again."""
+    idle_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Let this busy model start no more requests, so that it can sleep when those that run have ended."""
+
+    model: str
+    reason: Reason
+    running: int
+    after: int
+    """Not before: it has just become ready, or is not ready yet."""
 
 
 Action = Sleep
@@ -68,13 +89,23 @@ Action = Sleep
 
 @dataclass(slots=True)
 class _Model:
-    device: str
+    key: Key
     keep_alive_s: float
     pinned: bool
+    group: str
     used: int
     state: State = State.COLD
     bytes: int = 0
     running: int = 0
+    ready: int = 0
+    """When it was loaded or woke."""
+    granted: bool = False
+    """The bytes of its device are promised to it."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it has the bytes of its device, or will have given them back soon."""
+        return self.state in (State.AWAKE, State.SLEEPING) or (self.state is State.LOADING and self.granted)
 
     def due(self) -> int | None:
         """When it has been idle for long enough to sleep."""
@@ -86,18 +117,34 @@ class _Model:
 class Residency:
     """The residency of all loaded models."""
 
-    def __init__(self) -> None:
+    def __init__(self, policy: Policy | None = None, history: History | None = None) -> None:
         self._models: dict[str, _Model] = {}
+        self.policy = policy or policy_named("value")
+        self.history = history or History()
 
-    def add(self, model: str, device: str, now: int, keep_alive_s: float = -1, pinned: bool = False) -> None:
+    def add(
+        self,
+        model: str,
+        device: str,
+        now: int,
+        keep_alive_s: float = -1,
+        pinned: bool = False,
+        *,
+        path: str = "",
+        version: str = "",
+        group: str = "",
+    ) -> None:
         """Take up a model, cold. `keep_alive_s`: idle seconds after which it may sleep, -1 never.
+
+        What is learned of its use and speed is kept for its path and version on this device.
 
         Raises:
             ValueError: the model is there already.
         """
         if model in self._models:
             raise ValueError(f"model {model} is there already")
-        self._models[model] = _Model(device, keep_alive_s, pinned, now)
+        key = Key(path or model, version, device)
+        self._models[model] = _Model(key, keep_alive_s, pinned, group, now)
 
     def drop(self, model: str) -> None:
         """Forget a model; nothing happens when it is unknown."""
@@ -121,6 +168,10 @@ class Residency:
             entry.running = 0
         if event in (Event.LOADED, Event.SLEEP_FAILED):
             entry.used = now
+        if event is Event.LOADED:
+            entry.ready = now
+        if event in (Event.LOAD_FAILED, Event.SLEPT, Event.LOST, Event.UNLOAD):
+            entry.granted = False
         entry.state = after
         return after
 
@@ -128,9 +179,16 @@ class Residency:
         """Where a model is. Raises NotFound."""
         return self._model(model).state
 
-    def used(self, model: str, now: int) -> None:
-        """Somebody asked for the model: its keep-alive time starts again."""
-        self._model(model).used = now
+    def used(self, model: str, now: int, weight: float = 1.0) -> None:
+        """Somebody asked for the model, whose wait counts so much; its keep-alive starts again. Raises NotFound."""
+        entry = self._model(model)
+        entry.used = now
+        self.history.asked(entry.key, now, weight)
+
+    def measured(self, model: str, way: Way, seconds: float) -> None:
+        """A load or wake of the model took so long. Raises NotFound."""
+        entry = self._model(model)
+        self.history.measured(entry.key, way, entry.bytes, seconds)
 
     def begin(self, model: str, now: int) -> None:
         """A request starts to run on the model: it is busy until as many have ended."""
@@ -157,9 +215,19 @@ class Residency:
         entry.keep_alive_s = seconds
         entry.used = now
 
+    def exchanged(self, model: str, path: str, version: str) -> None:
+        """Other weights have taken its place: what is learned from now on is of these. Raises NotFound."""
+        entry = self._model(model)
+        entry.key = Key(path, version, entry.key.device)
+
     def set_bytes(self, model: str, bytes: int) -> None:
         """How many bytes of its device the model holds while awake. Raises NotFound."""
         self._model(model).bytes = bytes
+
+    def granted(self, model: str, bytes: int) -> None:
+        """The model is promised so many bytes of its device and will use them soon. Raises NotFound."""
+        entry = self._model(model)
+        entry.granted, entry.bytes = True, bytes
 
     def pinned(self, model: str) -> bool:
         """Whether it is pinned. Raises NotFound."""
@@ -170,45 +238,136 @@ class Residency:
         return _evictable(self._model(model))
 
     def tick(self, now: int) -> list[Action]:
-        """What should sleep, unused for its keep-alive time; proposed again until the caller reports it."""
+        """What should sleep, unused for its keep-alive time; proposed again until the caller reports it.
+
+        Models of a group sleep together, when all that are awake should.
+        """
+        due = {name: entry for name, entry in self._models.items() if _passed(entry.due(), now)}
+        awake = [entry for name, entry in self._models.items() if entry.state is State.AWAKE and name not in due]
+        needed = {(entry.key.device, entry.group) for entry in awake if together(entry.group)}
         actions = []
-        for name, entry in self._models.items():
-            due = entry.due()
-            if due is not None and due <= now:
-                idle = (now - entry.used) / SECOND
-                actions.append(
-                    Sleep(
-                        name,
-                        Reason(
-                            code="model.idle",
-                            text=f"it was not used for {idle:.1f} s; keep_alive is {entry.keep_alive_s:g} s",
-                            numbers={"idle_s": idle, "keep_alive_s": entry.keep_alive_s},
-                            rule="idle for keep_alive",
-                        ),
-                    )
-                )
+        for name, entry in due.items():
+            if (entry.key.device, entry.group) in needed:
+                continue
+            idle = (now - entry.used) / SECOND
+            reason = Reason(
+                code="model.idle",
+                text=f"it was not used for {idle:.1f} s; keep_alive is {entry.keep_alive_s:g} s",
+                numbers={"idle_s": idle, "keep_alive_s": entry.keep_alive_s},
+                rule="idle for keep_alive",
+            )
+            actions.append(Sleep(name, reason))
         return actions
 
     def next_tick(self) -> int | None:
         """When `tick` has something to do next."""
         return min((due for entry in self._models.values() if (due := entry.due()) is not None), default=None)
 
-    def victims(self, device: str, bytes_needed: int, now: int) -> list[Sleep]:
-        """What to put to sleep to free at least so many bytes: least recently used first, never pinned, never busy.
+    def victims(
+        self, device: str, bytes_needed: int, now: int, keep: Collection[str] = (), busy: bool = False
+    ) -> list[Sleep]:
+        """What to put to sleep to free at least so many bytes, in the order of the policy; never pinned, never busy,
+        and none of `keep`. With `busy` as if nothing were busy.
 
         Empty when even all of them would not be enough, so that nothing is evicted in vain.
         """
-        candidates = sorted(
-            (entry.used, name) for name, entry in self._models.items() if entry.device == device and _evictable(entry)
+        view = [
+            self._candidate(name, entry, busy=entry.running > 0 and not busy)
+            for name, entry in self._models.items()
+            if entry.key.device == device and entry.state is State.AWAKE and name not in keep
+        ]
+        chosen = choose(self.policy, view, bytes_needed, now)
+        return [_evicted(device, bytes_needed, choice, now) for choice in chosen]
+
+    def drains(self, device: str, bytes_needed: int, now: int, keep: Collection[str] = ()) -> list[Drain]:
+        """Which busy models should start no more requests, when idle ones are not enough."""
+        chosen = self.victims(device, bytes_needed, now, keep, busy=True)
+        return [self._drained(each.model, each.reason) for each in chosen if self._models[each.model].running]
+
+    def rivals(self, model: str, now: int) -> list[Sleep | Drain]:
+        """What has to leave before this model may be awake, however many bytes are free: members of a group `!NAME` are
+        never awake together on a device.
+
+        Raises:
+            NotFound: no such model.
+            Busy: one of them is pinned.
+        """
+        mine = self._model(model)
+        found: list[Sleep | Drain] = []
+        others = [(name, entry) for name, entry in self._models.items() if name != model and entry.holds]
+        for name, entry in others if apart(mine.group) else []:
+            if (entry.group, entry.key.device) != (mine.group, mine.key.device):
+                continue
+            if entry.pinned:
+                raise Busy(f"a model of the group {mine.group} is pinned on {mine.key.device}; unpin it first")
+            reason = Reason(
+                code="model.evicted",
+                text=f"models of the group {mine.group} are never awake together",
+                numbers={"frees": entry.bytes},
+                rule="a group whose name begins with ! is of models apart",
+            )
+            if entry.state is State.AWAKE and not entry.running:
+                found.append(Sleep(name, reason, entry.bytes, idle_s=(now - entry.used) / SECOND))
+            else:
+                found.append(self._drained(name, reason))
+        return found
+
+    def movable(self, device: str, keep: Collection[str] = ()) -> int:
+        """Bytes that would come free if all but the pinned ones and those of `keep` left, when what runs has ended."""
+        return sum(
+            entry.bytes
+            for name, entry in self._models.items()
+            if entry.key.device == device and entry.holds and not entry.pinned and name not in keep
         )
-        chosen: list[Sleep] = []
-        freed = 0
-        for used, name in candidates:
-            if freed >= bytes_needed:
-                break
-            freed += self._models[name].bytes
-            chosen.append(Sleep(name, _evicted(device, bytes_needed, self._models[name].bytes, now - used)))
-        return chosen if freed >= bytes_needed else []
+
+    def cooling(self, held: Mapping[str, int], bytes_needed: int, now: int) -> list[Sleep]:
+        """Which models that sleep should leave memory altogether, to free so many of the bytes that they hold of it.
+
+        Empty when nothing is needed, and when even all of them would not be enough.
+        """
+        view = [
+            self._asleep(name, held[name])
+            for name, entry in self._models.items()
+            if entry.state is State.ASLEEP and held.get(name, 0)
+        ]
+        chosen = choose(self.policy, view, bytes_needed, now)
+        return [_evicted("the machine", bytes_needed, each, now) for each in chosen]
+
+    def idle_bytes(self, device: str) -> int:
+        """Bytes of a device that models hold which could sleep now."""
+        return sum(e.bytes for e in self._models.values() if e.key.device == device and _evictable(e))
+
+    def _asleep(self, model: str, bytes: int) -> Candidate:
+        entry = self._models[model]
+        load_s, wake_s = (self.history.seconds(entry.key, way, entry.bytes) for way in WAYS)
+        return replace(self._candidate(model, entry, busy=False), bytes=bytes, reload_s=max(load_s - wake_s, 0.0))
+
+    def companions(self, model: str) -> list[str]:
+        """Members of its group that should be awake with it and are not. Raises NotFound."""
+        mine = self._model(model)
+        if not together(mine.group):
+            return []
+        same = [n for n, e in self._models.items() if (e.group, e.key.device) == (mine.group, mine.key.device)]
+        return [name for name in same if self._models[name].state in (State.ASLEEP, State.COLD)]
+
+    def _drained(self, model: str, reason: Reason) -> Drain:
+        entry = self._models[model]
+        stay_s = min(max(STAY_S, self.history.seconds(entry.key, "wake", entry.bytes)), LONGEST_STAY_S)
+        after = entry.ready + int(stay_s * SECOND)
+        return Drain(model, reason, entry.running, after)
+
+    def _candidate(self, model: str, entry: _Model, busy: bool) -> Candidate:
+        return Candidate(
+            model=model,
+            bytes=entry.bytes,
+            reload_s=self.history.seconds(entry.key, "wake", entry.bytes),
+            rate=self.history.rate(entry.key),
+            used=entry.used,
+            keep_alive_s=entry.keep_alive_s,
+            pinned=entry.pinned,
+            busy=busy,
+            group=entry.group,
+        )
 
     def _model(self, model: str) -> _Model:
         try:
@@ -217,15 +376,21 @@ class Residency:
             raise NotFound(f"no model {model!r} is loaded") from None
 
 
+def _passed(due: int | None, now: int) -> bool:
+    return due is not None and due <= now
+
+
 def _evictable(entry: _Model) -> bool:
     return entry.state is State.AWAKE and not entry.pinned and not entry.running and entry.bytes > 0
 
 
-def _evicted(device: str, needed: int, frees: int, idle_ns: int) -> Reason:
-    return Reason(
+def _evicted(device: str, needed: int, choice: Choice, now: int) -> Sleep:
+    gone, idle = choice.candidate, (now - choice.candidate.used) / SECOND
+    reason = Reason(
         code="model.evicted",
-        text=f"{device} is short of {size_text(needed)}, it holds {size_text(frees)} and was not used for "
-        f"{idle_ns / SECOND:.1f} s",
-        numbers={"needed": needed, "frees": frees, "idle_s": idle_ns / SECOND},
-        rule="least recently used first; never pinned, never busy",
+        text=f"{device} is short of {size_text(needed)}, it holds {size_text(gone.bytes)} and was not used for "
+        f"{idle:.1f} s",
+        numbers={"needed": needed, "frees": gone.bytes, "idle_s": idle, **choice.numbers},
+        rule=f"{choice.rule}; never pinned, never busy",
     )
+    return Sleep(gone.model, reason, gone.bytes, gone.reload_s, idle)

@@ -1,25 +1,31 @@
 """Which waiting request starts next. One lane per loaded model, each with as many slots as the model runs at once.
 
-Order in a lane: work class, then priority, then turns between owners, then arrival. Against starvation, a request that
-has waited longer than `aging_ns` is lifted over all ranks, but at most every `elder_every`-th start goes to such a one:
-so a lower rank always advances and never takes more than that share from a higher one. Pure: time is monotonic
-nanoseconds, passed in.
+Order in a lane: work class, then priority, then fair shares of the device's time between owners, then arrival. Against
+starvation, a request that has waited longer than `aging_ns` is lifted over all ranks, but at most every
+`elder_every`-th start goes to such a one: so a lower rank always advances and never takes more than that share from a
+higher one. Where the device can park work, a higher work class also starts beyond the slots that lower ones fill.
+Pure: time is monotonic nanoseconds, passed in.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from msgspec import to_builtins
+
 from llmos.syscalls.errors import Busy, NotFound, OverQuota
 from llmos.syscalls.types import Number, Reason
 
+from .arbiter.admission import hopeless, refusal
+from .arbiter.counting import less, more
+from .arbiter.fairness import Fairness
 from .lane import Lane, Ticket
 
 SECOND = 1_000_000_000
+GREED = 8
 Found = Literal["queued", "running", "unknown"]
 
 
@@ -53,15 +59,18 @@ class Dropped(NamedTuple):
 class Scheduler:
     """The queues of all lanes."""
 
-    def __init__(self, limit: int = 10_000, aging_ns: int = 30 * SECOND, elder_every: int = 4) -> None:
-        """`limit` is how many requests may wait in all lanes together; 0 means any number."""
-        self._limit = limit
-        self._aging_ns = aging_ns
+    def __init__(
+        self, limit: int = 10_000, aging_ns: int = 30 * SECOND, elder_every: int = 4, queue_ns: int = 0
+    ) -> None:
+        """`limit` is how many requests may wait in all lanes together, and `queue_ns` how long; 0 means no limit."""
+        self.set_limits(limit, aging_ns, queue_ns)
         self._elder_every = elder_every
         self._lanes: dict[str, Lane] = {}
+        self._devices: dict[str, Fairness] = {}
         self._waiting: dict[str, Ticket] = {}
         self._running: dict[str, Ticket] = {}
-        self._per_session: Counter[str] = Counter()
+        self._per_session: dict[str, int] = {}
+        self._per_user: dict[str, int] = {}
         self._ready: dict[str, None] = {}
         """Lanes in which something may be able to start."""
         self._deadlines: list[tuple[int, str]] = []
@@ -69,39 +78,90 @@ class Scheduler:
         self._overdue: set[str] = set()
         """Running requests whose deadline passed."""
 
-    def submit(self, ticket: Ticket, session_limit: int = 0) -> Reason:
-        """Queue a request; `session_limit` is how many its session may have waiting, 0 any number.
+    def set_limits(self, limit: int, aging_ns: int, queue_ns: int) -> None:
+        """Other limits from now on; what waits already goes on waiting."""
+        self._limit = limit
+        self._aging_ns = aging_ns
+        self._queue_ns = queue_ns
+
+    def submit(self, ticket: Ticket, session_limit: int = 0, now: int | None = None) -> int:
+        """Queue a request, and say how long it is likely to wait, in nanoseconds.
+
+        `session_limit` is how many its session may have waiting, 0 any number; `now` is the time when that is later
+        than its arrival.
 
         Raises:
             NotFound: no such lane.
-            Busy: the queues are full.
+            Busy: the queues are full, or it would wait longer than its deadline or policy allows.
             OverQuota: too many requests of this session wait.
             ValueError: a request with this id is here already.
         """
         lane = self._lane(ticket.lane)
         if ticket.id in self._waiting or ticket.id in self._running:
             raise ValueError(f"request {ticket.id} was submitted twice")
-        if self._limit and len(self._waiting) >= self._limit:
-            raise Busy(
-                f"{len(self._waiting)} requests wait already, which is the limit; try again later",
-                retry_after_ms=lane.retry_after_ms(),
-            )
-        if session_limit and self._per_session[ticket.session] >= session_limit:
+        self._check_room(lane, ticket.user)
+        if session_limit and self._per_session.get(ticket.session, 0) >= session_limit:
             raise OverQuota(
                 f"{session_limit} requests of this session wait already, which is its limit; wait for one to end",
                 what="queued_requests",
                 limit=session_limit,
-                retry_after_ms=lane.retry_after_ms(),
+                retry_after_ms=lane.pace.retry_after_ms(lane.slots),
             )
+        wait_ns = lane.wait_ns(ticket) if lane.open else 0
+        if wait_ns:
+            self._check_wait(lane, ticket, wait_ns, ticket.arrived_ns if now is None else now)
         lane.add(ticket)
         self._enqueue(ticket)
         self._watch(ticket)
-        return _reason("request.queued", f"{ticket.id} waits in {lane.describe()}", lane)
+        return wait_ns
 
-    def set_lane(self, lane: str, slots: int, open: bool = True) -> None:
-        """Make a lane or change it. A closed lane (its model is on the way) queues and starts nothing."""
-        known = self._lanes.setdefault(lane, Lane(lane))
-        known.slots, known.open = max(slots, 0), open
+    def queued_reason(self, id: str, wait_ns: int) -> Reason | None:
+        """What is said of a request that did not start at once; None when it did."""
+        ticket = self._waiting.get(id)
+        if ticket is None:
+            return None
+        lane = self._lanes[ticket.lane]
+        text = f"{id} waits in {lane.describe()}, about {wait_ns / SECOND:.1f} s as it seems"
+        return _reason("request.queued", text, lane, predicted_wait_s=wait_ns / SECOND)
+
+    def _check_room(self, lane: Lane, user: str) -> None:
+        """The queue is bounded, and one user leaves room for others: he may have at most `GREED` times as many
+        waiting as there is room left (dynamic thresholds, Choudhury and Hahne 1998)."""
+        if not self._limit:
+            return
+        room, mine = self._limit - len(self._waiting), self._per_user.get(user, 0)
+        if room > 0 and mine < GREED * room:
+            return
+        retry_after_ms = lane.pace.retry_after_ms(lane.slots)
+        numbers: dict[str, Number] = {"limit": self._limit, "room": max(room, 0), "of_user": mine}
+        if room > 0:
+            text = f"{mine} requests of user {user} wait; the room for {room} more is kept for other users"
+        else:
+            text = f"{len(self._waiting)} requests wait already, which is the limit; try again later"
+        reason = _reason("request.refused", text, lane, "limits.queued_requests", **numbers)
+        raise Busy(text, retry_after_ms=retry_after_ms, reasons=[to_builtins(reason)])
+
+    def _check_wait(self, lane: Lane, ticket: Ticket, wait_ns: int, now: int) -> None:
+        left = None if ticket.deadline_ns is None else ticket.deadline_ns - now
+        found = refusal(lane.pace, ticket.rank[0], wait_ns, left, self._queue_ns)
+        if found is None:
+            return
+        retry = lane.pace.come_again_ms(now, found.short_ns, lane.slots)
+        numbers = {**found.numbers, "retry_after_ms": retry}
+        reason = _reason("request.refused", f"{ticket.id} is refused: {found.text}", lane, found.rule, **numbers)
+        text = f"{lane.name} is overloaded: {found.text}; try again in {retry} ms"
+        raise Busy(text, retry_after_ms=retry, reasons=[to_builtins(reason)])
+
+    def set_lane(self, lane: str, slots: int, open: bool = True, device: str = "", extra: int = 0) -> None:
+        """Make a lane or change it. A closed lane (its model is on the way) queues and starts nothing.
+
+        Lanes of one `device` share its accounts; a lane keeps the device it was made with. Up to `extra` requests start
+        beyond the slots while lower work classes fill these.
+        """
+        known = self._lanes.get(lane)
+        if known is None:
+            known = self._lanes[lane] = Lane(lane, self._devices.setdefault(device, Fairness()), device)
+        known.slots, known.open, known.extra = max(slots, 0), open, extra
         self._ready[lane] = None
 
     def next(self, now: int) -> list[Decision]:
@@ -115,12 +175,32 @@ class Scheduler:
             while (picked := lane.pick(now, self._aging_ns, self._elder_every)) is not None:
                 ticket, rule = picked
                 self._dequeue(ticket)
+                if self._hopeless(lane, ticket, now):
+                    decisions.append(self._give_up(lane, ticket, now))
+                    continue
                 self._running[ticket.id] = ticket
                 waited = (now - ticket.arrived_ns) / SECOND
                 text = f"{ticket.id} starts after {waited:.3f} s: {rule}"
-                decisions.append(Start(ticket, _reason("request.start", text, lane, rule, waited_s=waited)))
+                ahead = lane.ahead_ns(ticket.id) / SECOND
+                reason = _reason("request.start", text, lane, rule, waited_s=waited, owner_ahead_s=ahead)
+                decisions.append(Start(ticket, reason))
         self._ready.clear()
         return decisions
+
+    def _hopeless(self, lane: Lane, ticket: Ticket, now: int) -> bool:
+        """While others wait, what would certainly miss its deadline does not take their time."""
+        left = None if ticket.deadline_ns is None else ticket.deadline_ns - now
+        return len(lane) > 0 and hopeless(lane.pace, left)
+
+    def _give_up(self, lane: Lane, ticket: Ticket, now: int) -> Expire:
+        assert ticket.deadline_ns is not None
+        lane.withdraw(ticket.id)
+        quick, left = lane.pace.quick_ns / SECOND, (ticket.deadline_ns - now) / SECOND
+        text = f"{ticket.id} would miss its deadline: it is due in {left:.1f} s, and requests run {quick:.1f} s or more"
+        waited = (now - ticket.arrived_ns) / SECOND
+        rule = "what cannot be answered in time leaves the slot to others that wait"
+        numbers = {"waited_s": waited, "left_s": left, "shortest_run_s": quick}
+        return Expire(ticket, False, _reason("request.hopeless", text, lane, rule, **numbers))
 
     def finish(self, id: str, now: int) -> Ticket | None:
         """A running request has ended: its slot is free. None when it does not run here, as after `drop_lane`."""
@@ -130,6 +210,12 @@ class Scheduler:
             self._lanes[ticket.lane].release(id, now)
             self._ready[ticket.lane] = None
         return ticket
+
+    def spent(self, id: str, device_ns: int) -> None:
+        """A driver reported device time of a running request; of any other it is nobody's any more."""
+        ticket = self._running.get(id)
+        if ticket is not None:
+            self._lanes[ticket.lane].spent(id, device_ns)
 
     def cancel(self, id: str) -> Found:
         """Take a waiting request out of the queue. A running one is left as it is: its driver ends it."""
@@ -161,7 +247,8 @@ class Scheduler:
         self._ready.pop(lane, None)
         if ended is None:
             return Dropped([], [])
-        dropped = Dropped(ended.tickets(), [self._running.pop(id) for id in list(ended.running)])
+        dropped = Dropped(ended.tickets(), [self._running.pop(id) for id in ended.running])
+        ended.close()
         for ticket in dropped.waiting:
             self._dequeue(ticket)
         self._overdue.difference_update(ended.running)
@@ -179,9 +266,10 @@ class Scheduler:
             return None
         lane = self._lanes[ticket.lane]
         place, waited = lane.position(ticket), (now - ticket.arrived_ns) / SECOND
+        ahead = lane.ahead_ns(id) / SECOND
         text = f"{id} is number {place} in {lane.describe()}; it has waited {waited:.1f} s"
-        rule = "work class, then priority, then turns between owners, then arrival"
-        return _reason("request.waits", text, lane, rule, position=place, waited_s=waited)
+        rule = "work class, then priority, then fair shares between owners, then arrival"
+        return _reason("request.waits", text, lane, rule, position=place, waited_s=waited, owner_ahead_s=ahead)
 
     def waiting(self, lane: str | None = None) -> list[Ticket]:
         """The waiting requests of one lane in order of arrival, or of all lanes."""
@@ -195,7 +283,16 @@ class Scheduler:
 
     def queued(self, session: str) -> int:
         """How many requests of a session wait."""
-        return self._per_session[session]
+        return self._per_session.get(session, 0)
+
+    @property
+    def changes(self) -> int:
+        """How often it has changed who has work on which device."""
+        return sum(fairness.changes for fairness in self._devices.values())
+
+    def busy(self) -> list[Lane]:
+        """The lanes with requests, waiting or running."""
+        return [lane for lane in self._lanes.values() if lane.weights]
 
     def next_deadline(self) -> int | None:
         """When `next` has a deadline to act on; None when no request has one."""
@@ -220,14 +317,14 @@ class Scheduler:
 
     def _enqueue(self, ticket: Ticket) -> None:
         self._waiting[ticket.id] = ticket
-        self._per_session[ticket.session] += 1
+        more(self._per_session, ticket.session)
+        more(self._per_user, ticket.user)
         self._ready[ticket.lane] = None
 
     def _dequeue(self, ticket: Ticket) -> None:
         del self._waiting[ticket.id]
-        self._per_session[ticket.session] -= 1
-        if not self._per_session[ticket.session]:
-            del self._per_session[ticket.session]
+        less(self._per_session, ticket.session)
+        less(self._per_user, ticket.user)
 
     def _watch(self, ticket: Ticket) -> None:
         if ticket.deadline_ns is None:

@@ -19,7 +19,6 @@ from .namespace import MountPoint, MountTable
 from .objects import (
     SHARED_KINDS, BufferObject, ContextObject, FileObject, KernelObject, LeaseObject, MountObject, SessionObject,
 )  # fmt: skip
-from .quota import TokenBucket
 from .session import Peer, Session, new_token
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ class SessionService:
         self._kernel = kernel
         self.by_id: dict[str, Session] = {}
         self._processes: dict[int, Process] = {}
-        self._unlimited = TokenBucket(1 << 40, 0)
         self._probed = 0
 
     # ---- opening
@@ -257,15 +255,6 @@ class SessionService:
                 f"this session has {limit} handles open, which is its limit; close some", what="handles", limit=limit
             )
 
-    def bucket(self, session: Session) -> TokenBucket:
-        per_minute = session.limits.tokens_per_minute
-        if not per_minute:
-            return self._unlimited
-        buckets = self._kernel.buckets
-        if session.owner not in buckets:
-            buckets[session.owner] = TokenBucket(per_minute, self._kernel.runner.clock())
-        return buckets[session.owner]
-
     # ---- ending
 
     def close(self, session: Session, why: str) -> None:
@@ -282,7 +271,8 @@ class SessionService:
         for entry in closed:
             self.release(entry)
         kernel.remove_object(kernel.objects[session.id])
-        kernel.buffers.forget(session.id)
+        kernel.holdings.forget_buffers(session)
+        kernel.quotas.changed(session.id)
         self._unwatch(session)
         kernel.instruments.sessions.set(len(self.by_id))
         kernel.emit("session", session.id, state="closed", program=session.program)

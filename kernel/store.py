@@ -20,6 +20,7 @@ CREATE TABLE IF NOT EXISTS journal (
     text TEXT NOT NULL, fields BLOB NOT NULL, reasons BLOB NOT NULL
 );
 CREATE INDEX IF NOT EXISTS journal_about ON journal (about, seq);
+CREATE TABLE IF NOT EXISTS also (about TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (about, seq)) WITHOUT ROWID;
 """
 _WAIT_S = 0.05
 
@@ -56,12 +57,15 @@ class Store:
             (r.seq, r.at, r.unit, r.level, r.about, r.text, json.encode(r.fields), json.encode(r.reasons))
             for r in records
         ]
+        also = [(id, record.seq) for record in records for id in record.fields.get("also", ())]
         try:
             with self._db:
                 self._db.executemany("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                self._db.executemany("INSERT OR IGNORE INTO also VALUES (?, ?)", also)
                 if self._used() > self._max_bytes:
                     oldest = "SELECT seq FROM journal ORDER BY seq LIMIT ?"
                     self._db.execute(f"DELETE FROM journal WHERE seq IN ({oldest})", (2 * len(rows),))
+                    self._db.execute("DELETE FROM also WHERE seq < (SELECT min(seq) FROM journal)")
         except sqlite3.Error as error:
             raise OSError(str(error)) from error
 
@@ -74,10 +78,12 @@ class Store:
             OSError: the file cannot be read.
         """
         marks = ", ".join("?" * len(levels))
-        where = f"seq > ? AND seq < ? AND level IN ({marks})" + (" AND about = ?" if about else "")
+        where = f"seq > ? AND seq < ? AND level IN ({marks})"
+        if about:
+            where += " AND (about = ? OR seq IN (SELECT seq FROM also WHERE about = ?))"
         order = "DESC" if newest else "ASC"
         query = f"SELECT * FROM journal WHERE {where} ORDER BY seq {order} LIMIT ?"
-        values = [after, before, *levels, *([about] if about else []), limit]
+        values = [after, before, *levels, *([about, about] if about else []), limit]
         try:
             found = self._db.execute(query, values).fetchall()
         except sqlite3.Error as error:

@@ -115,7 +115,7 @@ class TaskService:
         """The process of a task has ended, and this is what became of it."""
         kernel = self._kernel
         task.exit, task.child, task.status = status, None, state
-        task.why = [kernel.reason(f"{task.work}.ended", text)]
+        task.why = [kernel.reason("task.ended", text)]
         kernel.log("task", f"{task.id} is {task.status}: {text}", task.id, task.why)
         kernel.emit("task", task.id, state=task.status, exit=status)
         waiters, task.waiters = task.waiters, []

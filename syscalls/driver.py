@@ -14,7 +14,7 @@ from .errors import (
     BadModel, BadState, Busy, Conflict, DeviceFault, Exists, NoDeviceMemory, NoSpace, NotDirectory, NotFound,
     NotSupported, ReadOnly,
 )  # fmt: skip
-from .events import VERSION, Beat, Capacity, DeviceFacts, Fault, HostEvent, Memory, MetricEvent, Ready, Spent
+from .events import VERSION, Beat, Capacity, DeviceFacts, Fault, HostEvent, Memory, MetricEvent, Overrun, Ready, Spent
 from .spec import Call, Stream, Table
 from .types import (
     Argument, Chunk, Data, Done, EmbedOptions, Entry, Freed, Hit, Inference, Input, LedgerRow, LoadOptions,
@@ -22,7 +22,8 @@ from .types import (
 )  # fmt: skip
 
 __all__ = [
-    "VERSION", "Beat", "Capacity", "DeviceFacts", "Fault", "HostEvent", "Memory", "MetricEvent", "Ready", "Spent",
+    "VERSION", "Beat", "Capacity", "DeviceFacts", "Fault", "HostEvent", "Memory", "MetricEvent", "Overrun",
+    "Ready", "Spent",
 ]  # fmt: skip
 
 HOST_CALLS = Table()
@@ -97,10 +98,22 @@ class Loaded(Value):
     chat: bool = False
     slots: int = 1
     """How many requests may run at once."""
+    contexts: list[str] = []
+    """Of a model that was put to sleep: its conversations that go on when it wakes."""
 
 
 class PlanRows(Value):
     rows: list[LedgerRow]
+
+
+class LeaseGiven(Value):
+    """Bytes of a device that another program may use."""
+
+    kind: Annotated[str, "reservation, shm or cuda-ipc"]
+    handle: bytes = b""
+    """cuda-ipc: what CUDA opens."""
+    path: str = ""
+    """shm: the file to map."""
 
 
 class ContextOpened(Value):
@@ -168,9 +181,11 @@ class HostUnload(Call[Freed], name="unload", table=HOST_CALLS, errors=(NotFound,
 
 
 class HostSleep(Call[Loaded], name="sleep", table=HOST_CALLS, errors=(NotFound, BadState)):
-    """Free the device bytes of a model, keep what makes waking fast."""
+    """Free the device bytes of a model, keep what makes waking fast; pages of its conversations may take `host_bytes`
+    of host memory, None: as the driver thinks fit."""
 
     id: str
+    host_bytes: int | None = None
 
 
 class HostWake(Call[Loaded], name="wake", table=HOST_CALLS, errors=(NotFound, BadState, NoDeviceMemory, BadModel)):
@@ -243,6 +258,20 @@ class HostOpenContext(
 
 
 class HostDropContext(Call[Freed], name="drop_context", table=HOST_CALLS, errors=(NotFound,)):
+    id: str
+
+
+class HostLease(Call[LeaseGiven], name="lease", table=HOST_CALLS, errors=(NotSupported, NoDeviceMemory)):
+    """Allocate bytes, with `share` so that another program can map them: a device of host memory makes a file at
+    `path`, of mode 0600."""
+
+    id: str
+    bytes: int
+    share: bool = False
+    path: str = ""
+
+
+class HostEndLease(Call[Freed], name="end_lease", table=HOST_CALLS, errors=(NotFound,)):
     id: str
 
 

@@ -17,6 +17,10 @@ class DeviceFacts(Value):
     foreign_bytes: int = 0
     description: str = ""
     features: dict[str, Number] = {}
+    pool: str = ""
+    """A memory that several devices take from, counted once; `host` is the machine's own."""
+    unit: str = ""
+    """What computes, when several devices are parts of it and share its time."""
 
 
 class Ready(Value, tag_field="event", tag="ready"):
@@ -56,19 +60,33 @@ class Capacity(Value, tag_field="event", tag="capacity"):
 
 
 class Spent(Value, tag_field="event", tag="spent"):
+    """What a request took since the last such report: before its answer, and once a second while it runs."""
+
     work_class: str
     tenant: str
     device_ns: int
     tokens: int
     bytes: int = 0
+    model: str = ""
+    request: str = ""
 
 
 class Memory(Value, tag_field="event", tag="memory"):
-    """All rows of the device as the driver sees them."""
+    """All rows of the device as the driver sees them, and of its models those on the device `host`."""
 
     device: str
     rows: list[LedgerRow]
     foreign_bytes: int = 0
+
+
+class Overrun(Value, tag_field="event", tag="overrun"):
+    """The device ran out of memory while a request ran on the model: its plan was too small by the difference."""
+
+    model: str
+    what: str
+    predicted: int
+    measured: int
+    request: str = ""
 
 
 class Fault(Value, tag_field="event", tag="fault"):
@@ -78,4 +96,4 @@ class Fault(Value, tag_field="event", tag="fault"):
     sticky: bool = True
 
 
-HostEvent = Ready | Beat | MetricEvent | Capacity | Spent | Memory | Fault
+HostEvent = Ready | Beat | MetricEvent | Capacity | Spent | Memory | Overrun | Fault

@@ -77,6 +77,8 @@ class FakeRunner:
         self.stretched: list[float] = []
         """What each step with prompts took, by what it would have taken without them."""
         self.idle = 0
+        self.turn: int | None = None
+        """The class that went first in the last step."""
 
     def add(self, row: Row, wanted: int = 1) -> Job:
         self.jobs[row] = job = Job(row, len(row.tokens), wanted)
@@ -182,6 +184,9 @@ class FakeRunner:
             assert 1 <= step.count - step.drafts <= min(left, self.limits.chunk)
             assert step.drafts <= (len(step.row.drafts) if step in streams else 0)
             assert len(step.row.pages) * PAGE_TOKENS >= step.start + step.count
+        if len({row.rank for row in self.jobs}) > 1:
+            self.check_classes(plan)
+            return
         if prompts and streams:
             assert sum(step.count for step in prompts) <= self.limits.least or self.cost.seconds(
                 StepLoad.of(plan.rows)
@@ -197,15 +202,30 @@ class FakeRunner:
             assert least or self.cost.seconds(StepLoad.of(plan.rows)) <= bound
 
 
+    def check_classes(self, plan: StepPlan) -> None:
+        """What holds where several classes have work."""
+        assert plan.turn is None or self.turn is None, "a lower class went first twice in a row"
+        self.turn = plan.turn
+        best = min((step.row.rank for step in plan.rows), default=0)
+        if plan.turn is not None or best != min(row.rank for row in self.jobs):
+            return
+        seconds = self.cost.seconds(StepLoad.of(step for step in plan.rows if step.row.rank == best))
+        assert self.cost.seconds(StepLoad.of(plan.rows)) <= 1.001 * self.limits.stretch**2 * seconds
+        lower = StepLoad.of(step for step in plan.rows if step.row.rank <= best + 1)
+        assert self.cost.seconds(lower) <= 1.001 * self.limits.stretch * seconds, "lower classes hold a higher one up"
+
+
 def prompt(tokens: int, first: int = 0) -> list[int]:
     return [first + at for at in range(tokens)]
 
 
-def row(tokens: int, id: str = "", first: int | None = None, priority: int = 0, deadline: float | None = None) -> Row:
+def row(
+    tokens: int, id: str = "", first: int | None = None, priority: int = 0, deadline: float | None = None, rank: int = 0
+) -> Row:
     """A row whose prompt is like no other, unless `first` says so."""
     number = next(NUMBER)
     start = 10_000 * (number + 1) if first is None else first
-    return Row(id or f"row {number}", prompt(tokens, start), priority=priority, deadline=deadline)
+    return Row(id or f"row {number}", prompt(tokens, start), priority=priority, deadline=deadline, rank=rank)
 
 
 def planned(runner: FakeRunner) -> dict[str, int]:

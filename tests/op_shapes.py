@@ -64,6 +64,10 @@ def normed(op: str) -> st.SearchStrategy[Case]:
     return st.builds(make, NATURAL, st.integers(8, 200), st.just(op.startswith("add")), FLAGS, FLAGS, SEEDS)
 
 
+def narrowed(op: str) -> st.SearchStrategy[Case]:
+    return st.builds(layers.narrowed, NATURAL, st.integers(8, 200), st.just(op.startswith("add")), FLAGS, FLAGS, SEEDS)
+
+
 def in_pages(op: str) -> st.SearchStrategy[Case]:
     parts = (NATURAL, st.integers(1, 3), st.integers(1, 3), WIDTHS, WIDTHS, st.integers(1, 4), PAGES, SEEDS)
     return st.builds(written, st.just(op), *parts)
@@ -79,6 +83,7 @@ def of_adapters(op: str) -> st.SearchStrategy[Case]:
 SHAPES: Mapping[str, st.SearchStrategy[Case]] = {
     "add": st.builds(lambda rows, width, seed: layers.summed((rows, width), seed), NATURAL, st.integers(1, 200), SEEDS),
     **{op: normed(op) for op in ("rms_norm", "add_rms_norm", "layer_norm", "add_layer_norm")},
+    **{op: narrowed(op) for op in ("rms_norm_float8", "add_rms_norm_float8")},
     **{
         op: st.builds(layers.gated, st.just(op), NATURAL, st.integers(1, 200), SEEDS)
         for op in ("silu_mul", "gelu_mul", "gelu_tanh_mul")

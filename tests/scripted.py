@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from typing import Any
 from llmos.kernel import config as configuration
 from llmos.kernel.core import Kernel
 from llmos.kernel.link import Link
+from llmos.kernel.memory.machine import Sample
 from llmos.kernel.pending import Runner
 from llmos.kernel.session import Peer, Session
 from llmos.kernel.supervisor import Driver, DriverState
 from llmos.syscalls.driver import ContextOpened, Loaded, LocalFile, Located, Opened, PlanRows
-from llmos.syscalls.errors import LlmosError
+from llmos.syscalls.errors import LlmosError, NotSupported
 from llmos.syscalls.events import DeviceFacts, HostEvent
 from llmos.syscalls.types import Choice, Data, Entry, Freed, Inference, LedgerRow, Usage, Written
 from llmos.syscalls.wire import MessageKind, error_frames, pack, unpack
@@ -28,7 +29,20 @@ from system.raw_client import RawClient
 from watching import Loop
 
 MEMORY = 1 << 20
+HOST_MEMORY = 1 << 30
 MODEL_BYTES = 1 << 10
+
+
+class StillMachine:
+    """The memory of a machine on which nothing happens but what the test says."""
+
+    def __init__(self) -> None:
+        self.total = self.available = HOST_MEMORY
+        self.own: dict[int, int] = {}
+        """Anonymous bytes by process."""
+
+    def sample(self, processes: Collection[int], now: float) -> Sample:
+        return Sample(self.total, self.available, {each: self.own.get(each, 0) for each in processes})
 
 
 class Idle:
@@ -89,6 +103,8 @@ class ScriptedHost:
             "sleep": loaded(rows=[]),
             "unload": Freed(bytes=MODEL_BYTES),
             "drop_context": Freed(bytes=0),
+            "lease": NotSupported("nothing here can be shared", why="a script"),
+            "end_lease": Freed(bytes=0),
             "open_context": ContextOpened(tokens=0, max_tokens=16, bytes=16),
             "submit": inference(),
             "locate": located,
@@ -143,7 +159,7 @@ class ScriptedHost:
         self._inside.settle()
 
     def event(self, event: HostEvent) -> None:
-        self._inside.kernel.driver_event(self.driver, event)
+        self._inside.kernel.observer.driver_event(self.driver, event)
         self._inside.settle()
 
     def names(self) -> list[str]:
@@ -161,7 +177,7 @@ class ScriptedHost:
         driver.cause, driver.state = cause, state
         self.held.clear()
         link.lost(cause)
-        self._inside.kernel.driver_lost(driver, cause)
+        self._inside.kernel.observer.driver_lost(driver, cause)
         self._inside.settle()
 
     def starts(self) -> None:
@@ -174,7 +190,7 @@ class ScriptedHost:
         waiters, driver.ready_waiters = driver.ready_waiters, []
         for waiter in waiters:
             waiter.set(driver)
-        kernel.driver_ready(driver)
+        kernel.observer.driver_ready(driver)
         self._inside.settle()
 
 
@@ -255,7 +271,8 @@ class Inside:
         quiet = {"journal.path": "none", "journal.level": "error"}
         self.config = configuration.load({"config": str(file), **paths, **quiet})
         runner = loop.runner if loop is not None else Runner(lambda: self.now)
-        self.kernel = Kernel(self.config, runner, self.watcher, self.wall, self._to_program)
+        self.machine = StillMachine()
+        self.kernel = Kernel(self.config, runner, self.watcher, self.wall, self._to_program, self.machine)
         self.hosts = {name: ScriptedHost(self, driver) for name, driver in self.kernel.supervisor.drivers.items()}
         for host in self.hosts.values():
             host.starts()

@@ -19,18 +19,20 @@ from sources import FOLDERS, ROOT, Import, imports, modules, name_of
 ROOMS = {
     "syscalls": "errors types events describe spec wire frames shm calls driver manual",
     "kernel": (
-        "settings restart namespace policy config console store journal metrics handles quota pending requests "
-        "session ledger residency eviction lane scheduler buffers children services channel link discovery "
-        "supervisor speed objects dispatch instruments procfs holdings recipes locating models inference files tasks "
-        "fitting following transforms sessions actions handlers core server __main__"
+        "settings restart placing namespace policy arbiter alert_rules config console store journal advice metrics "
+        "handles pending requests session ledger residency eviction cooling idling lane scheduler buffers children "
+        "services channel link sharing discovery supervisor speed objects quota dispatch instruments advising alarms "
+        "procfs holdings recipes memory observing locating models swaps inference files tasks fitting following "
+        "transforms sessions actions handlers yielding core server __main__"
     ),
     "drivers": (
         "requests contract parent hookspecs plugins sampling ops quant formats engine devices filesystems transform "
-        "buffers convert pulse outgoing link device_calls file_calls host worker conformance"
+        "buffers convert pulse outgoing link leases pacing held orders metering device_calls file_calls host worker "
+        "conformance"
     ),
     "userland": (
         "places options interrupt flow inputs protocol link methods held private join pump bulk system_flows "
-        "object_flows reader client aio objects async_objects embedding dashboard gateway cli shell programs"
+        "why_flows object_flows reader client aio objects async_objects embedding dashboard gateway cli shell programs"
     ),
 }
 

@@ -39,9 +39,9 @@ class Loop:
             assert time.monotonic() < end, "the condition never held"
             due = self.runner.next_timer()
             wait = 0.5 if due is None else max(0.0, min(0.5, (due - time.monotonic_ns()) / 1e9))
-            for fd, _event in self._poll.poll(wait):
-                callback = self._callbacks.get(fd)
-                if callback is not None:
+            waiting = [(fd, self._callbacks.get(fd)) for fd, _event in self._poll.poll(wait)]
+            for fd, callback in waiting:
+                if callback is not None and self._callbacks.get(fd) is callback:  # as the server: not used anew
                     callback()
             self.runner.run(time.monotonic_ns())
 

@@ -8,7 +8,7 @@ from typing import Self
 
 from llmos.syscalls import types
 
-from . import object_flows, system_flows
+from . import object_flows, system_flows, why_flows
 from .aio import AsyncClient
 from .held import Cursor, Info, Opened, Region, Whole
 from .methods import awaitable, awaitable_new, awaitable_stream
@@ -106,7 +106,9 @@ class AsyncSystem(Whole[AsyncClient]):
     stat = awaitable(system_flows.stat)
     control = awaitable(system_flows.control)
     cancel = awaitable(system_flows.cancel)
-    why = awaitable(system_flows.why)
+    why = awaitable(why_flows.why)
+    advice = awaitable(why_flows.advice)
+    alerts = awaitable(why_flows.alerts)
     buffer = awaitable_new(system_flows.buffer, AsyncBuffer)
     lease = awaitable_new(system_flows.lease, AsyncLease)
     open = awaitable_new(system_flows.open_file, AsyncFile)

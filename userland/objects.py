@@ -11,7 +11,7 @@ from typing import Self
 
 from llmos.syscalls import types
 
-from . import object_flows, system_flows
+from . import object_flows, system_flows, why_flows
 from .client import Client
 from .held import Cursor, Info, Opened, Region, Whole
 from .methods import blocking, blocking_new, blocking_stream
@@ -109,7 +109,9 @@ class System(Whole[Client]):
     stat = blocking(system_flows.stat)
     control = blocking(system_flows.control)
     cancel = blocking(system_flows.cancel)
-    why = blocking(system_flows.why)
+    why = blocking(why_flows.why)
+    advice = blocking(why_flows.advice)
+    alerts = blocking(why_flows.alerts)
     buffer = blocking_new(system_flows.buffer, Buffer)
     lease = blocking_new(system_flows.lease, Lease)
     open = blocking_new(system_flows.open_file, File)

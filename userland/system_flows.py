@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -15,7 +14,7 @@ from llmos.syscalls.errors import BadHandle, Exists, NotFound
 from llmos.syscalls.spec import Call, Stream
 from llmos.syscalls.types import (
     Buffer, Done, Entry, Event, File, GrantTo, Handle, Hit, Kind, Lease, Limits, Metric, ModelInfo, Mount, MountTo,
-    ObjectInfo, Reason, Record, Task, TaskState, TransformRecipe,
+    ObjectInfo, Record, Task, TaskState, TransformRecipe,
 )  # fmt: skip
 
 from .flow import Flow, OnProgress, ask
@@ -57,10 +56,15 @@ def load_model(
 
 
 def plan_model(
-    self: Self, path: str | Path, *, device: str | Handle | None = None, **options: Unpack[LoadFields]
+    self: Self,
+    path: str | Path,
+    *,
+    device: str | Handle | None = None,
+    base: Opened[Any, ModelInfo] | None = None,
+    **options: Unpack[LoadFields],
 ) -> Flow[ModelInfo]:
     """What loading a model would take, in `plan`, without loading it. Arguments as for `load_model`."""
-    return (yield from _load(self, path, device, None, None, None, {**options, "dry_run": True}))
+    return (yield from _load(self, path, device, base, None, None, {**options, "dry_run": True}))
 
 
 def _load(
@@ -195,30 +199,6 @@ def control(
 def cancel(self: Self, request: str) -> Flow[TaskState]:
     """Cancel a request by its stable id."""
     return (yield from ask(calls.CancelTask(request=request)))
-
-
-def why(self: Self, about: str) -> Flow[list[Reason]]:
-    """What happened to an object, by name or id, or to a request, and why: what the kernel holds against it now, then
-    the records of the journal, each with its reasons."""
-    found: list[Reason] = []
-    ids = [about]
-    for kind in (Kind.MODEL, Kind.DEVICE, Kind.DRIVER, Kind.TASK, Kind.CONTEXT, Kind.LEASE, Kind.SESSION):
-        for info in (yield from objects(self, kind)):
-            if about in (info.name, info.id, info.fields.get("path", info.id)):
-                found += info.reasons
-                ids += [info.id] if info.id not in ids else []
-    told: set[tuple[str, str, float]] = set()
-    for name in ids:
-        for record in (yield from journal(self, about=name, level="debug", limit=1000)):
-            said = [reason for reason in record.reasons if reason.text in record.text]
-            told |= {(reason.code, reason.text, reason.at) for reason in said}
-            first = said[0] if said else Reason(code=record.unit, text="")
-            found.append(msgspec.structs.replace(first, text=record.text, at=record.at))
-            rest = [reason for reason in record.reasons if reason not in said]
-            found += [msgspec.structs.replace(reason, at=reason.at or record.at) for reason in rest]
-    each = {(reason.code, reason.text, reason.at): reason for reason in found}
-    told_once = [reason for key, reason in each.items() if key not in told]
-    return sorted(told_once, key=lambda reason: reason.at or math.inf)
 
 
 # ---- memory

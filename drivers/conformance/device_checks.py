@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from llmos.drivers import convert
 from llmos.drivers.contract import LoadSettings, Row, SamplingParams
 from llmos.syscalls.driver import Inspected
-from llmos.syscalls.errors import BadArgument, BadModel, BadState, LlmosError, NotFound, NotSupported
+from llmos.syscalls.errors import BadArgument, BadModel, BadState, Exists, LlmosError, NotFound, NotSupported
+from llmos.syscalls.shm import Mapping
 
 from .device_bench import MODEL, DeviceBench
 from .inference_checks import INFERENCE_CHECKS
+from .time_checks import TIME_CHECKS
 from .verdicts import expect, expect_error, expect_sendable, optional
 
-KINDS = ("weights", "kv", "workspace", "tuning", "lease", "foreign", "reserve")
+KINDS = ("weights", "kv", "workspace", "tuning", "lease", "foreign", "reserve", "runtime")
 TOLERANCE = 0.1
 SLACK_BYTES = 1 << 20
 
@@ -162,6 +166,31 @@ def sleeping(bench: DeviceBench) -> None:
     expect(list(again) == list(awake), "after wake a greedy answer is another one")
 
 
+def leases(bench: DeviceBench) -> None:
+    """lease: bytes that another program maps, with a row of their own until they end"""
+    size = 1 << 20
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "lease")
+        with optional("lease"):
+            given = bench.device.lease("check-lease", size, str(path))
+        expect(given.kind in ("shm", "cuda-ipc"), f"Leased.kind is {given.kind!r}; expected shm or cuda-ipc")
+        if given.kind == "shm":
+            expect(given.path == str(path), f"the file was to be {path}; it is {given.path!r}")
+            expect(path.stat().st_mode & 0o777 == 0o600, f"others may open the file: {path.stat().st_mode:o}")
+            with Mapping(path, writable=True, size=size) as mapped:
+                expect(bytes(mapped.view[-4:]) == bytes(4), "a lease does not begin as zeros")
+                mapped.view[-4:] = b"mine"
+        else:
+            expect(bool(given.handle), "a lease of kind cuda-ipc has no handle")
+        taken = sum(row.allocator for row in bench.rows() if (row.what, row.owner) == ("lease", "check-lease"))
+        expect(taken >= size, f"memory() counts {taken} bytes of a lease of {size}")
+        expect_error("a lease twice", lambda: bench.device.lease("check-lease", size, f"{path}2"), Exists)
+        freed = bench.device.end_lease("check-lease")
+        expect(freed >= size, f"end_lease() says that it freed {freed} of {size} bytes")
+        expect(not path.exists(), "the file is there after end_lease()")
+        expect_error("ending twice", lambda: bench.device.end_lease("check-lease"), NotFound)
+
+
 def telling(bench: DeviceBench) -> None:
     """inspect: tells what serves each op, and refuses what it knows nothing of"""
     with optional("inspect"):
@@ -219,5 +248,6 @@ def _check_rows(rows: Sequence[Row]) -> None:
 
 DEVICE_CHECKS: tuple[Callable[[DeviceBench], None], ...] = (
     facts, settings, prediction, idle, plan, load, plan_matches_load, memory_rows, bad_settings, bad_model,
-    unknown_model, *INFERENCE_CHECKS, conversations, sleeping, telling, unload_ends_requests, unloading, stopping,
+    unknown_model, *INFERENCE_CHECKS, *TIME_CHECKS, conversations, sleeping, leases, telling, unload_ends_requests,
+    unloading, stopping,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..contract import DeviceFactory, Facts, ProgressSink
 from ..hookspecs import hookimpl
 from ..ops.table import OpTable
+from .figures import Figures
 from .torch_device import FEATURES, TorchDevice, count
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..ops.cpu.native import Native
 
 NAME = "cpu0"
+POOL = "host"
 PARTS = f"{__name__}:parts"
 CPU_INFO = Path("/proc/cpuinfo")
 SAMPLE_S = 10.0
@@ -35,6 +37,7 @@ class CpuDevice(TorchDevice):
 
     name: ClassVar[str] = NAME
     kind: ClassVar[str] = "cpu"
+    pooled: ClassVar[bool] = True
     config_keys: ClassVar[Mapping[str, str]] = {
         **TorchDevice.config_keys,
         "ranks": "processes that each model is split among, to try what several GPUs do; 1 by default",
@@ -46,6 +49,7 @@ class CpuDevice(TorchDevice):
         self._empty_bytes = 0
         self._sampled_at = float("-inf")
         self._sampled_bytes = 0
+        self._sampled_absent: Figures = {}
 
     def _processes(self, config: Mapping[str, Any]) -> int:
         return count(config, "ranks", 1)
@@ -85,7 +89,7 @@ class CpuDevice(TorchDevice):
             "instructions": torch.backends.cpu.get_cpu_capability(),
             **FEATURES,
         }
-        return Facts(self._device, self.kind, total, foreign, _processor(), features)
+        return Facts(self._device, self.kind, total, foreign, _processor(), features, POOL, unit=self.kind)
 
     def prepare(self, progress: ProgressSink) -> None:
         if self._native is not None:
@@ -96,13 +100,21 @@ class CpuDevice(TorchDevice):
 
     def _held(self) -> int:
         """What the process has grown by since it was empty, and all that its ranks hold."""
+        self._sample()
+        return self._sampled_bytes
+
+    def _absent(self) -> Figures:
+        self._sample()
+        return self._sampled_absent
+
+    def _sample(self) -> None:
         from ..engine.memory import process_bytes
 
         if time.monotonic() - self._sampled_at >= SAMPLE_S:
             self._sampled_at = time.monotonic()
             others = 0 if self._ranks is None else self._ranks.process_bytes
             self._sampled_bytes = max(0, process_bytes() - self._empty_bytes) + others
-        return self._sampled_bytes
+            self._sampled_absent = self._running().absent()
 
 
 def parts(name: str, threads: int, config: Mapping[str, Any], rank: int) -> tuple[OpTable, Place]:

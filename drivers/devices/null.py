@@ -13,13 +13,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from llmos.drivers import sampling
 from llmos.drivers.contract import (
-    Device, DoneEvent, EmbedSettings, Facts, FailedEvent, LoadedModel, LoadSettings, ModelSource, OpenedContext,
-    ProgressSink, Request, Row, StepEvent,
+    Device, DoneEvent, EmbedSettings, Facts, FailedEvent, Leased, LoadedModel, LoadSettings, ModelSource,
+    OpenedContext, Overrun, ProgressSink, Request, Row, StepEvent, Usage,
 )  # fmt: skip
 from llmos.drivers.hookspecs import Send, hookimpl
 from llmos.syscalls.errors import (
@@ -29,8 +29,11 @@ from llmos.syscalls.errors import (
 from . import null_faults
 from .null_faults import Fault, Tamper
 from .null_model import (
-    SAMPLING, TASKS, Echo, TensorMover, check_embedding, embed, prompt_ids, prompt_text, task_of,
+    SAMPLING, TASKS, Echo, NullContext, NullJob, NullModel, TensorMover, check_embedding, embed, prompt_ids,
+    prompt_text, task_of,
 )  # fmt: skip
+from .null_turns import NullTurns
+from .shared_files import SharedFiles
 
 MEMORY_BYTES = 1 << 30
 MODEL_BYTES = 1 << 20
@@ -39,46 +42,6 @@ CONTEXT_TOKENS = 4096
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 KV_BYTES = 1024
 """Bytes a token of a conversation is said to take."""
-
-
-@dataclass
-class _Model:
-    bytes: int
-    context: int
-    """Tokens that a prompt and its answer may have; 0 where the model states no limit."""
-    slots: int
-    faults: Sequence[Fault]
-    base: str = ""
-    awake: bool = True
-
-
-@dataclass
-class _Context:
-    model: str
-    max_tokens: int
-    ids: list[int] = field(default_factory=list)
-
-
-@dataclass
-class _Job:
-    """A request that was accepted."""
-
-    request: Request
-    task: str
-    faults: list[Fault]
-    ids: list[int]
-    cached: int
-    echo: Echo | None
-    began: float
-    cancelled: bool = False
-    steps: int = 0
-    device_ns: int = 0
-
-    @property
-    def waits(self) -> bool:
-        """Told to answer late: nothing happens before then, not even a cancel."""
-        late = max((fault.milliseconds for fault in self.faults if fault.what == "late"), default=0.0)
-        return time.monotonic() < self.began + late / 1000
 
 
 class NullDevice(Device):
@@ -98,10 +61,12 @@ class NullDevice(Device):
         self._device = self.name
         self._config: Mapping[str, Any] = {}
         self._faults: list[Fault] = []
-        self._models: dict[str, _Model] = {}
-        self._contexts: dict[str, _Context] = {}
-        self._jobs: dict[str, _Job] = {}
+        self._models: dict[str, NullModel] = {}
+        self._contexts: dict[str, NullContext] = {}
+        self._jobs: dict[str, NullJob] = {}
         self._mover = TensorMover()
+        self._turns = NullTurns()
+        self._files = SharedFiles()
         self._steps = 0
 
     # ---- the device
@@ -117,24 +82,28 @@ class NullDevice(Device):
 
     def facts(self) -> Facts:
         memory = int(self._config.get("memory_bytes", MEMORY_BYTES))
-        features = {"tensors": 1, "adapters": 1, "contexts": 1}
+        features = {"tensors": 1, "adapters": 1, "contexts": 1, "parks": 1}
         return Facts(self._device, "null", memory, description="no hardware: echoes", features=features)
 
     def memory(self) -> Sequence[Row]:
         rows = [_row("weights", name, model.bytes) for name, model in self._models.items() if model.awake]
         kv = [_row("kv", name, context.max_tokens * KV_BYTES) for name, context in self._contexts.items()]
-        return [*rows, *kv]
+        return [*rows, *kv, *self._files.rows()]
 
     def cache_usage(self) -> Mapping[str, float]:
         """It has no pages: the share of its slots that are taken."""
         taken = Counter(job.request.model for job in self._jobs.values())
         return {name: taken[name] / model.slots for name, model in self._models.items() if model.awake}
 
+    def usage(self) -> Mapping[str, Usage]:
+        return {name: Usage(job.device_ns, job.steps) for name, job in self._jobs.items()}
+
     def step_seconds(self) -> float:
         slow = null_faults.step_seconds([f for job in self._jobs.values() for f in job.faults] + self._faults)
         return max(0.001, slow)
 
     def stop(self) -> None:
+        self._files.close()
         self._models.clear()
         self._contexts.clear()
         self._jobs.clear()
@@ -161,7 +130,7 @@ class NullDevice(Device):
             progress(size * quarter // 4, size, "bytes", "weights")
         context = settings.max_context or int(source.manifest.get("context") or 0)
         slots = int(self._config.get("slots", 8))
-        self._models[model] = _Model(size, context, slots, faults, base)
+        self._models[model] = NullModel(size, context, slots, faults, base)
         return self._loaded(model)
 
     def unload(self, model: str) -> int:
@@ -174,12 +143,13 @@ class NullDevice(Device):
             job.cancelled = job.cancelled or job.request.model == model
         return kv + (freed.bytes if freed.awake else 0)
 
-    def sleep(self, model: str) -> LoadedModel:
+    def sleep(self, model: str, host_bytes: int | None = None) -> LoadedModel:
         held = self._model(model)
         if not held.awake:
             raise BadState(f"model {model} sleeps already", state="asleep")
         held.awake = False
-        return self._loaded(model)
+        contexts = [name for name, context in self._contexts.items() if context.model == model]
+        return replace(self._loaded(model), contexts=contexts)
 
     def wake(self, model: str, progress: ProgressSink) -> LoadedModel:
         held = self._model(model)
@@ -206,13 +176,20 @@ class NullDevice(Device):
         if len(ids) > size:
             raise BadState(f"context {parent} has {len(ids)} tokens, more than {size}", state="full")
         self._make_room(size * KV_BYTES)
-        self._contexts[context] = _Context(model, size, ids)
+        self._contexts[context] = NullContext(model, size, ids)
         return OpenedContext(len(ids), size, size * KV_BYTES)
 
     def drop_context(self, context: str) -> int:
         size = self._context(context).max_tokens * KV_BYTES
         del self._contexts[context]
         return size
+
+    def lease(self, lease: str, bytes: int, path: str) -> Leased:
+        self._make_room(bytes)
+        return self._files.give(lease, bytes, path)
+
+    def end_lease(self, lease: str) -> int:
+        return self._files.end(lease)
 
     # ---- requests
 
@@ -227,10 +204,10 @@ class NullDevice(Device):
         self._happen([*self._configured("submit"), *null_faults.at(job.faults, "submit")])
         self._jobs[request.id] = job
 
-    def _accept(self, request: Request, model: _Model) -> _Job:
+    def _accept(self, request: Request, model: NullModel) -> NullJob:
         task = task_of(request)
         if request.prompt.tensors is not None:
-            return _Job(request, task, list(model.faults), [], 0, None, time.monotonic())
+            return NullJob(request, task, list(model.faults), [], 0, None, time.monotonic())
         faults, text = null_faults.split_prompt(prompt_text(request.prompt))
         ids = prompt_ids(request.prompt, text)
         limit = model.context or sys.maxsize
@@ -250,7 +227,18 @@ class NullDevice(Device):
         echo = None if embeds else Echo(
             ids, request.sampling, room=limit - cached - len(ids), stream=request.stream
         )
-        return _Job(request, task, [*model.faults, *faults], ids, cached, echo, time.monotonic())
+        return NullJob(request, task, [*model.faults, *faults], ids, cached, echo, time.monotonic())
+
+    def set_shares(self, shares: Mapping[str, float]) -> None:
+        """All its models go on in each step, so there is nothing to divide."""
+
+    def set_budget(self, budget: Mapping[str, float]) -> None:
+        self._turns.set_budget(budget)
+
+    def preempt(self, request: str) -> None:
+        if request not in self._jobs:
+            raise NotFound(f"no request {request} runs on {self._device}")
+        self._jobs[request] = self._jobs.pop(request)
 
     def cancel(self, request: str) -> None:
         job = self._jobs.get(request)
@@ -262,7 +250,9 @@ class NullDevice(Device):
         if self._jobs:
             self._happen(self._configured("step"))
         events: list[StepEvent] = []
-        for job in list(self._jobs.values()):
+        slots = {name: model.slots for name, model in self._models.items()}
+        going_on = self._turns.choose([job.request for job in self._jobs.values()], slots)
+        for job in [job for job in self._jobs.values() if job.cancelled or job.request.id in going_on]:
             began = time.perf_counter_ns()
             try:
                 events += self._advance(job, began)
@@ -270,10 +260,11 @@ class NullDevice(Device):
                 raise
             except LlmosError as error:
                 del self._jobs[job.request.id]
-                events.append(FailedEvent(job.request.id, error))
+                short = Overrun(0, error.needed) if isinstance(error, NoDeviceMemory) else None
+                events.append(FailedEvent(job.request.id, error, short))
         return events
 
-    def _advance(self, job: _Job, began: int) -> Sequence[StepEvent]:
+    def _advance(self, job: NullJob, began: int) -> Sequence[StepEvent]:
         if job.waits:
             time.sleep(0.001)
             return []
@@ -290,7 +281,7 @@ class NullDevice(Device):
                 return chunks
         return [*chunks, self._finish(job)]
 
-    def _finish(self, job: _Job) -> DoneEvent:
+    def _finish(self, job: NullJob) -> DoneEvent:
         began = time.perf_counter_ns()
         request = job.request
         del self._jobs[request.id]
@@ -353,13 +344,13 @@ class NullDevice(Device):
             slots=model.slots,
         )
 
-    def _model(self, name: str) -> _Model:
+    def _model(self, name: str) -> NullModel:
         try:
             return self._models[name]
         except KeyError:
             raise NotFound(f"no model {name} is loaded on {self._device}") from None
 
-    def _context(self, name: str) -> _Context:
+    def _context(self, name: str) -> NullContext:
         try:
             return self._contexts[name]
         except KeyError:

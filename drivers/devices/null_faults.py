@@ -6,7 +6,7 @@ A fault is written `WHAT [ARGUMENT] [@MOMENT [N]]`:
     hang [busy|MS]        sleep for ever, spin for ever, or sleep that many undeclared milliseconds
     slow MS               take this long, as declared; at a step: this one and all later ones
     late MS               do not let a cancel end the request before this long has passed
-    oom                   raise NoDeviceMemory
+    oom [BYTES]           raise NoDeviceMemory, for want of so many bytes (1)
     fault [device]        raise RuntimeError; with `device`, DeviceFault
     noisy [BYTES]         print that much (1000) on standard output and on standard error
     garbage KIND          spoil the next answer: bytes (no message), half (a cut body), unknown (an answer to a request
@@ -77,7 +77,7 @@ def _makes_sense(fault: Fault) -> bool:
         "crash": ("", "kill"), "hang": ("", "busy"), "fault": ("", "device"), "noisy": ("",), "oom": ("",),
         "garbage": GARBAGE, "slow": (), "late": (),
     }  # fmt: skip
-    numeric = fault.what not in ("oom", "fault", "garbage") and fault.argument.isdecimal()
+    numeric = fault.what not in ("fault", "garbage") and fault.argument.isdecimal()
     return fault.what in words and fault.moment in MOMENTS and (numeric or fault.argument in words[fault.what])
 
 
@@ -117,7 +117,9 @@ def perform(fault: Fault) -> None:
     elif fault.what == "slow":
         time.sleep(fault.milliseconds / 1000)
     elif fault.what == "oom":
-        raise NoDeviceMemory("the null device was told to have no memory left", needed=1, by_whom="a fault on order")
+        needed = int(fault.argument or 1)
+        said = "the null device was told to have no memory left"
+        raise NoDeviceMemory(said, needed=needed, by_whom="a fault on order")
     elif fault.what == "fault" and fault.argument == "device":
         raise DeviceFault("the null device was told to report a fault", cause="a fault on order")
     elif fault.what == "fault":

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import codecs
 import math
+import time
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from llmos.drivers.contract import (
     ChoiceResult, ChunkEvent, EmbedSettings, Prompt, Request, SamplingParams, TensorView, TokenLogprob,
 )  # fmt: skip
 from llmos.syscalls.errors import BadArgument, NotSupported
+
+from .null_faults import Fault
 
 END = 256
 WIDTH = 64
@@ -155,6 +159,46 @@ class Echo:
             TokenLogprob(token, text, 0.0, [(token, text, 0.0)] if alternatives else ())
             for token, text in zip(tokens, texts, strict=True)
         ]
+
+
+@dataclass
+class NullModel:
+    bytes: int
+    context: int
+    """Tokens that a prompt and its answer may have; 0 where the model states no limit."""
+    slots: int
+    faults: Sequence[Fault]
+    base: str = ""
+    awake: bool = True
+
+
+@dataclass
+class NullContext:
+    model: str
+    max_tokens: int
+    ids: list[int] = field(default_factory=list)
+
+
+@dataclass
+class NullJob:
+    """A request that was accepted."""
+
+    request: Request
+    task: str
+    faults: list[Fault]
+    ids: list[int]
+    cached: int
+    echo: Echo | None
+    began: float
+    cancelled: bool = False
+    steps: int = 0
+    device_ns: int = 0
+
+    @property
+    def waits(self) -> bool:
+        """Told to answer late: nothing happens before then, not even a cancel."""
+        late = max((fault.milliseconds for fault in self.faults if fault.what == "late"), default=0.0)
+        return time.monotonic() < self.began + late / 1000
 
 
 def check_embedding(settings: EmbedSettings) -> None:

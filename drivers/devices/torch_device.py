@@ -12,15 +12,17 @@ import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from llmos.syscalls.errors import BadArgument, BadState, Exists, LlmosError
 
 from .. import plugins
 from ..contract import (
-    Device, LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink, Request, Row, StepEvent,
+    Device, Leased, LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink, Request, Row, StepEvent, Usage,
 )  # fmt: skip
 from ..ops.table import OpTable
+from .figures import Figures, shared_out
+from .shared_files import SharedFiles
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -30,8 +32,17 @@ if TYPE_CHECKING:
 
 PREFILL_TOKENS = 512
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-FEATURES: Mapping[str, int] = {"adapters": 1, "contexts": 1, "parts": 1, "tensors": 1}
+FEATURES: Mapping[str, int] = {"adapters": 1, "contexts": 1, "parks": 1, "parts": 1, "tensors": 1}
 """What the engine can do on any device."""
+
+
+class Leases(Protocol):
+    """Bytes that were given to other programs."""
+
+    def give(self, lease: str, size: int, path: str) -> Leased: ...
+    def end(self, lease: str) -> int: ...
+    def rows(self) -> Sequence[Row]: ...
+    def close(self) -> None: ...
 
 
 class TorchDevice(Device):
@@ -40,6 +51,8 @@ class TorchDevice(Device):
     kind: ClassVar[str]
     prefill_tokens: ClassVar[int] = PREFILL_TOKENS
     """Where the configuration names none."""
+    pooled: ClassVar[bool] = False
+    """Whether its memory is the host's."""
     place: Place
     """Where its models live, once it has started."""
     config_keys: ClassVar[Mapping[str, str]] = {
@@ -51,6 +64,7 @@ class TorchDevice(Device):
         self._device = self.name
         self._engine: Engine | None = None
         self._ranks: Ranks | None = None
+        self._leases: Leases = SharedFiles()
 
     def start(self, name: str, threads: int, config: Mapping[str, Any]) -> None:
         """Import torch and transformers, and never let them reach for a network."""
@@ -123,6 +137,7 @@ class TorchDevice(Device):
         return own
 
     def stop(self) -> None:
+        self._leases.close()
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -149,10 +164,10 @@ class TorchDevice(Device):
         with self._watched():
             return self._running().unload(model)
 
-    def sleep(self, model: str) -> LoadedModel:
+    def sleep(self, model: str, host_bytes: int | None = None) -> LoadedModel:
         self._changing()
         with self._watched():
-            return self._running().sleep(model)
+            return self._running().sleep(model, host_bytes)
 
     def wake(self, model: str, progress: ProgressSink) -> LoadedModel:
         self._changing()
@@ -176,16 +191,42 @@ class TorchDevice(Device):
         with self._watched():
             return self._running().step()
 
+    def usage(self) -> Mapping[str, Usage]:
+        return self._running().usage()
+
+    def set_shares(self, shares: Mapping[str, float]) -> None:
+        self._running().set_shares(shares)
+
+    def set_budget(self, budget: Mapping[str, float]) -> None:
+        self._running().set_budget(budget)
+
+    def preempt(self, request: str) -> None:
+        self._running().preempt(request)
+
     def step_seconds(self) -> float:
         return self._running().step_seconds()
 
     def memory(self) -> Sequence[Row]:
-        """The engine's rows, and one whose `driver` figure is what the device says that this process holds."""
-        return [*self._running().memory(), Row("workspace", self._device, driver=self._held())]
+        """The engine's rows, and one of what the device holds for no model; see `figures`."""
+        rows = self._running().memory()
+        shared = shared_out(rows, self._held(), self._absent(), self._device, self.pooled)
+        return [*shared, *self._leases.rows()]
+
+    def lease(self, lease: str, bytes: int, path: str) -> Leased:
+        with self._watched():
+            return self._leases.give(lease, bytes, path)
+
+    def end_lease(self, lease: str) -> int:
+        with self._watched():
+            return self._leases.end(lease)
 
     @abstractmethod
     def _held(self) -> int:
         """Bytes of the device that this process has taken since it started, as the system or the hardware counts."""
+
+    def _absent(self) -> Figures:
+        """What is not there of the bytes that the engine has asked for."""
+        return {}
 
     def cache_usage(self) -> Mapping[str, float]:
         return self._running().cache_usage()

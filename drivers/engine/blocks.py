@@ -257,6 +257,22 @@ class BlockManager:
         row.host_pages = []
         return True
 
+    def resume(self, row: Row, computed: int) -> int | None:
+        """Give a row without pages those of its first `computed` tokens; how many of them are cached. The content of
+        the others is to be written before anything else happens.
+
+        None, and nothing changed, when there are too few pages.
+        """
+        found = self.prefix(row, computed // PAGE_TOKENS)
+        fresh = pages_for(computed) - len(found)
+        if fresh + sum(1 for page in found if not self._holders[page]) > self.available:
+            return None
+        for page in found:
+            self._hold(page)
+        row.pages, row.published = [*found, *(self._allocate() for _ in range(fresh))], len(found)
+        row.computed = computed
+        return len(found)
+
     def take_transfers(self) -> Transfers:
         """What is to be moved before anything is computed. From here on the pages count as moved."""
         copies = [(source, page) for page, source in self._copied.items()]

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
 
-from llmos.syscalls.errors import (
-    BadArgument, BadState, Busy, Exists, LlmosError, NotFound, NotSupported,
-)  # fmt: skip
+from llmos.syscalls.errors import BadArgument, BadState, Busy, Exists, LlmosError, NotFound, NotSupported
 
 from ..contract import (
-    ChoiceResult, DoneEvent, LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink, Request, Row,
-    StepEvent,
+    LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink, Request, Row, StepEvent,
+    Usage,
 )  # fmt: skip
 from ..ops.table import OpTable
-from . import causal, drafts, models, others, resting, tokens
+from . import causal, counting, drafts, kept, models, others, resting, sharing
+from .cancels import Cancels
 from .lora import source as lora_source
 from .lora.store import LoraStore
 from .lora.trial import check_runs
 from .lora.weights import LoraWeights, interpret
-from .models import Entry, Resident
+from .memory import free_bytes
+from .models import Entry
 from .plan import PREFILL_CHUNK, Footprint
 from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
 from .prepare import collect
-from .runner import Conversation, Runner
+from .runner import Conversation
+from .serving import serving, token_answer
+from .sharing import Sharing
 
 MEMORY = "tensors in memory"
 
@@ -56,11 +56,12 @@ class Engine:
         self._prefill_tokens = prefill_tokens
         self._entries: dict[str, Entry] = {}
         self._conversations: dict[str, Conversation] = {}
-        self._turns: deque[Runner] = deque()
+        self._turns = Sharing()
         self._ready: list[StepEvent] = []
-        self._cancels: SimpleQueue[str] = SimpleQueue()
+        self._cancels = Cancels()
         self._versions = (f"adapter{number}" for number in itertools.count())
         self._retired: list[Retired] = []
+        self._uses = itertools.count(1)
 
     def plan(self, source: ModelSource, settings: LoadSettings) -> Sequence[Row]:
         """Predicted bytes. Raises BadModel, BadArgument, NotSupported."""
@@ -108,14 +109,14 @@ class Engine:
             raise Busy(f"{id} is the base of {', '.join(user.id for user in users)}; unload those first")
         freed = self._rest(entry)
         for conversation in self._conversations_of(entry):
-            del self._conversations[conversation.id]
+            self._drop(conversation)
         del self._entries[id]
         return freed
 
     @torch.inference_mode()
-    def sleep(self, id: str) -> LoadedModel:
-        """Drop caches, and weights where they are not put to rest; keep the recipe and the tokens of conversations.
-        Adapters sleep with their base.
+    def sleep(self, id: str, host_bytes: int | None = None) -> LoadedModel:
+        """Drop caches, and weights where they are not put to rest; keep the recipe, the tokens of conversations, and of
+        what was computed of those `host_bytes` in host memory, or half of what is free there. Adapters sleep with it.
 
         Raises NotFound, BadState.
         """
@@ -125,12 +126,15 @@ class Engine:
         if any(each.requests() for each in (entry, *users)):
             raise BadState(f"{id} has requests under way; wait for them or cancel them", state="running")
         adapters = entry.awake().shared.adapters
+        going_on = [each for one in (entry, *self._adapters_of(entry)) for each in self._conversations_of(one)]
+        entry.kept = kept.put_away(going_on, free_bytes() // 2 if host_bytes is None else host_bytes)
         for user in users:
             user.given = None if user.source.files else adapters.weights(user.adapter)
         for each in users:
             self._rest(each)
         self._rest(entry, sleeps=True)
-        return replace(described, rows=entry.rows())
+        rows = [*entry.rows(), *entry.host_rows()]
+        return replace(described, rows=rows, contexts=[conversation.id for conversation in going_on])
 
     def wake(self, id: str, progress: ProgressSink) -> LoadedModel:
         """Bring the weights back from where they rest, or load them from the files again; adapters come with them.
@@ -149,6 +153,7 @@ class Engine:
             raise
         for each in self._adapters_of(entry):
             each.given = None
+        self._take_back(entry)
         return entry.describe()
 
     @torch.inference_mode()
@@ -180,12 +185,12 @@ class Engine:
     @torch.inference_mode()
     def drop_context(self, id: str) -> int:
         """Forget a conversation and end its request; returns bytes freed. Raises NotFound."""
-        conversation = self._conversations.pop(id, None)
+        conversation = self._conversations.get(id)
         if conversation is None:
             raise NotFound(f"there is no conversation {id}")
         entry = self._entries[conversation.model]
         self._end([request.id for request in entry.requests() if request.context == id])
-        return conversation.forget()
+        return conversation.forget() + self._drop(conversation)
 
     @torch.inference_mode()
     def submit(self, request: Request) -> None:
@@ -201,9 +206,9 @@ class Engine:
         if task in (causal.TASK, *models.TOKEN_TASKS):
             replace(request, task=task).refuse_options()
         if task in models.TOKEN_TASKS and task in resident.tasks:
-            self._ready.append(_token_answer(resident, request, task))
+            self._ready.append(token_answer(resident, request, task))
             return
-        runner = _serving(resident, task, alone=request.sampling.beams > 1)
+        runner = serving(resident, task, alone=request.sampling.beams > 1)
         if runner is None:
             offered = ", ".join(resident.tasks)
             said = f"{resident.bundle.about.architecture} does not do {task}; it offers {offered}"
@@ -211,9 +216,9 @@ class Engine:
         conversation = self._idle(request.context, entry) if request.context else None
         if conversation is not None:
             conversation.give_to(runner, entry.adapter)
+            conversation.used = next(self._uses)
         runner.submit(replace(request, task=task), conversation, entry.adapter)
-        if runner not in self._turns:
-            self._turns.append(runner)
+        self._turns.add(runner)
 
     def cancel(self, request: str) -> None:
         """End a request with the next step; unknown ones are ignored. Any thread."""
@@ -222,31 +227,44 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> Sequence[StepEvent]:
         """A step of the model whose turn it is."""
-        self._end_cancelled()
+        self._end(self._cancels.take())
         events, self._ready = self._ready, []
-        if not self._turns:
+        runner = self._turns.next()
+        if runner is None:
             return events
-        runner = self._turns.popleft()
-        events.extend(runner.step())
-        if runner.busy:
-            self._turns.append(runner)
+        events.extend(counting.explained(self._entries, runner, self._turns.step(runner)))
         self._drop_retired()
         return events
 
+    def set_shares(self, shares: Mapping[str, float]) -> None:
+        """How models divide the time, by id."""
+        self._turns.set_shares(sharing.by_runner(self._entries, shares))
+
+    def set_budget(self, budget: Mapping[str, float]) -> None:
+        """What lower classes of work are owed."""
+        self._turns.set_budget(budget)
+
+    def preempt(self, request: str) -> None:
+        """Let others of its class go before a request. Raises NotFound."""
+        if not any(runner.preempt(request) for runner in self._turns):
+            raise NotFound(f"the request {request} does not run here")
+
+    def usage(self) -> dict[str, Usage]:
+        """Of each request under way what it took so far."""
+        return {id: used for runner in self._turns for id, used in runner.usage().items()}
+
     def step_seconds(self) -> float:
         """How long the next step will take, as predicted."""
-        return self._turns[0].step_seconds() if self._turns else 0.0
+        runner = self._turns.next()
+        return 0.0 if runner is None else runner.step_seconds()
 
     def memory(self) -> Sequence[Row]:
         """Rows of all models and conversations."""
-        rows = [row for entry in self._entries.values() for row in entry.rows()]
-        for conversation in self._conversations.values():
-            entry = self._entries[conversation.model]
-            held = conversation.bytes()
-            shape = (entry.base or entry).footprint.conversation
-            if shape is not None:
-                rows.append(Row("kv", conversation.id, predicted=shape.bytes(conversation.max_tokens), allocator=held))
-        return rows
+        return counting.rows_of(self._entries, self._conversations.values())
+
+    def absent(self) -> dict[tuple[str, str], int]:
+        """Of the bytes that rows count those that were never written or are not in memory, by (what, owner)."""
+        return counting.absent(self._entries)
 
     def cache_usage(self) -> dict[str, float]:
         """Of each model on pages the share of them that requests hold, 0 to 1."""
@@ -255,7 +273,7 @@ class Engine:
 
     def resting_bytes(self) -> int:
         """What models that sleep take of the host's memory."""
-        return sum(each.resting.rested.host_bytes for each in self._entries.values() if each.resting is not None)
+        return counting.resting_bytes(self._entries)
 
     def close(self) -> None:
         """Drop everything."""
@@ -346,19 +364,25 @@ class Engine:
             self._place.collect()
         return freed
 
-    def _end_cancelled(self) -> None:
-        asked = set()
-        while True:
-            try:
-                asked.add(self._cancels.get_nowait())
-            except Empty:
-                break
-        if asked:
-            self._end(asked)
+    def _take_back(self, entry: Entry) -> None:
+        """Conversations of a model that is awake again, and of its adapters, go on where they were."""
+        for id, each in entry.kept.items():
+            conversation = self._conversations[id]
+            kept.take_back(conversation, each, entry.awake(), self._entries[conversation.model].adapter)
+        entry.kept = {}
+
+    def _drop(self, conversation: Conversation) -> int:
+        """A conversation is no more; returns what was kept of it while its model sleeps."""
+        del self._conversations[conversation.id]
+        entry = self._entries[conversation.model]
+        base = entry.base or entry
+        before = kept.bytes_of(base.kept)
+        base.kept.pop(conversation.id, None)
+        return before - kept.bytes_of(base.kept)
 
     def _end(self, requests: Collection[str]) -> None:
         """Finish requests now; the next step reports it."""
-        for runner in list(self._turns) if requests else ():
+        for runner in self._turns if requests else ():
             self._ready.extend(runner.cancel(requests))
             if not runner.busy:
                 self._turns.remove(runner)
@@ -393,16 +417,3 @@ class Engine:
         if any(request.context == id for request in entry.requests()):
             raise BadState(f"the conversation {id} has a request under way", state="busy")
         return conversation
-
-
-def _serving(resident: Resident, task: str, alone: bool = False) -> Runner | None:
-    """The runner of a task; `alone` asks for the lowest rung, which does what does not go together with others."""
-    able = [runner for runner in resident.runners if task in runner.tasks]
-    return able[-1 if alone else 0] if able else None
-
-
-def _token_answer(resident: Resident, request: Request, task: str) -> DoneEvent:
-    """Tokenizing and its reverse, special tokens shown: no model runs."""
-    ids = tokens.prepare(resident.bundle, request.prompt)
-    text = "" if task == "tokenize" else resident.bundle.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-    return DoneEvent(request.id, task, (ChoiceResult(0, text, ids, "stop"),), prompt_tokens=len(ids))

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from llmos.syscalls.errors import BadModel
 
 from ..contract import ProgressSink
-from .checkpoint import Weights
+from .checkpoint import CONFIG, Weights
 from .quantized.stored import PARTS
 
 SCAN_ITEMS = 1 << 24
@@ -46,6 +46,13 @@ def check_moved(module: torch.nn.Module, weights: Weights) -> None:
         if not finite:
             file, why = weights.file_of(name), f"{name} has values that are not finite"
             raise BadModel(f"{file}: {why}; the file is damaged", file=file, why=why)
+
+
+def check_answer(path: str, architecture: str, answer: torch.Tensor) -> None:
+    """The same for what a model answers. Raises BadModel."""
+    if not is_finite(answer):
+        why = f"{architecture} answers with values that are not finite"
+        raise BadModel(f"{CONFIG} of {path}: {why}", file=CONFIG, why=why)
 
 
 def _is_wide(part: torch.Tensor) -> bool:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..contract import ChoiceResult, DoneEvent, FailedEvent, StepEvent, TaskResult
+from ..contract import ChoiceResult, DoneEvent, FailedEvent, StepEvent, TaskResult, Usage
+from . import turns
 from .answers import Answer, end_tokens
 from .detokenizer import Vocabulary
 from .loader import Bundle
@@ -41,6 +42,12 @@ class Pending:
     @property
     def ended(self) -> bool:
         return all(answer.reason for answer in self.answers)
+
+    @property
+    def usage(self) -> Usage:
+        """What it took so far."""
+        written = sum(len(answer.tokens) for answer in self.answers)
+        return Usage(self.device_ns, written + self.draft.tokens * bool(self.device_ns))
 
     def anew(self) -> Pending:
         """The same request from its beginning."""
@@ -79,6 +86,8 @@ class Flight:
         vocabulary: Vocabulary,
     ) -> None:  # fmt: skip
         self.pending = list(pending)
+        self.rank = turns.rank(pending[0].request)
+        """Of their class of work."""
         self.tokens = 0
         """How many each answer has so far."""
         self._bundle, self._shared, self._task, self._vocabulary = bundle, shared, task, vocabulary
@@ -172,7 +181,7 @@ class Flight:
                 each.answers[number].take(one.token, one.logprob, one.finished)
                 tokens[row] = one.token
             elif each in self.pending:
-                self._events.append(FailedEvent(each.request.id, one.error))
+                self._events.append(FailedEvent(each.request.id, one.error, device_ns=each.device_ns))
                 self.pending.remove(each)
         only = torch.full_like(scores, -torch.inf)
         return only.scatter_(1, tokens[:, None].to(scores.device), 0.0)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from bisect import insort
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from llmos.syscalls.errors import BadArgument, LlmosError
 
-from ..contract import ChoiceResult, DoneEvent, FailedEvent, Request, StepEvent
+from ..contract import ChoiceResult, DoneEvent, FailedEvent, Request, StepEvent, Usage
 from . import turns
 from .batching import LIMITS, BatchLimits, choose
 from .memory import out_of_memory
@@ -35,6 +35,12 @@ class Pending:
     left: int
     device_ns: int = 0
 
+    @property
+    def usage(self) -> Usage:
+        """What it took so far."""
+        through = sum(line.length for line, out in zip(self.job.lines, self.outputs, strict=True) if out is not None)
+        return Usage(self.device_ns, through)
+
 
 @dataclass(eq=False)
 class Slot:
@@ -44,7 +50,7 @@ class Slot:
     index: int
     line: Line
     group: Hashable
-    place: float
+    place: turns.Place
 
     @property
     def length(self) -> int:
@@ -67,6 +73,7 @@ class ForwardRunner(Forgetful):
         self._shared, self._pace, self._limits = shared, pace, limits
         self._pending: list[Pending] = []
         self._waiting: list[Slot] = []
+        self._classes = turns.Classes()
 
     @property
     def busy(self) -> bool:
@@ -109,13 +116,26 @@ class ForwardRunner(Forgetful):
 
     def _run(self, slots: Sequence[Slot]) -> list[StepEvent]:
         pending, started = slots[0].pending, time.perf_counter()
+        present = {slot.place[0] for slot in self._waiting}
         try:
             outputs = pending.task.run(self._shared.use(pending.adapter), [slot.line for slot in slots])
         except (LlmosError, ValueError, RuntimeError, MemoryError) as error:
             return self._failed(slots, _explained(error, pending.request.task))
+        finally:
+            self._classes.spent(present, slots[0].place[0], time.perf_counter() - started)
         seconds = time.perf_counter() - started
         self._pace.observe(_tokens(slots), seconds)
         return self._took(slots, outputs, seconds)
+
+    def set_budget(self, budget: Mapping[str, float]) -> None:
+        self._classes.set(budget)
+
+    def preempt(self, request: str) -> bool:
+        mine = [slot for slot in self._waiting if slot.pending.request.id == request]
+        for slot in mine:
+            slot.place = turns.place(slot.pending.request, time.monotonic())
+        self._waiting.sort(key=lambda each: each.place)
+        return bool(mine)
 
     def step_seconds(self) -> float:
         slots = self._next()
@@ -124,17 +144,23 @@ class ForwardRunner(Forgetful):
     def requests(self) -> Sequence[Request]:
         return [pending.request for pending in self._pending]
 
+    def usage(self) -> Mapping[str, Usage]:
+        return {pending.request.id: pending.usage for pending in self._pending}
+
     def close(self) -> None:
         self._pending.clear()
         self._waiting.clear()
 
     def _next(self) -> list[Slot]:
-        """The next batch: not more tokens than the task allows, nor than go through in a step's time."""
+        """The next batch, of the class whose turn it is: not more tokens than the task allows, nor than go through in
+        a step's time."""
         if not self._waiting:
             return []
+        rank = self._classes.next({slot.place[0] for slot in self._waiting})
+        waiting = [slot for slot in self._waiting if slot.place[0] == rank]
         tokens = int(STEP_SECONDS / max(self._pace.seconds(2) / 2, 1e-9))
-        most = min(tokens, self._limits.tokens, self._waiting[0].pending.task.batch_tokens)
-        return [self._waiting[index] for index in choose(self._waiting, replace(self._limits, tokens=most))]
+        most = min(tokens, self._limits.tokens, waiting[0].pending.task.batch_tokens)
+        return [waiting[index] for index in choose(waiting, replace(self._limits, tokens=most))]
 
     def _took(self, slots: Sequence[Slot], outputs: Sequence[Any], seconds: float) -> list[StepEvent]:
         done = set(map(id, slots))
@@ -157,7 +183,7 @@ class ForwardRunner(Forgetful):
                 slot.isolate()
             return []
         self._drop([slots[0].pending])
-        return [FailedEvent(slots[0].pending.request.id, error)]
+        return [FailedEvent(slots[0].pending.request.id, error, device_ns=slots[0].pending.device_ns)]
 
     def _drop(self, ended: Sequence[Pending]) -> None:
         self._pending = [pending for pending in self._pending if pending not in ended]

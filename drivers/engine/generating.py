@@ -11,12 +11,12 @@ import math
 import time
 from bisect import insort
 from collections import deque
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmos.syscalls.errors import BadArgument, LlmosError, NotSupported
 
-from ..contract import FailedEvent, Request, StepEvent
+from ..contract import FailedEvent, Request, StepEvent, Usage
 from . import turns
 from .batching import LIMITS, BatchLimits, choose
 from .detokenizer import Vocabulary
@@ -24,14 +24,14 @@ from .flight import Flight, Pending
 from .loader import Bundle
 from .memory import out_of_memory
 from .pace import Pace
-from .runner import Conversation
+from .runner import Conversation, Forgetful
 from .sampling.grammar import GrammarCompiler
 from .sampling.params import check
 from .shared import SharedModule
 from .tasks.writing import WritingTask
 
 FLIGHTS = 4
-"""Calls of `generate` under way at a time: a short answer does not wait for a long one."""
+"""Calls of `generate` under way at a time in each class: a short answer does not wait for a long one."""
 
 MISSING = ("prompt_logprobs", "speculative")
 ONLY_BEAMS = ("temperature", "logprobs", "grammar", "logit_bias")
@@ -44,14 +44,14 @@ class Waiting:
 
     pending: Pending
     group: Hashable
-    place: float
+    place: turns.Place
 
     @property
     def length(self) -> int:
         return self.pending.draft.length
 
 
-class GenerateRunner:
+class GenerateRunner(Forgetful):
     """Serves the tasks of models that write."""
 
     def __init__(
@@ -67,6 +67,7 @@ class GenerateRunner:
         self._waiting: list[Waiting] = []
         self._flights: deque[Flight] = deque()
         self._ready: list[StepEvent] = []
+        self._classes = turns.Classes()
 
     @property
     def busy(self) -> bool:
@@ -86,7 +87,8 @@ class GenerateRunner:
             return
         sampling = request.sampling
         settings = tuple(sorted(draft.settings.items()))
-        group = (request.task, adapter, draft.group, draft.room, sampling.beams, sampling.ignore_eos, settings)
+        rank = turns.rank(request)
+        group = (rank, request.task, adapter, draft.group, draft.room, sampling.beams, sampling.ignore_eos, settings)
         waiting = Waiting(pending, group, turns.place(request, time.monotonic()))
         insort(self._waiting, waiting, key=lambda each: each.place)
 
@@ -101,49 +103,57 @@ class GenerateRunner:
         return events
 
     def step(self) -> list[StepEvent]:
-        """Take the next flight one token further. Its requests' errors end them alone."""
+        """Take the next flight of the class whose turn it is one token further. Its requests' errors end them alone."""
         self._end_late()
         if self._ready:
             events, self._ready = self._ready, []
             return events
-        if self._waiting and len(self._flights) < FLIGHTS:
-            self._flights.appendleft(self._depart())
-        flight = self._flights.popleft()
-        self._flights.append(flight)
+        present = self._present()
+        flight = self._take_off(self._classes.next(present))
         pace, tokens = (self._go_on if flight.departed else self._begin), flight.next_tokens()
         started = time.perf_counter()
         try:
             events = flight.advance()
         except (LlmosError, ValueError, RuntimeError, MemoryError) as error:
             return self._crashed(flight, error)
+        finally:
+            self._classes.spent(present, flight.rank, time.perf_counter() - started)
         pace.observe(tokens, time.perf_counter() - started)
         self._land(flight)
         return events
 
+    def set_budget(self, budget: Mapping[str, float]) -> None:
+        self._classes.set(budget)
+
+    def preempt(self, request: str) -> bool:
+        """Let others go before a request that waits; one that is written shares its flight's pace."""
+        mine = [waiting for waiting in self._waiting if waiting.pending.request.id == request]
+        for waiting in mine:
+            waiting.place = turns.place(waiting.pending.request, time.monotonic())
+        self._waiting.sort(key=lambda each: each.place)
+        return bool(mine) or any(each.request.id == request for flight in self._flights for each in flight.pending)
+
     def step_seconds(self) -> float:
-        if self._waiting and len(self._flights) < FLIGHTS:
-            slots = self._next()
-            return self._begin.seconds(len(slots) * max(slot.length for slot in slots))
-        if not self._flights:
+        present = self._present()
+        if not present:
             return 0.0
-        flight = self._flights[0]
+        rank = self._classes.next(present)
+        if self._departs(rank):
+            slots = self._next(rank)
+            return self._begin.seconds(len(slots) * max(slot.length for slot in slots))
+        flight = next(flight for flight in self._flights if flight.rank == rank)
         return (self._go_on if flight.departed else self._begin).seconds(flight.next_tokens())
 
     def requests(self) -> Sequence[Request]:
         flying = [pending.request for flight in self._flights for pending in flight.pending]
         return [*flying, *(waiting.pending.request for waiting in self._waiting)]
 
+    def usage(self) -> Mapping[str, Usage]:
+        every = [each for flight in self._flights for each in flight.pending]
+        return {each.request.id: each.usage for each in [*every, *(waiting.pending for waiting in self._waiting)]}
+
     def kv_bytes(self) -> int:
         return sum(flight.kv_bytes() for flight in self._flights)
-
-    def conversation_bytes(self, conversation: Conversation) -> int:
-        return 0
-
-    def fork(self, parent: Conversation, child: Conversation) -> None:
-        """Nothing is kept."""
-
-    def forget(self, conversation: Conversation) -> int:
-        return 0
 
     def close(self) -> None:
         for flight in self._flights:
@@ -170,11 +180,30 @@ class GenerateRunner:
             why = f"{request.task} has one answer"
             raise NotSupported(f"n is not offered here: {why}", why=why)
 
-    def _next(self) -> list[Waiting]:
-        return [self._waiting[index] for index in choose(self._waiting, self._limits)]
+    def _present(self) -> set[int]:
+        """The classes with work."""
+        return {waiting.place[0] for waiting in self._waiting} | {flight.rank for flight in self._flights}
 
-    def _depart(self) -> Flight:
-        chosen = self._next()
+    def _departs(self, rank: int) -> bool:
+        """Whether a flight of a class begins."""
+        flying = sum(flight.rank == rank for flight in self._flights)
+        return flying < FLIGHTS and any(waiting.place[0] == rank for waiting in self._waiting)
+
+    def _take_off(self, rank: int) -> Flight:
+        """The flight of a class that goes on, a new one if there is room for it."""
+        if self._departs(rank):
+            self._flights.appendleft(self._depart(rank))
+        flight = next(flight for flight in self._flights if flight.rank == rank)
+        self._flights.remove(flight)
+        self._flights.append(flight)
+        return flight
+
+    def _next(self, rank: int) -> list[Waiting]:
+        waiting = [each for each in self._waiting if each.place[0] == rank]
+        return [waiting[index] for index in choose(waiting, self._limits)]
+
+    def _depart(self, rank: int) -> Flight:
+        chosen = self._next(rank)
         self._waiting = [waiting for waiting in self._waiting if waiting not in chosen]
         return Flight(self._bundle, self._shared, self._task, [waiting.pending for waiting in chosen], self._vocabulary)
 
@@ -191,9 +220,10 @@ class GenerateRunner:
         explained = _explained(error)
         alone = len(flight.pending) == 1
         told = [each for each in flight.pending if alone or (flight.departed and each.request.stream)]
-        again = [Waiting(each.anew(), object(), -math.inf) for each in flight.pending if each not in told]
-        self._waiting = [*again, *self._waiting]
-        return [FailedEvent(each.request.id, explained) for each in told]
+        first = flight.rank, -math.inf
+        again = [Waiting(each.anew(), object(), first) for each in flight.pending if each not in told]
+        self._waiting = sorted([*again, *self._waiting], key=lambda each: each.place)
+        return [FailedEvent(each.request.id, explained, device_ns=each.device_ns) for each in told]
 
 
 def _explained(error: Exception) -> LlmosError:

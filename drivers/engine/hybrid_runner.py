@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from .jobs import Job
+from .kept import Kept
 from .paged_runner import PagedRunner
+from .runner import Conversation
 from .steps import Row
 
 
@@ -14,6 +18,10 @@ class HybridRunner(PagedRunner):
 
     def kv_bytes(self) -> int:
         return super().kv_bytes() + self._model.state_bytes
+
+    def put_away(self, conversation: Conversation, pages: dict[int, Tensor], room: int) -> Kept | None:
+        """Nothing: pages are of no use without the states."""
+        return None
 
     def _row(self, job: Job, number: int, adapter: str) -> Row:
         row = super()._row(job, number, adapter)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from ..contract import DoneEvent, Request, TokenLogprob
+from ..contract import DoneEvent, Request, TokenLogprob, Usage
 from . import causal
 from .answers import Answer
 from .drafting import Ask, Guessed
@@ -85,6 +85,13 @@ class Job:
         self.choices: list[Choice] = []
         self.prompt_logprobs: list[TokenLogprob] = []
         self.device_ns = 0
+        self.computed = 0
+        """Tokens that went through the model for it."""
+
+    def usage(self, page_bytes: int) -> Usage:
+        """What it took so far; its rows have pages of so many bytes."""
+        pages = {page for choice in self.choices for page in choice.row.pages}
+        return Usage(self.device_ns, self.computed, len(pages) * page_bytes)
 
     @property
     def ended(self) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from ..formats.foreign import Foreign
 from ..quant.rule import Wish
 from . import checkpoint, fronts, kinds, plugged
 from .checkpoint import CONFIG, Weights
-from .finite import check_finite, check_moved, is_finite
+from .finite import check_answer, check_finite, check_moved
 from .kinds import Kind
 from .mapped import FilePages
 from .memory import device_of, out_of_memory
@@ -157,29 +158,39 @@ def describe(
 
 def load(
     source: ModelSource, settings: LoadSettings, progress: ProgressSink, own: Architectures = NONE,
-    place: Place = PROCESSOR,
+    place: Place = PROCESSOR, causal: bool = True,
 ) -> Bundle:  # fmt: skip
-    """Load weights and tokenizer. Raises BadModel naming the file, BadArgument, NotSupported."""
+    """Load weights and tokenizer; a model runs a few tokens, a causal one only if `causal`: else the caller tries it.
+
+    Raises BadModel naming the file, BadArgument, NotSupported.
+    """
     weights = checkpoint.check_weights(source)
     with checkpoint.folder_of(source) as folder:
         about = describe(source, settings, folder, weights, own, place)
         here = place.device.type == "cpu"
-        with _given_back(folder, about, weights):
+        pages = FilePages([folder / name for name in weights.files])
+        with _given_back(pages, about, weights):
             if here:
                 check_finite(folder, weights, progress)
         tokenizer = _tokenizer(source, folder) if about.kind.text else None
         processor = _processor(source, folder, about.kind)
         progress(weights.bytes, weights.bytes, "bytes", "build")
-        with _given_back(folder, about, weights):
-            module = _module(source, folder, about, weights, lambda: progress(0, 0, "", "quantize"))
+        with _given_back(pages, about, weights):
+            module = _module(source, folder, about, weights, partial(_told, progress, pages))
         settle(module, about.activations, place)
         place.divide(module, source.path)
         if not here:
             place.move(module, lambda done, total: progress(done, total, "bytes", "read"))
             check_moved(module, weights)
-    vocabulary = _try(source, module, about)
+    vocabulary = _try(source, module, about, causal)
     about = replace(about, context=_usable_context(module, tokenizer, about), foreign=None)
     return Bundle(module, tokenizer, about, _eos(module), vocabulary, processor)
+
+
+def _told(progress: ProgressSink, pages: FilePages) -> None:
+    """A sign of life, and of how much was read, from who quantizes."""
+    progress(0, 0, "", "quantize")
+    pages.trim()
 
 
 def empty_module(about: Description) -> Any:
@@ -202,12 +213,12 @@ def empty_module(about: Description) -> Any:
         return made
 
 
-def _given_back(folder: Path, about: Description, weights: Weights) -> contextlib.AbstractContextManager[None]:
+def _given_back(pages: FilePages, about: Description, weights: Weights) -> contextlib.AbstractContextManager[None]:
     """Where weights become others, those of the files are given back as soon as they were read."""
     others = set(weights.dtypes) & set(NAMES.values()) - {NAMES[about.dtype]}
     if about.foreign is None and (about.quantized is not None or not (others or about.wish)):
         return contextlib.nullcontext()
-    return FilePages([folder / name for name in weights.files]).watched()
+    return pages.watched()
 
 
 def _module(source: ModelSource, folder: Path, about: Description, weights: Weights, report: Report) -> Any:
@@ -261,29 +272,35 @@ def _check_numbers(module: Any, weights: Weights) -> None:
             raise BadModel(error.text, file=weights.file_of(f"{name}.numbers"), why=error.text) from error
 
 
-def _try(source: ModelSource, module: Any, about: Description) -> int:
-    """Run a few tokens, so that a model that cannot is refused now; answers how many tokens it knows.
+def _try(source: ModelSource, module: Any, about: Description, causal: bool) -> int:
+    """Run a few tokens, `causal` models too, so that a model that cannot is refused now; answers how many tokens it
+    knows.
 
     What reads more than token ids is tried by its runner.
     """
     if about.kind.reads != kinds.TEXT:
         return fronts.vocabulary(module) if about.kind.tokens else 0
-    try:
+    with running(source, about):
         vocabulary = int(module.get_input_embeddings().num_embeddings)
         ids = torch.arange(min(TRIAL_TOKENS, vocabulary), device=device_of(module))[None]
         more = {"decoder_input_ids": ids} if about.kind is kinds.SEQ2SEQ else {}
-        with torch.inference_mode():
-            answer = module(input_ids=ids, **more)[0]
-    except FAILURES as error:
-        why = f"{about.architecture} does not run on token ids alone: {str(error).partition(chr(10))[0][:200]}"
-        raise out_of_memory(error) or NotSupported(f"{source.path}: {why}", why=why) from error
-    if not is_finite(answer):
-        why = f"{about.architecture} answers with values that are not finite"
-        raise BadModel(f"{CONFIG} of {source.path}: {why}", file=CONFIG, why=why)
+        answer = module(input_ids=ids, **more)[0] if causal or not about.causal else ids
+    check_answer(source.path, about.architecture, answer)
     if about.kind.writes and not module.can_generate():
         why = f"{about.architecture} cannot generate"
         raise NotSupported(f"{source.path}: {why}", why=why)
     return vocabulary
+
+
+@contextlib.contextmanager
+def running(source: ModelSource, about: Description) -> Iterator[None]:
+    """While tokens go through a model for the first time. Raises NotSupported where they do not."""
+    try:
+        with torch.inference_mode():
+            yield
+    except FAILURES as error:
+        why = f"{about.architecture} does not run on token ids alone: {str(error).partition(chr(10))[0][:200]}"
+        raise out_of_memory(error) or NotSupported(f"{source.path}: {why}", why=why) from error
 
 
 def _tokenizer(source: ModelSource, folder: Path) -> Any:

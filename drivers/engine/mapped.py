@@ -12,17 +12,20 @@ import ctypes
 import re
 import threading
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+PLACES = Path("/proc/self/maps")
 MAPPINGS = Path("/proc/self/smaps")
+"""The same places with what is in memory of each, which takes far longer to tell."""
 STATUS = Path("/proc/self/status")
 MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ +(/.*)")
 DONTNEED = 4
 """MADV_DONTNEED of Linux's madvise(2)."""
 
 FILES, HEAP = "RssFile:", "RssAnon:"
-STEP = 32 << 20
+STEP = 16 << 20
 """Bytes that may become resident before something is given back."""
 
 WATCH_S = 0.005
@@ -35,19 +38,21 @@ class FilePages:
     def __init__(self, files: Collection[Path]) -> None:
         self._files = {str(file.resolve()) for file in files}
         self._resident, self._heap = resident_bytes(FILES), resident_bytes(HEAP)
+        self._known: Collection[tuple[int, int]] | None = None
+        """Where something was written, as long as nothing is."""
 
     def trim(self) -> None:
         """Give them back once they are many; what is free in the heap too."""
         if resident_bytes(FILES) > self._resident + STEP:
             self.drop()
         if resident_bytes(HEAP) > self._heap + STEP:
-            _advise("malloc_trim", ctypes.c_size_t(0))
+            trim_heap()
             self._heap = resident_bytes(HEAP)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Give them back meanwhile, for code that reads much in one call; none may be written to in it."""
-        ended = threading.Event()
+        ended, self._known = threading.Event(), _written(self._files)
         watch = threading.Thread(target=self._watch, args=(ended,), name="file pages")
         watch.start()
         try:
@@ -55,6 +60,7 @@ class FilePages:
         finally:
             ended.set()
             watch.join()
+            self._known = None
             self.drop()
 
     def _watch(self, ended: threading.Event) -> None:
@@ -64,9 +70,16 @@ class FilePages:
 
     def drop(self) -> None:
         """Give all back but those of mappings that were written to, whose content is nowhere else."""
-        for start, end in _clean(self._files):
-            forget(start, end - start)
+        written = _written(self._files) if self._known is None else self._known
+        for start, end in _places(self._files):
+            if not any(first < end and start < last for first, last in written):
+                forget(start, end - start)
         self._resident = resident_bytes(FILES)
+
+
+def trim_heap() -> None:
+    """Give back what the heap has free between things that stay."""
+    _advise("malloc_trim", ctypes.c_size_t(0))
 
 
 def forget(start: int, count: int) -> None:
@@ -83,23 +96,49 @@ def resident_bytes(kind: str) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(kind)), 0)
 
 
-def _clean(files: Collection[str]) -> list[tuple[int, int]]:
-    """Where these files are mapped, begin and end, if nothing was written there."""
-    try:
-        lines = MAPPINGS.read_text().splitlines()
-    except OSError:
-        return []
-    found: list[tuple[int, int]] = []
-    place: tuple[int, int] | None = None
-    for line in lines:
+def _places(files: Collection[str]) -> list[tuple[int, int]]:
+    """Where these files are mapped, begin and end."""
+    found = (MAPPING.fullmatch(line) for line in _lines(PLACES))
+    return [(int(place[1], 16), int(place[2], 16)) for place in found if place is not None and place[3] in files]
+
+
+def _written(files: Collection[str]) -> list[tuple[int, int]]:
+    """Those places of them where something was written."""
+    return [(each.start, each.end) for each in mappings() if each.written and each.file in files]
+
+
+@dataclass
+class Mapping:
+    """A part of a file that this process has mapped; `written`: some of it is not as in the file."""
+
+    start: int
+    end: int
+    file: str
+    written: bool = False
+
+
+def mappings() -> list[Mapping]:
+    """All mapped files."""
+    found: list[Mapping] = []
+    place: Mapping | None = None
+    for line in _lines(MAPPINGS):
         mapping = MAPPING.fullmatch(line)
         if mapping is not None:
-            place = (int(mapping[1], 16), int(mapping[2], 16)) if mapping[3] in files else None
+            place = Mapping(int(mapping[1], 16), int(mapping[2], 16), mapping[3])
+            found.append(place)
         elif line[:1].islower() or line[:1].isdigit():
             place = None  # a mapping without a file
-        elif place is not None and line.startswith("Anonymous:") and line.split()[1] == "0":
-            found.append(place)
+        elif place is not None and line.startswith("Anonymous:"):
+            place.written = line.split()[1] != "0"
     return found
+
+
+def _lines(file: Path) -> list[str]:
+    """Of a file of the system; none where there is no such file."""
+    try:
+        return file.read_text().splitlines()
+    except OSError:
+        return []
 
 
 def _advise(function: str, *given: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ ALLOCATION_FAILED = (
     "CUBLAS_STATUS_ALLOC_FAILED",
 )  # fmt: skip
 """What is said in a RuntimeError when the system gives no memory, or a device none but to torch's own allocator."""
+
+ASKED = re.compile(r"[Tt]ried to allocate ([0-9.]+) (bytes|KiB|MiB|GiB)")
+UNITS = {"bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -90,11 +94,18 @@ def process_bytes() -> int:
 
 def out_of_memory(error: BaseException) -> NoDeviceMemory | None:
     """The error to answer with when `error` means that the system, or a device, gave no memory."""
+    asked = bytes_asked(str(error))
     if isinstance(error, torch.OutOfMemoryError):
-        return NoDeviceMemory(f"the device gave no memory: {str(error).partition('. ')[0]}")
+        return NoDeviceMemory(f"the device gave no memory: {str(error).partition('. ')[0]}", needed=asked)
     if not isinstance(error, MemoryError) and not any(words in str(error) for words in ALLOCATION_FAILED):
         return None
-    return NoDeviceMemory(f"the system gave no memory: {error}", free=free_bytes())
+    return NoDeviceMemory(f"the system gave no memory: {error}", needed=asked, free=free_bytes())
+
+
+def bytes_asked(said: str) -> int:
+    """How many bytes the allocation wanted that failed with these words of torch; 0 where they tell nothing."""
+    found = ASKED.search(said)
+    return 0 if found is None else int(float(found[1]) * UNITS[found[2]])
 
 
 def _read(files: Iterable[Path]) -> list[int]:

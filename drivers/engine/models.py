@@ -12,9 +12,11 @@ from ..contract import LoadedModel, LoadSettings, ModelSource, ProgressSink, Req
 from ..ops.table import OpTable
 from . import checkpoint, drafts, ladder, loader, plan
 from .detokenizer import Vocabulary
+from .kept import Kept, bytes_of
 from .loader import Bundle
 from .lora import source as lora_source
 from .lora.weights import LoraWeights
+from .mapped import trim_heap
 from .memory import live_bytes, tensors_of
 from .paged_runner import PagedRunner
 from .pages import NARROW, pool_pages
@@ -28,6 +30,7 @@ from .shared import SharedModule
 if TYPE_CHECKING:
     from .resting import Resting
 
+HOST = "host"
 TOKEN_TASKS = ("tokenize", "detokenize")
 RUNGS = ("P", "H", "S", "G", "F")
 MADE_AGAIN = "sleep: what was captured is made again when it wakes"
@@ -77,6 +80,8 @@ class Entry:
     adapter: str = ""
     given: LoraWeights | None = None
     resting: Resting | None = None
+    kept: dict[str, Kept] = field(default_factory=dict)
+    """Of its conversations, and those of its adapters, while it sleeps; by their ids."""
 
     def awake(self) -> Resident:
         """What is in memory. Raises BadState when the model sleeps."""
@@ -94,7 +99,7 @@ class Entry:
     def held_bytes(self) -> int:
         """Weights in memory; a base has what its adapters' stacks leave unused."""
         if self.resident is None:
-            return 0 if self.given is None else self.given.bytes
+            return 0
         adapters = self.resident.shared.adapters
         return adapters.bytes(self.adapter) if self.base is not None else self.resident.bytes + adapters.spare_bytes()
 
@@ -125,6 +130,15 @@ class Entry:
     def rows(self) -> Sequence[Row]:
         """The ledger rows of this model."""
         return self.footprint.rows(self.id, self.context, self.held_bytes(), self.kv_bytes())
+
+    def host_rows(self) -> list[Row]:
+        """What it keeps in host memory while it sleeps."""
+        weights = 0 if self.resident is not None or self.given is None else self.given.bytes
+        weights += 0 if self.resting is None else self.resting.rested.host_bytes
+        sizes = {"weights": weights, "kv": bytes_of(self.kept)}
+        return [
+            Row(what, self.id, allocator=size, driver=size, device=HOST) for what, size in sizes.items() if size
+        ]
 
 
 def check_settings(settings: LoadSettings) -> None:
@@ -195,11 +209,13 @@ def reside(
     check_free(entry, place)
     shares = place.begin(entry.source, entry.settings, entry.footprint.pages, progress)
     try:
-        return _reside(entry, ops, prefill_tokens, progress, own, place, shares)
+        made = _reside(entry, ops, prefill_tokens, progress, own, place, shares)
     except LlmosError:
         if shares is not None:
             shares.drop()
         raise
+    trim_heap()
+    return made
 
 
 def check_free(entry: Entry, place: Place) -> None:

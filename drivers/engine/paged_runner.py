@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from llmos.syscalls.errors import LlmosError, NoDeviceMemory, NotSupported, TimedOut, TooLarge
+from llmos.syscalls.errors import LlmosError, NotSupported, TimedOut, TooLarge
 
-from ..contract import FailedEvent, Request, StepEvent
+from ..contract import FailedEvent, Request, StepEvent, Usage
 from . import attention, causal, tokens
 from .answers import Answer
 from .blocks import BlockManager, pages_for
@@ -18,6 +18,7 @@ from .compiling import Compiling
 from .detokenizer import Vocabulary
 from .drafting import Drafter
 from .jobs import NGRAM, Choice, Job, method_of
+from .kept import Kept, copied, filled
 from .loader import Bundle
 from .lora.layout import sorted_by_adapter
 from .memory import out_of_memory, tensors_of
@@ -31,7 +32,7 @@ from .sampling.speculative import Guess, verify
 from .scheduler import StepScheduler
 from .shared import SharedModule
 from .steps import Row, RowStep, StepPlan
-from .turns import CLASSES
+from .turns import rank
 
 
 class PagedRunner:
@@ -139,28 +140,33 @@ class PagedRunner:
             self._compiling.wait()
             return events
         started = time.perf_counter()
-        try:
-            self._shared.use(attention=attention.NAME, rows=plan.rows)
-            failed, accepted = self._take(plan, self._model.run(plan, self._shared.adapters.variant))
-        except (RuntimeError, MemoryError) as error:
-            full = out_of_memory(error)
-            if full is None:
-                raise
-            return [*events, *self._out_of_memory(plan, full)]
+        plan, failed, accepted = self._compute(plan)
         seconds = time.perf_counter() - started
-        self._scheduler.complete(plan, seconds, accepted)
-        self._charge(plan, seconds)
+        if plan.rows:
+            self._scheduler.complete(plan, seconds, accepted)
+            self._charge(plan, seconds)
         for job, why in failed:
             events.extend(self._fail(job, why))
         events.extend(self._ended(plan))
         self._draft(plan)
         return events
 
+    def set_budget(self, budget: Mapping[str, float]) -> None:
+        self._scheduler.set_budget(budget)
+
+    def preempt(self, request: str) -> bool:
+        for choice in self._jobs[request].choices if request in self._jobs else ():
+            self._scheduler.defer(choice.row)
+        return request in self._jobs
+
     def step_seconds(self) -> float:
         return self._scheduler.step_seconds() + (0.0 if self.drafter is None else self.drafter.seconds)
 
     def requests(self) -> Sequence[Request]:
         return [job.request for job in self._jobs.values()]
+
+    def usage(self) -> Mapping[str, Usage]:
+        return {id: job.usage(self._model.pool.page_bytes) for id, job in self._jobs.items()}
 
     def kv_bytes(self) -> int:
         return self._model.pool.bytes + (0 if self.drafter is None else self.drafter.bytes)
@@ -182,6 +188,20 @@ class PagedRunner:
             conversation.held = None
             self._resting.pop(conversation.id, None)
         return 0
+
+    def put_away(self, conversation: Conversation, pages: dict[int, Tensor], room: int) -> Kept | None:
+        """Its pages, where this process has all of them."""
+        row = conversation.held
+        if row is None or self._model.computing is not None:
+            return None
+        return copied(self.rung, row, self._model.pool, pages, room)
+
+    def take_back(self, conversation: Conversation, kept: Kept, adapter: str) -> bool:
+        row = Row(conversation.id, list(conversation.tokens), _salt(adapter, kept.salt.partition(b"\0")[2]))
+        if not filled(row, kept, self._blocks, self._model.pool):
+            return False
+        self._rest(conversation, row)
+        return True
 
     def close(self) -> None:
         self._jobs.clear()
@@ -205,6 +225,26 @@ class PagedRunner:
                 choice.chooser.constraint = found.copy()
                 self._scheduler.add(choice.row)
         return events
+
+    def _compute(self, plan: StepPlan) -> tuple[StepPlan, list[tuple[Job, LlmosError]], dict[str, int]]:
+        """Take a plan through the model: what was computed of it, what went wrong and for whom, and how many guessed
+        tokens were right, by row.
+
+        Where memory is short the rows go in halves, so that only a row that has too little of it alone is given up.
+        """
+        try:
+            self._shared.use(attention=attention.NAME, rows=plan.rows)
+            return plan, *self._take(plan, self._model.run(plan, self._shared.adapters.variant))
+        except (RuntimeError, MemoryError) as error:
+            full = out_of_memory(error)
+            if full is None:
+                raise
+        if len(plan.rows) == 1:
+            found = self._choices.get(id(plan.rows[0].row))
+            return StepPlan(), [] if found is None else [(found[0], full)], {}
+        half = len(plan.rows) // 2
+        one, two = (self._compute(StepPlan(rows)) for rows in (plan.rows[:half], plan.rows[half:]))
+        return StepPlan([*one[0].rows, *two[0].rows]), [*one[1], *two[1]], {**one[2], **two[2]}
 
     def _take(self, plan: StepPlan, logits: Tensor) -> tuple[list[tuple[Job, LlmosError]], dict[str, int]]:
         """Choose the next tokens of each row that is through its prompt.
@@ -272,7 +312,9 @@ class PagedRunner:
         share = seconds * 1e9 / plan.tokens
         for step in plan.rows:
             if id(step.row) in self._choices:
-                self._choices[id(step.row)][0].device_ns += int(share * step.count)
+                job, _ = self._choices[id(step.row)]
+                job.device_ns += int(share * step.count)
+                job.computed += step.count
 
     def _ended(self, plan: StepPlan) -> list[StepEvent]:
         """What the rows of a step have to tell, once the scheduler knows what was computed."""
@@ -306,17 +348,12 @@ class PagedRunner:
             events.extend(self._fail(self._choices[id(row)][0], large) if id(row) in self._choices else ())
         return events
 
-    def _out_of_memory(self, plan: StepPlan, error: NoDeviceMemory) -> list[StepEvent]:
-        """The request with the largest part in the step is given up; the others try again."""
-        widest = max(plan.rows, key=lambda step: step.count)
-        return self._fail(self._choices[id(widest.row)][0], error)
-
     # ---- rows and their ends
 
     def _row(self, job: Job, number: int, adapter: str) -> Row:
         request, held = job.request, None if job.conversation is None else job.conversation.held
         id = f"{request.id}/{number}"
-        salt = f"{adapter}\0{request.tenant}".encode()
+        salt = _salt(adapter, request.tenant.encode())
         every = request.sampling.prompt_logprobs is not None
         if held is not None and number == 0 and not every:
             row = self._blocks.fork(held, id)
@@ -326,7 +363,7 @@ class PagedRunner:
         else:
             row = Row(id, list(job.prompt), salt)
         row.all_logits = every
-        row.priority, row.deadline = CLASSES[request.work_class] + request.priority, request.deadline
+        row.rank, row.priority, row.deadline = rank(request), request.priority, request.deadline
         row.adapter = self._shared.adapters.slot(adapter)
         return row
 
@@ -359,7 +396,7 @@ class PagedRunner:
                 self._scheduler.remove(choice.row, keep=False)
         if self._jobs.pop(job.request.id, None) is None:
             return []
-        return [FailedEvent(job.request.id, error)]
+        return [FailedEvent(job.request.id, error, device_ns=job.device_ns)]
 
     def _rest(self, conversation: Conversation, row: Row) -> None:
         conversation.held = row
@@ -371,6 +408,11 @@ class PagedRunner:
         wanted = self._scheduler.wanted_pages()
         while self._resting and self._blocks.available < wanted:
             self.forget(next(iter(self._resting.values())))
+
+
+def _salt(adapter: str, tenant: bytes) -> bytes:
+    """What rows must have in common to share pages."""
+    return adapter.encode() + b"\0" + tenant
 
 
 def _chunks(choice: Choice) -> list[StepEvent]:

@@ -99,6 +99,19 @@ class PagePool:
                 start += size
             yield parts
 
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one page."""
+        return self._pages.shape[1] * self._pages.itemsize
+
+    def read(self, page: int) -> Tensor:
+        """A copy of a page in host memory."""
+        return self._pages[page].to("cpu", copy=True)
+
+    def write(self, page: int, content: Tensor) -> None:
+        """Fill a page with what was read."""
+        self._pages[page].copy_(content)
+
     def move(self, plan: StepPlan) -> None:
         """Carry out the page copies of a step, in their order."""
         for pairs, source, target in (

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..contract import LoadSettings, ModelSource, ProgressSink
-from . import memory
+from . import filed, memory
 from .capture import Capture
 from .pages import pool_pages
 
@@ -127,7 +127,7 @@ class Place(Protocol):
 
 
 class Processor:
-    """The CPU: weights are used where the files are mapped or packed, and sleep in the page cache."""
+    """The CPU: weights are used where the files are mapped or packed, and sleep in files."""
 
     device = torch.device("cpu")
     rows = ROWS
@@ -167,8 +167,8 @@ class Processor:
         return Anchor()
 
     def rest(self, kept: Iterable[Tensor], dropped: Iterable[Tensor]) -> Rested | None:
-        """Files are mapped again faster than a copy is made."""
-        return None
+        """They sleep in a file, at the addresses that they have."""
+        return filed.put(kept, dropped)
 
     def collect(self) -> None:
         """The system takes it back by itself."""

@@ -5,11 +5,14 @@ Every method is called on the work thread. The engine gives each runner with wor
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..contract import Request, StepEvent
+from torch import Tensor
+
+from ..contract import Request, StepEvent, Usage
+from .kept import Kept
 
 
 @dataclass(eq=False)
@@ -27,6 +30,8 @@ class Conversation:
     keeper: Runner | None = None
     adapter: str = ""
     """The version of an adapter that what is held was computed with."""
+    used: int = 0
+    """Grows with each request of any conversation: the larger the later."""
 
     def bytes(self) -> int:
         """Bytes that it holds of its own."""
@@ -72,11 +77,20 @@ class Runner(Protocol):
     def step(self) -> list[StepEvent]:
         """Advance by one bounded step; a request's own error ends it alone."""
 
+    def set_budget(self, budget: Mapping[str, float]) -> None:
+        """What lower classes of work are owed, as `contract.Device.set_budget` says."""
+
+    def preempt(self, request: str) -> bool:
+        """Let the others of its class go before a request; whether it is here."""
+
     def step_seconds(self) -> float:
         """How long the next step will take, as predicted."""
 
     def requests(self) -> Sequence[Request]:
         """What runs or waits here."""
+
+    def usage(self) -> Mapping[str, Usage]:
+        """Of each request that runs or waits here what it took so far."""
 
     def kv_bytes(self) -> int:
         """Bytes held for keys, values and other state, without what conversations hold of their own."""
@@ -89,6 +103,13 @@ class Runner(Protocol):
 
     def forget(self, conversation: Conversation) -> int:
         """Drop what a conversation holds, but not its tokens; returns bytes freed."""
+
+    def put_away(self, conversation: Conversation, pages: dict[int, Tensor], room: int) -> Kept | None:
+        """What a conversation has computed, copied to host memory; None where that would take more than `room` bytes,
+        or it is of no use later. `pages` are those that are there already, by number."""
+
+    def take_back(self, conversation: Conversation, kept: Kept, adapter: str) -> bool:
+        """Undo `put_away`, maybe in another runner of the same rung; whether there was room."""
 
     def close(self) -> None:
         """Drop everything."""
@@ -108,3 +129,9 @@ class Forgetful:
 
     def forget(self, conversation: Conversation) -> int:
         return 0
+
+    def put_away(self, conversation: Conversation, pages: dict[int, Tensor], room: int) -> Kept | None:
+        return None
+
+    def take_back(self, conversation: Conversation, kept: Kept, adapter: str) -> bool:
+        return False

@@ -1,80 +1,35 @@
-"""Which rows take part in the next step of a paged model, and with how many tokens.
+"""Which rows take part in the next step of a paged model.
 
-Pure: time is `time.monotonic` seconds, passed in. Rows that decode go first, prompts fill what time is left over in
-the step (chunked prefill, as in Sarathi-Serve, Agrawal et al. 2024).
+Pure: time is `time.monotonic` seconds, passed in. With how many tokens they do is `filling`'s part: rows that decode go
+first, prompts fill what time is left over in the step (chunked prefill, as in Sarathi-Serve, Agrawal et al. 2024).
 
-Order: priority, then deadline, then arrival, with aging. A row's place is the time at which it would have entered a
-queue without priorities: one level of priority counts for 2 * `aging` seconds, a deadline nearer than `aging` for the
-rest. It never changes, so rows do not take turns in pushing each other out, and waiting is bounded: a row is overtaken
-only by rows of a priority `p` levels higher that enter less than (2p + 1) * `aging` seconds after it.
+Order: the class of work, strictly, at each step. In a class priority, then deadline, then arrival, with aging. A row's
+place there is the time at which it would have entered a queue without priorities: one level of priority counts for
+2 * `aging` seconds, a deadline nearer than `aging` for the rest. It never changes, so rows do not take turns in pushing
+each other out, and waiting is bounded: a row is overtaken only by rows of its class of a priority `p` levels higher
+that enter less than (2p + 1) * `aging` seconds after it.
+
+A row that stands out of a step because others go before it is parked: it keeps its pages, and goes on where it was. It
+loses them only to a row that has too few, the least urgent first. So that a lower class never stands still it is owed
+a part of the time (`turns.Dues`). That is no use to a row that loses its pages in between: the first of a lower class
+that came no further for `aging` seconds gets them in the next turn of its class, whoever has them, and keeps them.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import insort
+from collections import Counter
 from collections.abc import Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from .blocks import BlockManager, pages_for
 from .costs import StepCost, StepLoad
-from .steps import PAGE_TOKENS, Row, RowStep, StepPlan
+from .filling import Filling
+from .places import Place, StepLimits
+from .steps import PAGE_TOKENS, Row, StepPlan
+from .turns import Dues
 
-
-@dataclass(frozen=True)
-class StepLimits:
-    """Bounds of one step.
-
-    At most `rows` and `tokens` in all, `chunk` tokens of one prompt. While rows decode, prompts may stretch a step to
-    `stretch` times what it takes without them and no further than `seconds`, but `least` tokens of one always go.
-    `stretch` is for streams that have found their pace, with `settled` tokens. While they are fewer than the others,
-    who wait or have just begun, it does not count: they would hold up most of those who are there, and decode as a
-    small batch meanwhile.
-    """
-
-    rows: int = 64
-    tokens: int = 576
-    chunk: int = 512
-    least: int = 4
-    seconds: float = 2.0
-    stretch: float = 1.5
-    settled: int = 8
-    aging: float = 30.0
-
-    def __post_init__(self) -> None:
-        if not (self.rows >= 1 and 1 <= self.least <= self.chunk and self.rows + self.least <= self.tokens):
-            needs = "a row, a token of a prompt beside all rows, and chunks no smaller than that"
-            raise ValueError(f"{self} is too little: a step needs {needs}")
-
-
-@dataclass(eq=False)
-class Place:
-    """A row in the queue."""
-
-    row: Row
-    number: int
-    prompt: int
-    order: tuple[float, float, int, int] = (0.0, 0.0, 0, 0)
-    admitted: bool = False
-    """It has its pages, as far as they were cached, and has promised to compute the rest."""
-    counted: bool = False
-    """`row.cached` has been told."""
-    drafts: int = 0
-    """How many drafts there are pages for in this step."""
-    scored: int = 0
-    """Of how many first tokens the logits were given."""
-    promised: list[Hashable] = field(default_factory=list)
-
-    @property
-    def left(self) -> int:
-        """Tokens to be computed."""
-        row = self.row
-        return len(row.tokens) + row.ahead - row.computed
-
-    @property
-    def decodes(self) -> bool:
-        """Somebody waits for its next token, which takes only one to be computed."""
-        return self.left == 1 and self.row.length > self.prompt
+__all__ = ["StepLimits", "StepScheduler"]
 
 
 class StepScheduler:
@@ -91,6 +46,14 @@ class StepScheduler:
         self._promises: dict[Hashable, Place] = {}
         """Who will compute a page of a prefix, or a whole prompt."""
         self._added = 0
+        self._dues = Dues()
+        self._again = math.inf
+
+    def set_budget(self, budget: Mapping[str, float]) -> None:
+        """The part of the time that each lower class gets at least; a row leaves its pages to a higher class only as
+        long as it computes no more than `recompute_tokens` a second time."""
+        self._dues.set(budget)
+        self._again = budget.get("recompute_tokens", math.inf)
 
     def add(self, row: Row) -> None:
         """A row with tokens to compute, with the pages it has, if any. It enters the queue with the next plan.
@@ -117,6 +80,15 @@ class StepScheduler:
             row.computed, row.ahead = min(row.computed, len(row.tokens) - 1), 0
         self._blocks.truncate(row, row.computed if keep else 0)
 
+    def defer(self, row: Row) -> None:
+        """Let the others of its class go before a row: it enters the queue anew."""
+        place = self._places.get(row.id)
+        if place is not None and place in self._order:
+            self._added += 1
+            place.number = self._added
+            self._order.remove(place)
+            self._new.append(place)
+
     def plan(self, now: float) -> StepPlan:
         """The next step. Its transfers are taken from the blocks, so it has to be carried out or all rows removed."""
         self._enter(now)
@@ -132,10 +104,16 @@ class StepScheduler:
                 refused.append(row)
             else:
                 active.append(place)
-        ready, preempted = self._choose(active, ending)
-        steps = self._fill(ready, min(len(active), self._limits.rows))
+        present = Counter(place.rank for place in active)
+        turn = self._dues.turn(present)
+        if turn is not None:
+            active.sort(key=lambda place: (place.rank != turn, not place.anchored))
+        ready, preempted = self._choose(active, ending, turn, now)
+        steps = Filling(self._limits, self._cost).fill(ready, present, turn)
+        for step in steps:
+            self._places[step.row.id].comes_to(step.start + step.count, now)
         moved = self._blocks.take_transfers()
-        return StepPlan(steps, moved.swap_out, moved.swap_in, moved.copies, preempted, expired, refused)
+        return StepPlan(steps, moved.swap_out, moved.swap_in, moved.copies, preempted, expired, refused, turn)
 
     def advance(self, plan: StepPlan, ahead: Collection[Row]) -> None:
         """A plan is under way, and the next may be made before its results are known: what it computes counts as
@@ -155,7 +133,7 @@ class StepScheduler:
             place = self._places.get(step.row.id)
             if place is not None and place.row is step.row:
                 self._blocks.publish(step.row)
-        self._cost.observe(StepLoad.of(plan.rows), seconds)
+        self._observe(plan, seconds)
 
     def complete(self, plan: StepPlan, seconds: float, accepted: Mapping[str, int] | None = None) -> None:
         """A plan was carried out and took so long; of each row's drafts, so many were right (by the row's id).
@@ -171,7 +149,17 @@ class StepScheduler:
                 self._blocks.truncate(row, row.computed)
             place.scored = max(place.scored, row.computed)
             self._blocks.publish(row)
+        self._observe(plan, seconds)
+
+    def _observe(self, plan: StepPlan, seconds: float) -> None:
+        """A plan took so long: learn from it, and share the time out to the classes by tokens."""
         self._cost.observe(StepLoad.of(plan.rows), seconds)
+        took: Counter[int] = Counter()
+        for step in plan.rows:
+            took[step.row.rank] += step.count
+        tokens = max(1, took.total())
+        present = {place.rank for place in self._order} | set(took)
+        self._dues.spent(present, {rank: seconds * count / tokens for rank, count in took.items()}, plan.turn)
 
     def step_seconds(self) -> float:
         """How long the next step will take at most, as predicted."""
@@ -199,38 +187,71 @@ class StepScheduler:
         aging = self._limits.aging
         for place in self._new:
             row, due = place.row, math.inf if place.row.deadline is None else place.row.deadline
+            place.served = place.served or now
             virtual = min(now, due - aging) - 2.0 * aging * row.priority
-            place.order = virtual, due, row.arrived, place.number
+            place.order = row.rank, virtual, due, row.arrived, place.number
             insort(self._order, place, key=lambda each: each.order)
         self._new.clear()
 
-    def _choose(self, active: Sequence[Place], ending: bool) -> tuple[list[Place], list[Row]]:
+    def _choose(
+        self, active: Sequence[Place], ending: bool, turn: int | None, now: float
+    ) -> tuple[list[Place], list[Row]]:
         """The rows that have the pages to take part, most urgent first, and those that lost theirs.
 
-        `ending`: others are about to give theirs back.
+        `ending`: others are about to give theirs back; `turn`: the class that goes first.
         """
-        ready: list[Place] = []
         preempted: list[Row] = []
+        head = active[0] if active and active[0].rank == turn else None
+        if head is not None and now - head.served < self._limits.aging and not head.anchored:
+            head = None
+        ready, blocked = self._secured(active, turn, head, preempted)
+        if blocked is not None and not ready and not ending:
+            if blocked.row.pages:
+                self._preempt(blocked, preempted)  # what it holds is in its own way: a page to be copied
+            else:  # nobody can go on: what is protected is not any more
+                for place in active:
+                    place.anchored, place.again = False, -place.row.computed
+                ready, _ = self._secured(active, None, None, preempted)
+        return ready, preempted
+
+    def _secured(
+        self, active: Sequence[Place], turn: int | None, head: Place | None, preempted: list[Row]
+    ) -> tuple[list[Place], Place | None]:
+        """The rows that have the pages to take part, and the most urgent of those that have not, unless its class only
+        has its turn. `head` takes pages from whoever has them."""
+        ready: list[Place] = []
         blocked: Place | None = None
         waiting = 0
         for at, place in enumerate(active):
-            if len(ready) == self._limits.rows or place.row in preempted:
+            if len(ready) == self._limits.rows:
                 break
+            if place.row in preempted:
+                blocked = blocked or place
+                continue
             if not place.admitted and (waiting >= self._limits.tokens or self._awaits(place)):
                 continue
-            if blocked is not None and (not place.row.pages or self._blocks.need(place.row, place.left)):
+            if blocked is not None and self._waits_for(blocked, place):
                 continue
-            if self._secure(place, active[at + 1 :], min(len(ready), self._blocks.pages // 8), preempted):
+            spare = min(len(ready), self._blocks.pages // 8)
+            if self._secure(place, active[at + 1 :], spare, place is head, preempted):
                 ready.append(place)
+                place.anchored = place.anchored or place is head
                 waiting += place.left if place.left > 1 else 0
-            elif blocked is None:
+            elif blocked is None and place.rank != turn:
                 blocked = place
-        if blocked is not None and blocked.row.pages and not ready and not ending:
-            self._preempt(blocked, preempted)  # what it holds is in its own way: a page to be copied
-        return ready, preempted
+        return ready, blocked
 
-    def _secure(self, place: Place, later: Sequence[Place], spare: int, preempted: list[Row]) -> bool:
-        """Get a row all pages for its tokens, if need be from less urgent rows.
+    def _waits_for(self, blocked: Place, place: Place) -> bool:
+        """Whether a row would take pages that a more urgent one is waiting for."""
+        if not place.row.pages:
+            return True
+        return self._yields(place, blocked, False) and self._blocks.need(place.row, place.left) > 0
+
+    def _secure(
+        self, place: Place, later: Sequence[Place], spare: int, first: bool, preempted: list[Row]
+    ) -> bool:
+        """Get a row all pages for its tokens, if need be from rows that come `later`, the last of them first; `first`:
+        of higher classes too.
 
         A row that has none yet leaves `spare` pages to those that have; else they would soon push it out again.
         """
@@ -240,7 +261,7 @@ class StepScheduler:
         spare = 0 if place.admitted else spare
         count = place.left + place.drafts
         if blocks.need(row, count) + spare > blocks.available:
-            holders = [each for each in later if each.row.pages]
+            holders = [each for each in later if each.row.pages and self._yields(each, place, first)]
             possible = blocks.available + blocks.reclaimable(each.row for each in holders)
             if blocks.need(row, count) + spare > possible + bool(row.pages):  # a page it shares may need no copy then
                 return False
@@ -251,6 +272,22 @@ class StepScheduler:
         if not place.admitted:
             self._admit(place)
         return blocks.grow(row, place.left + place.drafts)
+
+    def _yields(self, holder: Place, place: Place, first: bool) -> bool:
+        """Whether a row that holds pages gives them to one that stands before it now; `first`: to one of a lower class
+        too."""
+        if holder.rank < place.rank:
+            return first
+        if holder.rank == place.rank:
+            return True
+        return not holder.anchored and (self._moves(holder) or holder.again + holder.row.computed <= self._again)
+
+    def _moves(self, place: Place) -> bool:
+        """Whether a row's pages go to host memory: that is quicker than to compute them again, and there is room."""
+        row, cost = place.row, self._cost
+        again = cost.seconds(StepLoad().plus(0, row.computed, 0)) if row.computed else 0.0
+        pages = pages_for(row.computed)
+        return 2.0 * cost.swap_seconds(pages) < again and pages <= self._blocks.host_pages - self._blocks.host_used
 
     def _admit(self, place: Place) -> None:
         """Give a row what is computed of it already, and let others wait for what it will compute."""
@@ -288,13 +325,13 @@ class StepScheduler:
         return before, tuple(row.tokens[full * PAGE_TOKENS :])
 
     def _preempt(self, place: Place, preempted: list[Row]) -> None:
-        """Take a row's pages: to host memory where that is quicker than to compute them again, and there is room."""
-        row, cost = place.row, self._cost
-        again = cost.seconds(StepLoad().plus(0, row.computed, 0)) if row.computed else 0.0
-        if 2.0 * cost.swap_seconds(pages_for(row.computed)) >= again or not self._blocks.swap_out(row):
+        """Take a row's pages, to host memory if they may go there."""
+        row = place.row
+        if not self._moves(place) or not self._blocks.swap_out(row):
+            place.again += row.computed
             self._blocks.release(row)
         self._forget_promises(place)
-        place.admitted = False
+        place.admitted = place.anchored = False
         preempted.append(row)
 
     def _forget_promises(self, place: Place) -> None:
@@ -302,37 +339,3 @@ class StepScheduler:
             if self._promises.get(promise) is place:
                 del self._promises[promise]
         place.promised = []
-
-    # ---- with how many tokens
-
-    def _fill(self, ready: Sequence[Place], present: int) -> list[RowStep]:
-        """Rows that decode with one token and drafts; then prompts, as far as time and tokens go.
-
-        So many rows are there, with or without pages.
-        """
-        limits, cost = self._limits, self._cost
-        decoding = [place for place in ready if place.decodes]
-        prompts = [place for place in ready if not place.decodes]
-        steps: list[RowStep] = []
-        guesses = limits.tokens - len(decoding) - (limits.least if prompts else 0)
-        for place in decoding:
-            drafts = min(place.drafts, guesses)
-            guesses -= drafts
-            steps.append(RowStep(place.row, place.row.computed, 1 + drafts, 1 + drafts, drafts))
-        load = StepLoad.of(steps)
-        settled = sum(len(place.row.tokens) - place.prompt >= limits.settled for place in decoding)
-        stretch = limits.stretch if 2 * settled >= present else math.inf
-        bound = min(stretch * cost.seconds(load), limits.seconds) if decoding else math.inf
-        for place in prompts:
-            row, every = place.row, place.row.all_logits and place.row.computed >= place.scored
-            most = min(place.left, limits.chunk, limits.tokens - load.tokens)
-            if place.row.all_logits and not every:
-                most = min(most, place.scored - row.computed)  # computed again: nobody asks for these any more
-            count = cost.fitting(load, row.computed, most, bound, every)
-            if len(steps) == len(decoding):
-                count = max(count, min(most, limits.least))
-            if count == 0:
-                break
-            steps.append(RowStep(row, row.computed, count, count if every else int(count == place.left)))
-            load = load.plus(row.computed, count, steps[-1].logits)
-        return steps

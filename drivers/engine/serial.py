@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from torch import Tensor
 
 from llmos.syscalls.errors import LlmosError
 
-from ..contract import FailedEvent, Request, StepEvent
+from ..contract import FailedEvent, Request, StepEvent, Usage
 from ..ops.table import OpTable
-from . import causal, embedding, tokens
+from . import causal, embedding, tokens, turns
 from .beams import BeamSearch
 from .causal import Generation
 from .compiling import Compiling
@@ -20,7 +21,8 @@ from .decoder import Decoder, SequenceState
 from .detokenizer import Vocabulary
 from .embedding import Embedding
 from .loader import Bundle
-from .memory import out_of_memory
+from .kept import Kept
+from .memory import out_of_memory, tensors_in
 from .pace import Pace
 from .runner import Conversation
 from .sampling.grammar import GrammarCompiler
@@ -47,6 +49,9 @@ class Turn:
         self.work = work
         self.conversation = conversation
         self.adapter = adapter
+        self.device_ns = self.tokens = 0
+        self.order = 1, turns.place(request, time.monotonic())
+        """0 before its place: it is under way, and the others of its class wait for it."""
 
 
 class SerialRunner:
@@ -61,6 +66,7 @@ class SerialRunner:
         self._bundle, self._shared, self._decoder = bundle, shared, decoder
         self._vocabulary, self._compiling, self._ops, self._pace = vocabulary, Compiling(grammars), ops, pace
         self._queue: deque[Turn] = deque()
+        self._classes = turns.Classes()
 
     @property
     def busy(self) -> bool:
@@ -84,14 +90,17 @@ class SerialRunner:
         return events
 
     def step(self) -> list[StepEvent]:
-        """Advance the first request that waits for no grammar; its own errors end it alone and leave its conversation
-        as it was.
+        """Advance the first request of the class whose turn it is; its own errors end it alone and leave its
+        conversation as it was. One that a higher class has overtaken goes on later from where it is.
         """
         failed, turn = self._admit(), self._next()
         if turn is None:
             self._compiling.wait()
             return failed
+        present = {turns.rank(each.request) for each in self._waiting()}
+        turn.order = 0, turn.order[1]
         count, started = turn.work.next_tokens(), time.perf_counter()
+        turn.tokens += count
         try:
             self._shared.use(turn.adapter)
             events = turn.work.advance()
@@ -104,9 +113,20 @@ class SerialRunner:
             events = _fail(turn, full)
         else:
             self._pace.observe(count, time.perf_counter() - started)
+        turn.device_ns += int(1e9 * (time.perf_counter() - started))
+        self._classes.spent(present, turns.rank(turn.request), time.perf_counter() - started)
         if turn.work.finished:
             self._leave(turn)
         return [*failed, *events]
+
+    def set_budget(self, budget: Mapping[str, float]) -> None:
+        self._classes.set(budget)
+
+    def preempt(self, request: str) -> bool:
+        found = [turn for turn in self._queue if turn.request.id == request]
+        for turn in found:
+            turn.order = 1, turns.place(turn.request, time.monotonic())
+        return bool(found)
 
     def step_seconds(self) -> float:
         turn = self._next()
@@ -114,6 +134,9 @@ class SerialRunner:
 
     def requests(self) -> Sequence[Request]:
         return [turn.request for turn in self._queue]
+
+    def usage(self) -> Mapping[str, Usage]:
+        return {turn.request.id: Usage(turn.device_ns, turn.tokens) for turn in self._queue}
 
     def kv_bytes(self) -> int:
         works = (turn.work for turn in self._queue if turn.conversation is None)
@@ -130,12 +153,32 @@ class SerialRunner:
         freed, conversation.held = self.conversation_bytes(conversation), None
         return freed
 
+    def put_away(self, conversation: Conversation, pages: dict[int, Tensor], room: int) -> Kept | None:
+        """The library's cache as it is, where it lies in host memory already."""
+        state: SequenceState | None = conversation.held
+        if state is None or state.ids(0).device.type != "cpu" or state.cache_bytes() > room:
+            return None
+        return Kept(self.rung, state.done, list(tensors_in(state.model_kwargs)), state=state)
+
+    def take_back(self, conversation: Conversation, kept: Kept, adapter: str) -> bool:
+        conversation.held = kept.state
+        return True
+
     def close(self) -> None:
         self._queue.clear()
         self._compiling.clear()
 
+    def _waiting(self) -> list[Turn]:
+        """Requests that wait for no grammar."""
+        return [turn for turn in self._queue if turn.request.id not in self._compiling]
+
     def _next(self) -> Turn | None:
-        return next((turn for turn in self._queue if turn.request.id not in self._compiling), None)
+        waiting = self._waiting()
+        if not waiting:
+            return None
+        rank = self._classes.next({turns.rank(turn.request) for turn in waiting})
+        mine = [turn for turn in waiting if turns.rank(turn.request) == rank]
+        return min(mine, key=lambda turn: turn.order)
 
     def _admit(self) -> list[StepEvent]:
         """Let requests begin whose grammar is compiled, and fail those whose grammar is none."""
@@ -180,6 +223,6 @@ class SerialRunner:
 def _fail(turn: Turn, error: LlmosError) -> list[StepEvent]:
     turn.work.finished = True
     turn.work.undo()
-    return [FailedEvent(turn.request.id, error)]
+    return [FailedEvent(turn.request.id, error, device_ns=turn.device_ns)]
 
 

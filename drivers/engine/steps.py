@@ -49,6 +49,8 @@ class Row:
     """How many tokens it has at most, where it may be `ahead`: no more are planned."""
     generation: int = 0
     """Counts its ends: what was under way for it before one is void."""
+    rank: int = 0
+    """Of its class of work; 0 is the highest, and goes before the others."""
 
     @property
     def length(self) -> int:
@@ -87,6 +89,8 @@ class StepPlan:
     preempted: Sequence[Row] = ()
     expired: Sequence[Row] = ()
     refused: Sequence[Row] = ()
+    turn: int | None = None
+    """The class of work that went before the higher ones."""
 
     @property
     def tokens(self) -> int:

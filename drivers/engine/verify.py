@@ -8,7 +8,7 @@ whatever its kind.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -96,14 +96,15 @@ class Trial:
         self._batches = torch.split(self._tokens, 2 if stored(bundle.module) else 1)
         """Quantized weights are made whole for each run before they are packed, which takes longer than the run."""
         self._takes_positions = "position_ids" in inspect.signature(self._module.forward).parameters
-        self._expected = self._plain()
+        self.expected = self._plain()
 
     def unchanged(self) -> bool:
         """Whether the model, run plainly, still answers so."""
-        return self._distance(self._plain(), self._dtype) is None
+        return self._distance(_apart(self._plain(), self.expected), self._dtype) is None
 
     def fit_pages(self, module: Any, layers: Layers | Gathering, ops: OpTable) -> Tensor:
-        """Fuse its attention and run it on pages, to which it is set; its logits there [2, T, V].
+        """Fuse its attention and run it on pages, to which it is set; of a `Gathering` its last logits there
+        [2, `SINGLE`, V].
 
         Raises Refused when it fails or differs.
         """
@@ -115,21 +116,25 @@ class Trial:
         return logits
 
     def _fit(self, module: Any, layers: Layers | Gathering, ops: OpTable, kept: torch.dtype, fuse: bool) -> Tensor:
-        """Its logits on pages of the dtype `kept`, with attention fused where that answers as well."""
+        """Its last logits on pages of the dtype `kept`, with attention fused where that answers as well."""
         pool = PagePool(layers.shapes, 2 * ROW_PAGES, kept, self._tokens.device)
         model = PagedModel(module, layers, pool, ops)
         singly, fused = isinstance(layers, Gathering), 0
+
+        def run() -> None:
+            self._steps(model, singly, lambda _number, _start, _logits: None)
+
         try:
             if fuse and not isinstance(layers, Gathering):
-                fused = fuse_attention(module, layers.modules, layers.meanings, ops, lambda: self._paged(model, singly))
-            logits = self._paged(model, singly)
-            why = self._distance(logits, kept)
+                fused = fuse_attention(module, layers.modules, layers.meanings, ops, run)
+            apart, logits = self._paged(model, singly)
+            why = self._distance(apart, kept)
             if why and fused:
                 unfuse_attention(module)
-                logits = self._paged(model, singly)
-                why = self._distance(logits, kept)
+                apart, logits = self._paged(model, singly)
+                why = self._distance(apart, kept)
             elif fused and not why:
-                fuse_layers(module, ops, lambda: self._paged(model, singly))
+                fuse_layers(module, ops, run)
         except FAILURES as error:
             said = str(error).partition("\n")[0][:160]
             raise Refused(f"it does not run on pages: {type(error).__name__}: {said}") from error
@@ -142,9 +147,8 @@ class Trial:
 
     def alike(self, one: Tensor, other: Tensor) -> bool:
         """Whether two ways through the pages, which differ in nothing but company, gave the same logits in the end."""
-        spread = _spread(one)
         allowed = ALIKE.get(self._dtype, HALF_ALIKE)
-        apart = _apart(one[:, -SINGLE:], other[:, -SINGLE:]) / spread
+        apart = _apart(one, other) / _spread(self.expected)
         return (apart <= allowed).float().mean(-1).min().item() >= self._least
 
     def _plain(self) -> Tensor:
@@ -165,10 +169,31 @@ class Trial:
     def _run(self, options: Mapping[str, Any]) -> Tensor:
         with torch.inference_mode():
             parts = [self._module(input_ids=rows, use_cache=False, **options).logits for rows in self._batches]
-        return torch.cat(parts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _paged(self, model: PagedModel, singly: bool) -> Tensor:
-        """The second row starts while the first is half through, and goes on beside the last token of that: at once,
+    def _paged(self, model: PagedModel, singly: bool) -> tuple[Tensor, Tensor]:
+        """How far the logits of a run on pages are from those expected [2, T], and the last ones if rows go `singly`:
+        else nobody asks for them, and they are large."""
+        apart, told = torch.empty(self.expected.shape[:2]), [0, 0]
+        before = max(0, apart.shape[1] - SINGLE) if singly else apart.shape[1]
+        last = torch.empty_like(self.expected[:, before:])
+
+        def take(number: int, start: int, logits: Tensor) -> None:
+            if start < told[number]:  # what is repeated beside others does not count
+                return
+            end = told[number] = start + len(logits)
+            apart[number, start:end] = _apart(logits, self.expected[number, start:end])
+            if end > before:
+                first = max(start, before)
+                last[number, first - before : end - before] = logits[first - start :]
+
+        self._steps(model, singly, take)
+        return apart, last
+
+    def _steps(self, model: PagedModel, singly: bool, take: Callable[[int, int, Tensor], None]) -> None:
+        """`take` rows by their numbers, from which token on, and the logits [t, V] there, which it does not keep.
+
+        The second row starts while the first is half through, and goes on beside the last token of that: at once,
         or in the end `singly`, so that one batch after the other has rows of unlike length.
         """
         count = self._tokens.shape[1]
@@ -183,19 +208,18 @@ class Trial:
             [(second, 0, cut), (first, cut, last)],
             *([(first, last, count), (second, start, end)] for start, end in pairwise(sorted({cut, *ends}))),
         ]
-        found: dict[str, list[Tensor]] = {"a": [], "b": []}
         for step in steps:
             parts = [RowStep(row, start, end - start, end - start) for row, start, end in step if end > start]
-            logits = model.run(StepPlan(parts)) if parts else self._expected[0, :0]
+            logits = model.run(StepPlan(parts)) if parts else self.expected[0, :0]
             for taken in parts:
-                found[taken.row.id].append(logits[: taken.count])
+                take("ab".index(taken.row.id), taken.start, logits[: taken.count])
                 logits = logits[taken.count :]
-        return torch.stack([torch.cat(found["a"])[:count], torch.cat(found["b"])])
+            del logits  # before the next ones are made
 
-    def _distance(self, logits: Tensor, kept: torch.dtype) -> str | None:
-        """None for the same answers with keys and values in a dtype, else how far they are apart. Tokens that follow
-        others count on their own."""
-        apart = _apart(logits, self._expected) / _spread(self._expected)
+    def _distance(self, apart: Tensor, kept: torch.dtype) -> str | None:
+        """None for the same answers with keys and values in a dtype, else how far they are `apart` [2, T]. Tokens that
+        follow others count on their own."""
+        apart = apart / _spread(self.expected)
         allowed = TOLERANCE.get(self._dtype, HALF_TOLERANCE) if kept == self._dtype else NARROW_TOLERANCE[kept]
         agree = (apart <= allowed).float()
         cut = agree.shape[1] // 2
@@ -214,6 +238,8 @@ def _spread(logits: Tensor) -> float:
 
 
 def _apart(one: Tensor, other: Tensor) -> Tensor:
-    """How far logits [R, T, V] are apart at most, [R, T] float32; token by token, since vocabularies are large."""
-    pairs = zip(one.flatten(0, 1), other.flatten(0, 1), strict=True)
-    return torch.stack([(a.float() - b.float()).abs().amax() for a, b in pairs]).view(one.shape[:2])
+    """How far logits [.., V] are apart at most, [..] float32; token by token, since vocabularies are large."""
+    room = one.new_empty(one.shape[-1], dtype=torch.float32)
+    pairs = zip(one.flatten(0, -2), other.flatten(0, -2), strict=True)
+    found = [float(room.copy_(each).sub_(its).abs_().amax()) for each, its in pairs]
+    return torch.tensor(found).view(one.shape[:-1])

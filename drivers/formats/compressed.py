@@ -8,7 +8,7 @@ in int8. Scales are one for all, for each output, for each group of inputs, or f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -40,8 +40,9 @@ def layers(settings: Mapping[str, Any], files: Files) -> Iterator[Layer]:
     for name in sorted(formats - {PACKED, *PLAIN}):
         why = f"compressed-tensors in the format {name!r}; read are {', '.join((PACKED, *PLAIN))}"
         raise NotSupported(why, why=why)
+    told = _told_bits(settings)
     for name in [each.removesuffix(".weight_scale") for each in files if each.endswith(".weight_scale")]:
-        yield _packed(files, name) if f"{name}.weight_packed" in files else _plain(files, name)
+        yield _packed(files, name, told) if f"{name}.weight_packed" in files else _plain(files, name)
 
 
 def left_out(name: str) -> bool:
@@ -49,22 +50,38 @@ def left_out(name: str) -> bool:
     return name.endswith(CACHE)
 
 
-def _packed(files: Files, name: str) -> Layer:
+def _told_bits(settings: Mapping[str, Any]) -> set[int]:
+    """The widths of weights that the groups of layers have."""
+    groups = (settings.get("config_groups") or {}).values()
+    weights = (group.get("weights") or {} for group in groups if isinstance(group, Mapping))
+    return {bits for each in weights if isinstance(bits := each.get("num_bits"), int)}
+
+
+def _packed(files: Files, name: str, told: Collection[int]) -> Layer:
     outs, ins = (int(size) for size in files.read(f"{name}.weight_shape"))
     rows, words = files.shape(f"{name}.weight_packed")
     if rows != outs or min(outs, ins) < 1:
         why = f"{name}.weight_shape is {outs} x {ins}, weight_packed has {rows} rows"
         raise BadModel(why, file=name, why=why)
-    bits = next((bits for bits in range(1, 9) if -(-ins * bits // 32) == words), 0)
-    if not bits:
-        why = f"{name}.weight_packed has {words} words for {ins} inputs, which no number of bits makes"
-        raise NotSupported(why, why=why)
+    bits = _bits(name, ins, words, told)
     scale = _scales(files, name, outs)
     zeros: Tensor | int = 1 << (bits - 1)
     if f"{name}.weight_zero_point" in files:
         zeros = unpacked(files.read(f"{name}.weight_zero_point").T.contiguous(), bits, outs).T.contiguous()
     codes = partial(_unpacked, files, name, bits, ins)
     return _whole(files, name, (outs, ins), bits, size_of(scale.shape[1], ins), zeros, codes)
+
+
+def _bits(name: str, ins: int, words: int, told: Collection[int]) -> int:
+    """Of a number, by the words of a row; where several widths make as many, the only one `told`. Raises NotSupported.
+    """
+    able = [bits for bits in range(1, 9) if -(-ins * bits // 32) == words]
+    known = [bits for bits in able if bits in told] if len(able) > 1 else able
+    if len(known) == 1:
+        return known[0]
+    makes = f"{', '.join(map(str, able))} bits make; config_groups say not which" if able else "no number of bits makes"
+    why = f"{name}.weight_packed has {words} words for {ins} inputs, which {makes}"
+    raise NotSupported(why, why=why)
 
 
 def _plain(files: Files, name: str) -> Layer:

@@ -135,6 +135,14 @@ CATALOG: Sequence[Op] = (
     Op("add", "residual + x", (X, RESIDUAL), "[..., H]"),
     Op("rms_norm", "x / sqrt(mean(x^2) + eps) * weight", (X, *NORM), "[..., H]"),
     Op("add_rms_norm", "`rms_norm` of residual + x", (X, RESIDUAL, *NORM), "the norm and the sum, [..., H] each"),
+    Op(
+        "rms_norm_float8", "`rms_norm`, rounded to e4m3 for each row", (X, *NORM),
+        "`Float8Rows`: numbers and scales, rows and columns filled up to multiples of 16",
+    ),
+    Op(
+        "add_rms_norm_float8", "`add_rms_norm`, with the norm rounded to e4m3 for each row", (X, RESIDUAL, *NORM),
+        "`Float8Rows`, and the sum, [..., H]",
+    ),
     Op("layer_norm", "(x - mean(x)) / sqrt(var(x) + eps) * weight + bias", (X, *LAYER_NORM), "[..., H]"),
     Op(
         "add_layer_norm", "`layer_norm` of residual + x", (X, RESIDUAL, *LAYER_NORM),

@@ -7,7 +7,7 @@ e4m3 for each token. `ReferenceQuantized` is the meaning of each, and serves eve
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from llmos.syscalls.errors import BadArgument
 
+from .float8 import Float8Rows, float8_rows
 from .linear import PackedLinear
-from .quantized import FLOAT8, FLOAT8_MAX, QuantizedWeight, Scheme, concatenated, grouped
+from .quantized import QuantizedWeight, Scheme, concatenated, grouped
 
 INT8_MAX = 127.0
 ACTIVATIONS = ("model", "int8", "float8")
@@ -28,10 +29,11 @@ CHUNK_ROWS = 4096
 def int8_groups(x: Tensor, group: int) -> tuple[Tensor, Tensor]:
     """Inputs [..., K] rounded for each token and group: whole numbers -127 to 127 [..., groups, group] and scales
     [..., groups], both float32. With m the largest of a group: q = round(x * (127 / m)), half to even, scale m / 127;
-    all 0 where m is."""
+    all 0 where m is, or where it is so small that 127 / m is no number any more."""
     parts = grouped(x.float(), group)
     largest = parts.abs().amax(-1)
-    inverse = torch.where(largest == 0, 0.0, INT8_MAX / largest)
+    inverse = INT8_MAX / largest
+    inverse = torch.where(inverse.isinf(), 0.0, inverse)
     return (parts * inverse.unsqueeze(-1)).round(), largest / INT8_MAX
 
 
@@ -41,9 +43,7 @@ def rounded_inputs(x: Tensor, group: int, activations: str) -> Tensor:
         numbers, scale = int8_groups(x, group)
         return (numbers * scale.unsqueeze(-1)).flatten(-2)[..., : x.shape[-1]]
     if activations == "float8":
-        scale = x.float().abs().amax(-1, keepdim=True) / FLOAT8_MAX
-        numbers = torch.where(scale == 0, 0.0, x.float() / scale).clamp(-FLOAT8_MAX, FLOAT8_MAX)
-        return numbers.to(FLOAT8).float() * scale
+        return float8_rows(x).worth()
     return x.float()
 
 
@@ -68,7 +68,23 @@ class QuantizedLinear(PackedLinear, ABC):
         return f"{super().extra_repr()}, {self.scheme}, activations {self.activations}"
 
 
-class ReferenceQuantized(QuantizedLinear):
+class Float8Taking(QuantizedLinear, ABC):
+    """A layer that also takes inputs which are rounded to e4m3 already, where its `activations` are that."""
+
+    @abstractmethod
+    def product(self, x: Tensor | Float8Rows) -> Tensor: ...
+
+    def forward(self, x: Tensor | Float8Rows) -> Tensor:
+        if not isinstance(x, Float8Rows):
+            return super().forward(x)
+        if self.activations != "float8" or x.shape[-1] != self.in_features:
+            got = f"e4m3 {tuple(x.shape)}"
+            want = f"[..., {self.in_features}] for activations {self.activations}"
+            raise BadArgument(f"x is {got}; expected {want}", name="x", got=got, want=want)
+        return self.product(x)
+
+
+class ReferenceQuantized(Float8Taking):
     """The meaning of the op, in plain torch: inputs rounded as `activations` says, times the weights, in float32."""
 
     packed: Tensor
@@ -100,12 +116,14 @@ class ReferenceQuantized(QuantizedLinear):
     def rows(self, ids: Tensor) -> Tensor:
         return self._rows(ids.flatten()).to(self.dtype).view(*ids.shape, self.in_features)
 
-    def product(self, x: Tensor) -> Tensor:
-        rounded = rounded_inputs(x, self.scheme.group, self.activations)
-        answer = rounded.new_empty(*x.shape[:-1], self.out_features)
+    def product(self, x: Tensor | Float8Rows) -> Tensor:
+        rounded = x.worth() if isinstance(x, Float8Rows) else rounded_inputs(x, self.scheme.group, self.activations)
+        answer = rounded.new_empty(*x.shape[:-1], self.out_features, dtype=self.dtype)
         for at in range(0, self.out_features, CHUNK_ROWS):  # nothing of a part stays, or the heap would have holes
-            answer[..., at : at + CHUNK_ROWS] = rounded @ self._rows(slice(at, at + CHUNK_ROWS)).T
-        return (answer if self.bias is None else answer + self.bias.float()).to(self.dtype)
+            outs = slice(at, at + CHUNK_ROWS)
+            part = rounded @ self._rows(outs).T
+            answer[..., outs] = part if self.bias is None else part + self.bias[outs].float()
+        return answer
 
     def _rows(self, ids: Tensor | slice) -> Tensor:
         return self.dequantize(self.weight.rows(ids))

@@ -23,7 +23,8 @@ from .quantized_linear import ReferenceQuantized
 from .reference_attention import packed_attention, paged_attention, write_kv
 from .reference_experts import experts
 from .reference_layers import (
-    add, add_layer_norm, add_rms_norm, gelu_mul, gelu_tanh_mul, layer_norm, rms_norm, rope, rope_write, silu_mul,
+    add, add_layer_norm, add_rms_norm, add_rms_norm_float8, gelu_mul, gelu_tanh_mul, layer_norm, rms_norm,
+    rms_norm_float8, rope, rope_write, silu_mul,
 )  # fmt: skip
 from .reference_lora import lora_expand, lora_shrink
 from .reference_sampling import sample
@@ -98,9 +99,9 @@ def pool_states(states: Tensor, mask: Tensor, how: str) -> Tensor:
 def register_reference(table: OpTable) -> None:
     """Put the reference of every op into a table; do it first, so that it is asked last."""
     for call in (
-        pool_states, paged_attention, packed_attention, write_kv, add, rms_norm, add_rms_norm, layer_norm,
-        add_layer_norm, silu_mul, gelu_mul, gelu_tanh_mul, rope, rope_write, lora_shrink, lora_expand, sample,
-        experts,
+        pool_states, paged_attention, packed_attention, write_kv, add, rms_norm, add_rms_norm, rms_norm_float8,
+        add_rms_norm_float8, layer_norm, add_layer_norm, silu_mul, gelu_mul, gelu_tanh_mul, rope, rope_write,
+        lora_shrink, lora_expand, sample, experts,
     ):  # fmt: skip
         table.register(call.__name__, NAME, call, _always)
     table.register("replay", NAME, Plain, _always)

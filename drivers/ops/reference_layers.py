@@ -5,6 +5,7 @@
 | `add` | x [..., H], residual [..., H] | their sum |
 | `rms_norm` | x [..., H], weight [H], eps; unit_offset, round_first | [..., H] |
 | `add_rms_norm` | x [..., H], residual [..., H], weight [H], eps; unit_offset, round_first | the norm, the sum |
+| `rms_norm_float8`, `add_rms_norm_float8` | as without `_float8` | the norm as `Float8Rows`; and the sum |
 | `layer_norm` | x [..., H], weight and bias [H] or None, eps | [..., H] |
 | `add_layer_norm` | x [..., H], residual [..., H], weight and bias [H] or None, eps | the norm, the sum |
 | `silu_mul`, `gelu_mul`, `gelu_tanh_mul` | gate and up side by side [..., 2 I] | [..., I] |
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .float8 import Float8Rows, float8_rows
 from .reference_attention import write_kv
 
 
@@ -47,6 +49,21 @@ def add_rms_norm(
     """The norm of residual + x, and that sum, rounded to its dtype before its norm is taken."""
     total = residual + x
     return rms_norm(total, weight, eps, unit_offset, round_first), total
+
+
+def rms_norm_float8(
+    x: Tensor, weight: Tensor, eps: float, unit_offset: bool = False, round_first: bool = True
+) -> Float8Rows:
+    """`rms_norm`, rounded to its dtype as ever and then to e4m3, for layers that multiply such inputs."""
+    return float8_rows(rms_norm(x, weight, eps, unit_offset, round_first))
+
+
+def add_rms_norm_float8(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, unit_offset: bool = False, round_first: bool = True
+) -> tuple[Float8Rows, Tensor]:
+    """`add_rms_norm` with the norm rounded to e4m3; the sum stays in its dtype."""
+    normed, total = add_rms_norm(x, residual, weight, eps, unit_offset, round_first)
+    return float8_rows(normed), total
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:

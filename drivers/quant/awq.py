@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..ops.quantized import Scheme
+from ..ops.quantized import QuantizedWeight, Scheme
 from .gptq import output_error
 from .nearest import nearest
 
@@ -43,14 +43,20 @@ def smooth_scales(weights: Sequence[Tensor], largest: Tensor, share: float = SMO
     return _centred((largest.clamp(min=LEAST).pow(share) / sizes.clamp(min=LEAST).pow(1 - share)).clamp(min=LEAST))
 
 
+def best_nearest(
+    weight: Tensor, scheme: Scheme, hessian: Tensor, tries: int | None = None
+) -> tuple[QuantizedWeight, float]:
+    """The nearest numbers by scales that weigh errors by what arrives at each input, or by plain ones: those that do
+    less to the outputs, and what they do (`output_error`). So never worse than the nearest numbers alone."""
+    found = [nearest(weight, scheme, importance, tries) for importance in (hessian.diagonal(), None)]
+    errors = [output_error(weight, each, hessian) for each in found]
+    at = errors.index(min(errors))
+    return found[at], errors[at]
+
+
 def _error(weights: Sequence[tuple[Tensor, Scheme]], factors: Tensor, hessian: Tensor) -> float:
     scaled = hessian / factors[:, None] / factors
-    errors = [
-        output_error(wide, nearest(wide, scheme, scaled.diagonal(), SEARCH_TRIES), scaled)
-        for weight, scheme in weights
-        for wide in [weight.float() * factors]
-    ]
-    return sum(errors)
+    return sum(best_nearest(weight.float() * factors, scheme, scaled, SEARCH_TRIES)[1] for weight, scheme in weights)
 
 
 def _centred(factors: Tensor) -> Tensor:

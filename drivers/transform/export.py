@@ -82,6 +82,8 @@ class Entry:
     shape: tuple[int, ...]
     kind: str
     order: Tensor | None
+    widened: bool
+    """Whether it is quantized in a way that no kind of block holds to the last bit, and is not any more in the file."""
 
     def data(self, weights: Weights) -> Any:
         """The bytes, as the writer takes them."""
@@ -116,7 +118,9 @@ def run(
         entries = list(_entries(source, config, shapes, weights, FORMATS[format]))
         note = _write(folder / FILE, source, config, entries, weights, FORMATS[format], progress)
     kinds = sorted({entry.kind for entry in entries if len(entry.shape) > 1})
-    metrics = {"bytes": (folder / FILE).stat().st_size, "kinds": kinds} | ({"note": note} if note else {})
+    notes = [each for each in (note, _widened(entries, FORMATS[format])) if each]
+    metrics: dict[str, Any] = {"bytes": (folder / FILE).stat().st_size, "kinds": kinds}
+    metrics |= {"note": "; ".join(notes)} if notes else {}
     return {"format": format, "metrics": metrics}
 
 
@@ -153,7 +157,19 @@ def _entries(
         order = None
         if config.model_type == "llama":
             order = gguf.halves_order(name, shapes[place][0], config.num_attention_heads, config.num_key_value_heads)
-        yield Entry(name, found, shapes[place], _kind(name, weights.read(found), kind), order)
+        value = weights.read(found)
+        chosen = _kind(name, value, kind)
+        widened = isinstance(value, QuantizedWeight) and not chosen.startswith("Q")
+        yield Entry(name, found, shapes[place], chosen, order, widened)
+
+
+def _widened(entries: Sequence[Entry], wanted: str) -> str:
+    """What is to be told about quantized layers that became 16 bits although nobody asked for it."""
+    names = [entry.source.removesuffix(WEIGHT) for entry in entries if entry.widened]
+    if not names or wanted:
+        return ""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more} became 16 bits: no kind of block holds their numbers and scales to the last bit"
 
 
 def _kind(name: str, value: QuantizedWeight | Tensor, wanted: str) -> str:

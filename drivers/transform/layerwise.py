@@ -13,7 +13,7 @@ from llmos.syscalls.errors import NotSupported
 
 from ..contract import ProgressSink
 from ..ops.quantized import QuantizedWeight, Scheme, concatenated
-from ..quant.awq import awq_scales, smooth_scales
+from ..quant.awq import awq_scales, best_nearest, smooth_scales
 from ..quant.budget import Rung, within_budget
 from ..quant.gptq import gptq, output_error
 from ..quant.nearest import nearest, relative_error
@@ -136,7 +136,7 @@ class Layerwise:
     def _made(self, weight: Tensor, scheme: Scheme, arrived: Arrived) -> QuantizedWeight:
         if self.method == GPTQ:
             return gptq(weight, scheme, arrived.hessian)
-        return nearest(weight, scheme, arrived.hessian.diagonal())
+        return best_nearest(weight, scheme, arrived.hessian)[0]
 
     def _fold(self, layer: Layer, groups: Sequence[Arrived]) -> None:
         before = sources(layer, [arrived.names for arrived in groups])

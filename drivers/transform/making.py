@@ -12,6 +12,7 @@ from typing import Any
 from llmos.syscalls.errors import BadArgument, Conflict, Exists, NotFound
 
 from ..contract import FileSystem, ModelSource, ProgressSink
+from ..filesystems.models.store import LATEST, NAME
 from ..filesystems.paths import file_errors
 from . import kinds
 from .kinds import Kind
@@ -42,6 +43,8 @@ def make(
     replace = options.get("replace") is True or "@" in path
     if not replace:
         _check_free(system, path)
+    if alias := options.get("alias"):
+        _check_alias(system, path, alias)
     token, folder = system.stage(path)
     try:
         with file_errors(path, writing=True):
@@ -56,7 +59,7 @@ def make(
         version = _commit(system, token, path, manifest, None if replace else "")
     finally:
         system.release(token)
-    if alias := options.get("alias"):
+    if alias:
         system.control("alias", {"name": path.partition("@")[0].lstrip("/"), "alias": alias, "version": version})
     return {"version": version, "files": len(sizes), "bytes": sum(sizes), "metrics": fields.get("metrics", {})}
 
@@ -68,6 +71,20 @@ def _check_free(system: FileSystem, path: str) -> None:
     except NotFound:
         return
     raise _exists(path)
+
+
+def _check_alias(system: FileSystem, path: str, alias: Any) -> None:
+    """The same for the alias of the new version. Raises BadArgument, Exists."""
+    name, _, version = path.partition("@")
+    if not isinstance(alias, str) or not NAME.fullmatch(alias) or alias == LATEST or (alias.isdigit() and not version):
+        want = f"up to 64 letters, digits, . _ or -, other than {LATEST} and the numbers that versions get"
+        raise BadArgument(f"{alias!r} cannot be an alias; use {want}", name="alias", got=str(alias)[:80], want=want)
+    try:
+        taken = {version, *system.stat(name).fields.get("versions", ())}
+    except NotFound:
+        taken = {version}
+    if alias in taken:
+        raise Exists(f"{name} has a version {alias}; an alias needs another name")
 
 
 def _commit(system: FileSystem, token: str, path: str, manifest: Mapping[str, Any], expected: str | None) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from llmos.syscalls import calls
-from llmos.syscalls.errors import NotSupported, OverQuota
+from llmos.syscalls.errors import LlmosError, OverQuota
 from llmos.syscalls.types import ALL_RIGHTS, Buffer, Kind, Lease
 
-from ..objects import DeviceObject, LeaseObject
+from ..objects import RESERVATION, DeviceObject, LeaseObject
 from ..requests import Request
 from .registry import implements
 
@@ -16,11 +16,6 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
     kernel, session = request.kernel, request.session
     device = kernel.object_of(request.entries["device"])
     assert isinstance(device, DeviceObject)
-    if call.share:
-        raise NotSupported(
-            f"alloc_gpu: {device.name} cannot share an allocation with another process; ask with share=False",
-            why="the driver has no shareable allocations",
-        )
     await kernel.supervisor.wait_ready(device.driver)
     limit = session.limits.lease_bytes
     if limit and session.lease_bytes + call.bytes > limit:
@@ -29,10 +24,23 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
             what="lease_bytes",
             limit=limit,
         )
+    kernel.quotas.check_bytes(session.owner, call.bytes, "alloc_gpu", session.limits.device_bytes)
     lease_id = kernel.new_id("l")
-    ends = None if call.ttl_s is None else kernel.runner.clock() + int(call.ttl_s * 1e9)
-    request.reasons.append(kernel.stamp(kernel.ledger.reserve(device.name, lease_id, "lease", call.bytes, ends)))
-    expires = None if call.ttl_s is None else kernel.wall() + call.ttl_s
+    admitted = kernel.ledger.reserve(device.name, lease_id, "lease", call.bytes)
+    request.decided(admitted, (lease_id, device.name), "info")
+    session.lease_bytes += call.bytes
+    given, file = None, None
+    if call.share:
+        try:
+            given, file = await kernel.holdings.share_lease(device.driver, lease_id, call.bytes, session.peer.uid)
+        except LlmosError:
+            session.lease_bytes -= call.bytes
+            kernel.ledger.release(lease_id)
+            raise
+    expires = None
+    if call.ttl_s is not None:
+        expires = kernel.wall() + call.ttl_s
+        kernel.ledger.expire_at(lease_id, kernel.runner.clock() + int(call.ttl_s * 1e9))
     found = LeaseObject(
         id=lease_id,
         kind=Kind.LEASE,
@@ -42,11 +50,15 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
         bytes=call.bytes,
         session=session,
         expires=expires,
+        given=given,
+        file=file,
     )
-    session.lease_bytes += call.bytes
     handle = kernel.add_object(found, session, ALL_RIGHTS)
     kernel.holdings.watch_leases()
-    return Lease(handle=handle, id=lease_id, device=device.name, bytes=call.bytes, expires=expires, share=call.share)
+    return Lease(
+        handle=handle, id=lease_id, device=device.name, bytes=call.bytes, expires=expires, share=call.share,
+        kind=RESERVATION if given is None else given.kind, mapping=given.path or given.handle.hex() if given else "",
+    )  # fmt: skip
 
 
 @implements(calls.AllocBuffer)

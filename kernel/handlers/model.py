@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from llmos.syscalls import calls
-from llmos.syscalls.errors import Denied, Unavailable
-from llmos.syscalls.types import Freed, Handle, Kind, ModelInfo, Plan, Right, Task
+from llmos.syscalls.errors import Denied
+from llmos.syscalls.types import Freed, Handle, Kind, ModelInfo, Plan, Reason, Right, Task
 
 from ..locating import locate, release
+from ..memory.planning import dry_run
 from ..objects import DeviceObject, ModelObject
+from ..placing import Seat, place
 from ..requests import Request
-from ..supervisor import Driver, DriverState
+from ..supervisor import Driver
 from .registry import implements
 
 
@@ -19,29 +19,27 @@ from .registry import implements
 async def load_model(request: Request, call: calls.LoadModel) -> ModelInfo:
     kernel, options = request.kernel, call.options
     base = kernel.model_of(request.entries["base"]) if call.base is not None else None
-    driver = base.driver if base is not None else _device(request)
+    driver, placed = (base.driver, []) if base is not None else _device(request)
     if options.dry_run:
-        return await _dry_run(request, call, driver)
+        return await _dry_run(request, call, driver, base)
     await kernel.supervisor.wait_ready(driver)
     if base is not None:
         await kernel.models.wake(base, request)
     model = await kernel.models.load(request, driver, options, base, call.path)
-    if not kernel.models.ready_to_run(model):
-        await kernel.models.wake(model, request)
-    if call.device is None and base is None:
-        request.because("device.placed", f"{driver.name} was chosen", "accelerators before the CPU")
+    for reason in placed:
+        request.decided(reason, (model.id, driver.name), "info")
     return model_info(request, model)
 
 
-def _device(request: Request) -> Driver:
-    """The device asked for, or the one that policy places the model on: accelerators before the CPU, null last."""
+def _device(request: Request) -> tuple[Driver, list[Reason]]:
+    """The device asked for, or the one that policy places the model on, and why."""
     kernel, session = request.kernel, request.session
     if "device" in request.entries:
         found = kernel.object_of(request.entries["device"])
         assert isinstance(found, DeviceObject)
-        return found.driver
+        return found.driver, []
     allowed = [
-        found
+        found.driver
         for entry in kernel.handles.of_session(session.id)
         if entry.kind is Kind.DEVICE and Right.CREATE in entry.rights
         for found in [kernel.objects[entry.object]]
@@ -49,28 +47,19 @@ def _device(request: Request) -> Driver:
     ]
     if not allowed:
         raise Denied("load_model: this session holds no device with the right create", missing="create")
-    usable = [d for d in allowed if d.driver.state not in (DriverState.FAILED, DriverState.STOPPED)]
-    if not usable:
-        states = ", ".join(f"{d.name} is {d.driver.state.value}" for d in allowed)
-        raise Unavailable(f"load_model: no device can take a model now: {states}", retry_after_ms=1000)
-    return min(usable, key=lambda d: (_preference(d.name), d.name)).driver
+    name, reason = place([Seat(each.name, each.state.value, each.cause) for each in allowed])
+    return kernel.supervisor.drivers[name], [reason]
 
 
-def _preference(name: str) -> int:
-    return 2 if name.startswith("null") else 1 if name.startswith("cpu") else 0
-
-
-async def _dry_run(request: Request, call: calls.LoadModel, driver: Driver) -> ModelInfo:
+async def _dry_run(
+    request: Request, call: calls.LoadModel, driver: Driver, base: ModelObject | None
+) -> ModelInfo:
     kernel = request.kernel
     files, located = await locate(kernel, request.session, call.path, call.options.draft)
     try:
-        plan = await kernel.models.plan(driver, located, call.options, "planned")
+        plan = await dry_run(kernel, driver, call.path, located, call.options, base)
     finally:
         release(files, located)
-    if not plan.fits:
-        idle = kernel.residency.victims(driver.name, plan.needed - plan.free, kernel.runner.clock())
-        names = [kernel.models.by_id[each.model].name for each in idle]
-        plan = msgspec.structs.replace(plan, fits=bool(idle), would_evict=names)
     manifest = located.manifest
     return ModelInfo(
         handle=Handle(0),

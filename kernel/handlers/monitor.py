@@ -25,7 +25,7 @@ def read_metrics(request: Request, call: calls.ReadMetrics) -> dict[str, Metric]
 
 @implements(calls.ReadJournal)
 def read_journal(request: Request, call: calls.ReadJournal) -> list[Record]:
-    return request.kernel.journal.read(call.after, call.about, call.level, call.limit)
+    return request.kernel.decisions.read(call.after, call.about, call.level, call.limit)
 
 
 @implements(calls.WatchEvents)

@@ -40,6 +40,8 @@ class Reason(Value):
     rule: str = ""
     at: float = 0.0
     """Seconds since the epoch."""
+    change: str = ""
+    """What would change the decision, as an instruction."""
 
 
 class BufferRef(Argument, tag="buffer"):

@@ -64,7 +64,7 @@ class LedgerRow(Value):
     """One row of the ledger of bytes."""
 
     device: str
-    what: Annotated[str, "weights, kv, workspace, tuning, lease, foreign or reserve"]
+    what: Annotated[str, "weights, kv, workspace, tuning, lease, buffer, runtime, foreign or reserve"]
     owner: str
     predicted: int = 0
     ledger: int = 0
@@ -72,14 +72,34 @@ class LedgerRow(Value):
     driver: int = 0
 
 
+class Eviction(Value):
+    """A model that would be put to sleep to make room."""
+
+    model: str
+    """Its name."""
+    bytes: int
+    """What the device gets back."""
+    reload_s: float
+    """Seconds it is expected to take until it can run again."""
+    idle_s: float
+    """Seconds since it was used last."""
+    reason: Reason
+
+
 class Plan(Value):
     """Whether a model fits, and what would have to leave."""
 
     rows: list[LedgerRow]
     fits: bool
+    """Now, or after what `would_evict` names has left."""
     would_evict: list[str] = []
     needed: int = 0
     free: int = 0
+    evictions: list[Eviction] = []
+    short: int = 0
+    """Bytes that are missing even then."""
+    reasons: list[Reason] = []
+    """What the plan rests on, and who holds the bytes when it does not fit."""
 
 
 class ModelInfo(Value):

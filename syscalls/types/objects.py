@@ -19,6 +19,16 @@ class Limits(Argument):
     lease_bytes: Annotated[int, Meta(ge=0)] = 0
     tokens_per_minute: Annotated[int, Meta(ge=0)] = 0
     sessions: Annotated[int, Meta(ge=0)] = 0
+    requests_per_minute: Annotated[int, Meta(ge=0)] = 0
+    """Inferences that may begin."""
+    concurrent_requests: Annotated[int, Meta(ge=0)] = 0
+    """Inferences that may wait and run at once."""
+    device_seconds_per_day: Annotated[int, Meta(ge=0)] = 0
+    """Device time of its inferences; it comes back evenly over the day."""
+    device_bytes: Annotated[int, Meta(ge=0)] = 0
+    """Bytes of devices in leases and in models that it loaded."""
+    weight: Annotated[int, Meta(ge=0)] = 0
+    """Its share of a device's time beside others; 0 counts as 100. Only policy sets it, of users and of tenants."""
 
 
 class LimitsOut(Limits, forbid_unknown_fields=False):
@@ -97,6 +107,10 @@ class Lease(Value):
     expires: float | None
     """Seconds since the epoch; None while the handle is open."""
     share: bool
+    kind: str = "reservation"
+    """reservation: bytes that are kept free; shm: a file to map; cuda-ipc: a handle that CUDA opens."""
+    mapping: str = ""
+    """The path of the file, or what CUDA opens, in hexadecimal."""
 
 
 class Buffer(Value):

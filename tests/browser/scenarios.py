@@ -97,8 +97,8 @@ def cancel(place: Place) -> None:
 
 
 def browse(place: Place) -> None:
-    """From the list to a model: sorted by size, opened, planned; and a service that comes later says so."""
-    with walking(place, allowed="501") as walk:
+    """From the list to a model: sorted by size, opened, planned; and quantized."""
+    with walking(place) as walk:
         walk.sign_in()
         walk.go("models")
         page = walk.page
@@ -138,6 +138,15 @@ def journal(place: Place) -> None:
         expect(lines).to_have_count(1)
         page.get_by_role("button", name="Pause").click()
         expect(page.get_by_role("button", name="Go on")).to_have_attribute("aria-pressed", "true")
+        walk.go("overview")
+        queues = page.get_by_role("table", name="Queues").get_by_role("row")
+        expect(queues).to_have_count(3)
+        expect(queues.nth(2)).to_contain_text("uid:1001")
+        advice = page.get_by_role("list", name="Advice").get_by_role("listitem")
+        expect(advice.first).to_contain_text("evictions: −4")
+        expect(advice.first).to_contain_text("llmos pin tiny")
+        why = advice.first.get_by_role("link", name="Why is tiny as it is?")
+        expect(why).to_have_attribute("href", "#/why?about=m-3")
         walk.go("alerts")
         page.get_by_role("link", name="Why: cuda0").click()
         expect(page.get_by_role("heading", name="Why: cuda0")).to_be_visible()
@@ -147,11 +156,11 @@ def journal(place: Place) -> None:
 
 
 def quantize(page: Page) -> None:
-    """A service that comes later says so in its own words, and the page stays usable."""
+    """A model is quantized by a task: the page of the tasks opens and says that it has begun."""
     page.get_by_role("button", name="Quantize").click()
     page.get_by_role("dialog").get_by_role("button", name="Quantize").click()
-    expect(page.locator("dialog [data-state=later]")).to_contain_text("Not offered yet")
-    page.keyboard.press("Escape")
+    expect(page.get_by_role("heading", name="Tasks", exact=True)).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="has begun")).to_be_visible()
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmos.kernel import config as settings
+from llmos.kernel.alert_rules import AlertRule
 from llmos.kernel.instruments import Instruments
 from llmos.syscalls.types import Limits
 
@@ -28,7 +29,8 @@ def test_the_configuration_on_the_page_names_every_setting_and_is_accepted(page:
     block = re.search(r"```toml\n(.*?)```", page, re.S)
     assert block is not None
     tables = tomllib.loads(block[1])
-    assert set(tables) == set(settings.TABLES)
+    assert set(tables) == {*settings.TABLES, "alerts"}
+    assert {*tables["alerts"][0], "below"} == set(AlertRule.__struct_fields__)
     assert set(tables["listen"]) == set(settings.Listen.__struct_fields__)
     assert set(tables["paths"]) == set(settings.Paths.__struct_fields__)
     assert set(tables["limits"]) == set(settings.SystemLimits.__struct_fields__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +243,9 @@ def test_facts_rows_and_models() -> None:
     facts = contract.Facts("d0", "null", 100, 5, "text", {"tensors": 1})
     assert convert.from_facts(facts).memory_bytes == 100
     assert convert.from_facts(facts, 30).memory_bytes == 30
+    assert convert.from_facts(facts).unit == ""
+    shared = convert.from_facts(replace(facts, pool="host", unit="cpu"))
+    assert (shared.pool, shared.unit) == ("host", "cpu")
     row = contract.Row("weights", "m~2", 1, 2, 3)
     (out,) = convert.from_rows("d0", [row], {"m~2": "m"})
     assert (out.device, out.what, out.owner) == ("d0", "weights", "m")

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmos.drivers.device_calls import _bytes_of
-from llmos.syscalls.driver import LocalFile, Located
 from llmos.syscalls.wire import MessageKind
 
 LOCATED = {"path": "/models/m", "version": "v2", "files": []}
@@ -136,7 +134,6 @@ def test_unloading_ends_what_runs(null: Any) -> None:
 @pytest.mark.parametrize(
     ("call", "body"),
     [
-        ("preempt", {"id": "r"}), ("set_shares", {"shares": {}}), ("set_budget", {"budget": {}}),
         ("checkpoint", {"id": "t"}), ("pause", {"id": "t"}), ("resume", {"id": "t"}),
         ("transform", {"id": "t", "sources": [], "recipe": {"kind": "merge"}, "folder": "/x"}),
         ("tune", {"id": "t", "model": "m", "recipe": {"method": "lora"}, "data": LOCATED, "folder": "/x"}),
@@ -219,9 +216,30 @@ def test_what_a_request_took_is_reported_when_it_has_ended(null: Any) -> None:
                    "work_class": "batch"},
     )  # fmt: skip
     null.answer(number)
-    spent = null.until(MessageKind.EVENT, name="spent").body
+    kinds = [(m.kind, m.name) for m in null.log]
+    assert kinds.index((MessageKind.EVENT, "spent")) < kinds.index((MessageKind.END, "")), "accounts first"
+    (spent,) = [event.body for event in null.events("spent")]
     assert (spent["work_class"], spent["tenant"], spent["tokens"]) == ("batch", "acme", 11)
-    assert spent["device_ns"] > 0
+    assert (spent["model"], spent["request"]) == ("m", "r") and spent["device_ns"] > 0
+
+
+def test_what_a_request_takes_is_reported_while_it_runs(null: Any) -> None:
+    number = null.submit("!slow 100; x", "long", sampling={"max_tokens": 12, "ignore_eos": True})
+    value = null.answer(number).body["value"]
+    told = [event.body for event in null.events("spent")]
+    assert len(told) >= 3 and {spent["request"] for spent in told} == {"long"}
+    assert sum(spent["device_ns"] for spent in told) == value["usage"]["device_ns"]
+    assert sum(spent["tokens"] for spent in told) == value["usage"]["prompt_tokens"] + value["usage"]["new_tokens"]
+
+
+def test_what_a_failed_request_took_counts_too(host_of: Any, package: Any) -> None:
+    twist = "events = [FailedEvent(e.request, e.error, device_ns=77) for e in events]"
+    source = LATE.replace("ChunkEvent, DoneEvent", "FailedEvent").format(twist=twist)
+    kernel = host_of("late0", package("late0", source).environ)
+    kernel.start()
+    kernel.load()
+    assert kernel.answer(kernel.submit("!oom; x")).body["name"] == "NoDeviceMemory"
+    assert [event.body["device_ns"] for event in kernel.events("spent")] == [77]
 
 
 def test_numbers_are_reported_now_and_then(null: Any) -> None:
@@ -392,9 +410,3 @@ def test_an_answer_too_large_for_a_message_is_an_error(host_of: Any, package: An
         error = kernel.answer(kernel.submit("x", request, sampling={"max_tokens": 0})).body
         assert error["name"] == "TooLarge" and error["fields"]["limit"] == 8 << 20
     assert error["fields"]["got"] == 12_000_000
-
-
-def test_the_files_of_a_draft_model_count_too() -> None:
-    small = Located(path="/d", version="1", files=[LocalFile(name="w", path="/w", bytes=3)])
-    both = Located(path="/m", version="1", files=[LocalFile(name="v", path="/v", bytes=4)] * 2, draft=small)
-    assert (_bytes_of(small), _bytes_of(both)) == (3, 11)

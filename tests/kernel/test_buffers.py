@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmos.kernel.buffers import PAGE, BufferPool
+from llmos.kernel.buffers import PAGE, BufferFile, BufferPool
 from llmos.syscalls.errors import NoResources
 
 UID = os.getuid()
@@ -105,3 +105,32 @@ def test_what_a_killed_kernel_left_is_swept(folder: Path) -> None:
         left.touch()
     BufferPool(folder, os.getuid())
     assert sorted(path.name for path in folder.rglob("*")) == ["other", "u7"]
+
+
+def test_the_file_of_a_lease_is_its_users(pool: BufferPool) -> None:
+    path = pool.lease_path("l-1", UID)
+    path.write_bytes(bytes(PAGE))
+    held = pool.adopt(path, PAGE, UID)
+    assert pool.promised == pool.present() == PAGE
+    pool.end(held)
+    pool.end(BufferFile(path, 0))
+    assert not path.exists() and pool.promised == 0
+
+
+@pytest.mark.skipif(UID != 0, reason="only root gives files away")
+def test_the_file_of_another_users_lease_is_swept_and_counted_too(pool: BufferPool) -> None:
+    path = pool.lease_path("l-1", 12345)
+    path.write_bytes(bytes(PAGE))
+    pool.adopt(path, PAGE, 12345)
+    assert path.stat().st_uid == path.parent.stat().st_uid == 12345 and pool.present() == PAGE
+    BufferPool(pool.folder, UID)
+    assert not path.exists()
+
+
+def test_each_sessions_buffers_are_counted_and_those_that_are_kept(pool: BufferPool) -> None:
+    one, two = pool.take(PAGE, "a", UID), pool.take(PAGE, "b", UID)
+    pool.give(one, "a")
+    assert (pool.held("a"), pool.held("b"), pool.held("c")) == (PAGE, PAGE, 0)
+    pool.forget("a")
+    pool.discard(two, "b")
+    assert (pool.held("a"), pool.held("b"), pool.promised) == (0, 0, 0)

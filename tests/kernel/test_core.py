@@ -7,12 +7,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from scripted import Inside, Program, inside, rows
+from scripted import Inside, Program, inside
 
 from llmos.kernel.config import DriverConfig
 from llmos.kernel.supervisor import DEVICES
 from llmos.syscalls.errors import Cancelled, NotFound
-from llmos.syscalls.events import CACHE_USAGE, Capacity, Memory, MetricEvent, Spent
 from watching import Loop
 
 
@@ -28,38 +27,6 @@ def test_ids_are_new_in_every_kernel(folder: Path) -> None:
         first = {one.kernel.new_id("x") for _ in range(3)}
     with inside(folder, drivers="") as two:
         assert len(first) == 3 and two.kernel.new_id("x") not in first
-
-
-def test_what_drivers_measure_is_taken_over(kernel: Inside, program: Program) -> None:
-    program.load("tiny")
-    host_id = kernel.null.last("load")["id"]
-    kernel.null.event(Memory(device="null0", rows=rows(5000, owner=host_id), foreign_bytes=70))
-    found = {row.what: row.ledger for row in kernel.kernel.ledger.rows("null0")}
-    assert found == {"weights": 5000, "foreign": 70}
-    kernel.null.event(MetricEvent(about="m", values={"occupancy": 0.5}))
-    kernel.null.event(MetricEvent(about=host_id, values={CACHE_USAGE: 0.25}))
-    kernel.null.event(MetricEvent(about="gone", values={CACHE_USAGE: 0.75}))
-    kernel.null.event(Spent(work_class="batch", tenant="0", device_ns=12, tokens=1))
-    kernel.null.event(Spent(work_class="batch", tenant="0", device_ns=12, tokens=1))
-    kernel.null.event(Capacity(model="m", slots=1))
-    usage = program.call("read_metrics", system=program.system, prefix="llmos_kv")
-    assert {name: metric["value"] for name, metric in usage.items()} == {
-        'llmos_kv_cache_usage_perc{model_name="tiny"}': 0.25
-    }
-    metrics = program.call("read_metrics", system=program.system, prefix="llmos_d")
-    assert metrics['llmos_driver{driver="null0",about="m",name="occupancy"}']["value"] == 0.5
-    spent = metrics['llmos_device_nanoseconds_total{device="null0",work_class="batch",tenant="0"}']
-    assert spent["value"] == 24
-
-
-def test_changes_of_drivers_are_events(kernel: Inside, program: Program) -> None:
-    with program.watching("device", "driver") as events:
-        kernel.kernel.driver_changed(kernel.null.driver, [])
-        kernel.kernel.driver_changed(kernel.models.driver, [kernel.kernel.reason("c", "because")])
-        program.quiet()
-        assert [(e["kind"], e["about"], e["fields"]["reason"]) for e in events.chunks] == [
-            ("device", "null0", ""), ("driver", "models", "because")
-        ]  # fmt: skip
 
 
 def test_a_lost_file_system_touches_no_model(kernel: Inside, program: Program) -> None:

@@ -28,18 +28,18 @@ def state(client: RawClient, model: int) -> str:
     return str(client.call("stat_object", handle=model)["state"])
 
 
-def test_the_least_recently_used_model_sleeps_to_make_room_and_wakes_when_it_is_asked(client: RawClient) -> None:
+def test_the_model_of_least_value_sleeps_to_make_room_and_wakes_when_it_is_asked(client: RawClient) -> None:
     one, two = client.load("one"), client.load("two")
     client.infer(one, "x", max_tokens=1)
     three = client.load("three")
     assert [state(client, model) for model in (one, two, three)] == ["awake", "asleep", "awake"]
     why = client.call("stat_object", handle=two)["reasons"]
-    assert [reason["code"] for reason in why] == ["model.evicted"]
+    assert why[0]["code"] == "model.evicted"
     assert why[0]["text"].startswith("it makes room for three: null0 is short of ")
     records = client.call("read_journal", system=client.system, about=client.call("stat_object", handle=two)["id"])
-    assert records[-1]["text"] == f"two is put to sleep: {why[0]['text']}" and records[-1]["reasons"] == why
+    assert records[-1]["text"] == f"two is put to sleep: {why[0]['text']}" and records[-1]["reasons"] == why[:1]
     assert client.infer(two, "again", max_tokens=5)["choices"][0]["text"] == "again"
-    assert state(client, one) == "asleep"
+    assert [state(client, model) for model in (one, three)] == ["awake", "asleep"]  # nobody has used three
 
 
 def test_what_is_pinned_stays_and_the_refusal_has_the_numbers(client: RawClient) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scripted import MEMORY, Inside, Program
+from scripted import MEMORY, Inside, Program, loaded
 
 from llmos.syscalls.types import Right
 
@@ -50,3 +50,13 @@ def test_only_conversations_of_the_model_are_lost(kernel: Inside, program: Progr
     second = program.call("open_context", model=two)["handle"]
     program.control(one, "sleep")
     assert (program.state(first), program.state(second)) == ("lost", "open")
+
+
+def test_conversations_that_the_driver_kept_go_on_after_sleep(kernel: Inside, program: Program) -> None:
+    model = program.load("tiny")
+    one, two = (program.call("open_context", model=model) for _ in range(2))
+    kernel.null.answers["sleep"] = loaded(rows=[], contexts=[two["id"]])
+    program.control(model, "sleep")
+    assert (program.state(one["handle"]), program.state(two["handle"])) == ("lost", "open")
+    free = kernel.kernel.ledger.free("host")
+    assert kernel.null.last("sleep")["host_bytes"] == free > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from scripted import Inside, Program, inference, inside
 
@@ -11,6 +12,7 @@ from llmos.kernel.supervisor import DriverState
 from llmos.syscalls.errors import (
     BadHandle, BadState, Busy, Cancelled, LlmosError, NotFound, OverQuota, PeerGone, TimedOut, TooLarge, Unavailable,
 )  # fmt: skip
+from llmos.syscalls.events import Spent
 
 
 @pytest.fixture
@@ -162,6 +164,58 @@ def test_a_start_for_a_request_that_is_gone_frees_the_slot(kernel: Inside, progr
     program.wait(waiting)
     kernel.null.release("submit")
     for number in running:
+        program.wait(number)
+
+
+# ---- whose turn it is
+
+
+def started(kernel: Inside) -> list[str]:
+    """Texts of the requests that reached the host, in order."""
+    return [body["work"]["input"]["text"] for name, body in kernel.null.calls if name == "submit"]
+
+
+def test_interactive_work_starts_beyond_slots_full_of_batch(kernel: Inside, program: Program) -> None:
+    """Where the device can park work; the model has two slots."""
+    assert kernel.null.driver.facts is not None
+    kernel.null.driver.facts = msgspec.structs.replace(kernel.null.driver.facts, features={"parks": 1})
+    model = program.load("tiny")
+    numbers = [program.start(model, f"batch{at}", call_work_class="batch") for at in range(3)]
+    numbers += [program.start(model, f"now{at}") for at in range(3)]
+    assert started(kernel) == ["batch0", "batch1", "now0", "now1"]
+    running = {ticket.id: kernel.kernel.decisions.of(ticket.id) for ticket in kernel.kernel.scheduler.running()}
+    beyond = [reasons[-1] for reasons in running.values() if "beyond 2 slots" in reasons[-1].rule]
+    assert len(beyond) == 2 and all(reason.code == "request.start" for reason in beyond)
+    for number in (*numbers[:2], *numbers[3:], numbers[2]):
+        kernel.null.release("submit")
+        assert program.wait(number).error is None
+    assert sorted(started(kernel)[4:]) == ["batch2", "now2"]
+
+
+def test_device_time_that_a_driver_reports_moves_the_turn(kernel: Inside) -> None:
+    anna, bert = kernel.program(tenant="anna"), kernel.program(tenant="bert")
+    mine, his = anna.load("tiny"), bert.load("tiny")
+    numbers = [(anna, anna.start(mine, "a0")), (bert, bert.start(his, "b0"))]
+    for at in (1, 2):
+        numbers += [(anna, anna.start(mine, f"a{at}")), (bert, bert.start(his, f"b{at}"))]
+    (request,) = [ticket.id for ticket in kernel.kernel.scheduler.running() if ticket.owner.endswith("anna")]
+    told = Spent(work_class="interactive", tenant="anna", device_ns=5_000_000_000, tokens=9, request=request)
+    kernel.null.event(told)
+    kernel.null.release("submit")
+    assert started(kernel) == ["a0", "b0", "b1"], "it would have been the turn of a1"
+    for _ in range(5):
+        kernel.null.release("submit")
+    for program, number in numbers:
+        assert program.wait(number).error is None
+
+
+def test_queues_have_other_bounds_after_a_reload(kernel: Inside, program: Program, model: int) -> None:
+    limits = msgspec.structs.replace(kernel.config.limits, queued_requests=1)
+    kernel.kernel.reload(msgspec.structs.replace(kernel.config, limits=limits))
+    numbers = [program.start(model, "x") for _ in range(3)]
+    assert isinstance(program.wait(program.start(model, "y")).error, Busy)
+    for number in numbers:
+        kernel.null.release("submit")
         program.wait(number)
 
 

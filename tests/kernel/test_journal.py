@@ -120,6 +120,20 @@ def test_what_cannot_be_stored_as_it_is_is_stored_as_text(path: Path) -> None:
     again.close()
 
 
+def test_a_record_is_found_by_each_of_its_ids(path: Path) -> None:
+    journal = Journal(16, path, clock)
+    journal.write("u", "info", "x", "m1", also=["cpu0", "r1"], n=1)
+    journal.write("u", "info", "x", "cpu0")
+    journal.write("u", "info", "x", "m2", also=["r1"], odd=object)
+    assert journal.read()[0].fields == {"n": 1, "also": ["cpu0", "r1"]}
+    assert seqs(journal.read(about="cpu0")) == [1, 2] and seqs(journal.read(about="r1")) == [1]
+    assert journal.number() == 4 and journal.write("u", "info", "x").seq == 5
+    journal.close()
+    again = Journal(16, path, clock)
+    assert seqs(again.read(about="cpu0")) == [1, 2] and seqs(again.read(about="m1")) == [1]
+    again.close()
+
+
 def test_the_callers_values_are_copied() -> None:
     values = [1]
     record = Journal(10, None, clock).write("u", "info", "x", values=values)

@@ -118,7 +118,7 @@ def test_what_nobody_was_promised_is_added_and_leaves_again(ledger: Ledger) -> N
 def test_one_owner_can_be_measured_alone(ledger: Ledger) -> None:
     ledger.admit("cpu0", [("weights", "m1", 10), ("weights", "m2", 10)])
     ledger.reconcile("cpu0", [measured("weights", "m1", 15), measured("weights", "m2", 15)])
-    ledger.reconcile("cpu0", [measured("weights", "m1", 20), measured("weights", "m2", 99)], owner="m1")
+    ledger.reconcile("cpu0", [measured("weights", "m1", 20), measured("weights", "m2", 99)], ["m1"])
     assert row(ledger, "m1").ledger == 20 and row(ledger, "m2").ledger == 15
 
 
@@ -166,7 +166,8 @@ def test_resize_follows_a_model_to_sleep_and_back(ledger: Ledger) -> None:
 
 
 def test_a_device_that_lost_its_contents_keeps_leases(ledger: Ledger) -> None:
-    ledger.reserve("cpu0", "lease-1", "lease", 5 * MIB, expires=100)
+    ledger.reserve("cpu0", "lease-1", "lease", 5 * MIB)
+    ledger.expire_at("lease-1", 100)
     ledger.admit("cpu0", [("weights", "m1", 50 * MIB), ("kv", "m1", 2 * MIB)])
     ledger.reconcile("cpu0", [measured("lease", "lease-1", 9 * MIB)])
     ledger.set_evictable("m1", True)
@@ -178,13 +179,15 @@ def test_a_device_that_lost_its_contents_keeps_leases(ledger: Ledger) -> None:
 
 def test_an_owner_with_bytes_elsewhere_keeps_its_expiry(ledger: Ledger) -> None:
     ledger.set_device("gpu0", 50)
-    ledger.reserve("cpu0", "x", "kv", 5, expires=100)
+    ledger.reserve("cpu0", "x", "kv", 5)
+    ledger.expire_at("x", 100)
     ledger.reserve("gpu0", "x", "kv", 5)
     assert ledger.release_device("cpu0") == ["x"] and ledger.next_expiry() == 100
 
 
 def test_a_dropped_device_is_forgotten(ledger: Ledger) -> None:
-    ledger.reserve("cpu0", "lease-1", "lease", 5, expires=100)
+    ledger.reserve("cpu0", "lease-1", "lease", 5)
+    ledger.expire_at("lease-1", 100)
     assert ledger.drop_device("cpu0") == ["lease-1"]
     assert ledger.devices() == [] and ledger.next_expiry() is None and ledger.rows() == []
     assert ledger.drop_device("cpu0") == []
@@ -199,8 +202,10 @@ def test_the_size_of_a_device_can_be_corrected(ledger: Ledger) -> None:
 
 
 def test_leases_expire_once(ledger: Ledger) -> None:
-    ledger.reserve("cpu0", "a", "lease", 5, expires=100)
-    ledger.reserve("cpu0", "b", "lease", 5, expires=200)
+    ledger.reserve("cpu0", "a", "lease", 5)
+    ledger.expire_at("a", 100)
+    ledger.reserve("cpu0", "b", "lease", 5)
+    ledger.expire_at("b", 200)
     ledger.reserve("cpu0", "c", "lease", 5)
     assert ledger.next_expiry() == 100
     assert ledger.expire(99) == []
@@ -219,6 +224,63 @@ def test_evictable_bytes_are_counted_on_their_device(ledger: Ledger) -> None:
     assert (ledger.evictable("cpu0"), ledger.evictable("gpu0")) == (5, 7)
     ledger.set_evictable("m1", False)
     assert ledger.evictable("gpu0") == 0
+
+
+def pooled() -> Ledger:
+    ledger = Ledger()
+    ledger.set_device("cpu0", 100 * MIB, pool="host")
+    ledger.set_device("host", 90 * MIB, reserve=10 * MIB, pool="host")
+    ledger.set_device("gpu0", 50 * MIB)
+    return ledger
+
+
+def test_a_byte_of_a_pool_counts_once_on_each_of_its_devices() -> None:
+    ledger = pooled()
+    assert ledger.pool("cpu0") == ledger.pool("host") == ["cpu0", "host"] and ledger.pool("gpu0") == ["gpu0"]
+    assert ledger.free("cpu0") == ledger.free("host") == 80 * MIB
+    ledger.reserve("cpu0", "m1", "weights", 30 * MIB)
+    ledger.reserve("host", "s1", "buffer", 20 * MIB)
+    assert ledger.free("cpu0") == ledger.free("host") == 30 * MIB and ledger.free("gpu0") == 50 * MIB
+    with pytest.raises(NoDeviceMemory) as refused:
+        ledger.reserve("cpu0", "m2", "weights", 31 * MIB)
+    assert "weights of m1: 30.0 MiB, buffer of s1: 20.0 MiB, reserve of host: 10.0 MiB" in refused.value.by_whom
+    ledger.set_foreign("host", 45 * MIB)
+    assert ledger.free("cpu0") == 0 and ledger.excess("cpu0") == ledger.excess("host") == 15 * MIB
+
+
+def test_what_others_use_of_a_pool_is_told_of_the_device_that_names_it() -> None:
+    ledger = pooled()
+    ledger.set_foreign("cpu0", 70 * MIB)
+    ledger.reconcile("cpu0", [measured("foreign", "a", driver=70 * MIB)])
+    assert ledger.free("cpu0") == 80 * MIB
+    ledger.set_foreign("host", 70 * MIB)
+    assert ledger.free("cpu0") == 10 * MIB
+    ledger.set_foreign("gpu0", MIB)
+    ledger.set_device("gpu0", 50 * MIB, pool="boards")
+    assert [r.what for r in ledger.rows("gpu0")] == [] and ledger.free("gpu0") == 50 * MIB
+
+
+def test_a_device_may_have_less_than_its_pool() -> None:
+    ledger = pooled()
+    ledger.set_device("cpu0", 25 * MIB, pool="host")
+    ledger.reserve("cpu0", "m1", "weights", 20 * MIB)
+    assert (ledger.free("cpu0"), ledger.free("host")) == (5 * MIB, 60 * MIB)
+
+
+def test_a_pool_without_a_device_of_its_own_is_as_large_as_its_largest() -> None:
+    ledger = Ledger()
+    ledger.set_device("a", 30, pool="board")
+    ledger.set_device("b", 50, pool="board")
+    ledger.reserve("a", "m1", "weights", 25)
+    assert (ledger.free("a"), ledger.free("b")) == (5, 25)
+
+
+def test_what_could_be_evicted_is_of_the_whole_pool() -> None:
+    ledger = pooled()
+    ledger.reserve("cpu0", "m1", "weights", 5)
+    ledger.reserve("host", "m1", "weights", 7)
+    ledger.set_evictable("m1", True)
+    assert ledger.evictable("cpu0") == ledger.evictable("host") == 12 and ledger.evictable("gpu0") == 0
 
 
 def test_rows_of_all_devices(ledger: Ledger) -> None:
@@ -245,7 +307,8 @@ def test_sizes_for_people(count: int, text: str) -> None:
 
 OWNERS = st.sampled_from(["m1", "m2", "c1"])
 WHATS = st.sampled_from(["weights", "kv", "lease"])
-DEVICES = st.sampled_from(["cpu0", "gpu0"])
+DEVICES = st.sampled_from(["cpu0", "cpu1", "host", "gpu0"])
+POOL = ("cpu0", "cpu1", "host")
 SIZES = st.integers(0, 120)
 WILD = st.integers(-50, 150)
 
@@ -256,8 +319,10 @@ class Bytes(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ledger = Ledger()
-        self.totals = {"cpu0": 200, "gpu0": 100}
-        self.ledger.set_device("cpu0", 200, reserve=20)
+        self.totals = {"cpu0": 200, "cpu1": 90, "host": 250, "gpu0": 100}
+        self.ledger.set_device("cpu0", 200, reserve=20, pool="host")
+        self.ledger.set_device("cpu1", 90, pool="host")
+        self.ledger.set_device("host", 250, reserve=10, pool="host")
         self.ledger.set_device("gpu0", 100)
         self.promised: dict[tuple[str, str, str], int] = {}
 
@@ -268,6 +333,11 @@ class Bytes(RuleBasedStateMachine):
             self.ledger.admit(device, rows)
         except NoDeviceMemory as error:
             assert error.needed == sum(size for _, _, size in rows) > free == error.free
+            assert error.evictable == self.ledger.evictable(device)
+            assert bool(error.by_whom) == any(self.ledger.rows(each) for each in self.ledger.pool(device))
+            numbers = error.reasons[0]["numbers"]
+            assert (numbers["needed"], numbers["free"]) == (error.needed, error.free)
+            assert (numbers["evictable"], numbers["total"]) == (error.evictable, self.totals[device])
             assert self.ledger.rows() == before
             return
         assert sum(size for _, _, size in rows) <= free
@@ -288,8 +358,9 @@ class Bytes(RuleBasedStateMachine):
 
     @rule(owner=OWNERS)
     def release(self, owner: str) -> None:
-        held = self.ledger.held(owner)
-        assert self.ledger.release(owner) == held
+        held, before = self.ledger.held(owner), sum(r.ledger for r in self.ledger.rows())
+        assert self.ledger.release(owner) == held == before - sum(r.ledger for r in self.ledger.rows())
+        assert self.ledger.held(owner) == 0
         self.promised = {k: v for k, v in self.promised.items() if k[1] != owner}
 
     @rule(
@@ -298,7 +369,10 @@ class Bytes(RuleBasedStateMachine):
         owner=st.none() | OWNERS,
     )
     def reconcile(self, device: str, rows: list[tuple[str, str, int, int]], owner: str | None) -> None:
-        self.ledger.reconcile(device, [measured(w, o, a, d) for w, o, a, d in rows], owner)
+        others = [r for r in self.ledger.rows() if r.device != device or r.owner != owner]
+        self.ledger.reconcile(device, [measured(w, o, a, d) for w, o, a, d in rows], None if owner is None else [owner])
+        if owner is not None and not any(what == "foreign" for what, *_ in rows):
+            assert [r for r in self.ledger.rows() if r.device != device or r.owner != owner] == others
 
     @rule(device=DEVICES, size=WILD)
     def foreign(self, device: str, size: int) -> None:
@@ -318,8 +392,13 @@ class Bytes(RuleBasedStateMachine):
         for device, total in self.totals.items():
             rows, free, excess = self.ledger.rows(device), self.ledger.free(device), self.ledger.excess(device)
             assert free >= 0 and excess >= 0 and not (free and excess)
-            assert sum(r.ledger for r in rows) == total - free + excess
-            assert 0 <= self.ledger.evictable(device) <= sum(r.ledger for r in rows)
+            own = total - sum(r.ledger for r in rows)
+            pool = [(each, self.totals[each]) for each in (POOL if device in POOL else (device,))]
+            shared = dict(pool).get("host", total) - sum(r.ledger for each, _ in pool for r in self.ledger.rows(each))
+            assert free - excess == min(own, shared)
+            assert device not in ("cpu0", "cpu1") or all(r.what != "foreign" for r in rows)
+            held = [r for each in self.ledger.pool(device) for r in self.ledger.rows(each)]
+            assert 0 <= self.ledger.evictable(device) <= sum(r.ledger for r in held)
             for r in rows:
                 assert min(r.predicted, r.ledger, r.allocator, r.driver) >= 0
                 assert r.ledger == max(r.predicted, r.allocator, r.driver)

@@ -1,4 +1,4 @@
-"""Loaded models: sleep, wake, swap, idle times. Lost devices: `test_models_lost.py`; loading: `handlers/`."""
+"""Loaded models: sleep and wake. Lost devices: `test_models_lost.py`; loading: `handlers/`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import pytest
 from scripted import MEMORY, Inside, Program, loaded, rows
 
 from llmos.syscalls.driver import PlanRows
-from llmos.syscalls.errors import (
-    BadModel, BadState, Busy, NoDeviceMemory, NotFound, NotSupported, PeerGone, Unavailable,
-)  # fmt: skip
+from llmos.syscalls.errors import BadModel, BadState, NoDeviceMemory, NotSupported, Unavailable
 
 
 @pytest.fixture
@@ -110,14 +108,6 @@ def test_a_wake_tells_all_who_wait_how_far_it_has_come(kernel: Inside, program: 
     assert [told["done"] for told in program.wait(number).progress] == [4]
 
 
-def test_a_swap_tells_how_far_it_has_come(kernel: Inside, program: Program, model: int) -> None:
-    kernel.null.holds.add("load")
-    number = control(program, model, "swap", to="v2")
-    kernel.null.progress("load", 3)
-    kernel.null.release("load")
-    assert [told["done"] for told in program.wait(number).progress] == [3]
-
-
 def test_a_request_waits_for_the_end_of_a_sleep(kernel: Inside, program: Program, model: int) -> None:
     kernel.null.holds.add("sleep")
     sleeping = control(program, model, "sleep")
@@ -179,12 +169,6 @@ def test_a_device_that_ends_with_the_kernel_is_no_warning(
     assert record.level == ("info" if end else "warning")
 
 
-def test_a_swap_is_told(kernel: Inside, program: Program, model: int) -> None:
-    program.control(model, "swap", to="2")
-    asked = f"'test' asked for it ({program.session})"
-    assert told(kernel, program, model) == [f"tiny went from version 1 to 2: {asked}"]
-
-
 def test_a_wake_that_fails_is_told(kernel: Inside, program: Program, model: int) -> None:
     program.control(model, "sleep")
     kernel.null.answers["wake"] = BadModel("damaged")
@@ -194,125 +178,6 @@ def test_a_wake_that_fails_is_told(kernel: Inside, program: Program, model: int)
     assert (last.text, last.level) == ("tiny is failed: damaged", "warning")
     kernel.null.dies()
     assert program.call("stat_object", handle=model)["reasons"] == info["reasons"]
-
-
-# ---- idle
-
-
-def test_an_idle_model_goes_to_sleep(kernel: Inside, program: Program, model: int) -> None:
-    program.control(model, "keep_alive", seconds=5)
-    kernel.advance(4)
-    assert program.state(model) == "awake"
-    kernel.advance(2)
-    info = program.call("stat_object", handle=model)
-    assert info["state"] == "asleep" and info["fields"]["keep_alive"] == 5 and info["reasons"]
-
-
-def test_a_pinned_model_stays(kernel: Inside, program: Program, model: int) -> None:
-    program.control(model, "keep_alive", seconds=5)
-    assert program.control(model, "pin")["fields"]["pinned"] is True
-    kernel.advance(60)
-    assert program.state(model) == "awake"
-    program.control(model, "unpin")
-    kernel.advance(60)
-    assert program.state(model) == "asleep"
-
-
-def test_a_device_that_cannot_sleep_is_asked_once(kernel: Inside, program: Program, model: int) -> None:
-    kernel.null.answers["sleep"] = NotSupported("no")
-    program.control(model, "keep_alive", seconds=1)
-    kernel.advance(2)
-    kernel.advance(20)
-    assert kernel.null.names().count("sleep") == 1 and program.state(model) == "awake"
-
-
-def test_a_device_that_dies_while_an_idle_model_falls_asleep(kernel: Inside, program: Program, model: int) -> None:
-    kernel.null.holds.add("sleep")
-    program.control(model, "keep_alive", seconds=1)
-    kernel.advance(2)
-    kernel.null.dies()
-    assert program.state(model) == "lost"
-    kernel.null.starts()
-    assert program.state(model) == "awake"
-
-
-# ---- swap
-
-
-def test_a_swap_moves_new_requests_and_lets_old_ones_end(kernel: Inside, program: Program, model: int) -> None:
-    context = program.call("open_context", model=model)["handle"]
-    old = program.start(model, "old")
-    answer = program.wait(control(program, model, "swap", to="2"))
-    assert answer.value["fields"]["version"] == "2" and "model.swapped" in answer.reasons
-    assert program.state(context) == "lost"
-    new = program.start(model, "new")
-    first, second = (body["work"]["model"] for name, body in kernel.null.calls if name == "submit")
-    assert first != second and "unload" not in kernel.null.names()
-    kernel.null.release("submit")
-    program.wait(old)
-    assert kernel.null.last("unload")["id"] == first and free(kernel) == MEMORY - 1024
-    kernel.null.release("submit")
-    assert program.wait(new).value["model_version"] == "2"
-
-
-def test_a_swap_that_fails_changes_nothing(kernel: Inside, program: Program, model: int) -> None:
-    kernel.null.answers["load"] = BadModel("damaged")
-    assert isinstance(program.control_error(model, "swap", to="2"), BadModel)
-    info = program.call("stat_object", handle=model)
-    assert (info["fields"]["version"], info["state"]) == ("1", "awake")
-    assert free(kernel) == MEMORY - 1024 and kernel.models.names()[-1] == "release"
-
-
-def test_only_an_awake_whole_model_is_swapped(kernel: Inside, program: Program, model: int) -> None:
-    adapter = program.call("load_model", path="/models/adapter", base=model)["handle"]
-    assert isinstance(program.control_error(adapter, "swap", to="2"), NotSupported)
-    program.control(model, "sleep")
-    assert isinstance(program.control_error(model, "swap", to="2"), BadState)
-
-
-def test_a_model_with_adapters_is_not_swapped(kernel: Inside, program: Program, model: int) -> None:
-    adapter = program.call("load_model", path="/models/adapter", base=model)["handle"]
-    error = program.control_error(model, "swap", to="2")
-    assert isinstance(error, Busy) and "has adapters: adapter; unload" in str(error)
-    program.call("unload_model", model=adapter)
-    kernel.null.holds.add("load")
-    number = control(program, model, "swap", to="2")
-    kernel.null.holds.clear()
-    program.call("load_model", path="/models/adapter", base=model)
-    kernel.null.release("load")
-    assert isinstance(program.wait(number).error, Busy)
-    loads = [body["id"] for name, body in kernel.null.calls if name == "load"]
-    assert kernel.null.last("unload")["id"] == loads[2] and free(kernel) == MEMORY - 2048
-
-
-def test_a_model_that_ends_while_it_is_swapped_leaves_nothing(kernel: Inside, program: Program, model: int) -> None:
-    kernel.null.holds.add("load")
-    number = control(program, model, "swap", to="2")
-    program.call("unload_model", model=model)
-    kernel.null.release("load")
-    assert isinstance(program.wait(number).error, NotFound)
-    assert free(kernel) == MEMORY and kernel.models.names().count("release") == 2
-
-
-def test_old_weights_are_forgotten_with_their_device(kernel: Inside, program: Program, model: int) -> None:
-    old = program.start(model, "old", "infer_stream")
-    kernel.null.chunk({"index": 0, "text": "a", "tokens": [1]})
-    program.control(model, "swap", to="2")
-    kernel.null.dies()
-    assert isinstance(program.wait(old).error, PeerGone)
-    assert [body["token"] for name, body in kernel.models.calls if name == "release"] == ["/tiny@1"]
-    kernel.null.starts()
-    assert program.call("stat_object", handle=model)["fields"]["version"] == "2"
-
-
-def test_another_devices_old_weights_stay(kernel: Inside, program: Program, model: int) -> None:
-    old = program.start(model, "old")
-    program.control(model, "swap", to="2")
-    kernel.kernel.models.device_lost(kernel.files.driver, "test")
-    assert "release" not in kernel.models.names()
-    kernel.null.release("submit")
-    program.wait(old)
-    assert "release" in kernel.models.names()
 
 
 # ---- adapters

@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from llmos.kernel.arbiter.policies import LeastRecentlyUsed
 from llmos.kernel.residency import SECOND, Event, Residency, State
 from llmos.syscalls.errors import BadState, NotFound
 
@@ -151,18 +152,51 @@ def test_the_next_tick_is_the_earliest(residency: Residency) -> None:
     assert residency.next_tick() == 3 * SECOND
 
 
-def test_victims_are_least_recently_used_and_enough(residency: Residency) -> None:
+def test_victims_are_enough_and_in_the_order_of_the_policy() -> None:
+    residency = Residency(LeastRecentlyUsed())
     for index, model in enumerate(["m1", "m2", "m3"]):
         awake(residency, model, now=index)
     residency.used("m1", 10)
     chosen = residency.victims("cpu0", 15, 2 * SECOND)
-    assert [sleep.model for sleep in chosen] == ["m2", "m3"]
-    assert chosen[0].reason.code == "model.evicted"
+    assert [(sleep.model, sleep.bytes) for sleep in chosen] == [("m2", 10), ("m3", 10)]
+    assert chosen[0].reason.code == "model.evicted" and chosen[0].idle_s == 2 - 1e-9
     assert chosen[0].reason.numbers == {"needed": 15, "frees": 10, "idle_s": 2 - 1e-9}
     assert chosen[0].reason.text == "cpu0 is short of 15 B, it holds 10 B and was not used for 2.0 s"
+    assert chosen[0].reason.rule == "least recently used first; never pinned, never busy"
     assert [s.model for s in residency.victims("cpu0", 10, 0)] == ["m2"]
     assert residency.victims("cpu0", 31, 0) == [] and residency.victims("gpu0", 1, 0) == []
     assert residency.victims("cpu0", 0, 0) == []
+
+
+def test_the_model_whose_absence_costs_least_leaves_and_its_reason_has_the_numbers(residency: Residency) -> None:
+    for model, wake_s in (("slow", 8.0), ("quick", 1.0)):
+        awake(residency, model)
+        residency.measured(model, "wake", wake_s)
+    for now in range(4):
+        residency.used("quick", now * SECOND)
+        residency.used("slow", now * SECOND)
+    residency.used("quick", 4 * SECOND)
+    (gone,) = residency.victims("cpu0", 10, 5 * SECOND)
+    assert (gone.model, gone.reload_s, gone.idle_s) == ("quick", 1.0, 1.0)
+    assert gone.reason.numbers["reload_s"] == 1.0 and gone.reason.numbers["uses_per_hour"] > 0
+    residency.used("quick", 5 * SECOND, weight=100)
+    assert [s.model for s in residency.victims("cpu0", 10, 6 * SECOND)] == ["slow"]
+
+
+def test_what_was_learned_belongs_to_the_weights_not_to_the_loaded_model(residency: Residency) -> None:
+    residency.add("m1", "cpu0", 0, path="/a", version="1")
+    residency.set_bytes("m1", 10)
+    residency.measured("m1", "wake", 5.0)
+    residency.exchanged("m1", "/a", "2")
+    residency.drop("m1")
+    for version, expected in (("1", 5.0), ("2", 5.0), ("3", 5.0)):
+        residency.add("m1", "cpu0", 0, path="/a", version=version)
+        residency.event("m1", Event.LOAD, 0)
+        residency.event("m1", Event.LOADED, 0)
+        residency.set_bytes("m1", 10 if version != "3" else 20)
+        (gone,) = residency.victims("cpu0", 1, 0)
+        assert gone.reload_s == (expected if version != "3" else 10.0)  # 3 was never measured: by bytes
+        residency.drop("m1")
 
 
 def test_victims_are_never_pinned_or_empty_or_asleep(residency: Residency) -> None:

@@ -1,13 +1,10 @@
-"""The scheduler: examples, then a state machine over every order of events."""
+"""The scheduler: examples. `test_scheduler_machine` is a state machine over every order of events."""
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from llmos.kernel.scheduler import SECOND, Decision, Expire, Scheduler, Start, Ticket
 from llmos.syscalls.errors import Busy, NotFound, OverQuota
@@ -31,12 +28,15 @@ def scheduler() -> Scheduler:
 
 def test_requests_start_as_slots_become_free(scheduler: Scheduler) -> None:
     scheduler.submit(ticket("a"))
-    reason = scheduler.submit(ticket("b"))
-    assert reason.code == "request.queued" and "2 waiting, 0 of 1 running" in reason.text
+    assert scheduler.submit(ticket("b")) == 0
+    reason = scheduler.queued_reason("b", 1_500_000_000)
+    assert reason is not None and reason.code == "request.queued"
+    assert reason.text == "b waits in m1 (2 waiting, 0 of 1 running), about 1.5 s as it seems"
+    assert reason.numbers["predicted_wait_s"] == 1.5 and scheduler.queued_reason("nobody's", 0) is None
     (start,) = scheduler.next(SECOND)
     assert isinstance(start, Start) and start.ticket.id == "a"
     assert start.reason.code == "request.start" and start.reason.rule in start.reason.text
-    assert start.reason.numbers == {"waiting": 1, "running": 1, "slots": 1, "waited_s": 1.0}
+    assert start.reason.numbers == {"waiting": 1, "running": 1, "slots": 1, "waited_s": 1.0, "owner_ahead_s": 0.0}
     assert scheduler.next(SECOND) == []
     assert scheduler.finish("a", 2 * SECOND) == ticket("a")
     assert ids(scheduler.next(2 * SECOND)) == ["b"]
@@ -262,169 +262,85 @@ def test_starvation_is_bounded_whatever_arrives(every: int, older: int, stream: 
     assert starts <= every * older
 
 
-class Queue(RuleBasedStateMachine):
-    """No request is lost or started twice, no lane runs more than its slots, and every deadline is kept."""
-
-    LANES = ("m1", "m2")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scheduler = Scheduler(limit=30, aging_ns=20, elder_every=3)
-        self.now = 0
-        self.number = 0
-        self.slots: dict[str, tuple[int, bool]] = {}
-        self.waiting: dict[str, Ticket] = {}
-        self.running: dict[str, Ticket] = {}
-        self.back: list[str] = []
-        self.overdue: set[str] = set()
-        self.since_rank: Counter[str] = Counter()
-
-    lanes = st.sampled_from(LANES)
-
-    @rule(lane=lanes, slots=st.integers(-1, 3), open=st.booleans())
-    def set_lane(self, lane: str, slots: int, open: bool) -> None:
-        self.scheduler.set_lane(lane, slots, open)
-        self.slots[lane] = (max(slots, 0), open)
-
-    @precondition(lambda self: self.slots)
-    @rule(
-        data=st.data(),
-        owner=st.sampled_from(["x", "y"]),
-        work_class=st.sampled_from(WorkClass),
-        priority=st.integers(-1, 1),
-        deadline=st.none() | st.integers(-5, 60),
-        limit=st.sampled_from([0, 3]),
-    )
-    def submit(
-        self, data: st.DataObject, owner: str, work_class: WorkClass, priority: int, deadline: int | None, limit: int
-    ) -> None:
-        lane = data.draw(st.sampled_from(sorted(self.slots)))
-        self.number += 1
-        due = None if deadline is None else self.now + deadline
-        one = Ticket(f"r{self.number}", lane, f"s-{owner}", owner, self.now, work_class, priority, due)
-        mine = [t for t in self.waiting.values() if t.session == one.session]
-        try:
-            self.scheduler.submit(one, limit)
-        except Busy:
-            assert len(self.waiting) >= 30
-        except OverQuota:
-            assert limit and len(mine) >= limit
-        else:
-            assert len(self.waiting) < 30 and (not limit or len(mine) < limit)
-            self.waiting[one.id] = one
-
-    @rule(wait=st.integers(0, 30))
-    def run(self, wait: int) -> None:
-        self.now += wait
-        decisions = self.scheduler.next(self.now)
-        kinds = [isinstance(d, Start) for d in decisions]
-        assert kinds == sorted(kinds), "deadlines come first"
-        for decision in decisions:
-            one = decision.ticket
-            if isinstance(decision, Expire):
-                assert one.deadline_ns is not None and one.deadline_ns <= self.now
-                if decision.running:
-                    assert one.id in self.running and one.id not in self.overdue
-                    self.overdue.add(one.id)
-                else:
-                    self.leave(one.id)
-            else:
-                self.started(decision)
-        for lane, (slots, open) in self.slots.items():
-            left = [t for t in self.waiting.values() if t.lane == lane]
-            busy = [t for t in self.running.values() if t.lane == lane]
-            assert not (left and open and len(busy) < slots), "a free slot stays idle"
-        for one in self.waiting.values():
-            assert one.deadline_ns is None or one.deadline_ns > self.now
-        for one in self.running.values():
-            assert one.deadline_ns is None or one.deadline_ns > self.now or one.id in self.overdue
-
-    def started(self, start: Start) -> None:
-        one = start.ticket
-        assert one.id in self.waiting and one.id not in self.running
-        slots, open = self.slots[one.lane]
-        assert open and len([t for t in self.running.values() if t.lane == one.lane]) < slots
-        rivals = [t for t in self.waiting.values() if t.lane == one.lane]
-        front = [id for id in self.back if self.waiting[id].lane == one.lane]
-        if front:
-            assert one.id == front[0]
-        else:
-            better = [t for t in rivals if t.rank < one.rank]
-            eldest = rivals[0]
-            if better:
-                assert one is eldest and self.now - one.arrived_ns > 20 and self.since_rank[one.lane] >= 2
-            else:
-                earlier = [t for t in rivals if (t.rank, t.owner) == (one.rank, one.owner)]
-                assert one is earlier[0]
-            self.since_rank[one.lane] = 0 if one is eldest else self.since_rank[one.lane] + 1
-        self.leave(one.id)
-        self.running[one.id] = one
-
-    def leave(self, id: str) -> None:
-        del self.waiting[id]
-        if id in self.back:
-            self.back.remove(id)
-
-    @precondition(lambda self: self.running)
-    @rule(data=st.data())
-    def finish(self, data: st.DataObject) -> None:
-        id = data.draw(st.sampled_from(sorted(self.running)))
-        assert self.scheduler.finish(id, self.now) == self.running.pop(id)
-        assert self.scheduler.finish(id, self.now) is None
-        self.overdue.discard(id)
-
-    @precondition(lambda self: self.running)
-    @rule(data=st.data())
-    def requeue(self, data: st.DataObject) -> None:
-        id = data.draw(st.sampled_from(sorted(self.running)))
-        assert self.scheduler.requeue(id)
-        self.waiting[id] = self.running.pop(id)
-        self.back.append(id)
-        self.overdue.discard(id)
-
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        id = data.draw(st.sampled_from([*sorted(self.waiting), *sorted(self.running), "never"]))
-        found = self.scheduler.cancel(id)
-        assert found == ("queued" if id in self.waiting else "running" if id in self.running else "unknown")
-        if found == "queued":
-            self.leave(id)
-
-    @rule(lane=lanes)
-    def drop(self, lane: str) -> None:
-        dropped = self.scheduler.drop_lane(lane)
-        assert {t.id for t in dropped.waiting} == {t.id for t in self.waiting.values() if t.lane == lane}
-        assert {t.id for t in dropped.running} == {t.id for t in self.running.values() if t.lane == lane}
-        for one in dropped.waiting:
-            self.leave(one.id)
-        for one in dropped.running:
-            del self.running[one.id]
-            self.overdue.discard(one.id)
-        self.slots.pop(lane, None)
-        self.since_rank[lane] = 0
-
-    @invariant()
-    def nothing_is_lost(self) -> None:
-        assert {t.id for t in self.scheduler.waiting()} == set(self.waiting)
-        assert {t.id for t in self.scheduler.running()} == set(self.running)
-        for owner in ("x", "y"):
-            mine = [t for t in self.waiting.values() if t.session == f"s-{owner}"]
-            assert self.scheduler.queued(f"s-{owner}") == len(mine)
-        for lane in self.LANES:
-            places = [self.scheduler.position(t.id) for t in self.waiting.values() if t.lane == lane]
-            assert sorted(p for p in places if p) == list(range(1, len(places) + 1))
-
-    @invariant()
-    def the_loop_wakes_for_every_deadline(self) -> None:
-        due = [
-            t.deadline_ns
-            for t in [*self.waiting.values(), *self.running.values()]
-            if t.deadline_ns is not None and t.id not in self.overdue
-        ]
-        if due:
-            wake = self.scheduler.next_deadline()
-            assert wake is not None and wake <= min(due)
+# ---- overload
 
 
-Queue.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
-TestQueue = Queue.TestCase
+@pytest.fixture
+def measured() -> Scheduler:
+    """One slot, in which eight requests have run for two seconds each; a ninth runs."""
+    scheduler = Scheduler(limit=30, queue_ns=60 * SECOND)
+    scheduler.set_lane("m1", 1)
+    for number in range(9):
+        scheduler.submit(ticket(f"w{number}"))
+        scheduler.next(0)
+        if number < 8:
+            scheduler.finish(f"w{number}", 2 * SECOND)
+    return scheduler
+
+
+def test_what_would_be_late_is_refused_with_its_numbers(measured: Scheduler) -> None:
+    assert measured.submit(ticket("fits", deadline=5 * SECOND)) == 2 * SECOND
+    with pytest.raises(Busy, match=r"m1 is overloaded: it would wait about 4\.0 s .*; try again in 1500 ms") as busy:
+        measured.submit(ticket("late", deadline=5 * SECOND))
+    (reason,) = busy.value.reasons
+    assert (reason["code"], reason["rule"]) == ("request.refused", "deadline")
+    assert reason["numbers"] == {
+        "waiting": 1, "running": 1, "slots": 1, "predicted_wait_s": 4.0, "needed_s": 6.5, "allowed_s": 5.0,
+        "retry_after_ms": 1500,
+    }  # fmt: skip
+    assert reason["text"].startswith("late is refused: ")
+    assert measured.waiting() == [ticket("fits", deadline=5 * SECOND)]
+
+
+def test_time_that_passed_before_the_queue_counts(measured: Scheduler) -> None:
+    with pytest.raises(Busy):
+        measured.submit(ticket("late", deadline=5 * SECOND), now=2 * SECOND)
+
+
+def test_policy_says_how_long_requests_may_wait(measured: Scheduler) -> None:
+    measured.set_limits(30, SECOND, 3 * SECOND)
+    measured.submit(ticket("a"))
+    with pytest.raises(Busy, match=r"requests may wait 3\.0 s"):
+        measured.submit(ticket("b"))
+
+
+def test_a_closed_lane_predicts_nothing(measured: Scheduler) -> None:
+    measured.set_lane("m1", 1, open=False)
+    for number in range(5):
+        assert measured.submit(ticket(str(number), deadline=SECOND)) == 0
+
+
+def test_what_became_hopeless_leaves_the_slot_to_others(measured: Scheduler) -> None:
+    measured.submit(ticket("late", deadline=5 * SECOND))
+    measured.submit(ticket("next"))
+    measured.finish("w8", 4 * SECOND)
+    late, start = measured.next(4 * SECOND)
+    assert isinstance(late, Expire) and not late.running and late.reason.code == "request.hopeless"
+    assert late.reason.numbers["left_s"] == 1.0 and late.reason.numbers["shortest_run_s"] == 2.125000001
+    assert isinstance(start, Start) and start.ticket.id == "next" and measured.cancel("late") == "unknown"
+
+
+def test_what_is_hopeless_runs_when_nobody_else_wants_the_slot(measured: Scheduler) -> None:
+    measured.submit(ticket("late", deadline=5 * SECOND))
+    measured.finish("w8", 4 * SECOND)
+    assert ids(measured.next(4 * SECOND)) == ["late"]
+
+
+def test_one_user_leaves_room_for_others(measured: Scheduler) -> None:
+    measured.set_limits(30, SECOND, 0)
+    for number in range(27):
+        measured.submit(ticket(f"f{number}"))
+    with pytest.raises(Busy, match="27 requests of user 1000 wait; the room for 3 more is kept") as busy:
+        measured.submit(ticket("more"))
+    assert busy.value.reasons[0]["numbers"]["of_user"] == 27
+    for number in range(3):
+        measured.submit(Ticket(f"o{number}", "m1", "s2", "1001", 0))
+    with pytest.raises(Busy, match="30 requests wait already"):
+        measured.submit(Ticket("o4", "m1", "s2", "1002", 0))
+
+
+def test_device_time_of_what_does_not_run_is_nobodys(scheduler: Scheduler) -> None:
+    scheduler.spent("a", 5)
+    scheduler.submit(ticket("a"))
+    scheduler.spent("a", 5)
+    assert scheduler.changes == 1 and [lane.name for lane in scheduler.busy()] == ["m1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llmos.kernel.store import Store
@@ -71,6 +72,18 @@ def test_the_file_stays_below_its_bound(folder: Path) -> None:
     kept = seqs(again.read(0, 10**6, "", ALL, 10**6, newest=False))
     again.close()
     assert kept[-1] == again.last == 3000 and len(kept) > 500 and kept == list(range(kept[0], 3001))
+
+
+def test_records_are_found_by_each_of_their_ids_until_they_leave(folder: Path) -> None:
+    store = Store(folder / "j.db", 256 << 10)
+    for batch in range(60):
+        found = records(batch * 50 + 1, batch * 50 + 50, about="m1", text="x" * 200)
+        store.append([msgspec.structs.replace(record, fields={"also": [f"r{record.seq}", "d"]}) for record in found])
+    kept = seqs(store.read(0, 10**6, "m1", ALL, 10**6, newest=False))
+    assert seqs(store.read(0, 10**6, "d", ALL, 10**6, newest=False)) == kept and kept[0] > 1
+    assert seqs(store.read(0, 10**6, "r3000", ALL, 9, newest=True)) == [3000]
+    assert store._db.execute("SELECT min(seq) FROM also").fetchone() == (kept[0],)
+    store.close()
 
 
 def test_a_crash_of_the_machine_costs_no_more_than_the_newest(folder: Path) -> None:

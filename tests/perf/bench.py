@@ -17,7 +17,8 @@ from measure import Row, machine, save, show
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "benchmarks" / "raw"
-ENGINE, GATEWAY = "engine", "gateway"
+ENGINE, GATEWAY, ARBITER = "engine", "gateway", "arbiter"
+ON_DEMAND = (ARBITER, GATEWAY, ENGINE)
 
 
 def suites() -> dict[str, Callable[[], Sequence[Row]]]:
@@ -74,6 +75,14 @@ def gateway(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
+def arbiter(options: argparse.Namespace) -> list[Row]:
+    """Residency, scheduling and their cost; see docs/benchmarks/README.md."""
+    from arbiter import run
+
+    name = options.models or ("tiny" if options.quick else "0.5b")
+    return run.rows(Path(options.folder) / name / "weights", _listed(options.only, run.SUITES), options.quick)
+
+
 def _listed(text: str, known: Sequence[str]) -> tuple[str, ...]:
     wanted = tuple(text.split(",")) if text else tuple(known)
     unknown = [name for name in wanted if name not in known]
@@ -85,10 +94,10 @@ def _listed(text: str, known: Sequence[str]) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "suite", nargs="*", help=f"which: {', '.join([*suites(), GATEWAY, ENGINE])}; all but the last two by default"
+        "suite", nargs="*", help=f"which: {', '.join([*suites(), *ON_DEMAND])}; all but the last three by default"
     )
     parser.add_argument("--save", action="store_true", help="keep the raw figures under docs/benchmarks/raw")
-    group = parser.add_argument_group(f"{ENGINE} and {GATEWAY}")
+    group = parser.add_argument_group(", ".join(ON_DEMAND))
     group.add_argument("--quick", action="store_true", help="tiny models, one round: shows that everything works")
     group.add_argument("--only", default="", help="some of its suites, with commas between")
     group.add_argument("--peers", default="", help="some of the peers, with commas between")
@@ -105,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == ENGINE:
             engine(options, facts)
             continue
-        rows = gateway(options) if name == GATEWAY else list(suites()[name]())
+        chosen = {GATEWAY: gateway, ARBITER: arbiter}.get(name)
+        rows = chosen(options) if chosen is not None else list(suites()[name]())
         show(name, rows)
         if options.save:
             print(f"  kept in {save(RESULTS, name, facts, rows)}")

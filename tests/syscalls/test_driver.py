@@ -10,7 +10,8 @@ from llmos.syscalls.spec import SYSCALLS, check
 
 DEVICE_CALLS = {
     "plan", "load", "unload", "sleep", "wake", "swap", "adapter", "submit", "preempt", "credit", "set_shares",
-    "set_budget", "open_context", "drop_context", "tune", "transform", "checkpoint", "pause", "resume", "inspect",
+    "set_budget", "open_context", "drop_context", "lease", "end_lease", "tune", "transform", "checkpoint", "pause",
+    "resume", "inspect",
 }  # fmt: skip
 FILE_CALLS = {
     "open", "read", "write", "close", "list", "stat", "remove", "search", "locate", "release", "stage", "commit",

@@ -75,9 +75,10 @@ class Footprint:
         return {path.name: "file" for path in self._kernel.runtime.iterdir()}
 
     def ledger(self) -> Seen:
-        """Bytes of devices that are promised or used, by device, kind and owner."""
+        """Bytes of devices that are promised or used, by device, kind and owner; not what processes are measured by."""
         rows = json.loads(self._client.read("/sys/memory"))
-        return {f"{row['device']} {row['what']} {row['owner']} {row['ledger']}": "bytes" for row in rows}
+        held = [row for row in rows if row["what"] not in ("foreign", "runtime")]
+        return {f"{row['device']} {row['what']} {row['owner']} {row['ledger']}": "bytes" for row in held}
 
     def objects(self) -> Seen:
         folders = ("sessions", "models", "contexts", "leases")

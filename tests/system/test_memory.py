@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from llmos.syscalls.errors import BadHandle, NoDeviceMemory, NoResources, OverQuota
+from llmos.syscalls.shm import Mapping
 from system.footprint import Footprint
 from system.kernel_process import ALL, KernelProcess, running
 from system.model_folder import write_model
@@ -55,6 +58,20 @@ def test_a_lease_takes_bytes_and_gives_them_back(client: RawClient) -> None:
     assert free(client) == before - 10 * MIB
     client.call("close_handle", handle=held["handle"])
     assert free(client) == before
+
+
+def test_a_shared_lease_is_memory_that_two_programs_write_to(client: RawClient) -> None:
+    before = free(client)
+    held = lease(client, MIB, share=True)
+    assert (held["kind"], free(client)) == ("shm", before - MIB)
+    path = Path(str(held["mapping"]))
+    with Mapping(path, writable=True) as mapped:
+        mapped.view[:4] = b"ping"
+        answer = "import sys; file = open(sys.argv[1], 'r+b'); assert file.read(4) == b'ping'; file.write(b'pong')"
+        subprocess.run([sys.executable, "-c", answer, str(path)], check=True, timeout=60)
+        assert bytes(mapped.view[:8]) == b"pingpong"
+    client.call("close_handle", handle=held["handle"])
+    assert free(client) == before and not path.exists()
 
 
 def test_a_lease_ends_by_itself(client: RawClient) -> None:
@@ -110,6 +127,18 @@ def test_contexts_take_bytes_and_give_them_back(client: RawClient) -> None:
     contexts = [client.call("open_context", model=model, max_tokens=1000) for _ in range(3)]
     for context in contexts:
         client.call("close_handle", handle=context["handle"])
+    client.call("unload_model", model=model)
+
+
+def test_a_conversation_goes_on_after_its_model_has_slept(client: RawClient) -> None:
+    model = client.load("null")
+    context = client.call("open_context", model=model, max_tokens=1000)["handle"]
+    said = {"type": "text", "text": "hello"}
+    first = client.call("infer", model=model, input=said, context=context)["usage"]
+    client.call("control_object", handle=model, action="sleep")
+    second = client.call("infer", model=model, input=said, context=context)["usage"]
+    assert second["cached_tokens"] == first["prompt_tokens"] + first["new_tokens"] > 0
+    client.call("close_handle", handle=context)
     client.call("unload_model", model=model)
 
 

@@ -161,6 +161,19 @@ def test_work_class_goes_before_priority_and_priority_before_arrival(client: Raw
     assert in_order(client, numbers) == ["high", "normal", "later", "low", "batch first", "batch", "background"]
 
 
+def test_interactive_work_runs_while_batch_fills_the_only_slot(client: RawClient, model: int) -> None:
+    """The device parks the batch request, which then goes on where it was: nothing is lost or comes twice."""
+    batch = client.start(model, "!slow 1; x", "infer_stream", call_work_class="batch", call_credit=100, **ENDLESS)
+    client.first_chunk(batch)
+    answer = client.wait(client.start(model, "now", max_tokens=4))
+    assert answer.error is None and answer.value["usage"]["new_tokens"] == 4
+    assert client.answers[batch].kind is None, "it still runs"
+    client.cancel(batch)
+    ended = client.wait(batch)
+    tokens = [token for chunk in ended.chunks for token in chunk["tokens"]]
+    assert len(tokens) == ended.value["usage"]["new_tokens"] > 0
+
+
 def test_why_a_request_waits_can_be_read(client: RawClient, model: int, busy: int) -> None:
     waiting = client.start(model, "x")
     client.quiet()

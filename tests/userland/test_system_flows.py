@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llmos.syscalls.types import Entry, ObjectInfo, Reason, Record
+from llmos.syscalls.types import Entry
 from llmos.userland.client import Client
 from llmos.userland.objects import System
 
@@ -26,20 +26,6 @@ def test_a_folder_of_many_pages_is_listed_whole(scripted: Any, fake: Any) -> Non
 
     fake.on("list_dir", page)
     assert [entry.path for entry in scripted.list("/m")] == paths
-
-
-def test_why_joins_what_is_known_now_with_the_journal_and_says_nothing_twice(scripted: Any, fake: Any) -> None:
-    reason = Reason(code="evict", text="evicted", at=3.0)
-    model = ObjectInfo(id="m-1", kind="model", name="fox", state="awake", reasons=[reason])
-    restarted = Reason(code="restart", text="restarted")
-    record = Record(seq=1, at=2.0, unit="models", level="info", about="m-1", text="loaded")
-    other = Record(seq=2, at=4.0, unit="supervisor", level="info", about="m-1", text="fox was evicted",
-                   reasons=[reason, restarted])
-    fake.on("list_objects", lambda request: request.reply([model] if request.body["kind"] == "model" else []))
-    fake.on("read_journal", lambda request: request.reply([record, other] if request.body["about"] == "m-1" else []))
-    told = [(reason.text, reason.at) for reason in scripted.why("fox")]
-    assert told == [("loaded", 2.0), ("fox was evicted", 4.0), ("restarted", 4.0)]
-    assert told == [(reason.text, reason.at) for reason in scripted.why("m-1")]
 
 
 def test_the_system_goes_on_in_a_new_session_when_the_kernel_was_replaced(scripted: Any, fake: Any) -> None:

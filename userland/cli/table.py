@@ -53,7 +53,7 @@ _SYSTEM = (
         options=(_TIMEOUT, flag("-f --force", "do not wait for running requests")), examples=("stop",),
     ),
     Command(
-        name="doctor", group="system", help="check the installation and say what is wrong and what to do",
+        name="doctor", group="system", help="check the installation, say what is wrong and what would be better",
         examples=("doctor",),
     ),
     Command(
@@ -75,9 +75,13 @@ _SYSTEM = (
         examples=("keys list", "keys create laptop --scope infer --scope read --expires 30d", "keys revoke laptop"),
     ),
     Command(
-        name="bench", group="system", help="measure this machine: calls, payloads, start-up",
-        arguments=one(Kind.NAME, "run only the benches whose name starts with this", required=False),
-        examples=("bench", "bench ipc"),
+        name="bench", group="system", help="time calls of the kernel, or compare policies of who stays in memory",
+        arguments=one(Kind.NAME, "ipc, or residency, which needs no kernel", required=False),
+        options=(
+            option("--seeds", Kind.NAME, "of residency: seeds of the traces, such as 101,102"),
+            option("--requests", Kind.COUNT, "of residency: requests of each trace"),
+        ),
+        examples=("bench", "bench ipc", "bench residency --seeds 101,102 --requests 2000"),
     ),
     Command(
         name="help", group="system", help="list the commands, or explain one",
@@ -178,7 +182,11 @@ _FILES = (
 
 _MODELS = (
     Command(name="show", group="models", help="what a model is: manifest, size, versions, parents",
-            arguments=_REGISTERED, examples=("show /models/tiny",)),
+            arguments=_REGISTERED, options=(
+                option("--plan", Kind.DEVICE, "whether it would fit there now, and what would have to sleep for it"),
+                option("--quant", Kind.NAME, "plan it quantized: w8, w4, ..."),
+                option("--max-context", Kind.COUNT, "plan it for so long a context, in tokens"),
+            ), examples=("show /models/tiny", "show /models/tiny --plan cpu0")),
     Command(
         name="load", group="models", help="load a model", changes=True, harmless=(("dry_run", True),),
         arguments=_REGISTERED,
@@ -187,6 +195,7 @@ _MODELS = (
             option("--name", Kind.NAME, "the name of the loaded model"),
             flag("--pin", "never evict it"),
             option("--keep-alive", Kind.DURATION, "how long it stays loaded without use"),
+            option("--group", Kind.NAME, "models of one group are awake together; of !NAME never two on a device"),
             option("--dtype", Kind.CHOICE, "the number format of the weights", choices=_DTYPES),
             option("--kv-dtype", Kind.CHOICE, "the format of keys and values kept; 8 bits hold twice the tokens",
                    choices=_KV_DTYPES),
@@ -315,7 +324,8 @@ _WORK = (
     Command(name="ps", group="monitor", help="the loaded models", examples=("ps",)),
     Command(name="top", group="monitor", help="devices, models and requests, refreshed in place", options=(
         option("--interval", Kind.SECONDS, "the time between refreshes"), flag("--once", "print once and end"),
-    ), examples=("top", "top --interval 5")),
+        flag("--memory", "every byte of the devices: planned, promised, allocated, and as the system tells"),
+    ), examples=("top", "top --interval 5", "top --memory")),
     Command(name="devices", group="monitor", help="the devices, their memory and health", examples=("devices",),
             options=(flag("--ops", "which implementation serves each operation, and why others do not"),)),
     Command(name="drivers", group="monitor", help="the drivers, their processes and restarts", examples=("drivers",)),
@@ -344,6 +354,8 @@ _REASONS = (
     Command(name="why", group="monitor", help="the reasons: why it waits, was evicted, runs where it runs",
             arguments=one(Kind.OBJECT, "a task, request, model, device or driver"),
             examples=("why tiny", "why t-f423e9-17")),
+    Command(name="alerts", group="monitor", help="what is alarming now, by the rules of the configuration",
+            taught=False, examples=("alerts",)),
     Command(name="stat", group="monitor", help="everything known about one object",
             arguments=one(Kind.OBJECT, "a task, model, device, driver or path"), examples=("stat cpu0",)),
     Command(

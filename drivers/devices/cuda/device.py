@@ -21,6 +21,7 @@ from ...hookspecs import hookimpl
 from ...ops.table import OpTable
 from ..torch_device import FEATURES, TorchDevice
 from . import faults
+from .leases import IpcLeases
 from .nvml import VISIBLE, Nvml, pick
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class CudaDevice(TorchDevice):
         self._uuids: list[str] = []
         self._context_bytes = 0
         self._gpu: CudaPlace | None = None
+        self._leases = self._shared = IpcLeases()
 
     def _find(self, config: Mapping[str, Any]) -> None:
         """Find the GPUs and hide all others, before CUDA is asked anything."""
@@ -121,13 +123,13 @@ class CudaDevice(TorchDevice):
         """
         nvml, ranks, uuid = self._library(), len(self._uuids), self._uuids[self._rank]
         now = nvml.read(uuid)
-        foreign = ranks * now.foreign(os.getpid(), self._context_bytes + self._reserved())
+        foreign = ranks * now.foreign(os.getpid(), self._context_bytes + self._reserved() + self._shared.bytes)
         total = ranks * (now.total - self._context_bytes)
         name = nvml.name(uuid) if ranks == 1 else f"{ranks} x {nvml.name(uuid)}"
         asleep = 0 if self._engine is None else self._engine.resting_bytes()
         known: dict[str, int | str] = {"uuid": ",".join(self._uuids), "gpus": ranks, "host_bytes_asleep": asleep}
         features = {**now.figures, **known, **FEATURES}
-        return Facts(self._device, self.kind, total, foreign, name, features)
+        return Facts(self._device, self.kind, total, foreign, name, features, unit=",".join(self._uuids))
 
     def step(self) -> Sequence[StepEvent]:
         """A request that a lost context has failed takes the process with it."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llmos.syscalls.errors import LlmosError
+from llmos.syscalls.errors import LlmosError, NoDeviceMemory
 
 from ...contract import Request, StepEvent
 from ..blocks import BlockManager
@@ -121,6 +121,11 @@ class LaneRunner(PagedRunner):
         self._flight = None
         self._settings.clear()
         self._lane.forget()
+
+    def _out_of_memory(self, plan: StepPlan, error: NoDeviceMemory) -> list[StepEvent]:
+        """The request with the largest part in the step is given up; the others try again."""
+        widest = max(plan.rows, key=lambda step: step.count)
+        return self._fail(self._choices[id(widest.row)][0], error)
 
     def _launch(self, plan: StepPlan) -> Flight:
         started = time.perf_counter()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from llmos.syscalls.errors import NotSupported
 
-from ...contract import Request, StepEvent
+from ...contract import Request, StepEvent, Usage
 from .. import causal
 from ..runner import Conversation, Forgetful
 
@@ -29,11 +29,20 @@ class RefusingRunner(Forgetful):
     def step(self) -> list[StepEvent]:
         return []
 
+    def set_budget(self, budget: Mapping[str, float]) -> None:
+        """It has no work."""
+
+    def preempt(self, request: str) -> bool:
+        return False
+
     def step_seconds(self) -> float:
         return 0.0
 
     def requests(self) -> Sequence[Request]:
         return ()
+
+    def usage(self) -> Mapping[str, Usage]:
+        return {}
 
     def close(self) -> None:
         """It keeps nothing."""

@@ -24,6 +24,8 @@ from .stored import PARTS, StoredEmbedding, StoredLinear, empty
 
 SCALES = torch.float16
 """What scales are mostly stored as; those that are not stay what they are."""
+SMALL_BYTES = 1 << 16
+"""Norms and biases."""
 
 
 @register_quantization_config(folder.METHOD)
@@ -75,7 +77,11 @@ class Quantizer(HfQuantizer):
         return None if converter.target_patterns[0].rpartition(".")[2] in PARTS else dtype
 
     def _process_model_after_weight_loading(self, model: Any, **_: Any) -> None:
-        """Nothing of the loading stays with the model."""
+        """Nothing of the loading stays with the model, nor of the files what would keep whole pages of them for a few
+        numbers."""
+        for part in model.parameters():
+            if part.nbytes <= SMALL_BYTES:
+                part.data = part.data.clone()
         self.remove_quantization_config(model)  # type: ignore[no-untyped-call]
 
     def is_serializable(self) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from llmos.syscalls.errors import LlmosError
 
+from ...ops.float8 import Float8Rows
 from ...ops.table import OpTable, Spec
 from ..attention import ATTRIBUTE, Layer, Meaning, kept_as
 from .merged import MergedLinear
@@ -46,8 +47,9 @@ class FusedAttention(nn.Module):
         self._meaning = meaning
         self._rope_write = rope_write
 
-    def forward(self, hidden_states: Tensor, *rest: Any, **options: Any) -> tuple[Tensor, None]:
-        """hidden_states [1, T, H] to ([1, T, H], None), as the library's decoder layers expect."""
+    def forward(self, hidden_states: Tensor | Float8Rows, *rest: Any, **options: Any) -> tuple[Tensor, None]:
+        """hidden_states [1, T, H] to ([1, T, H], None), as the library's decoder layers expect; e4m3 on pages where the
+        product takes it."""
         inner = self.inner
         layer = self.paged_layer(options)
         if layer is None:

@@ -3,6 +3,9 @@
 For layers that norm, attend on pages, add, norm, go through a gated unit and add (Llama's order, which most have), made
 of nothing but parts that were replaced already, all served by whoever serves the op `replay`. A layer gets it when it
 answered exactly as the original did in a run of the model; called in any other way it hands over to the original.
+
+Where the products behind a norm multiply inputs of e4m3, the norm hands them over as such, in one op: what is between
+is not written and read again.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch import Tensor, nn
 
 from llmos.syscalls.errors import LlmosError
 
+from ...ops.float8 import Float8Rows
 from ...ops.linear import PackedLinear
 from ...ops.replay import Plain, Replay
 from ...ops.table import OpTable, Spec
@@ -33,11 +37,11 @@ PARTS = (FusedAttention, FusedNorm, FusedUnit, MergedLinear, SingleLinear, Packe
 
 
 class FusedLayer(nn.Module):
-    """Stands for `inner`, whose children it shares."""
+    """Stands for `inner`, whose children it shares. `narrow`: norms round their answers for products that want it."""
 
     inner: Any
 
-    def __init__(self, inner: nn.Module, ops: OpTable, spec: Spec) -> None:
+    def __init__(self, inner: nn.Module, ops: OpTable, spec: Spec, narrow: bool = False) -> None:
         super().__init__()
         self.__dict__["_modules"] = inner._modules
         self.__dict__["inner"] = inner
@@ -46,6 +50,10 @@ class FusedLayer(nn.Module):
         self._layer: Layer | None = None
         self._add: Callable[..., Tensor] = ops.choose("add", spec).implementation.call
         self._add_norm: Callable[..., tuple[Tensor, Tensor]] = ops.choose("add_rms_norm", spec).implementation.call
+        self._narrow = narrow
+        self._norm8: Callable[..., Float8Rows] = ops.choose("rms_norm_float8", spec).implementation.call
+        self._add_norm8: Callable[..., tuple[Float8Rows, Tensor]]
+        self._add_norm8 = ops.choose("add_rms_norm_float8", spec).implementation.call
 
     def forward(self, hidden_states: Tensor, *rest: Any, **options: Any) -> Tensor:
         """hidden_states [1, T, H] to [1, T, H]."""
@@ -63,12 +71,24 @@ class FusedLayer(nn.Module):
 
     def _run(self, hidden_states: Tensor, options: Mapping[str, Any]) -> Tensor:
         inner = self.inner
-        norm: FusedNorm = inner.post_attention_layernorm
-        attended, _ = inner.self_attn(inner.input_layernorm(hidden_states), **options)
-        normed, total = self._add_norm(
-            attended, hidden_states, norm.weight, norm.eps, norm.unit_offset, norm.round_first
-        )
+        before, between = inner.input_layernorm, inner.post_attention_layernorm
+        narrow = self._narrow and takes_float8(inner.self_attn, "q_proj")
+        normed = self._norm8(hidden_states, *about(before)) if narrow else before(hidden_states)
+        attended, _ = inner.self_attn(normed, **options)
+        narrow = self._narrow and takes_float8(inner.mlp, "gate_proj")
+        normed, total = (self._add_norm8 if narrow else self._add_norm)(attended, hidden_states, *about(between))
         return self._add(inner.mlp(normed), total)
+
+
+def about(norm: FusedNorm) -> tuple[Tensor, float, bool, bool]:
+    """What its op is told beside the states."""
+    return norm.weight, norm.eps, norm.unit_offset, norm.round_first
+
+
+def takes_float8(holder: nn.Module, lead: str) -> bool:
+    """Whether the product that the child `lead` leads takes inputs of e4m3; not while adapters read them, too."""
+    part = getattr(holder, lead, None)
+    return type(part) is MergedLinear and part.takes_float8
 
 
 def fuse_layers(model: nn.Module, ops: OpTable, run: Callable[[], Any]) -> int:
@@ -82,10 +102,13 @@ def fuse_layers(model: nn.Module, ops: OpTable, run: Callable[[], Any]) -> int:
     differ: set[int] = set()
 
     def compare(module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any], answer: Any) -> None:
-        if _answers_as(made := FusedLayer(module, ops, spec), arguments, options, answer):
-            found[id(module)] = made
-        else:
-            differ.add(id(module))
+        named: Any = module
+        able = takes_float8(named.self_attn, "q_proj") or takes_float8(named.mlp, "gate_proj")
+        for made in (FusedLayer(module, ops, spec, narrow) for narrow in ((True, False) if able else (False,))):
+            if _answers_as(made, arguments, options, answer):
+                found[id(module)] = made
+                return
+        differ.add(id(module))
 
     candidates = [module for module in model.modules() if _looks_right(module) and _served_alike(module, ops, spec)]
     hooks = [module.register_forward_hook(compare, with_kwargs=True) for module in candidates]

@@ -12,8 +12,10 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from ...ops.float8 import Float8Rows
 from ...ops.linear import PackedLinear
 from ...ops.quantized import QuantizedWeight
+from ...ops.quantized_linear import Float8Taking
 from ..quantized.passing import passing
 from ..quantized.stored import StoredEmbedding, StoredLinear
 
@@ -88,7 +90,13 @@ class MergedLinear(nn.Module):
         """x [.., K] to [.., N]."""
         return self._product.follow(self._number, x) if self._number else self._product.lead(x)
 
-    def whole(self, x: Tensor) -> Tensor:
+    @property
+    def takes_float8(self) -> bool:
+        """Whether `whole` takes inputs that are rounded to e4m3 already."""
+        packed = self._product.packed
+        return isinstance(packed, Float8Taking) and packed.activations == "float8"
+
+    def whole(self, x: Tensor | Float8Rows) -> Tensor:
         """The whole product [.., sum of N] at once."""
         answer: Tensor = self._product.packed(x)
         return answer

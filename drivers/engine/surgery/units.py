@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from llmos.syscalls.errors import LlmosError
 
+from ...ops.float8 import Float8Rows
 from ...ops.table import Implementation, OpTable, Spec
 from ..memory import device_of
 from .merged import MergedLinear
@@ -65,8 +66,8 @@ class FusedUnit(nn.Module):
         self.down_proj: Any = original.down_proj
         self.op: Callable[[Tensor], Tensor] | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [.., H] to [.., H]."""
+    def forward(self, x: Tensor | Float8Rows) -> Tensor:
+        """x [.., H] to [.., H]; e4m3 where gate and up take it."""
         assert self.op is not None
         both: Tensor = self.gate_proj.whole(x)
         down: Tensor = self.down_proj(self.op(both))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from .case import Call, Case, Draws
+from .. import reference_layers as reference
+from .case import Call, Case, Draws, Verdict, near
 
 EPS = 1e-5
 
@@ -32,6 +36,34 @@ def rms(rows: int, width: int, added: bool, unit_offset: bool, round_first: bool
 
     form = f"{'1 + w' if unit_offset else 'w'}, rounded {'before' if round_first else 'after'} it"
     return Case("add_rms_norm" if added else "rms_norm", f"{rows} x {width}, {form}", {}, make)
+
+
+def narrowed(rows: int, width: int, added: bool, unit_offset: bool, round_first: bool, seed: int = 0) -> Case:
+    """RMSNorm of a residual stream for products that multiply e4m3."""
+    like = rms(rows, width, added, unit_offset, round_first, seed)
+    return replace(like, op=f"{like.op}_float8", dtypes=like.dtypes[:2], judge=rounded_near, run=spread)
+
+
+def spread(implementation: Callable[..., Any], call: Call) -> tuple[Tensor, ...]:
+    """What rows are worth, their scales, the greatest number of those that fill up, and the sum where there is one."""
+    answer = implementation(*call.args, **call.options)
+    rows, *total = answer if isinstance(answer, tuple) else (answer,)
+    beyond = rows.numbers.float()
+    beyond[: rows.tokens, : rows.shape[-1]] = 0.0
+    return rows.worth(), rows.scale[: rows.tokens], beyond.abs().amax().view(1), *total
+
+
+def rounded_near(expected: Any, got: Any, dtype: torch.dtype, call: Call) -> Verdict:
+    """What a row is worth is the norm within half a step of e4m3; all else is near what was expected."""
+    others = near(expected[1:], got[1:], dtype, call)
+    if not others.ok:
+        return others
+    wide: list[Any] = [value.detach().cpu().float() if isinstance(value, Tensor) else value for value in call.args]
+    norm = reference.rms_norm(*wide) if len(got) == 3 else reference.add_rms_norm(*wide)[0]
+    worth, scale = got[0].cpu(), got[1].cpu().view(*norm.shape[:-1], 1)
+    step = norm.abs() / 16 + scale / 1024
+    off = float(((worth - norm).abs() / (step + others.allowed * norm.abs()).clamp(min=1e-30)).max())
+    return Verdict(off <= 1.0, off, 1.0, "half steps of e4m3")
 
 
 def of_heads(tokens: int, heads: int, width: int, seed: int = 0) -> Case:
@@ -90,6 +122,8 @@ def cases(tiny: bool) -> Iterator[Case]:
         yield summed((1, rows, width))
         for added, unit_offset, round_first in itertools.product(flags, flags, flags):
             yield rms(rows, width, added, unit_offset, round_first)
+        for added, offset in ((False, False), (True, True)):
+            yield narrowed(rows, width, added, offset, not offset)
         for added in flags:
             yield layer(rows, width, added)
         yield layer(rows, width, True, bias=False)

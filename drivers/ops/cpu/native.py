@@ -26,7 +26,7 @@ OPS = (
     "llmos_lora_expand", "llmos_quantized_linear",
 )  # fmt: skip
 """Each takes one packed problem; in the order of program.cpp."""
-ALONE = ("llmos_best_scales", "llmos_numbers", "llmos_dequantized")
+ALONE = ("llmos_best_scales", "llmos_numbers", "llmos_dequantized", "llmos_quantized_pack")
 """The same, for what is never part of a program."""
 PROGRAM = "llmos_program"
 HEAD = struct.Struct("=2q")

@@ -19,7 +19,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from llmos.syscalls.errors import NotSupported
 
@@ -30,6 +29,8 @@ from .native import Native
 
 PROBLEM = struct.Struct("=18q")
 """`Quantized` of quantized.cpp."""
+PACKING = struct.Struct("=18q")
+"""`Packing` of quantized_pack.cpp."""
 OP = "llmos_quantized_linear"
 PANEL = 32
 CHUNK = 64
@@ -69,13 +70,17 @@ class NativeQuantized(QuantizedLinear):
         self._part = part_inputs(self.in_features, self.scheme.group)
         self._parts = -(-self.in_features // self._part)
         self._numbers = self._part * PANEL * self.scheme.width // 8
-        whole = concatenated(weights)
-        self._scales = _widest([part.dtype for part in (whole.scale, whole.shift) if part is not None])
+        none = concatenated([each.rows(slice(0)) for each in weights])
+        self._scales = _widest([part.dtype for part in (none.scale, none.shift) if part is not None])
         size = self._numbers + PANEL * self._scales.itemsize * (1 + self.scheme.shift)
         packed = native.memory.empty((-(-self.out_features // PANEL), self._parts, size), torch.uint8)
-        for start in range(0, packed.shape[0], CHUNK):
-            self._pack(packed[start : start + CHUNK], whole.rows(slice(start * PANEL, (start + CHUNK) * PANEL)))
+        packed[-1:] = 0  # of which not all outputs may be there
         self.register_buffer("packed", packed, persistent=False)
+        first = 0
+        for each in weights:
+            for start in range(0, each.outs, CHUNK * PANEL):
+                self._pack(first + start, each.rows(slice(start, start + CHUNK * PANEL)))
+            first += each.outs
 
     @staticmethod
     def supports(native: Native, spec: Spec) -> tuple[bool, str]:
@@ -115,18 +120,19 @@ class NativeQuantized(QuantizedLinear):
         )  # fmt: skip
         return out
 
-    def _pack(self, panels: Tensor, weight: QuantizedWeight) -> None:
-        """Outputs put into panels [panels, parts, bytes]."""
-        count = panels.shape[0]
-        numbers, beyond = weight.whole().to(torch.uint8), (0, -weight.outs % PANEL)
-        padded = F.pad(numbers, (0, self._parts * self._part - self.in_features, *beyond))
-        lanes = padded.view(count, PANEL, self._parts, -1, LANE).permute(0, 2, 3, 1, 4)
-        if self.scheme.width == 4:
-            lanes = lanes[:, :, 0::2] | lanes[:, :, 1::2] << 4
-        panels[..., : self._numbers] = lanes.reshape(count, self._parts, -1)
-        parts = [part for part in (weight.scale, weight.shift) if part is not None]
-        for part, place in zip(parts, self._of_scales(panels), strict=True):
-            place.copy_(F.pad(part.to(self._scales), (0, 0, *beyond)).view(count, PANEL, -1).transpose(1, 2))
+    def _pack(self, first: int, weight: QuantizedWeight) -> None:
+        """Outputs put into their panels, from output `first` on."""
+        numbers, scale = _dense(weight.numbers), _dense(weight.scale)
+        shift = scale.new_empty(0, 0) if weight.shift is None else _dense(weight.shift)
+        self._native.run.llmos_quantized_pack(
+            PACKING.pack(
+                numbers.data_ptr(), scale.data_ptr(), shift.data_ptr() if self.scheme.shift else 0,
+                self.packed.data_ptr(), first, weight.outs, weight.ins, numbers.stride(0),
+                scale.stride(0) * scale.itemsize, shift.stride(0) * shift.itemsize, self.scheme.width == 4, self._parts,
+                self._part, self.scheme.group == 0, scale.dtype == torch.float32, shift.dtype == torch.float32,
+                self._scales == torch.float32, torch.get_num_threads(),
+            )
+        )  # fmt: skip
 
     def _of_numbers(self, panels: Tensor) -> Tensor:
         """The bytes of panels that hold numbers, [panels, parts, lanes or half of them, 32, 4]."""
@@ -146,6 +152,11 @@ class NativeQuantized(QuantizedLinear):
         numbers = pack_nibbles(numbers) if self.scheme.width == 4 else numbers
         scale, *shift = (part[:, : self.scheme.groups(self.in_features)] for part in scales)
         return QuantizedWeight(self.scheme, numbers, scale, shift[0] if shift else None, self.in_features)
+
+
+def _dense(rows: Tensor) -> Tensor:
+    """Each row without gaps; not copied where it is so."""
+    return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
 def _widest(dtypes: Sequence[torch.dtype]) -> torch.dtype:

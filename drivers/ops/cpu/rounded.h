@@ -43,11 +43,11 @@ struct Scale {
     explicit Scale(int32_t largest_bits) {
         float largest;
         std::memcpy(&largest, &largest_bits, sizeof largest);
-        float once = 1.0f / largest;
+        float many = 1.0f / largest * 127.0f;
         if (largest_bits >= 0x7f800000)
             value = std::nanf("");
-        else if (std::isfinite(once))
-            inverse = once * 127.0f, value = largest / 127.0f;
+        else if (std::isfinite(many))
+            inverse = many, value = largest / 127.0f;
     }
 };
 

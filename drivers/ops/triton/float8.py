@@ -21,14 +21,13 @@ from torch.nn import functional as F
 
 from llmos.syscalls.errors import BadArgument
 
+from ..float8 import FILLED, Float8Rows, room_for
 from ..quantized import FLOAT8, QuantizedWeight, concatenated
-from ..quantized_linear import QuantizedLinear
+from ..quantized_linear import Float8Taking
 from ..table import Spec
-from .house import cdiv, power_of_2, served
+from .house import power_of_2, served
 from .variants import Variant
 
-FILLED = 16
-"""Tokens, inputs and outputs of a product are multiples of it."""
 WIDEST = 4096
 """Inputs of a token that are looked at together."""
 CAPABILITY = (8, 9)
@@ -36,7 +35,13 @@ CAPABILITY = (8, 9)
 
 
 @triton.jit
-def _e4m3(x):
+def size(x):
+    """Of numbers, for the greatest of them: what is no number counts as infinite, so that its token shows it."""
+    return tl.where(x == x, tl.abs(x), float("inf"))
+
+
+@triton.jit
+def e4m3(x):
     """The bits of e4m3 nearest to x, ties to even; x is finite and at most 448 in size. Below 2^-6 numbers are whole
     multiples of 2^-9, which adding 2^14 rounds to."""
     bits = x.to(tl.int32, bitcast=True)
@@ -44,6 +49,15 @@ def _e4m3(x):
     usual = (size + 0x7FFFF + ((size >> 20) & 1) >> 20) - 960
     small = (tl.abs(x) + 16384.0).to(tl.int32, bitcast=True) - 0x46800000
     return (tl.where(tl.abs(x) < 0.015625, small, usual) | ((bits >> 24) & 0x80)).to(tl.uint8)
+
+
+@triton.jit
+def rounded_rows(x, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """Scales [ROWS] and the bits of the numbers [ROWS, BLOCK] of rows that a program holds."""
+    step = tl.div_rn(tl.max(size(x), 1), tl.full((ROWS,), 448.0, tl.float32))
+    divisor = tl.where((step == 0.0) | (step == float("inf")), 1.0, step)
+    numbers = tl.div_rn(x, tl.broadcast_to(divisor[:, None], (ROWS, BLOCK)))
+    return step, e4m3(tl.minimum(tl.maximum(numbers, -448.0), 448.0))
 
 
 @triton.jit(do_not_specialize=["tokens"])
@@ -55,32 +69,33 @@ def _round(x, out, scale, tokens, width, x_row, out_row, BLOCK: tl.constexpr):
     for at in range(0, width, BLOCK):
         k = at + tl.arange(0, BLOCK)
         values = tl.load(own + k, mask=(k < width) & (token < tokens), other=0.0).to(tl.float32)
-        most = tl.maximum(most, tl.max(tl.abs(values), 0))
+        most = tl.maximum(most, tl.max(size(values), 0))
     step = tl.div_rn(most, 448.0)
     tl.store(scale + token, step)
-    divisor = tl.where(step == 0.0, 1.0, step)
+    divisor = tl.where((step == 0.0) | (step == float("inf")), 1.0, step)
     for at in range(0, out_row, BLOCK):
         k = at + tl.arange(0, BLOCK)
         values = tl.load(own + k, mask=(k < width) & (token < tokens), other=0.0).to(tl.float32)
         numbers = tl.div_rn(values, tl.broadcast_to(divisor, (BLOCK,)))
         numbers = tl.minimum(tl.maximum(numbers, -448.0), 448.0)
-        tl.store(out + token.to(tl.int64) * out_row + k, _e4m3(numbers), mask=k < out_row)
+        tl.store(out + token.to(tl.int64) * out_row + k, e4m3(numbers), mask=k < out_row)
 
 
-def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens x [T, K] in e4m3 [T, K], both filled up to multiples of 16 with zeros, and the scale [T, 1] of each."""
-    tokens, width = x.shape
-    filled = cdiv(tokens, FILLED) * FILLED, cdiv(width, FILLED) * FILLED
-    out = torch.empty(filled, dtype=torch.uint8, device=x.device)
-    scale = torch.empty(filled[0], 1, dtype=torch.float32, device=x.device)
-    block = min(WIDEST, power_of_2(filled[1]))
-    _round[(filled[0],)](
-        x, out, scale, tokens, width, x.stride(0), filled[1], BLOCK=block, num_warps=max(1, min(8, block // 512))
-    )
-    return out.view(FLOAT8), scale
+def rounded(x: Tensor) -> Float8Rows:
+    """Tokens x [..., K] in e4m3."""
+    made = room_for(x)
+    given = x.reshape(-1, x.shape[-1])
+    given = given if given.stride(1) == 1 else given.contiguous()
+    rows, width = made.numbers.shape
+    block = min(WIDEST, power_of_2(width))
+    _round[(rows,)](
+        given, made.numbers.view(torch.uint8), made.scale, given.shape[0], given.shape[1], given.stride(0), width,
+        BLOCK=block, num_warps=max(1, min(8, block // 512)),
+    )  # fmt: skip
+    return made
 
 
-class Float8Linear(QuantizedLinear):
+class Float8Linear(Float8Taking):
     """Weights of floating numbers with one scale an output; inputs and answers in bfloat16."""
 
     scale: Tensor
@@ -113,15 +128,14 @@ class Float8Linear(QuantizedLinear):
         numbers = self.packed.view(torch.uint8)[ids].view(FLOAT8)[..., : self.in_features]
         return (numbers.float() * self.scale[0, ids].unsqueeze(-1)).to(self.dtype)
 
-    def product(self, x: Tensor) -> Tensor:
-        given = x.reshape(-1, self.in_features)
-        if not given.shape[0]:
-            return x.new_empty(*x.shape[:-1], self.out_features)
-        numbers, scale = rounded(given if given.stride(1) == 1 else given.contiguous())
+    def product(self, x: Tensor | Float8Rows) -> Tensor:
+        if not x.shape[:-1].numel():
+            return self.scale.new_empty(*x.shape[:-1], self.out_features, dtype=self.dtype)
+        given = x if isinstance(x, Float8Rows) else rounded(x)
         answer = torch._scaled_mm(
-            numbers, self.packed.T, scale_a=scale, scale_b=self.scale, bias=self.bias, out_dtype=self.dtype
+            given.numbers, self.packed.T, scale_a=given.scale, scale_b=self.scale, bias=self.bias, out_dtype=self.dtype
         )
-        return answer[: given.shape[0], : self.out_features].reshape(*x.shape[:-1], self.out_features)
+        return answer[: given.tokens, : self.out_features].reshape(*x.shape[:-1], self.out_features)
 
 
 def supports(spec: Spec) -> tuple[bool, str]:

@@ -65,10 +65,10 @@ def shrink_config(tokens: int, rank: int, width: int) -> Config:
     return Config(16, columns, 128, max(1, parts))
 
 
-def expand_config(tokens: int, rank: int) -> Config:
-    """For y [tokens, N] from hidden [tokens, rank]."""
+def expand_config(tokens: int, rank: int, itemsize: int) -> Config:
+    """For y [tokens, N] from hidden [tokens, rank] of numbers of so many bytes: of 4 a thread holds half as many."""
     step = min(64, max(16, power_of_2(rank)))
-    return Config(64, 128, step) if tokens > 512 else Config(16, 128, step, stages=2)
+    return Config(64, 128, step, warps=2 * itemsize) if tokens > 512 else Config(16, 128, step, stages=2)
 
 
 @triton.jit
@@ -192,7 +192,7 @@ def lora_expand(y: Tensor, hidden: Tensor, b: Tensor, where: Where, slices: Sequ
             lora_expand(own, part, matrix, where)
         return
     tokens, start = _range(where, y.shape[0])
-    config = expand_config(tokens, b.shape[1])
+    config = expand_config(tokens, b.shape[1], b.itemsize)
     parts = [*(slices or ((0, y.shape[1]),)), *[(0, 0)] * SLICES][:SLICES]
     grid = cdiv(tokens, config.tokens), sum(cdiv(width, config.columns) for _, width in parts)
     if tokens and grid[1]:
@@ -267,7 +267,7 @@ def _variants() -> list[Variant]:
         for kernel, config, pointers, numbers in (
             (_shrink, shrink_config(tokens, 48, 4096), "x a out",
              "tokens start width part rank first places segments x_row a_place a_row out_part"),
-            (_expand, expand_config(tokens, 16), "y hidden b",
+            (_expand, expand_config(tokens, 16, 4 if kind == "fp32" else 2), "y hidden b",
              "tokens start rank first places segments y_row hidden_row b_place b_row start0 start1 start2 "
              "width0 width1 width2"),
         ):  # fmt: skip

@@ -3,13 +3,15 @@
     rms_norm:    out = x / sqrt(mean(x^2) + eps) * w            (w or 1 + w, scaled before or after rounding)
     layer_norm:  out = (x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * w + b
     add_...:     the same of x + residual, rounded to its dtype, which is written as well
+    ..._float8:  the norm of each row as e4m3 numbers and a scale, for the products that read it; see `ops.float8`
 
 A program holds whole rows in registers, so that variance is taken from the mean and not from a difference of sums: one
 row of a hidden size, or several of a head's. All is added up in float32 in a fixed order. Rows may lie apart, as the
 heads of a merged product of query, key and value do; answers are dense.
 
 Bound: bytes. (2 W) itemsize for each row, (4 W) with the residual (33 KiB for a row of 4096 in bfloat16, 1 us for 64
-rows at 2.2 TB/s, where the launch takes longer); 3 W for `add`. Weights are read once a program and stay in L2.
+rows at 2.2 TB/s, where the launch takes longer); 3 W for `add`. Rows of e4m3 are W instead of W itemsize, and save what
+rounding them in a pass of its own would read and write. Weights are read once a program and stay in L2.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ import triton.language as tl
 from torch import Tensor
 
 from ..checks import mismatch, no_gradient
+from ..float8 import FILLED, Float8Rows, filled, room_for
 from ..table import OpTable
+from .float8 import rounded_rows
 from .house import cdiv, power_of_2, served
 from .rows import rows_of
 from .variants import Variant
@@ -51,11 +55,11 @@ def select_config(count: int, width: int) -> Config:
 
 @triton.jit(do_not_specialize=["count"])
 def _norm(
-    x, residual, weight, bias, out, total, count, width, x_inner, x_outer, x_step, r_inner, r_outer, r_step, eps,
+    x, residual, weight, bias, out, total, scale, count, width, x_inner, x_outer, x_step, r_inner, r_outer, r_step, eps,
     ADD: tl.constexpr, CENTER: tl.constexpr, UNIT_OFFSET: tl.constexpr, ROUND_FIRST: tl.constexpr,
-    WEIGHT: tl.constexpr, BIAS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    WEIGHT: tl.constexpr, BIAS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, FILLED: tl.constexpr,
 ):  # fmt: skip
-    """ROWS rows of a norm."""
+    """ROWS rows of a norm. Where FILLED is not 0 the answer is e4m3, rows and columns filled up to multiples of it."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
     inside = (row < count)[:, None] & (column < width)[None, :]
@@ -72,8 +76,7 @@ def _norm(
         wide = tl.where(inside, wide - (tl.sum(wide, 1) / width)[:, None], 0.0)
     normed = wide * tl.math.rsqrt(tl.sum(wide * wide, 1) / width + eps)[:, None]
     if WEIGHT:
-        scale = tl.load(weight + column, mask=column < width, other=0.0)
-        scaled = scale.to(tl.float32)
+        scaled = tl.load(weight + column, mask=column < width, other=0.0).to(tl.float32)
         if UNIT_OFFSET:
             scaled += 1.0
         if ROUND_FIRST:
@@ -82,7 +85,15 @@ def _norm(
         normed *= scaled[None, :]
     if BIAS:
         normed += tl.load(bias + column, mask=column < width, other=0.0).to(tl.float32)[None, :]
-    tl.store(out + at, normed.to(out.dtype.element_ty), mask=inside)
+    if FILLED:
+        normed = tl.where(inside, normed.to(x.dtype.element_ty).to(tl.float32), 0.0)
+        rows, columns = (count + FILLED - 1) // FILLED * FILLED, (width + FILLED - 1) // FILLED * FILLED
+        step, numbers = rounded_rows(normed, ROWS, BLOCK)
+        tl.store(scale + row, step, mask=row < rows)
+        kept = (row < rows)[:, None] & (column < columns)[None, :]
+        tl.store(out + row[:, None] * columns + column[None, :], numbers, mask=kept)
+    else:
+        tl.store(out + at, normed.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -120,6 +131,24 @@ def add_rms_norm(
     return _launch("add_rms_norm", x, residual, weight, None, eps, False, unit_offset, round_first)
 
 
+def rms_norm_float8(
+    x: Tensor, weight: Tensor, eps: float, unit_offset: bool = False, round_first: bool = True
+) -> Float8Rows:
+    """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
+    rows = room_for(x)
+    _launch("rms_norm_float8", x, None, weight, None, eps, False, unit_offset, round_first, rows)
+    return rows
+
+
+def add_rms_norm_float8(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, unit_offset: bool = False, round_first: bool = True
+) -> tuple[Float8Rows, Tensor]:
+    """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
+    rows = room_for(x)
+    _, total = _launch("add_rms_norm_float8", x, residual, weight, None, eps, False, unit_offset, round_first, rows)
+    return rows, total
+
+
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
     """See the reference. Raises BadArgument for tensors of another kind, NotSupported under grad."""
     return _launch("layer_norm", x, None, weight, bias, eps, True)[0]
@@ -134,9 +163,10 @@ def add_layer_norm(
 
 def _launch(
     op: str, x: Tensor, residual: Tensor | None, weight: Tensor | None, bias: Tensor | None, eps: float, center: bool,
-    unit_offset: bool = False, round_first: bool = False,
+    unit_offset: bool = False, round_first: bool = False, rows: Float8Rows | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The norm and the sum; the sum is x itself where there is no residual."""
+    """The norm and the sum; the sum is x itself where there is no residual, and the norm the numbers of `rows` where it
+    is to be put there."""
     no_gradient(op, x, residual, weight, bias)
     width = x.shape[-1]
     if width > WIDEST:
@@ -148,15 +178,17 @@ def _launch(
         _alike(op, x, residual)
     given = rows_of(x)
     other = given if residual is None else rows_of(residual)
-    out = x.new_empty(x.shape)
+    out = x.new_empty(x.shape) if rows is None else rows.numbers.view(torch.uint8)
     total = x if residual is None else x.new_empty(x.shape)
     if x.numel():
-        config = select_config(given.number, width)
-        _norm[(cdiv(given.number, config.rows),)](
-            given.tensor, other.tensor, weight, bias, out, total, given.number, width, *given[2:], *other[2:], eps,
+        config = select_config(given.number, width if rows is None else filled(width))
+        written = given.number if rows is None else filled(given.number)
+        _norm[(cdiv(written, config.rows),)](
+            given.tensor, other.tensor, weight, bias, out, total, rows and rows.scale, given.number, width,
+            *given[2:], *other[2:], eps,
             ADD=residual is not None, CENTER=center, UNIT_OFFSET=unit_offset, ROUND_FIRST=round_first,
             WEIGHT=weight is not None, BIAS=bias is not None, ROWS=config.rows, BLOCK=config.block,
-            num_warps=config.warps,
+            FILLED=FILLED if rows else 0, num_warps=config.warps,
         )  # fmt: skip
     return out, total
 
@@ -168,7 +200,7 @@ def _alike(op: str, x: Tensor, residual: Tensor) -> None:
 
 def register(table: OpTable) -> None:
     """Put them into a table."""
-    for call in (add, rms_norm, add_rms_norm, layer_norm, add_layer_norm):
+    for call in (add, rms_norm, add_rms_norm, rms_norm_float8, add_rms_norm_float8, layer_norm, add_layer_norm):
         table.register(call.__name__, "triton", call, served)
 
 
@@ -178,19 +210,21 @@ def _variants() -> Iterator[Variant]:
         ("rms_norm_heads", "bf16", 2048, 128, False, False), ("add_rms_norm_fp32", "fp32", 64, 4096, True, False),
         ("add_layer_norm", "bf16", 64, 4096, True, True),
         ("add_rms_norm_unit_offset", "bf16", 64, 4096, True, False),
+        ("rms_norm_float8", "bf16", 64, 4096, False, False), ("add_rms_norm_float8", "bf16", 64, 4096, True, False),
     ):  # fmt: skip
-        config, offset = select_config(count, width), name.endswith("unit_offset")
+        config, offset, narrow = select_config(count, width), name.endswith("unit_offset"), name.endswith("float8")
         pointers = ("x", "residual", "weight", *(["bias"] if center else []), "out", "total")
         numbers = ("width", "x_inner", "x_outer", "x_step", "r_inner", "r_outer", "r_step")
-        fixed: dict[str, object] = {} if center else {"bias": None}
+        fixed: dict[str, object] = {**({} if center else {"bias": None}), **({} if narrow else {"scale": None})}
         if not name.endswith("heads"):  # rows of one stride: its numbers are 1 and 0
             fixed |= {"x_inner": 1, "r_inner": 1}
         kinds = dict.fromkeys(pointers, f"*{dtype}") | dict.fromkeys(numbers, "i32:16")
-        kinds |= {"count": "i32", "eps": "fp32"}
+        kinds |= {"count": "i32", "eps": "fp32", "scale": "*fp32"} | ({"out": "*u8"} if narrow else {})
         signature = {each: kinds[each] for each in _norm.arg_names if each in kinds and each not in fixed}
         constants = {
             **fixed, "ADD": added, "CENTER": center, "UNIT_OFFSET": offset, "ROUND_FIRST": not (center or offset),
             "WEIGHT": True, "BIAS": center, "ROWS": config.rows, "BLOCK": config.block,
+            "FILLED": FILLED if narrow else 0,
         }  # fmt: skip
         yield Variant(f"norms.{name}", _norm, signature, constants, config.warps)
     flat = {"x": "*bf16", "residual": "*bf16", "out": "*bf16", "count": "i32:16"}

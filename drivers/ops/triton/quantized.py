@@ -1,8 +1,9 @@
-"""Linear layers of 4- and 8-bit weights on a GPU, whose inputs stay as they are: the op `quantized_linear`.
+"""Linear layers of 4- and 8-bit weights on a GPU: the op `quantized_linear`.
 
-Numbers lie as they are stored. What multiplies them is chosen by the number of tokens and the shape
-(`quantized_choice`): a kernel without tensor cores, one with them, or weights made whole, a piece at a time, and the
-library's product. Each has one order of sums for a shape, so equal inputs give equal bits.
+Numbers lie as they are stored. What multiplies them by inputs as they are is chosen by the number of tokens and the
+shape (`quantized_choice`): a kernel without tensor cores, one with them, or weights made whole, a piece at a time, and
+the library's product. Inputs that are rounded to whole numbers have a kernel of their own (`int8`), in blocks that are
+chosen so. Each has one order of sums for a shape, so equal inputs give equal bits.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from llmos.syscalls.errors import BadArgument
 from ..quantized import BLOCK, QuantizedWeight, Scheme, concatenated
 from ..quantized_linear import QuantizedLinear
 from ..table import OpTable, Spec
-from . import float8
+from . import float8, int8
 from . import quantized_kernels as kernels
 from .house import cdiv, dot_dtype, served
-from .quantized_choice import WHOLE, Choice, Layer, bucket, choose, gemv, planned
+from .quantized_choice import MOST, WHOLE, Choice, Layer, bucket, choose, gemm, gemv, planned
 from .variants import Variant
 
+ROUNDED = ("model", "int8")
+INPUTS = "inputs as they are, or whole numbers by inputs rounded to int8"
 FOLDED = 1024
 """Numbers of an answer that one program folds."""
 PIECE_BYTES = 64 << 20
@@ -71,7 +74,7 @@ def magic(scheme: Scheme, dtype: torch.dtype) -> int:
 
 
 class TritonQuantized(QuantizedLinear):
-    """Weights of any scheme, inputs in the model's dtype."""
+    """Weights of any scheme, inputs in the model's dtype; whole numbers also by inputs of `int8`."""
 
     scale: Tensor
     shift: Tensor | None
@@ -79,16 +82,17 @@ class TritonQuantized(QuantizedLinear):
     def __init__(
         self, weights: Sequence[QuantizedWeight], bias: Tensor | None, dtype: torch.dtype, activations: str = "model"
     ) -> None:
-        """Raises BadArgument when the weights cannot be merged, or for other activations than the model's."""
+        """Raises BadArgument when the weights cannot be merged, or for activations that are not multiplied here."""
         super().__init__(weights, bias, dtype, activations)
-        if activations != "model":
-            said = f"activations are {activations!r}; these kernels multiply inputs as they are"
+        if activations not in ROUNDED or (activations == "int8" and self.scheme.kind != "int"):
+            said = f"activations are {activations!r}; these kernels multiply {INPUTS}, not by {self.scheme}"
             raise BadArgument(said, name="activations", got=activations, want="model")
         stored = laid_out(concatenated(weights))
         self.register_buffer("packed", stored.numbers, persistent=False)
         self.register_buffer("scale", stored.scale, persistent=False)
         self.register_buffer("shift", stored.shift, persistent=False)
-        self.layer = Layer(self.out_features, stored.numbers.shape[1], self.scheme.width, self.scheme.group)
+        row, scheme = stored.numbers.shape[1], self.scheme
+        self.layer = Layer(self.out_features, row, scheme.width, scheme.group, activations)
 
     @property
     def nbytes(self) -> int:
@@ -119,15 +123,21 @@ class TritonQuantized(QuantizedLinear):
         step = max(choice.step, kernels.HALF)
         part = cdiv(cdiv(self.layer.row, choice.parts), step) * step
         given = self.scale, self.shift, None if split else self.bias, sums
-        sizes = tokens, outs, self.in_features, self.layer.row, part, x.stride(0), tokens * outs
-        shared = constants(self.scheme, self.dtype, self.in_features, choice)
-        launch = {**shared, "num_warps": choice.warps, "num_stages": choice.stages}
-        if choice.way == "gemv":
-            words = self.packed.view(torch.int32)
-            kernels.gemv[(cdiv(outs, choice.outs), choice.parts)](x, words, *given, *sizes, kernels.POWER, **launch)
+        grid = cdiv(outs, choice.outs), cdiv(tokens, choice.tokens), choice.parts
+        options = {"num_warps": choice.warps, "num_stages": choice.stages}
+        if self.activations == "int8":
+            filled = self.layer.row * 8 // self.scheme.width
+            rounded = int8.rounded(x, filled, self.scheme.group)
+            sizes = tokens, outs, self.layer.row, part, filled, rounded.scale.shape[1], tokens * outs
+            int8.gemm[grid](*rounded, self.packed, *given, *sizes, **int8.constants(self.scheme, choice), **options)
         else:
-            grid = cdiv(outs, choice.outs), cdiv(tokens, choice.tokens), choice.parts
-            kernels.gemm[grid](x, self.packed, *given, *sizes, **launch)
+            sizes = tokens, outs, self.in_features, self.layer.row, part, x.stride(0), tokens * outs
+            launch = {**constants(self.scheme, self.dtype, self.in_features, choice), **options}
+            if choice.way == "gemv":
+                words = self.packed.view(torch.int32)
+                kernels.gemv[(grid[0], choice.parts)](x, words, *given, *sizes, kernels.POWER, **launch)
+            else:
+                kernels.gemm[grid](x, self.packed, *given, *sizes, **launch)
         if split:
             count = tokens * outs
             kernels.fold[(cdiv(count, FOLDED),)](sums, self.bias, out, count, outs, PARTS=choice.parts, BLOCK=FOLDED)
@@ -150,6 +160,17 @@ class TritonQuantized(QuantizedLinear):
 
     def unpack(self) -> Tensor:
         return self._made(0, self.out_features, None)
+
+    def input_gradient(self, gradient: Tensor) -> Tensor:
+        """Weights are made whole a piece at a time here, too; what pieces make is added up in float32."""
+        piece = max(1, PIECE_BYTES // (self.in_features * self.dtype.itemsize))
+        if piece >= self.out_features:
+            return gradient @ self.unpack()
+        sums = gradient.new_zeros(*gradient.shape[:-1], self.in_features, dtype=torch.float32)
+        for at in range(0, self.out_features, piece):
+            end = min(at + piece, self.out_features)
+            sums += gradient[..., at:end] @ self._made(at, end - at, None)
+        return sums.to(gradient.dtype)
 
     def rows(self, ids: Tensor) -> Tensor:
         flat = ids.flatten().contiguous()
@@ -190,12 +211,12 @@ def quantized_linear(
 
 
 def supports(spec: Spec) -> tuple[bool, str]:
-    """Any scheme, as long as inputs stay as they are, and floating numbers with inputs of e4m3."""
+    """Any scheme with inputs as they are, whole numbers with inputs of int8, and floating ones with inputs of e4m3."""
     activations = spec.get("activations")
     if activations == "float8":
         return float8.supports(spec)
-    if activations != "model":
-        return False, f"activations {activations}; these kernels multiply inputs as they are, or rounded to e4m3"
+    if activations not in ROUNDED or (activations == "int8" and spec.get("kind") != "int"):
+        return False, f"{spec.get('kind')} numbers, activations {activations}; these kernels multiply {INPUTS}"
     return served(spec)
 
 
@@ -235,7 +256,8 @@ def _variants() -> Iterator[Variant]:
         (Scheme(8, 0, "float"), half, 14336, 4096, 1), (Scheme(8, 0, "float"), half, 14336, 4096, 16),
     ):  # fmt: skip
         layer = Layer(outs, scheme.numbers_of(1, ins)[0][1], scheme.width, scheme.group)
-        yield _variant(scheme, dtype, layer, tokens, planned(layer, tokens))
+        choice = gemm(layer, tokens) if tokens > MOST else planned(layer, tokens)  # which a table may say
+        yield _variant(scheme, dtype, layer, tokens, choice)
     layer = Layer(14336, 2048, 4, 128)
     yield replace(_variant(four, half, layer, 4, gemv(layer, 4)), name="quantized_gemv bf16, int4 group 128, 4 tokens")
     fold = {"parts": "*fp32", "bias": "*bf16", "out": "*bf16", "count": "i32:16", "outs": "i32:16"}
@@ -249,4 +271,4 @@ def _variants() -> Iterator[Variant]:
         yield Variant(f"quantized_dequantize int{scheme.width}", kernels.dequantize, {**pointers, **sizes}, constant)
 
 
-VARIANTS: Sequence[Variant] = (*_variants(), *float8.VARIANTS)
+VARIANTS: Sequence[Variant] = (*_variants(), *float8.VARIANTS, *int8.VARIANTS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from typing import Any
 from .house import cdiv, power_of_2
 
 BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-"""More tokens than the last are multiplied by the library."""
+"""What is measured is measured for so many tokens; more than the last go as is planned."""
 PROGRAMS = 264
 """Programs that keep a device busy: two on each of 132 multiprocessors."""
 LEAST_PART = 1024
 """Bytes of a row below which it is not cut further."""
-FEW, TRIED, MOST = 1, 4, 256
-"""Up to so many tokens go without tensor cores, or are tried so; up to so many go through the kernels at all."""
+FEW, TRIED, MOST = 1, 4, 64
+"""Up to so many tokens go without tensor cores, or are tried so; up to so many go through the kernels where nobody
+measured: more are too many for weights to be what takes the time, and the library multiplies best."""
 TABLE = Path(__file__).with_name("choices.json")
 
 
@@ -42,20 +43,29 @@ class Choice:
 
 
 WHOLE = Choice("whole")
+FIELDS = {field.name for field in fields(Choice)}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a choice depends on beside the tokens: outputs, bytes of a row, bits of a number, inputs of a group."""
+    """What a choice depends on beside the tokens: outputs, bytes of a row, bits of a number, inputs of a group, and
+    what inputs are rounded to."""
 
     outs: int
     row: int
     width: int
     group: int
+    inputs: str = "model"
 
     @property
     def key(self) -> str:
-        return f"{self.outs}x{self.row * 8 // self.width} {self.width} bits group {self.group}"
+        rounded = "" if self.inputs == "model" else f" inputs {self.inputs}"
+        return f"{self.outs}x{self.row * 8 // self.width} {self.width} bits group {self.group}{rounded}"
+
+    @property
+    def whole_numbers(self) -> bool:
+        """Whether both sides of the product are: there is one kernel for that, for any number of tokens."""
+        return self.inputs == "int8"
 
 
 def bucket(tokens: int) -> int:
@@ -64,7 +74,11 @@ def bucket(tokens: int) -> int:
 
 
 def planned(layer: Layer, tokens: int) -> Choice:
-    """What is expected to be quick."""
+    """What is expected to be quick; 0 for more tokens than any bucket holds."""
+    if layer.whole_numbers:
+        return gemm(layer, tokens or BUCKETS[-1])
+    if not tokens:
+        return WHOLE
     if tokens <= FEW:
         return gemv(layer, tokens)
     return gemm(layer, tokens) if tokens <= MOST else WHOLE
@@ -80,8 +94,9 @@ def gemv(layer: Layer, tokens: int, bytes_each: int = 0) -> Choice:
 
 
 def gemm(layer: Layer, tokens: int) -> Choice:
-    """Steps are as long as a group allows, at most the 128 inputs of a block."""
-    size = min(128, max(16, power_of_2(tokens)))
+    """Steps are as long as a group allows, at most the 128 inputs of a block. Sums of whole numbers lie in registers
+    beside those that are scaled, so that half as many tokens fit."""
+    size = min(64 if layer.whole_numbers else 128, max(16, power_of_2(tokens)))
     step = min(layer.group or 128, 64 if layer.width == 4 else 128)
     outs = 128 if tokens > 64 else 64
     count = cdiv(layer.outs, outs) * cdiv(tokens, size)
@@ -96,8 +111,10 @@ def parts(layer: Layer, programs: int, step: int) -> int:
 
 def candidates(layer: Layer, tokens: int) -> Iterator[Choice]:
     """What is tried when a device is measured; the planned one first."""
-    found = {planned(layer, tokens): None, WHOLE: None}
-    if tokens <= TRIED:
+    found = {planned(layer, tokens): None}
+    if not layer.whole_numbers:
+        found[WHOLE] = None
+    if tokens <= TRIED and not layer.whole_numbers:
         found |= {gemv(layer, tokens, size): None for size in (16, 32, 64)}
     base = gemm(layer, tokens)
     for outs, warps in ((32, 2), (64, 4), (128, 4), (128, 8)):
@@ -108,25 +125,25 @@ def candidates(layer: Layer, tokens: int) -> Iterator[Choice]:
     yield from found
 
 
-Table = Mapping[str, Mapping[str, Any]]
-"""Of one GPU: for each `Layer.key`, for each bucket as text, the fields of a `Choice`."""
+Table = Mapping[str, Mapping[int, Choice]]
+"""Of one GPU: for each `Layer.key`, for each bucket, what was quickest."""
 
 
 @cache
 def measured(device: str) -> Table:
-    """The table of a GPU by its name; empty where it was never measured."""
+    """The table of a GPU by its name; empty where it was never measured. What an older program wrote with other fields
+    counts as not measured."""
     tables = json.loads(TABLE.read_text()) if TABLE.exists() else {}
-    found: Table = tables.get(device, {})
-    return found
+    return {
+        key: {int(tokens): Choice(**given) for tokens, given in found.items() if given.keys() == FIELDS}
+        for key, found in tables.get(device, {}).items()
+    }
 
 
 @cache
 def choose(layer: Layer, tokens: int, device: str) -> Choice:
     """For so many tokens, one of `BUCKETS` or 0 for more, on a GPU of this name."""
-    known = measured(device).get(layer.key, {}).get(str(tokens))
-    if known is not None:
-        return Choice(**known)
-    return planned(layer, tokens) if tokens else WHOLE
+    return measured(device).get(layer.key, {}).get(tokens) or planned(layer, tokens)
 
 
 def told(choice: Choice) -> dict[str, Any]:

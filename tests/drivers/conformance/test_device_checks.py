@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from llmos.drivers.conformance.device_checks import DEVICE_CHECKS
 from llmos.drivers.contract import (
-    ChunkEvent, DoneEvent, Facts, LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink, Request, Row,
-    StepEvent,
+    ChunkEvent, DoneEvent, Facts, Leased, LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink, Request,
+    Row, StepEvent,
 )  # fmt: skip
 from llmos.drivers.devices.null import NullDevice
 from llmos.syscalls.errors import BadState, LlmosError, NotSupported
@@ -117,8 +118,28 @@ class LeakyContexts(NullDevice):
 
 
 class Insomniac(NullDevice):
-    def sleep(self, model: str) -> LoadedModel:
+    def sleep(self, model: str, host_bytes: int | None = None) -> LoadedModel:
         return self._loaded(model)
+
+
+class LeavesLeases(NullDevice):
+    def end_lease(self, lease: str) -> int:
+        self._files._files[lease][0].rename(path := Path(f"{self._files._files[lease][0]}~"))
+        size = super().end_lease(lease)
+        path.rename(str(path)[:-1])
+        return size
+
+
+class NobodysLease(NullDevice):
+    def memory(self) -> Sequence[Row]:
+        return [row for row in super().memory() if row.what != "lease"]
+
+
+class OpenLease(NullDevice):
+    def lease(self, lease: str, bytes: int, path: str) -> Leased:
+        given = super().lease(lease, bytes, path)
+        Path(path).chmod(0o666)
+        return given
 
 
 class TellsAnything(NullDevice):
@@ -170,6 +191,7 @@ BROKEN: dict[type[NullDevice], str] = {
     PlanAllocates: "plan", PlanPromises: "plan_matches_load", NoProgress: "load", NoArchitecture: "load",
     OddRows: "memory_rows", NobodysRows: "memory_rows", AnyDtype: "bad_settings", BugOnEmpty: "bad_model",
     PlainKeyError: "unknown_model", Forgetful: "conversations", LeakyContexts: "conversations", Insomniac: "sleeping",
+    LeavesLeases: "leases", NobodysLease: "leases", OpenLease: "leases",
     TellsAnything: "telling", TellsObjects: "telling", Leaky: "unloading", SaysNothingFreed: "unloading",
     EndsTwice: "unload_ends_requests", KeepsAll: "stopping",
 }  # fmt: skip
@@ -192,11 +214,14 @@ class GoneAfterStop(NullDevice):
 class Modest(NullDevice):
     """Offers neither sleep nor conversations, which is no failure."""
 
-    def sleep(self, model: str) -> LoadedModel:
+    def sleep(self, model: str, host_bytes: int | None = None) -> LoadedModel:
         raise NotSupported("no sleep", why="modest")
 
     def open_context(self, context: str, model: str, parent: str, max_tokens: int) -> OpenedContext:
         raise NotSupported("no conversations", why="modest")
+
+    def lease(self, lease: str, bytes: int, path: str) -> Leased:
+        raise NotSupported("no leases", why="modest")
 
 
 @pytest.mark.parametrize("kind", [NullDevice, Modest, GoneAfterStop])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from llmos.drivers.contract import (
-    ChunkEvent, DoneEvent, EmbedSettings, FailedEvent, LoadSettings, ModelSource, Prompt, Request, SamplingParams,
-    SourceFile, StepEvent, TensorView,
+    ChunkEvent, DoneEvent, EmbedSettings, FailedEvent, LoadSettings, ModelSource, Overrun, Prompt, Request,
+    SamplingParams, SourceFile, StepEvent, TensorView,
 )  # fmt: skip
 from llmos.drivers.devices.null import CONTEXT_TOKENS, KV_BYTES, MODEL_BYTES, NullDevice
 from llmos.syscalls.errors import (
@@ -126,6 +126,25 @@ def test_it_can_run_out_of_memory_it_claims_to_have() -> None:
 def test_settings_it_cannot_follow_are_refused(settings: LoadSettings, error: type[Exception]) -> None:
     with pytest.raises(error):
         started().load("m", source(), settings, quiet)
+
+
+def test_leases_take_room_and_are_files_that_end_with_it(tmp_path: Path) -> None:
+    device = started(memory_bytes=10_000)
+    given = device.lease("l", 6_000, str(tmp_path / "l"))
+    assert (given.kind, given.path) == ("shm", str(tmp_path / "l"))
+    with pytest.raises(NoDeviceMemory) as error:
+        device.lease("k", 6_000, str(tmp_path / "k"))
+    assert (error.value.needed, error.value.free, error.value.by_whom) == (6_000, 4_000, "l")
+    assert device.end_lease("l") == 6_000 and device.memory() == []
+    device.lease("k", 6_000, str(tmp_path / "k"))
+    device.stop()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_conversations_go_on_after_sleep() -> None:
+    device = loaded()
+    device.open_context("c", "m", "", 0)
+    assert device.sleep("m").contexts == ["c"]
 
 
 def test_a_sleeping_model_takes_no_room_and_no_requests() -> None:
@@ -392,6 +411,8 @@ def test_an_error_on_order_concerns_one_request() -> None:
     bad, good = Request("bad", "m", Prompt(text="!oom @step 2; hello")), Request("good", "m", Prompt(text="hi"))
     events = run(device, bad, good)
     assert isinstance(events["bad"][-1], FailedEvent) and isinstance(events["good"][-1], DoneEvent)
+    short = run(device, Request("short", "m", Prompt(text="!oom 5000; hello")))["short"][-1]
+    assert isinstance(short, FailedEvent) and short.overrun == Overrun(0, 5000)
 
 
 def test_faults_of_the_device_escape() -> None:

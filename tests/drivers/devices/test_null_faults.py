@@ -26,6 +26,7 @@ from llmos.syscalls.wire import MessageKind, error_frames, pack, unpack, unpack_
         ("slow 20 @start", Fault("slow", "20", "start")),
         ("late 5", Fault("late", "5", "step")),
         ("oom @submit", Fault("oom", "", "submit")),
+        ("oom 5", Fault("oom", "5", "step")),
         ("fault device", Fault("fault", "device", "step")),
         ("noisy", Fault("noisy", "", "step")),
         ("garbage half", Fault("garbage", "half", "step")),
@@ -38,7 +39,7 @@ def test_a_fault_is_read_from_its_text(text: str, fault: Fault) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "dance", "crash hard", "crash kill now", "slow", "slow -5", "late", "garbage", "garbage 5", "oom 5",
+        "", "dance", "crash hard", "crash kill now", "slow", "slow -5", "late", "garbage", "garbage 5", "oom x",
         "fault 5", "crash @never", "crash @step x y", "hang kill", "noisy loud", "@step",
     ],
 )  # fmt: skip

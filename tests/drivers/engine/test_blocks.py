@@ -347,6 +347,27 @@ class Rows(RuleBasedStateMachine):
             enough = self.blocks.need(row, 0) <= self.blocks.available
             assert self.blocks.swap_in(row) or not enough
 
+    @precondition(lambda self: self.rows and not self.writes)
+    @rule(which=which)
+    def resume(self, which: int) -> None:
+        """A row leaves with what was computed of it, and comes back."""
+        row = self.pick(which)
+        if row.host_pages:
+            return
+        self.carry_out()
+        computed = row.computed
+        content = [list(self.memory.device[page]) for page in row.pages[: pages_for(computed)]]
+        self.blocks.release(row)
+        known = self.blocks.resume(row, computed)
+        if known is None:
+            assert not row.pages and row.computed == 0
+        else:
+            assert row.computed == computed and len(row.pages) == len(content)
+            for page, cells in zip(row.pages[known:], content[known:], strict=True):
+                self.memory.device[page] = cells
+            self.register(row)
+        self.look()
+
     @precondition(lambda self: self.rows)
     @rule(which=which)
     def publish(self, which: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,33 @@ def test_a_request_of_many_lines_is_answered_once_when_all_are_through(bundle: B
             events = runner.step()
     (event,) = events
     assert isinstance(event, DoneEvent) and event.embeddings is not None and len(event.embeddings) == 3
+
+
+def test_a_higher_class_shares_no_batch_with_a_lower_one_and_goes_first(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(bundle, monkeypatch)
+    watched.runner.set_budget({"batch": 0.0})
+    low = [replace(request, id=f"low{request.id}", work_class="batch") for request in requests(6, 4)]
+    for request in [*low, *requests(3)]:
+        watched.runner.submit(request)
+    with torch.inference_mode():
+        first = {event.request for event in watched.runner.step()}
+        assert first == {"0", "1", "2"} and watched.runner.preempt("low0") and not watched.runner.preempt("0")
+        assert watched.runner._waiting[-1].pending.request.id == "low0"
+        watched.runner.step()
+    assert watched.batches == [[7] * 3, [6] * 6] and not watched.runner.busy
+
+
+def test_a_lower_class_is_owed_a_batch(bundle: Bundle) -> None:
+    runner = ForwardRunner(SharedModule(bundle.module), [Embeddings(TextFront(bundle), ops())], Pace(10**12))
+    runner.submit(replace(ask(SENTENCES[:2], "feature-extraction", "low"), work_class="background"))
+    runner.submit(ask(SENTENCES[:3], "feature-extraction", "high"))
+    with torch.inference_mode():
+        runner.step()
+        assert runner.usage()["low"].tokens == 0 < runner.usage()["high"].tokens
+        ended = {event.request for event in runner.step()}
+    assert "low" in ended or runner.usage()["low"].device_ns > 0
 
 
 def test_a_slow_model_gets_small_batches(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

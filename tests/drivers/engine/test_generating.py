@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,6 +86,40 @@ def test_no_more_flights_than_places(runner: GenerateRunner) -> None:
         runner.step()
     assert len(runner._flights) == FLIGHTS and len(runner._waiting) == 2
     assert len([event for event in until_idle(runner) if isinstance(event, DoneEvent)]) == FLIGHTS + 2
+
+
+def test_a_higher_class_flies_first_and_a_lower_one_gets_its_part(runner: GenerateRunner) -> None:
+    for at in range(FLIGHTS):
+        runner.submit(replace(write("fox", f"low{at}", 9 + at), work_class="batch"))
+    for _ in range(FLIGHTS):
+        runner.step()
+    runner.set_budget({"batch": 0.0})
+    runner.submit(write("dog", "high", 4))
+    used = runner.usage()
+    assert used["low0"].device_ns > 0 and used["high"].device_ns == 0
+    assert [event.request for _ in range(4) for event in runner.step()] == ["high"], "although all flights are taken"
+    assert {id: each for id, each in runner.usage().items() if id != "high"} == {
+        id: each for id, each in used.items() if id != "high"
+    }
+    assert len(until_idle(runner)) == FLIGHTS
+    runner.set_budget({})
+    runner.submit(replace(write("fox", "low", 30), work_class="background"))
+    runner.submit(write("dog", "high", 30))
+    runner.step()
+    runner.step()
+    assert runner.usage()["low"].tokens > 0, "it was owed something"
+    assert runner.preempt("low") and not runner.preempt("nobody")
+    until_idle(runner)
+
+
+def test_a_request_that_waits_lets_others_go_first(runner: GenerateRunner) -> None:
+    for at in range(FLIGHTS + 2):
+        runner.submit(write("fox", str(at), 3 + at))
+    runner.step()
+    waiting = [each.pending.request.id for each in runner._waiting]
+    assert runner.preempt(waiting[0])
+    assert [each.pending.request.id for each in runner._waiting] == [*waiting[1:], waiting[0]]
+    until_idle(runner)
 
 
 def test_answers_that_end_early_are_told_at_once(runner: GenerateRunner) -> None:

@@ -60,6 +60,9 @@ def test_only_a_lack_of_memory_is_called_so() -> None:
     with pytest.raises(RuntimeError) as error:
         torch.empty(1 << 60)
     full = memory.out_of_memory(error.value)
-    assert full is not None and full.free > 0
+    assert full is not None and full.free > 0 and full.needed == 4 << 60
     assert memory.out_of_memory(MemoryError()) is not None
     assert memory.out_of_memory(RuntimeError("shapes do not match")) is None
+    said = "CUDA out of memory. Tried to allocate 20.50 MiB. GPU 0 has a total capacity of 1.00 GiB of which 2 MiB"
+    on_device = memory.out_of_memory(torch.OutOfMemoryError(said))
+    assert on_device is not None and on_device.needed == 20 * (1 << 20) + (1 << 19)

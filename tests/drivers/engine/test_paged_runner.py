@@ -17,7 +17,7 @@ from llmos.drivers.contract import ChunkEvent, DoneEvent, FailedEvent, LoadSetti
 from llmos.drivers.engine.engine import Engine
 from llmos.drivers.engine.paged_runner import PagedRunner
 from llmos.drivers.ops.table import OpTable
-from llmos.syscalls.errors import TimedOut
+from llmos.syscalls.errors import NotFound, TimedOut
 
 OTHERS = (PROMPT[:7], PROMPT[3:], PROMPT * 2, PROMPT[::-1])
 
@@ -127,6 +127,60 @@ def test_the_most_urgent_is_served_first_whatever_came_before(ops: OpTable, llam
         order += [event.request for event in engine.step()]
     assert set(order[:2]) == {"now", "high"} or order[0] == "now"
     assert order.index("high") < 14, "the first step has room for thirteen others"
+
+
+def batch_fills_all_rows(engine: Engine, rows: int = 2, tokens: int = 24) -> list[Any]:
+    """So many requests of lower work decode, and there are rows for no more."""
+    scheduler = runner(engine)._scheduler
+    scheduler._limits = replace(scheduler._limits, rows=rows, least=1)
+    asked = [ask([at + 3, *PROMPT], f"b{at}", max_tokens=tokens, temperature=1.1, seed=at) for at in range(rows)]
+    asked = [replace(request, work_class="batch", stream=True) for request in asked]
+    for request in asked:
+        engine.submit(request)
+    for _ in range(4):
+        engine.step()
+    return asked
+
+
+def test_an_interactive_request_begins_in_the_next_step_and_what_it_parks_goes_on_unchanged(
+    ops: OpTable, llama: Path
+) -> None:
+    engine = Engine(ops)
+    engine.load("m", source_of(llama), LoadSettings(), silent)
+    asked = batch_fills_all_rows(engine)
+    engine.submit(ask(PROMPT[:6], "urgent", max_tokens=5, stream=True))
+    engine.step()
+    assert len(runner(engine)._jobs["urgent"].choices[0].answer.tokens) == 1, "its first token comes with the next step"
+    ended = [event for _ in range(80) for event in engine.step() if isinstance(event, DoneEvent)]
+    assert [event.request for event in ended] == ["urgent", "b0", "b1"] or ended[0].request == "urgent"
+    assert sorted(event.request for event in ended) == ["b0", "b1", "urgent"], "each ends once"
+    for request in asked:
+        alone = done(engine, replace(request, id="alone", stream=False))
+        (parked,) = [event for event in ended if event.request == request.id]
+        assert parked.choices == alone.choices
+        assert parked.cached_tokens == 0 and parked.new_tokens == 24
+
+
+def test_a_request_of_many_classes_reports_what_it_uses(engine: Engine) -> None:
+    engine.submit(ask(PROMPT, "a", max_tokens=6))
+    engine.step()
+    engine.step()
+    (used,) = engine.usage().values()
+    assert used.device_ns > 0 and used.tokens == len(PROMPT) + 1 and used.bytes > 0
+    (end,) = [event for _ in range(9) for event in engine.step() if isinstance(event, DoneEvent)]
+    assert end.device_ns > used.device_ns and engine.usage() == {}
+
+
+def test_a_request_that_is_preempted_lets_its_class_go_first(ops: OpTable, llama: Path) -> None:
+    engine = Engine(ops)
+    engine.load("m", source_of(llama), LoadSettings(), silent)
+    batch_fills_all_rows(engine)
+    engine.submit(replace(ask(PROMPT, "third", max_tokens=2), work_class="batch"))
+    engine.preempt("b0")
+    ended = [event.request for _ in range(80) for event in engine.step() if isinstance(event, DoneEvent)]
+    assert ended[0] == "third" and sorted(ended) == ["b0", "b1", "third"]
+    with pytest.raises(NotFound):
+        engine.preempt("b0")
 
 
 def test_a_request_is_given_up_at_its_deadline(engine: Engine) -> None:

@@ -17,7 +17,11 @@ def test_the_processor_is_a_place_where_everything_lies_already() -> None:
     place.collect()
     assert place.device == torch.device("cpu")
     assert module.weight.data_ptr() == address
-    assert place.rest([module.weight], []) is None
+    weights = module.weight.detach().clone()
+    rested = place.rest([module.weight], [])
+    assert rested is not None
+    assert rested.wake(lambda done, total: None) == ""
+    assert torch.equal(module.weight, weights)
     assert place.free_bytes() > 0
 
 

@@ -63,10 +63,10 @@ def test_what_answers_differently_is_dropped_before_it_is_loaded_again(
 ) -> None:
     real, alive, spoilt = loader.load, [], []
 
-    def load(*given: Any) -> Any:
+    def load(*given: Any, **named: Any) -> Any:
         gc.collect()
         alive.append(sum(each() is not None for each in spoilt))
-        bundle = real(*given)
+        bundle = real(*given, **named)
         spoilt.append(weakref.ref(bundle.module))
         return bundle
 

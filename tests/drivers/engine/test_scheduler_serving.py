@@ -30,16 +30,17 @@ class Serving(RuleBasedStateMachine):
         parts=st.lists(st.integers(0, 1), max_size=4), tail=st.sampled_from([1, 2, 15, 16]), wanted=st.integers(1, 24),
         priority=st.integers(-1, 1), due=st.none() | st.floats(0.0, 8.0), copies=st.sampled_from([1, 1, 1, 3]),
         every=st.sampled_from([False, False, False, True]), salt=st.sampled_from([b"", b"", b"x"]),
+        rank=st.sampled_from([0, 0, 1, 2]),
     )  # fmt: skip
     def add(
         self, parts: list[int], tail: int, wanted: int, priority: int, due: float | None, copies: int, every: bool,
-        salt: bytes,
+        salt: bytes, rank: int,
     ) -> None:  # fmt: skip
         for _ in range(copies):
             self.added += 1
             tokens = [part for part in parts for _ in range(PAGE_TOKENS)] + [3] * tail
             deadline = None if due is None else self.runner.now + due
-            item = Row(str(self.added), tokens, salt, priority, deadline, all_logits=every)
+            item = Row(str(self.added), tokens, salt, priority, deadline, all_logits=every, rank=rank)
             self.runner.add(item, wanted)
 
     @rule(steps=st.integers(1, 12), drafts=st.integers(0, 4), wrong=st.integers(0, 4))
@@ -57,6 +58,15 @@ class Serving(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, 3.0]))
     def wait(self, seconds: float) -> None:
         self.runner.now += seconds
+
+    @precondition(lambda self: self.runner.jobs)
+    @rule(which=which)
+    def defer(self, which: int) -> None:
+        self.runner.scheduler.defer(self.pick(which))
+
+    @rule(tokens=st.sampled_from([0.0, 20.0, float("inf")]), batch=st.sampled_from([0.0, 0.1, 0.5]))
+    def budget(self, tokens: float, batch: float) -> None:
+        self.runner.scheduler.set_budget({"batch": batch, "recompute_tokens": tokens})
 
     @precondition(lambda self: self.runner.jobs)
     @rule(which=which)

@@ -28,6 +28,20 @@ def packed(name: str, layer: dict[str, Any], bits: int, shift: bool) -> dict[str
     return found | ({f"{name}.weight_zero_point": packed_rows(layer["zeros"].T, bits)} if shift else {})
 
 
+def test_the_width_of_few_inputs_is_that_which_the_groups_tell_or_refused() -> None:
+    """Eight numbers of 3 bits fill a word as those of 4 do."""
+    tensors = {
+        "a.b.weight_packed": torch.tensor([[0b111_110_101_100_011_010_001_000]] * OUTS, dtype=torch.int32),
+        "a.b.weight_scale": torch.ones(OUTS, 1), "a.b.weight_shape": torch.tensor([OUTS, 8]),
+    }  # fmt: skip
+    told = {"config_groups": {"group_0": {"weights": {"num_bits": 3}}, "group_1": {"weights": {"num_bits": 8}}}}
+    (found,) = compressed.layers(PACK | told, Held(tensors))
+    assert found.wide()[0].tolist() == [*range(-4, 4)]
+    for groups in ({}, {"config_groups": {str(bits): {"weights": {"num_bits": bits}} for bits in (3, 4)}}):
+        with pytest.raises(NotSupported, match="1, 2, 3, 4 bits make; config_groups say not which"):
+            list(compressed.layers(PACK | groups, Held(tensors)))
+
+
 @pytest.mark.parametrize(
     ("bits", "size", "shift", "scheme"),
     [

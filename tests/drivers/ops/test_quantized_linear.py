@@ -7,6 +7,7 @@ import torch
 from packed_linears import check_gradient, check_refusals
 from torch.nn import functional as F
 
+from llmos.drivers.ops.float8 import float8_rows
 from llmos.drivers.ops.quantized import FLOAT8, Scheme, round_to_nearest
 from llmos.drivers.ops.quantized_linear import ReferenceQuantized, int8_groups, rounded_inputs
 from llmos.syscalls.errors import BadArgument
@@ -58,6 +59,14 @@ def test_inputs_of_float8_are_rounded_for_each_token() -> None:
     assert torch.equal(rounded_inputs(10 * x, 0, "float8"), 10 * x.to(FLOAT8).float())
     layer = made(Scheme(8, 0, "float"), "float8")
     assert not torch.equal(layer(torch.randn(2, 70)), layer.product(torch.randn(2, 70)))
+
+
+def test_inputs_may_be_of_float8_already() -> None:
+    layer, x = made(Scheme(8, 0, "float"), "float8", torch.bfloat16), torch.randn(2, 3, 70).bfloat16()
+    assert torch.equal(layer(float8_rows(x)), layer(x)) and layer(x).shape == (2, 3, 13)
+    for other, given in ((made(Scheme(8, 0, "float")), x), (layer, x[..., :64])):
+        with pytest.raises(BadArgument, match="x is e4m3"):
+            other(float8_rows(given))
 
 
 def test_unknown_activations_are_refused() -> None:

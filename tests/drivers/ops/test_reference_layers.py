@@ -8,9 +8,11 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.gpt_neox.modeling_gpt_neox import apply_rotary_pos_emb as apply_partial
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
+from llmos.drivers.ops.quantized_linear import rounded_inputs
 from llmos.drivers.ops.reference_attention import write_kv
 from llmos.drivers.ops.reference_layers import (
-    add_layer_norm, add_rms_norm, gelu_mul, gelu_tanh_mul, layer_norm, rms_norm, rope, rope_write, silu_mul,
+    add_layer_norm, add_rms_norm, add_rms_norm_float8, gelu_mul, gelu_tanh_mul, layer_norm, rms_norm, rms_norm_float8,
+    rope, rope_write, silu_mul,
 )  # fmt: skip
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -26,6 +28,16 @@ def test_norms_are_those_of_llama_and_gemma(dtype: torch.dtype) -> None:
     assert torch.equal(rms_norm(x, gemma.weight, 1e-6, True, False), gemma(x))
     normed, total = add_rms_norm(x, residual, llama.weight, 1e-5)
     assert torch.equal(total, residual + x) and torch.equal(normed, llama(residual + x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_narrow_norms_are_the_norms_rounded_to_e4m3(dtype: torch.dtype) -> None:
+    x, residual, weight = (torch.randn(*shape).to(dtype) for shape in ((1, 5, 48), (1, 5, 48), (48,)))
+    for flags in ((False, True), (True, False)):
+        alone, (rows, total) = rms_norm_float8(x, weight, 1e-5, *flags), add_rms_norm_float8(x, residual, weight, 1e-5)
+        assert torch.equal(alone.worth(), rounded_inputs(rms_norm(x, weight, 1e-5, *flags), 0, "float8"))
+        assert torch.equal(rows.worth(), rounded_inputs(add_rms_norm(x, residual, weight, 1e-5)[0], 0, "float8"))
+        assert torch.equal(total, residual + x) and alone.shape == rows.shape == x.shape
 
 
 def test_the_scale_can_be_one_plus_weight_and_be_applied_late_or_early() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from llmos.drivers.ops.quantized import Scheme
-from llmos.drivers.quant.awq import awq_scales, smooth_scales
+from llmos.drivers.quant.awq import awq_scales, best_nearest, smooth_scales
 from llmos.drivers.quant.gptq import output_error
 from llmos.drivers.quant.nearest import nearest
 
@@ -26,6 +27,21 @@ def test_awq_loses_less_on_large_inputs() -> None:
     scaled = hessian / factors[:, None] / factors
     found = output_error(weight * factors, nearest(weight * factors, scheme, scaled.diagonal()), scaled)
     assert found < 0.75 * output_error(weight, nearest(weight, scheme, hessian.diagonal()), hessian)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("large", [False, True])
+def test_never_worse_than_the_nearest_numbers_alone(width: int, large: bool) -> None:
+    """Inputs that depend on each other make scales by importance lose as well as win."""
+    generator = torch.Generator().manual_seed(3)
+    weight, x = torch.randn(24, 128, generator=generator), torch.randn(200, 128, generator=generator)
+    x = (x + 3 * x.roll(1, dims=1)) * (torch.arange(128) % 40 == 0).mul(20).add(1) if large else x.cumsum(1)
+    hessian, scheme = x.T @ x, Scheme(width, 32)
+    plain, weighed = (
+        output_error(weight, nearest(weight, scheme, each), hessian) for each in (None, hessian.diagonal())
+    )
+    made, error = best_nearest(weight, scheme, hessian)
+    assert error == min(plain, weighed) == output_error(weight, made, hessian)
 
 
 def test_awq_leaves_alone_what_gains_nothing() -> None:

@@ -75,6 +75,16 @@ def test_what_is_exported_comes_back(folder: Path, tmp_path: Path) -> None:
     assert config["back"]["tie_word_embeddings"] == config["quantized"]["tie_word_embeddings"]
 
 
+def test_layers_that_no_block_holds_are_told(tmp_path: Path) -> None:
+    made = transformers.AutoModelForCausalLM.from_config(CONFIGS["qwen2"], dtype=torch.bfloat16)
+    made.save_pretrained(tmp_path / "model")
+    quantized, _ = quantize(tmp_path / "model", tmp_path, Scheme(4, 32), Scheme(8, 0, "float"))
+    fields = exported(quantized, tmp_path / "out")
+    assert "lm_head became 16 bits: no kind of block holds" in fields["metrics"]["note"]
+    asked = exported(quantized, tmp_path / "asked", "gguf-f16")
+    assert "16 bits" not in asked["metrics"].get("note", "")
+
+
 @pytest.mark.parametrize(
     ("format", "kinds"), [("gguf", {"F16"}), ("gguf-q8_0", {"Q8_0"}), ("gguf-q4_0", {"Q4_0", "Q8_0"})]
 )

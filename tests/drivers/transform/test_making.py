@@ -86,6 +86,26 @@ def test_a_model_that_is_there_is_kept_unless_it_may_get_a_new_version(system: M
         made(system, "/m0@second")
 
 
+@pytest.mark.parametrize(
+    ("path", "alias", "error", "said"),
+    [
+        ("/new", "a/b", BadArgument, "cannot be an alias"), ("/new", "latest", BadArgument, "cannot be an alias"),
+        ("/new", "1", BadArgument, "numbers that versions get"), ("/new", 7, BadArgument, "cannot be an alias"),
+        ("/new@first", "first", Exists, "has a version first"), ("/m0@second", "local", Exists, "has a version local"),
+    ],
+)  # fmt: skip
+def test_an_alias_that_cannot_be_is_refused_before_the_work(
+    system: ModelsFileSystem, monkeypatch: pytest.MonkeyPatch, path: str, alias: Any, error: type[Exception], said: str
+) -> None:
+    monkeypatch.setattr(kinds, "find", lambda name: (kinds.KINDS[name], _never))
+    with pytest.raises(error, match=said):
+        made(system, path, options={"alias": alias})
+
+
+def _never(*_given: Any) -> dict[str, Any]:
+    raise AssertionError("it was begun")
+
+
 def test_one_that_appears_meanwhile_is_kept_too(system: ModelsFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     first = kinds.find("merge")[1]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted import MEMORY, Inside, Program, inside
 
-from llmos.syscalls.errors import BadHandle, BadState, NoDeviceMemory, NoResources, NotSupported, OverQuota
+from llmos.syscalls.errors import (
+    BadHandle, BadState, NoDeviceMemory, NoResources, NotSupported, OverQuota, PeerGone, Unavailable,
+)  # fmt: skip
 
 
 def lease(program: Program, size: int = 4096, **body: object) -> dict:
@@ -88,8 +91,85 @@ def test_leases_that_wait_for_a_device_do_not_exceed_the_limit(kernel: Inside, p
     assert answers[0].error is None and isinstance(answers[1].error, OverQuota)
 
 
-def test_sharing_is_refused(program: Program) -> None:
-    assert isinstance(lease_error(program, share=True), NotSupported)
+def test_sharing_is_refused_where_the_driver_cannot(kernel: Inside, program: Program) -> None:
+    error = lease_error(program, share=True)
+    assert isinstance(error, NotSupported) and error.why == "a script"
+    assert free(kernel) == MEMORY and kernel.session(program).lease_bytes == 0
+    assert kernel.kernel.buffers.promised == 0
+
+
+@pytest.fixture
+def sharing(kernel: Inside) -> Inside:
+    """The device makes files of leases."""
+
+    def make(body: dict[str, Any]) -> dict[str, Any]:
+        Path(body["path"]).write_bytes(bytes(body["bytes"]))
+        return {"kind": "shm", "path": body["path"]}
+
+    kernel.null.answers["lease"] = make
+    return kernel
+
+
+def test_a_shared_lease_is_a_file_until_it_ends(sharing: Inside, program: Program) -> None:
+    found = lease(program, share=True)
+    path = Path(found["mapping"])
+    assert (found["kind"], found["share"], path.stat().st_size) == ("shm", True, 4096)
+    assert sharing.kernel.buffers.present() == sharing.kernel.buffers.promised == 4096
+    fields = program.call("stat_object", handle=found["handle"])["fields"]
+    assert (fields["kind"], fields["path"]) == ("shm", str(path))
+    program.call("close_handle", handle=found["handle"])
+    assert not path.exists() and free(sharing) == MEMORY and sharing.kernel.buffers.promised == 0
+    assert sharing.null.last("end_lease")["id"] == found["id"]
+
+
+def test_a_shared_file_outlives_the_device_and_ends_with_its_time(sharing: Inside, program: Program) -> None:
+    path = Path(lease(program, share=True, ttl_s=2.0)["mapping"])
+    sharing.null.dies()
+    assert path.exists() and free(sharing) == MEMORY - 4096
+    sharing.advance(3)
+    assert not path.exists() and free(sharing) == MEMORY
+
+
+def test_what_the_device_itself_holds_ends_with_it(kernel: Inside, program: Program) -> None:
+    kernel.null.answers["lease"] = {"kind": "cuda-ipc", "handle": b"\x01\xff"}
+    plain, found = lease(program), lease(program, share=True)
+    assert (found["kind"], found["mapping"], plain["kind"], plain["mapping"]) == ("cuda-ipc", "01ff", "reservation", "")
+    kernel.null.dies()
+    assert free(kernel) == MEMORY - 4096
+    assert isinstance(program.error("stat_object", handle=found["handle"]), BadHandle)
+    assert program.call("stat_object", handle=plain["handle"])["fields"]["kind"] == "reservation"
+
+
+def test_a_device_that_dies_while_it_shares_keeps_nothing(kernel: Inside, program: Program) -> None:
+    kernel.null.holds.add("lease")
+    number = program.send("alloc_gpu", device=program.grants["null0"], bytes=4096, share=True, ttl_s=1.0)
+    kernel.advance(2)
+    kernel.null.dies()
+    assert isinstance(program.wait(number).error, PeerGone | Unavailable)
+    assert free(kernel) == MEMORY and kernel.session(program).lease_bytes == 0
+    assert program.call("list_objects", system=program.system, kind="lease") == []
+
+
+def test_buffers_are_bytes_of_the_machine(kernel: Inside, program: Program) -> None:
+    before = kernel.kernel.ledger.free("host")
+    made = program.call("alloc_buffer", system=program.system, bytes=10_000)
+    assert kernel.kernel.ledger.free("host") == before - 12_288
+    assert [(row.what, row.owner) for row in kernel.kernel.ledger.rows("host") if row.what == "buffer"] == [
+        ("buffer", program.session)
+    ]
+    program.call("close_handle", handle=made["handle"])
+    assert kernel.kernel.ledger.free("host") == before - 12_288
+    program.call("close_handle", handle=program.handle)
+    assert kernel.kernel.ledger.free("host") == before
+
+
+def test_a_buffer_needs_room_on_the_machine(kernel: Inside, program: Program) -> None:
+    kernel.machine.available = 60 << 20
+    kernel.kernel.memory.tick()
+    left = kernel.kernel.ledger.free("host")
+    error = program.error("alloc_buffer", system=program.system, bytes=left + 1)
+    assert isinstance(error, NoResources) and error.limit == left and "foreign of host" in str(error)
+    assert kernel.kernel.buffers.promised == 0 and kernel.kernel.ledger.free("host") == left
 
 
 def test_a_stopped_device_leases_nothing(kernel: Inside, program: Program) -> None:

@@ -72,11 +72,37 @@ def test_a_dry_run_says_what_would_have_to_leave(kernel: Inside, program: Progra
     model = program.load("tiny")
     kernel.null.answers["plan"] = PlanRows(rows=rows(MEMORY))
     plan = program.call("load_model", path="/models/other", options={"dry_run": True})["plan"]
-    assert (plan["fits"], plan["would_evict"]) == (True, ["tiny"]) and plan["needed"] > plan["free"]
+    assert (plan["fits"], plan["would_evict"], plan["short"]) == (True, ["tiny"], 0) and plan["needed"] > plan["free"]
+    (gone,), (reason,) = plan["evictions"], plan["reasons"]
+    assert (gone["model"], gone["bytes"], gone["reason"]["code"]) == ("tiny", 1024, "model.evicted")
+    assert reason["code"] == "plan.evicts" and reason["at"] > 0
+    assert reason["numbers"] == {"needed": MEMORY, "free": MEMORY - 1024, "frees": 1024, "busy": 0}
     assert program.state(model) == "awake"
     program.control(model, "pin")
     plan = program.call("load_model", path="/models/other", options={"dry_run": True})["plan"]
-    assert (plan["fits"], plan["would_evict"]) == (False, [])
+    assert (plan["fits"], plan["would_evict"], plan["short"]) == (False, [], 1024)
+    (reason,) = plan["reasons"]
+    assert reason["text"].endswith("1.0 KiB are missing whatever sleeps (held by weights of tiny: 1.0 KiB)")
+
+
+def test_a_dry_run_says_for_whose_requests_it_would_wait(kernel: Inside, program: Program) -> None:
+    model = program.load("tiny")
+    number = program.start(model, "x")
+    kernel.null.answers["plan"] = PlanRows(rows=rows(MEMORY))
+    plan = program.call("load_model", path="/models/other", options={"dry_run": True})["plan"]
+    assert (plan["fits"], plan["would_evict"]) == (True, ["tiny"])
+    text = plan["reasons"][0]["text"]
+    assert text.endswith("tiny (1.0 KiB) would be put to sleep when 1 requests on them have ended")
+    kernel.null.release("submit")
+    program.wait(number)
+
+
+def test_a_plan_for_an_adapter_keeps_its_base(kernel: Inside, program: Program) -> None:
+    base = program.load("tiny")
+    kernel.null.answers["plan"] = PlanRows(rows=rows(MEMORY))
+    options = {"dry_run": True, "adapter": True}
+    plan = program.call("load_model", path="/models/other", base=base, options=options)["plan"]
+    assert (plan["fits"], plan["would_evict"], plan["short"]) == (False, [], 1024)
 
 
 def test_how_to_quantize_is_the_devices_to_know(kernel: Inside, program: Program) -> None:

@@ -60,9 +60,10 @@ def parts(setting: Setting) -> list[Part]:
         Part("ceilings", "ceilings", "run", 40),
         Part("correct", "checks", "correct", 90),
         Part("attention", "attention", "run", 45),
-        Part("quantized", "quantized", "run", 60),
+        Part("quantized", "quantized", "run", 100),
         Part(f"decoding {large}", "serving", "decoding", 90, (large,)),
-        Part(f"narrow {large}", "serving", "narrow", 60, (large,)),
+        Part("narrow peers", "narrow_peers", "run", 45),
+        *(Part(f"{kind} {large}", "serving", "narrow", 60, (large, kind)) for kind in ("w4", "fp8")),
         *(Part(f"generate {model}", "peers", "alone", 60, (model,)) for model in small),
         *(Part(f"decoding {model}", "serving", "decoding", 45, (model,)) for model in small if model != large),
         Part("serving", "serving", "many", 90),
@@ -170,6 +171,8 @@ def report(found: Mapping[str, Any], failed: Mapping[str, str], aims: Sequence[L
             checked = found[name].get("compared", sum(found[name].get("checked", {}).values()))
             said.append(f"{name}: {checked} checked, {len(wrong)} wrong")
             said += [f"  {' '.join(str(each[key]) for key in each)}" for each in wrong[:20]]
+            left_out = found[name].get("left_out", {})
+            said += [f"{name}: {len(left_out)} left out, {key}: {why}" for key, why in [*left_out.items()][:1]]
     for name, value in found.get("ceilings", {}).items():
         said.append(f"{name}: {value}" if isinstance(value, dict) else f"{name}: {value / 1e9:.1f} G")
     said.append("")

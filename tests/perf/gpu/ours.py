@@ -36,6 +36,12 @@ def source(folder: Path) -> ModelSource:
     return ModelSource(str(folder), "v1", [SourceFile(path.name, path, path.stat().st_size) for path in paths])
 
 
+def host_peak() -> int:
+    """Bytes of the host that this process has had at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def silent(done: int, total: int, unit: str = "bytes", stage: str = "") -> None:
     """A listener to progress that does not listen."""
 
@@ -47,15 +53,19 @@ class Ours:
         self, folder: Path, device: str, context: int, eager: bool = False, quant: Mapping[str, Any] | None = None
     ) -> None:
         self.device = device
-        self.engine = make_engine(device, eager)
+        self.peaks: dict[str, int] = {}
+        """Bytes that loading took at most, of the device where it has memory of its own, and of the host."""
+        self.engine = make_engine(device, eager, lambda most: self.peaks.update(device_peak=most))
         self._numbers = count()
         self._streams: dict[str, Stream] = {}
-        began = time.perf_counter()
+        synchronize(device)
+        before, began = host_peak(), time.perf_counter()
         dtype = "bfloat16" if device == "cuda" else "auto"
         settings = LoadSettings(dtype=dtype, max_context=context, quant=quant)
         self.loaded: LoadedModel = self.engine.load(MODEL, source(folder), settings, silent)
         synchronize(device)
         self.load_seconds = time.perf_counter() - began
+        self.peaks["host_peak"] = host_peak() - before
 
     def add(self, folder: Path, name: str) -> None:
         """An adapter."""

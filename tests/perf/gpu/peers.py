@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, Generat
 
 from .clock import synchronize
 from .ours import prompts
-from .serving import sizes
+from .serving import requests, sizes
 from .setting import SHAPES, Found, Setting
 from .weights import folder_of
 
@@ -88,7 +88,7 @@ def alone(setting: Setting, model: str) -> Iterator[Found]:
 
 def many(setting: Setting) -> Iterator[Found]:
     """Many requests at once."""
-    library, (prompt, new) = Library(setting, setting.large), sizes(setting)
+    library, (prompt, new) = Library(setting, setting.large), requests(setting)
     rows = prompts(10, setting.pick(64, 3), prompt, library.shape.vocabulary)
     library.seconds(rows, 4)
     yield {**library.facts(), "padded_seconds": library.seconds(rows, new)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -14,15 +15,21 @@ from .setting import SHAPES, Found, Setting
 from .weights import adapter_of, folder_of
 
 RANK = 16
-FOUR_BITS = {
-    "width": 4, "group": 128, "kind": "int", "shift": False, "method": "rtn", "activations": "auto", "head": 8,
-    "byte_budget": None, "keep": [],
-}  # fmt: skip
+SHARED = {"shift": False, "method": "rtn", "activations": "auto", "head": 8, "byte_budget": None, "keep": []}
+NARROW: Mapping[str, Mapping[str, Any]] = {
+    "w4": {**SHARED, "width": 4, "group": 128, "kind": "int"},
+    "fp8": {**SHARED, "width": 8, "group": 0, "kind": "float"},
+}
 
 
 def sizes(setting: Setting) -> tuple[int, int]:
     """Tokens of a prompt, and new ones."""
     return setting.pick(128, 12), setting.pick(256, 24)
+
+
+def requests(setting: Setting) -> tuple[int, int]:
+    """The same of many requests at once."""
+    return setting.pick(128, 12), setting.pick(512, 24)
 
 
 def decoding(setting: Setting, model: str) -> Iterator[Found]:
@@ -44,14 +51,14 @@ def decoding(setting: Setting, model: str) -> Iterator[Found]:
         del ours
 
 
-def narrow(setting: Setting, model: str) -> Iterator[Found]:
-    """The same model with weights of 4 bits: how it is loaded, one row, and more."""
+def narrow(setting: Setting, model: str, kind: str) -> Iterator[Found]:
+    """The same model with weights of a kind of `NARROW`: how it is loaded, one row, and more."""
     shape = SHAPES[model]
     folder = folder_of(setting.folder, shape)
     prompt, new = sizes(setting)
-    ours = Ours(folder, setting.device, context=setting.pick(4096, 256), quant=FOUR_BITS)
+    ours = Ours(folder, setting.device, context=setting.pick(4096, 256), quant=NARROW[kind])
     weights = sum(row.allocator for row in ours.engine.memory() if row.what == "weights")
-    yield {"load": {**ours.facts(), "weights": weights}}
+    yield {"load": {**ours.facts(), "weights": weights, **ours.peaks}}
     ours.rate(prompts(1, 1, prompt, shape.vocabulary), new // 2)
     found = {}
     for rows in (1, setting.pick(64, 3)):
@@ -82,18 +89,21 @@ def many(setting: Setting) -> Iterator[Found]:
     """The large model among many: requests at once, a prefix that is known, prompts between, adapters, sleep."""
     shape = SHAPES[setting.large]
     folder = folder_of(setting.folder, shape)
-    prompt, new = sizes(setting)
+    prompt, new = requests(setting)
     rows = setting.pick(64, 3)
     ours = Ours(folder, setting.device, context=setting.pick(8192, 256))
     yield {"load": ours.facts()}
     given = prompts(10, rows, prompt, shape.vocabulary)
-    ours.rate(given[:4], new // 2)
+    ours.rate(given[:4], setting.pick(128, 12))
     took = ours.seconds_of([(each, new, MODEL) for each in given])
     yield {"requests": {"rows": rows, "prompt": prompt, "new": new, "seconds": took, "rate": rows * new / took}}
     yield {"prefix": prefix(setting, ours)}
     yield {"between": between(setting, ours)}
     yield {"adapters": adapters(setting, ours)}
-    yield {"wake": wake(ours)}
+    woken = wake(ours)
+    yield {"wake": woken}
+    if not woken["same"]:
+        raise RuntimeError("the model answers otherwise after it slept")
 
 
 def prefix(setting: Setting, ours: Ours) -> Found:

@@ -90,9 +90,30 @@ def products(parts: Parts, width: str, tokens: str) -> float:
     return float(found["library"]) / float(found["ours"])
 
 
-def narrowed(parts: Parts, model: str, rows: str) -> float:
+def selected(parts: Parts, width: str) -> float:
+    """The least gain over the library among all buckets of tokens, each by what is chosen for it."""
+    return min(float(each["library"]) / float(each["ours"]) for each in parts["quantized"][f"{width} buckets"].values())
+
+
+def beside(parts: Parts, tokens: str) -> float | None:
+    """Over the best of the other kernels for 4 bits that are installed; None where none is."""
+    others = [float(each) for each in parts["narrow peers"][tokens].values()]
+    return min(others) / float(parts["quantized"]["w4a16"][tokens]["ours"]) if others else None
+
+
+def product_share(parts: Parts, width: str) -> float:
+    found = parts["quantized"][width]["1"]
+    return float(found["bytes"]) / float(found["ours"]) / copy_rate(parts)
+
+
+def narrowed(parts: Parts, kind: str, model: str, rows: str) -> float:
     wide = alone(parts, model) if rows == "1" else float(parts[f"decoding {model}"]["rates"][rows])
-    return float(parts[f"narrow {model}"]["rates"][rows]) / wide
+    return float(parts[f"{kind} {model}"]["rates"][rows]) / wide
+
+
+def load_peak(parts: Parts, model: str, where: str) -> float | None:
+    load = parts[f"w4 {model}"]["load"]
+    return float(load[where]) / float(load["weights"]) if where in load else None
 
 
 def wake_share(parts: Parts) -> float:
@@ -108,11 +129,11 @@ def targets(models: Sequence[str], tiny: bool, by: str) -> list[Target]:
     rows = ("16", "64") if not tiny else ("2", "3")
     few = ("1", "8", "16", "64") if not tiny else ("1", "3")
     four_bits, eight_bits = ((1.6, 1.5, 1.3, 0.8), (2.1, 2.1, 1.7, 1.2)), ((1.35, 1.3, 1.2, 0.8), (1.6, 1.6, 1.5, 1.0))
-    beside = {"0.6b": (4.0, 7.0), "1.7b": (2.5, 3.8), "8b": (1.5, 3.0), "tiny": (1.0, 1.0)}
+    over_generate = {"0.6b": (4.0, 7.0), "1.7b": (2.5, 3.8), "8b": (1.5, 3.0), "tiny": (1.0, 1.0)}
     return [
         Target("G1", f"{large} decode, 1 row: weight bytes over copy", 0.60, 0.80, lambda p: weight_share(p, large)),
         *(
-            Target("G2", f"{model} decode, 1 row over generate", *beside[model],
+            Target("G2", f"{model} decode, 1 row over generate", *over_generate[model],
                    lambda p, m=model: over(p, m, "dynamic"))
             for model in models
         ),
@@ -141,15 +162,27 @@ def targets(models: Sequence[str], tiny: bool, by: str) -> list[Target]:
             for tokens, must, goal in zip(few, *aims, strict=False)
         ),
         *(
+            Target(id, f"{width} over bf16 product, least of all buckets", 0.8, 1.0, lambda p, w=width: selected(p, w))
+            for id, width in (("G12", "w4a16"), ("G13", "w8a16"))
+        ),
+        *(
+            Target("G12", f"w4a16 over the best other kernel, {tokens} tokens", 1.0, 1.2,
+                   lambda p, t=tokens: beside(p, t))
+            for tokens in dict.fromkeys((few[0], few[-2]))
+        ),
+        Target("G12", "w4a16, 1 token: bytes over copy", 0.35, 0.5, lambda p: product_share(p, "w4a16")),
+        *(
             Target("G14", f"fp8 over bf16 product, {tokens} tokens", 1.3, goal,
                    lambda p, t=tokens: products(p, "fp8", t))
             for tokens, goal in ((("16", 1.45), ("4096", 1.5)) if not tiny else (("3", 1.45), ("20", 1.5)))
         ),
         *(
             Target("G15", f"{large} of 4 bits over bf16, {count} rows", must, goal,
-                   lambda p, c=count: narrowed(p, large, c))
+                   lambda p, c=count: narrowed(p, "w4", large, c))
             for count, must, goal in (("1", 1.4, 1.75), (rows[1], 0.95, 1.2))
         ),
+        Target("G15", f"{large} of fp8 over bf16, {rows[1]} rows", 1.0, 1.3,
+               lambda p: narrowed(p, "fp8", large, rows[1])),
         Target("G16", "first token, prefix known over not", 4.0, 8.0, lambda p: serving(p, "prefix", "miss", "hit")),
         Target("G17", "8 adapters mixed over base", 0.75, 0.88, lambda p: serving(p, "adapters", "mixed", "base")),
         Target("G18", "8 adapters mixed over one after another", 3.0, 6.0,
@@ -158,6 +191,11 @@ def targets(models: Sequence[str], tiny: bool, by: str) -> list[Target]:
         Target("G19", "wake: bytes over pinned copy", 0.6, 0.85, wake_share),
         Target("G20", "p95 between tokens, long prompt over alone", 2.5, 1.6,
                lambda p: serving(p, "between", "during_p95", "alone_p95"), less=True),
+        *(
+            Target("G22", f"{large} of 4 bits, {what}'s peak at load over size", 1.3, 1.1,
+                   lambda p, w=where: load_peak(p, large, w), less=True)
+            for what, where in (("device", "device_peak"), ("host", "host_peak"))
+        ),
     ]  # fmt: skip
 
 

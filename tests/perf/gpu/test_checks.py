@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from gpu import checks
+from gpu.setting import Setting
 
 pytest.importorskip("triton")
 
@@ -48,3 +50,13 @@ def test_what_the_interpreter_made_is_compared_and_a_difference_is_found(tmp_pat
     assert {"add", "experts", "lora_expand", "paged_attention", "rms_norm", "rope_write", "sample"} <= set(ops)
     assert right["compared"] == right["interpreted"] >= len(ops) and right["wrong"] == []
     assert [(each["op"], each["dtype"]) for each in changed["wrong"]] == [("add", "float32")]
+
+
+def test_comparing_nothing_on_a_gpu_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"add/one/float32": ["the interpreter cannot"]}, tmp_path / checks.KEPT)
+    monkeypatch.setattr(checks, "triples", lambda *_given, **_named: ())
+    (found,) = checks.interpreted(Setting("cpu", True, tmp_path))
+    assert (found["interpreted"], found["compared"]) == (0, 0)
+    assert found["left_out"] == {"add/one/float32": "the interpreter cannot"}
+    with pytest.raises(RuntimeError, match="no kernel was compared"):
+        list(checks.interpreted(Setting("cuda", True, tmp_path)))

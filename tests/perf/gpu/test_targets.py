@@ -15,10 +15,15 @@ FOUND: dict[str, Any] = {
     "serving": {"requests": {"seconds": 5.0}, "between": {"alone_p95": 0.01, "during_p95": 0.02}},
     "generate many": {"batch_seconds": 25.0},
     "quantized": {
-        "w4a16": {"1": {"library": 4e-5, "ours": 2e-5}, "64": {"library": 4e-5, "ours": 6e-5}},
+        "w4a16": {"1": {"library": 4e-5, "ours": 2e-5, "bytes": 3e7}, "64": {"library": 4e-5, "ours": 6e-5}},
+        "w4a16 buckets": {"1": {"library": 4e-5, "ours": 2e-5}, "128": {"library": 9e-5, "ours": 1e-4}},
         "fp8": {"4096": {"library": 4e-4, "ours": 2e-4}},
     },
-    "narrow 8b": {"rates": {"1": 300.0, "64": 6000.0}},
+    "narrow peers": {"1": {"torch": 3e-5, "another": 2.4e-5}, "16": {}},
+    "w4 8b": {
+        "load": {"weights": 5e9, "device_peak": 5.25e9, "host_peak": 7e9}, "rates": {"1": 300.0, "64": 6000.0},
+    },
+    "fp8 8b": {"rates": {"1": 200.0, "64": 7500.0}},
 }
 
 
@@ -46,6 +51,22 @@ def test_narrow_weights_are_measured_against_wide_ones() -> None:
     assert told["8b of 4 bits over bf16, 1 rows"].value == pytest.approx(2.0)
     assert told["8b of 4 bits over bf16, 64 rows"].value == pytest.approx(1.0)
     assert told["w8a16 over bf16 product, 1 tokens"].state == "not measured"
+
+
+def test_narrow_products_are_measured_against_others_and_at_every_bucket() -> None:
+    told = by_what()
+    assert told["w4a16 over bf16 product, least of all buckets"].value == pytest.approx(0.9)
+    assert told["w4a16 over the best other kernel, 1 tokens"].value == pytest.approx(1.2)
+    none = told["w4a16 over the best other kernel, 16 tokens"]
+    assert (none.value, none.why) == (None, "this device has no such figure")
+    assert told["w4a16, 1 token: bytes over copy"].value == pytest.approx(0.5)
+
+
+def test_fp8_is_measured_with_many_rows_and_loading_at_its_peak() -> None:
+    told = by_what()
+    assert told["8b of fp8 over bf16, 64 rows"].value == pytest.approx(1.25)
+    peaks = [told[f"8b of 4 bits, {what}'s peak at load over size"] for what in ("device", "host")]
+    assert [(line.value, line.state) for line in peaks] == [(1.05, "goal"), (1.4, "missed")]
 
 
 def test_of_some_less_is_more() -> None:

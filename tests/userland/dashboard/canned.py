@@ -48,6 +48,26 @@ MODELS: list[dict[str, Any]] = [
     _model(4, "bge-small", "cpu0", "awake", 134 * MIB, requests=60311),
 ]
 
+QUEUES: list[dict[str, Any]] = [
+    {"model": "m-1", "name": "qwen3-4b", "work_class": "interactive", "owner": "uid:1000", "waiting": 1, "running": 3,
+     "oldest_s": 0.4},
+    {"model": "m-1", "name": "qwen3-4b", "work_class": "batch", "owner": "uid:1001", "waiting": 12, "running": 1,
+     "oldest_s": 31.0},
+]  # fmt: skip
+
+ADVICE: list[dict[str, Any]] = [
+    {"code": "pin", "about": "m-3", "name": "tiny",
+     "text": "tiny had to leave cpu0 4 times in the last 15 minutes and took 2.10 s to come back each time; it is "
+     "asked most often of those that come and go",
+     "evidence": {"evictions": 4, "reload_s": 2.1, "requests": 42}, "gain": {"evictions": -4, "seconds": -8.4},
+     "action": "llmos pin tiny"},
+    {"code": "quantize", "about": "m-1", "name": "qwen3-4b",
+     "text": "with weights of 8 bits qwen3-4b takes 4.1 GiB of weights instead of 7.6 GiB: cuda0 refused 2 times for "
+     "want of memory in the last 15 minutes",
+     "evidence": {"refused": 2, "weights_bytes": int(7.6 * GIB)}, "gain": {"weights_bytes": -int(3.5 * GIB)},
+     "action": "llmos load /models/qwen3-4b --device cuda0 --name qwen3-4b --replace --quant w8"},
+]  # fmt: skip
+
 TASKS: list[dict[str, Any]] = [
     {"id": "t-18", "kind": "tune", "name": "support-lora r8", "state": "running", "progress": {}},
     {"id": "t-17", "kind": "tune", "name": "support-lora r16", "state": "done",

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
-from canned import DEVICES, DRIVERS, JOURNAL, MODELS, STORED, TASKS, WHY
+from canned import ADVICE, DEVICES, DRIVERS, JOURNAL, MODELS, QUEUES, STORED, TASKS, WHY
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -69,7 +69,7 @@ class Fake:
                    "text": "cuda0 has been restarted once in the last hour"}]  # fmt: skip
         kernel = {"state": self.state, "version": "0.1.0", "pid": 4711, "since": self.since}
         return {"at": now, "kernel": kernel, "devices": DEVICES, "drivers": DRIVERS, "models": models, "tasks": tasks,
-                "rates": rates, "alerts": alerts}  # fmt: skip
+                "rates": rates, "alerts": alerts, "advice": ADVICE, "queues": QUEUES}  # fmt: skip
 
 
 def loss(run: int, step: int) -> float:

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import {test} from 'node:test';
 
+import {change} from './arbiter.js';
 import {align, metricsOf, result} from './curves.js';
 import {History, rows, summary} from './history.js';
 import {merged, passes} from './journal.js';
@@ -394,4 +395,18 @@ test('a connection that died without a word is opened anew', (context) => {
   live.close();
   context.mock.timers.tick(60000);
   assert.equal(sources.length, 2);
+});
+
+test('what advice changes keeps its sign and its unit', () => {
+  assert.equal(change('weights_bytes', -(2 ** 20)), '−1.00 MiB');
+  assert.equal(change('reload_s', 2), units.seconds(2));
+  assert.equal(change('evictions', -3), '−3');
+  assert.equal(change('what', 'tokens'), 'tokens');
+});
+
+test('numbers of reasons have the unit that their name tells', () => {
+  assert.equal(figure('needed', 1024), '1.00 KiB');
+  assert.equal(figure('new_tokens', 5), '5');
+  assert.equal(figure('refused', 2), '2');
+  assert.equal(figure('waited_s', 1.5), units.seconds(1.5));
 });

@@ -13,8 +13,9 @@ Handler = Callable[[Cli, Namespace], int]
 
 _MODULES: Mapping[str, tuple[str, ...]] = {
     "looking": (
-        "ps", "drivers", "sessions", "tasks", "stat", "why", "logs", "metrics", "events",
+        "ps", "drivers", "sessions", "tasks", "stat", "logs", "metrics", "events",
     ),
+    "explaining": ("why", "alerts"),
     "devices": ("devices",),
     "watching": ("top",),
     "models": (
@@ -27,7 +28,8 @@ _MODULES: Mapping[str, tuple[str, ...]] = {
     "inference": ("run", "ask"),
     "files": ("ls", "cat", "cp", "rm", "mount", "umount", "search"),
     "tasks": ("wait", "pause", "resume", "priority", "cancel"),
-    "system": ("serve", "stop", "driver", "doctor", "bench", "help"),
+    "system": ("serve", "stop", "driver", "doctor", "help"),
+    "benching": ("bench",),
 }  # fmt: skip
 """Which module has which command; a module is imported when one of its commands is used."""
 

@@ -1,15 +1,14 @@
-"""Commands that look: ps, drivers, sessions, tasks, stat, why, logs, metrics, events."""
+"""Commands that look: ps, drivers, sessions, tasks, stat, logs, metrics, events."""
 
 from __future__ import annotations
 
-import math
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from llmos.syscalls import calls
 from llmos.syscalls.errors import BadArgument, NotFound
-from llmos.syscalls.types import Event, Kind, Metric, ObjectInfo, Reason, Record
+from llmos.syscalls.types import Event, Kind, Metric, ObjectInfo, Record
 from llmos.syscalls.wire import Progress
 
 from .. import text
@@ -160,40 +159,6 @@ _FIGURES: Mapping[str, Callable[[float], str]] = {
     "keep_alive": lambda seconds: "forever" if seconds < 0 else text.duration(seconds),
 }  # fmt: skip
 """How figures are shown, by the name of the field."""
-
-
-def why(cli: Cli, values: Namespace) -> int:
-    reasons = cli.system.why(values.object)
-    if cli.out.result(reasons):
-        return 0
-    if not reasons:
-        raise NotFound(f"nothing is known about {values.object!r}: see ps, tasks, devices, drivers for names and ids")
-    printed = [reason for reason in reasons if reason.code == "driver"]
-    for reason, times in once_each([reason for reason in reasons if reason.code != "driver"]):
-        rule = f"  (rule: {reason.rule})" if reason.rule else ""
-        often = f"  ({times} times)" if times > 1 else ""
-        cli.out.line(f"{text.clock(reason.at) if reason.at else 'now':19}  {reason.text}{rule}{often}")
-    if printed:
-        lines = f"{len(printed)} lines" if len(printed) > 1 else "one line"
-        cli.out.note(f"it printed {lines} too: llmos logs {values.object} --level debug")
-    return 0
-
-
-_OUTPUT = "program"
-"""The code of what programs printed: each line stands for itself, however often it comes."""
-
-
-def once_each(reasons: Sequence[Reason]) -> list[tuple[Reason, int]]:
-    """Reasons in the order of time; one that came several times stands where it came last, with how often it came."""
-    newest: dict[object, tuple[Reason, int]] = {}
-    for position, reason in enumerate(sorted(reasons, key=_when)):
-        key = position if reason.code == _OUTPUT else reason.text
-        newest[key] = reason, newest.get(key, (reason, 0))[1] + 1
-    return sorted(newest.values(), key=lambda found: _when(found[0]))
-
-
-def _when(reason: Reason) -> float:
-    return reason.at or math.inf
 
 
 def _record_line(record: Record) -> str:

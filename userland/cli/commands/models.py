@@ -50,7 +50,7 @@ def amount(progress: Progress) -> str:
 
 def load(cli: Cli, values: Namespace) -> int:
     options: LoadFields = {}
-    given = {name: getattr(values, name) for name in ("name", "dtype", "kv_dtype", "quant", "max_context")}
+    given = {name: getattr(values, name) for name in ("name", "dtype", "kv_dtype", "quant", "max_context", "group")}
     options.update({name: value for name, value in given.items() if value is not None})  # type: ignore[typeddict-item]
     if values.keep_alive is not None:
         options["keep_alive"] = _keep(values.keep_alive)
@@ -64,9 +64,10 @@ def load(cli: Cli, values: Namespace) -> int:
         options["draft"] = cli.stored(values.draft)
     if values.no_prefix_cache:
         options["prefix_cache"] = False
-    if values.dry_run:
-        return _plan(cli, cli.system.plan_model(cli.stored(values.model), device=values.device, **options))
     base = cli.system.model(values.base) if values.base else None
+    if values.dry_run:
+        path = cli.stored(values.model)
+        return _plan(cli, cli.system.plan_model(path, device=values.device, base=base, **options))
     with progress_bar(cli, f"loading {values.model}") as show:
         path = cli.stored(values.model)
         model = cli.system.load_model(path, device=values.device, base=base, on_progress=show, **options)
@@ -85,13 +86,25 @@ def _plan(cli: Cli, info: ModelInfo) -> int:
     verdict = "fits" if plan.fits else "does not fit"
     cli.out.line(f"{info.path} {verdict} on {info.device}: needs {text.size(plan.needed)}, {text.size(plan.free)} free")
     cli.out.table(("WHAT", ">BYTES"), [(row.what, text.size(row.predicted)) for row in plan.rows])
-    if plan.would_evict:
-        cli.out.line(f"would have to go: {', '.join(plan.would_evict)}")
+    if plan.evictions:
+        cli.out.line("would have to sleep for it:")
+        gone = [
+            (each.model, text.size(each.bytes), text.duration(each.reload_s), text.duration(each.idle_s))
+            for each in plan.evictions
+        ]
+        cli.out.table(("MODEL", ">FREES", ">BACK IN", ">UNUSED FOR"), gone)
+    for reason in plan.reasons:
+        cli.out.page(f"{reason.text}" + (f"; what would help: {reason.change}" if reason.change else ""))
     return 0
 
 
 def show(cli: Cli, values: Namespace) -> int:
     path = cli.stored(values.model)
+    if values.plan is not None:
+        given = {"quant": values.quant, "max_context": values.max_context}
+        wanted: LoadFields = {}
+        wanted.update({name: value for name, value in given.items() if value is not None})  # type: ignore[typeddict-item]
+        return _plan(cli, cli.system.plan_model(path, device=values.plan, **wanted))
     entry = cli.system.stat_path(path)
     loaded = [info for info in cli.system.models() if info.fields.get("path") == path]
     report = read_report(cli.system, path)

@@ -1,4 +1,4 @@
-"""Commands about the system itself: serve, stop, driver, doctor, bench, help."""
+"""Commands about the system itself: serve, stop, driver, doctor, help."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import msgspec
 
-from llmos.syscalls.errors import LlmosError, NotFound, TimedOut
-from llmos.syscalls.types import Kind
+from llmos.syscalls.errors import LlmosError, TimedOut
+from llmos.syscalls.types import Advice, Kind
 from llmos.userland.places import home_folder, kernel_address
 
 from .. import text
 from ..cli import Cli
 from ..help import overview, page
+from .explaining import figure
 
 
 def serve(cli: Cli, values: Namespace) -> int:
@@ -75,11 +76,31 @@ def driver(cli: Cli, values: Namespace) -> int:
 
 
 def doctor(cli: Cli, values: Namespace) -> int:
-    """Check what most often goes wrong; exit status 1 when something does."""
-    findings = [*_packages(), _kernel(cli), *_gateway(cli), *_places()]
-    if not cli.out.result([{"check": c, "ok": ok, "text": t} for c, ok, t in findings]):
+    """Check what most often goes wrong, and say what would be better; exit status 1 when something is wrong."""
+    advised, raised = _advised(cli)
+    findings = [*_packages(), _kernel(cli), *_gateway(cli), *_places(), *raised]
+    told = [{"check": c, "ok": ok, "text": t} for c, ok, t in findings]
+    if not cli.out.result([*told, *({"check": "advice", "ok": True, **msgspec.to_builtins(a)} for a in advised)]):
         cli.out.table(("CHECK", "STATE", "FINDING"), [(c, "ok" if ok else "failed", t) for c, ok, t in findings])
+        for each in advised:
+            cli.out.line()
+            cli.out.line(f"advice: {each.text}")
+            for what, numbers in (("seen", each.evidence), ("expected", each.gain)):
+                shown = ", ".join(f"{name.replace('_', ' ')} {figure(name, value)}" for name, value in numbers.items())
+                cli.out.line(f"  {what}: {shown}")
+            cli.out.line(f"  do: {each.action}")
     return 0 if all(ok for _, ok, _ in findings) else 1
+
+
+def _advised(cli: Cli) -> tuple[list[Advice], list[tuple[str, bool, str]]]:
+    """What the kernel advises, and the alerts that are raised, as findings; nothing where no kernel answers."""
+    from llmos.userland.link import NoKernel
+
+    try:
+        raised = [(f"alert {each.rule}", each.severity == "info", each.text) for each in cli.system.alerts()]
+        return cli.system.advice(), raised
+    except (NoKernel, LlmosError):
+        return [], []
 
 
 def _packages() -> list[tuple[str, bool, str]]:
@@ -141,30 +162,6 @@ def _places() -> list[tuple[str, bool, str]]:
         left = shutil.disk_usage(shm).free
         places.append(("shared memory", left > 64 << 20, f"{text.size(left)} free in {shm}"))
     return places
-
-
-def bench(cli: Cli, values: Namespace) -> int:
-    """Time calls against the running kernel; the full benches are `make bench` of a checkout."""
-    import statistics
-    import time
-
-    from llmos.syscalls.calls import StatObject
-
-    system = cli.system
-    call = StatObject(handle=system.handle)
-    samples = []
-    for _ in range(2000):
-        began = time.perf_counter()
-        system.client.call(call)
-        samples.append(time.perf_counter() - began)
-    samples.sort()
-    rows = {"null call p50": statistics.median(samples), "null call p99": samples[int(len(samples) * 0.99)]}
-    if values.name and not any(name.startswith(values.name) for name in (*rows, "ipc")):
-        raise NotFound(f"there is no bench {values.name!r} here; there is ipc. The full benches: make bench")
-    if not cli.out.result({name: value * 1e6 for name, value in rows.items()}):
-        cli.out.table(("BENCH", ">TIME"), [(name, text.duration(value)) for name, value in rows.items()])
-        cli.out.line("the full benches, each beside its peer: make bench")
-    return 0
 
 
 def help(cli: Cli, values: Namespace) -> int:

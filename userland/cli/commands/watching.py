@@ -15,12 +15,17 @@ from llmos.syscalls.types import Kind
 
 from .. import text
 from ..cli import Cli
+from . import memory
 from .looking import DEVICE_COLUMNS, MODEL_COLUMNS, device_row, model_row
 
 INTERVAL_S = 2.0
 
 
 def top(cli: Cli, values: Namespace) -> int:
+    view_of = memory.view if values.memory else _view
+    if cli.out.as_json and values.memory:
+        cli.out.result(memory.figures(cli))
+        return 0
     if cli.out.as_json:
         cli.out.result({"devices": cli.system.devices(), "models": cli.system.models(), "tasks": cli.system.tasks()})
         return 0
@@ -29,12 +34,12 @@ def top(cli: Cli, values: Namespace) -> int:
 
     interval = values.interval or INTERVAL_S
     if values.once or not cli.out.terminal:
-        cli.out.console.print(Group(*_view(cli)))
+        cli.out.console.print(Group(*view_of(cli)))
         return 0
     from rich.live import Live
 
     def view() -> Group:
-        return Group(*_view(cli), Text(), Text("q or Ctrl-C ends", style="dim"))
+        return Group(*view_of(cli), Text(), Text("q or Ctrl-C ends", style="dim"))
 
     with _keys(), Live(view(), console=cli.out.console, screen=True, auto_refresh=False) as live:
         while not _pressed(interval):

@@ -26,7 +26,7 @@ function draw(root, app) {
       h(
         'p.lead',
         null,
-        'Raised by the gateway from what the kernel reports; each goes away by itself when its cause does.',
+        'Raised by the rules of the configuration, and by the gateway from what the kernel reports; each goes away by itself when its cause does.',
       ),
     ),
     alerts.length

@@ -1,6 +1,7 @@
 // The ledger of bytes as one stacked bar, with a legend and the same as a table.
 
 import {h} from './dom.js';
+import {whyLink} from './table.js';
 import {bytes, percent} from './units.js';
 
 const NAMES = {
@@ -9,6 +10,8 @@ const NAMES = {
   workspace: 'Workspace',
   tuning: 'Tuning',
   lease: 'Leases',
+  buffer: 'Shared buffers',
+  runtime: 'Own processes',
   foreign: 'Other processes',
   reserve: 'Reserve',
   other: 'Other',
@@ -99,7 +102,7 @@ export function ledgerTable(device) {
               h(
                 'tr',
                 null,
-                h('td.wrap', null, row.owner || 'system'),
+                h('td.wrap', null, row.owner || 'system', row.owner ? whyLink(row.owner) : null),
                 h('td', null, h(`i.swatch.d-${group.what}`), group.name),
                 h('td.num', null, bytes(row.bytes)),
                 h('td.num', null, percent(row.bytes, device.total)),

@@ -1,6 +1,7 @@
 // The overview: is it well, what is loaded, who has the bytes, how fast is it.
 
 import {shortMenu} from './actions.js';
+import {adviceList, queuesTable} from './arbiter.js';
 import {empty, h, loading, morphChildren, svg} from './dom.js';
 import {ledgerBar, ledgerTable} from './ledger.js';
 import {link} from './router.js';
@@ -12,7 +13,7 @@ const SPARK_S = 120;
 export function overviewPage(app) {
   const root = h('div', null, loading(6));
   const redraw = () => draw(root, app, tables);
-  const tables = {models: modelsTable(app, () => redraw()), drivers: driversTable(() => redraw())};
+  const tables = {models: modelsTable(app, () => redraw()), drivers: driversTable(() => redraw()), queues: queuesTable(() => redraw())};
   return {root, update: (what) => what !== 'journal' && what !== 'point' && redraw()};
 }
 
@@ -60,6 +61,18 @@ function draw(root, app, tables) {
         h('a.button', {href: link('models')}, 'Browse models'),
       ),
       data.models.length ? h('a.small', {href: link('models')}, 'Browse all models') : null,
+    ),
+    section(
+      'Queues',
+      data.queues ?? [],
+      tables.queues.render(data.queues ?? []),
+      empty('check', 'Nobody waits', 'No request runs or waits for a model.'),
+    ),
+    section(
+      'Advice',
+      data.advice ?? [],
+      adviceList(data.advice ?? []),
+      empty('check', 'Nothing to advise', 'What the kernel has seen gives no reason to change anything.'),
     ),
     section(
       'Drivers',
@@ -248,7 +261,7 @@ export function modelsTable(app, changed) {
         title: 'Used',
         class: 'nowrap',
         value: (m) => m.used,
-        cell: (m) => h('span', {title: `kept ${kept(m.keep_alive)}`}, ago(m.used)),
+        cell: (m) => h('div', null, ago(m.used), h('div.small.muted', null, m.pinned ? 'pinned' : `kept ${kept(m.keep_alive)}`)),
       },
       {key: 'actions', title: '', class: 'wide deeds', cell: (m) => shortMenu(app, m)},
     ],

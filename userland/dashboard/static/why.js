@@ -177,6 +177,7 @@ function entry(reason) {
         )
       : null,
     h('p.code', null, reason.code, reason.rule ? ` · rule: ${reason.rule}` : ''),
+    reason.change ? h('p.small.wrap', null, h('span.muted', null, 'To change it: '), reason.change) : null,
   );
 }
 
@@ -185,6 +186,6 @@ export function figure(name, value) {
   if (typeof value !== 'number') return String(value);
   if (/_per_s$/.test(name)) return `${number(value)}/s`;
   if (/(^|_)(s|seconds)$/.test(name)) return seconds(value);
-  if (/bytes|needed|free|evictable|total|used$/.test(name)) return bytes(value);
+  if (/(^|_)(bytes|needed|free|freed|frees|evictable|total|short|weights|used)$/.test(name)) return bytes(value);
   return number(value, 6);
 }

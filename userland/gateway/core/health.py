@@ -19,7 +19,7 @@ from .routing import public, requires
 PATIENCE_S = 1.0
 """How long the kernel may take to answer."""
 
-_SERVES = ("awake", "asleep")
+_SERVES = ("awake", "asleep", "cold")
 
 
 async def live(request: Request) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llmos.syscalls.types import ObjectInfo
+from llmos.syscalls.types import Alert, ObjectInfo
 
 from .rates import REQUESTS, Reading, above, buckets, total
 
@@ -79,3 +79,8 @@ def of_traffic(now: Reading, before: Reading, minute: Reading) -> list[dict[str,
 def of_gateway(draining: bool) -> list[dict[str, str]]:
     """The gateway itself."""
     return [alert("warning", "gateway", "draining", "the gateway is stopping")] if draining else []
+
+
+def of_rules(raised: Iterable[Alert]) -> list[dict[str, str]]:
+    """Those that the rules of the kernel's configuration have raised."""
+    return [alert(each.severity, each.about, f"rule {each.rule}", f"{each.rule}: {each.text}") for each in raised]

@@ -6,10 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmos.syscalls.types import LedgerRow, ObjectInfo
+import msgspec
+
+from llmos.syscalls.types import Advice, Alert, LedgerRow, ObjectInfo
 
 from . import alerts
 from .rates import Reading, rates
+
+
+HOST = "host"
+"""What the ledger calls the memory of the machine."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,10 @@ class Look:
     tasks: Sequence[ObjectInfo]
     rows: Sequence[LedgerRow]
     metrics: Reading = field(default_factory=dict)
+    raised: Sequence[Alert] = ()
+    """Alerts by the rules of the kernel's configuration."""
+    advice: Sequence[Advice] = ()
+    queues: Sequence[Mapping[str, Any]] = ()
 
 
 def picture(now: Look, looks: Sequence[Look], draining: bool) -> dict[str, Any]:
@@ -37,10 +47,11 @@ def picture(now: Look, looks: Sequence[Look], draining: bool) -> dict[str, Any]:
     before = looks[-1] if looks else now
     recent = next((look for look in looks if look.at >= now.at - 10), before)
     minute = looks[0] if looks else now
-    devices = [_device(info, now) for info in now.devices]
+    devices = [*(_device(info, now) for info in now.devices), *_host(now)]
     warned = (
         *alerts.of_drivers([*now.drivers, *now.devices]), *alerts.of_devices(devices),
         *alerts.of_traffic(now.metrics, before.metrics, minute.metrics), *alerts.of_gateway(draining),
+        *alerts.of_rules(now.raised),
     )  # fmt: skip
     return {
         "at": now.at,
@@ -51,6 +62,8 @@ def picture(now: Look, looks: Sequence[Look], draining: bool) -> dict[str, Any]:
         "tasks": [_task(info) for info in now.tasks],
         "rates": rates(now.metrics, before.metrics, recent.metrics, now.at - before.at),
         "alerts": list({each["id"]: each for each in warned}.values()),
+        "advice": [msgspec.to_builtins(each) for each in now.advice],
+        "queues": list(now.queues),
     }
 
 
@@ -67,21 +80,41 @@ def kernel(state: str, system: ObjectInfo | None) -> dict[str, Any]:
 
 def gone(last: Mapping[str, Any] | None, at: float) -> dict[str, Any]:
     """The picture while there is no kernel: the last one, marked."""
-    nothing: dict[str, Any] = {name: [] for name in ("devices", "drivers", "models", "tasks", "alerts")}
+    lists = ("devices", "drivers", "models", "tasks", "alerts", "advice", "queues")
+    nothing: dict[str, Any] = {name: [] for name in lists}
     empty = {"kernel": kernel("gone", None), **nothing, "rates": rates({}, {}, {}, 0.0)}
     seen = dict(last) if last is not None else empty
     return {**seen, "at": at, "kernel": {**seen["kernel"], "state": "gone"}, "rates": rates({}, {}, {}, 0.0)}
 
 
-def _device(info: ObjectInfo, now: Look) -> dict[str, Any]:
-    fields = info.fields
+def _rows(device: str, now: Look) -> list[dict[str, Any]]:
     names = {str(model.fields.get("weights", "")): model.name for model in now.models}
     ids = {each.id for each in (*now.models, *now.tasks)}
-    rows: list[dict[str, Any]] = [
+    return [
         {"what": row.what, "owner": names.get(row.owner, row.owner if row.owner in ids else ""), "bytes": _held(row)}
         for row in now.rows
-        if row.device == info.name and _held(row)
+        if row.device == device and _held(row)
     ]
+
+
+def _host(now: Look) -> list[dict[str, Any]]:
+    """The memory of the machine, a device of the ledger without a driver; nothing while its size is not known."""
+    total = now.metrics.get(f'llmos_device_total_bytes{{device="{HOST}"}}')
+    free = now.metrics.get(f'llmos_device_bytes{{device="{HOST}",what="free"}}')
+    if total is None or total.value <= 0:
+        return []
+    return [
+        {
+            "id": f"device:{HOST}", "name": HOST, "state": "ready", "health": "ok", "total": int(total.value),
+            "free": int(free.value) if free is not None else 0, "rows": _rows(HOST, now), "restarts": 0, "cause": "",
+            "description": "the memory of the machine, which devices without their own share",
+        }
+    ]  # fmt: skip
+
+
+def _device(info: ObjectInfo, now: Look) -> dict[str, Any]:
+    fields = info.fields
+    rows = _rows(info.name, now)
     free = fields.get("free")
     if free is None:
         free = max(0, info.bytes - sum(row["bytes"] for row in rows))

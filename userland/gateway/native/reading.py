@@ -16,6 +16,7 @@ from llmos.syscalls.errors import NotDirectory, NotFound
 from llmos.syscalls.spec import SYSCALLS
 from llmos.syscalls.types import Entry, Kind, Reason
 from llmos.userland.async_objects import AsyncSystem
+from llmos.userland.why_flows import told_once
 
 from ..core.caller import Caller, caller_of, gateway_of
 from ..core.respond import json_response
@@ -160,13 +161,15 @@ async def _id_of(caller: Caller, system: AsyncSystem, about: str) -> str:
 
 
 async def _of_request(caller: Caller, system: AsyncSystem, about: str) -> list[Reason]:
-    """Why a request waits or runs where it runs: the kernel tells it while the request is under way."""
+    """Why a request of the caller waits or runs where it runs, and how it ended."""
+    mine = {info.id for info in await objects(caller, system, Kind.SESSION)}
     try:
         text = await system.read(f"/proc/requests/{about}") if "/" not in about else b""
     except (NotFound, NotDirectory):
         text = b""
     told = msgspec.json.decode(text or b"{}")
-    mine = {info.id for info in await objects(caller, system, Kind.SESSION)}
-    if not told or (told["session"] not in mine and not caller.admin):
+    records = await system.journal(about=about, level="debug") if about.startswith("r-") else []
+    whose = {told.get("session", "")}.union(*(record.fields.get("also", ()) for record in records))
+    if not (told or records) or not (caller.admin or whose & mine):
         raise NotFound(f"nothing of this key is called {about[:200]!r}, by name, id or path")
-    return msgspec.convert(told["reasons"], list[Reason])
+    return told_once(msgspec.convert(told.get("reasons", []), list[Reason]), records)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from lora_folders import TARGETS, Make, base_of, config_of, expected, save_adapter, tensors_of, without_weights
-from tiny_models import PROMPT, ask, build, choice, finish, silent, source_of
+from tiny_models import PROMPT, ask, build, choice, done, finish, silent, source_of
 
 from llmos.drivers.contract import ChunkEvent, DoneEvent, LoadSettings, Request, StepEvent
 from llmos.drivers.engine.engine import Engine
@@ -300,6 +300,19 @@ def test_adapters_from_memory_sleep_and_wake_with_their_base(engine: Engine, lla
         assert {row.owner: row.allocator for row in engine.memory() if row.what == "weights"} == held
         assert answer(engine, "a") == expected(base, one)
         assert answer(engine, "b") == expected(base, two)
+
+
+def test_a_conversation_with_an_adapter_goes_on_after_sleep(engine: Engine, make: Make) -> None:
+    engine.load("b", source_of(make("two", 2)), LoadSettings(), silent, "m")
+    engine.open_context("c", "b", "", 0)
+    done(engine, ask(PROMPTS[0], "first", "b", context="c", max_tokens=3))
+    engine.open_context("d", "b", "c", 0)
+    wanted = done(engine, ask([5], "awake", "b", context="d", max_tokens=4))
+    assert engine.sleep("m").contexts == ["c", "d"]
+    engine.wake("m", silent)
+    found = done(engine, ask([5], "after", "b", context="c", max_tokens=4))
+    assert (found.cached_tokens, found.choices) == (wanted.cached_tokens, wanted.choices)
+    assert found.cached_tokens > 0
 
 
 def test_an_adapter_from_memory_outlives_a_wake_that_fails(engine: Engine, llama: Path, make: Make) -> None:

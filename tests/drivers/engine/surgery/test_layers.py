@@ -11,6 +11,8 @@ import transformers
 from torch import nn
 
 from llmos.drivers.engine import attention
+from llmos.drivers.engine.lora.layout import AdapterStep
+from llmos.drivers.engine.lora.target import MergedTarget, SharedInput
 from llmos.drivers.engine.paged import PagedModel
 from llmos.drivers.engine.pages import PagePool
 from llmos.drivers.engine.quantized.stored import StoredLinear
@@ -23,6 +25,7 @@ from llmos.drivers.ops.cpu.native import Native
 from llmos.drivers.ops.cpu.ops import register_native
 from llmos.drivers.ops.quantized import Scheme, round_to_nearest
 from llmos.drivers.ops.reference import register_reference
+from llmos.drivers.ops.reference_lora import lora_expand, lora_shrink
 from llmos.drivers.ops.replay import Plain, Variant
 from llmos.drivers.ops.table import OpTable
 
@@ -64,29 +67,87 @@ def test_fused_layers_answer_bit_for_bit(ops: OpTable, kind: str, dtype: torch.d
     assert all(torch.equal(answer(), expected) for _ in range(5))
 
 
-@pytest.mark.parametrize(("width", "activations"), [(8, "int8"), (4, "int8"), (8, "model")])
-def test_layers_of_quantized_weights_are_repeated_where_all_is_served_alike(
-    ops: OpTable, width: int, activations: str
-) -> None:
+def stored(scheme: Scheme, activations: str, dtype: torch.dtype, **changed: Any) -> Any:
+    """A model whose layers have quantized weights, not packed."""
     torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model("llama", **SIZES)
-    model: Any = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    config = transformers.AutoConfig.for_model("llama", **SIZES | changed)
+    model: Any = transformers.AutoModelForCausalLM.from_config(config).to(dtype).eval().requires_grad_(False)
     for name, part in list(model.model.named_modules()):
         if type(part) is nn.Linear:
-            weight = round_to_nearest(part.weight, Scheme(width, 32))
-            model.model.set_submodule(name, StoredLinear(weight, None, torch.float32, activations))
-    with torch.inference_mode():
-        plain = model(torch.tensor([TOKENS])).logits
+            weight = round_to_nearest(part.weight, scheme)
+            model.model.set_submodule(name, StoredLinear(weight, None, dtype, activations))
+    return model
+
+
+def packed(model: Any, ops: OpTable) -> Callable[[], torch.Tensor]:
+    """Packs it, puts it on pages with its attention fused; a run of it."""
     operate(model, ops)
     model.set_attn_implementation(attention.NAME)
     layers, pages = on_pages(model, ops)
     fuse_attention(model, layers.modules, layers.meanings, ops, lambda: run(pages))
-    expected = run(pages)
+    return lambda: run(pages)
+
+
+@pytest.mark.parametrize(("width", "activations"), [(8, "int8"), (4, "int8"), (8, "model")])
+def test_layers_of_quantized_weights_are_repeated_where_all_is_served_alike(
+    ops: OpTable, width: int, activations: str
+) -> None:
+    model = stored(Scheme(width, 32), activations, torch.float32)
+    with torch.inference_mode():
+        plain = model(torch.tensor([TOKENS])).logits
+    answer = packed(model, ops)
+    expected = answer()
     assert sum(isinstance(part, FusedUnit) for part in model.modules()) == 2
     replayed = ops.choose("replay", {"device": "cpu", "dtype": "float32"}).implementation.call is not Plain
-    assert fuse_layers(model, ops, lambda: run(pages)) == (0 if replayed and activations == "model" else 2)
-    assert all(torch.equal(run(pages), expected) for _ in range(3))
+    assert fuse_layers(model, ops, answer) == (0 if replayed and activations == "model" else 2)
+    assert all(torch.equal(answer(), expected) for _ in range(3))
     torch.testing.assert_close(expected[-1], plain[0, -1], atol=2e-2, rtol=2e-2)
+
+
+def floating(ops: OpTable, **changed: Any) -> tuple[Any, Callable[[], torch.Tensor]]:
+    """A model on pages whose linear layers multiply e4m3, with its attention fused, and a run of it."""
+    model = stored(Scheme(8, 0, "float"), "float8", torch.bfloat16, **changed)
+    return model, packed(model, ops)
+
+
+def counted(ops: OpTable, op: str, wrong: float = 0.0) -> list[int]:
+    """Puts an implementation before the others whose calls are counted; its scales are off where they are to be."""
+    chosen, calls = ops.choose(op, {"device": "cpu", "dtype": "bfloat16"}).implementation, [0]
+
+    def call(*given: Any) -> Any:
+        calls[0] += 1
+        answer = chosen.call(*given)
+        (answer[0] if isinstance(answer, tuple) else answer).scale.mul_(1.0 + wrong)
+        return answer
+
+    ops.register(op, "counted", call, lambda spec: (True, ""))
+    return calls
+
+
+def test_norms_hand_e4m3_to_products_that_multiply_it() -> None:
+    """Bit for bit what the layer answers whose products round by themselves; not while something else reads inputs."""
+    ops = table(native=False)
+    calls = [counted(ops, op) for op in ("rms_norm_float8", "add_rms_norm_float8")]
+    model, answer = floating(ops)
+    expected = answer()
+    assert fuse_layers(model, ops, answer) == 2
+    calls[0][0] = calls[1][0] = 0
+    assert torch.equal(answer(), expected)
+    assert calls == [[4], [4]]  # two layers, two steps
+    attended = model.model.layers[1].self_attn
+    shared = SharedInput(AdapterStep(), lora_shrink, lora_expand)
+    attended.q_proj = MergedTarget(attended.q_proj, shared, 0, [32, 16, 16])
+    assert torch.equal(answer(), expected) and calls == [[6], [8]]
+
+
+def test_norms_that_would_change_an_answer_do_not_round() -> None:
+    ops = table(native=False)
+    calls = counted(ops, "add_rms_norm_float8", wrong=0.5)
+    model, answer = floating(ops)
+    expected = answer()
+    assert fuse_layers(model, ops, answer) == 2 and calls[0] > 0
+    calls[0] = 0
+    assert torch.equal(answer(), expected) and calls == [0]
 
 
 @pytest.mark.parametrize(("kind", "changed"), [("gemma2", {}), ("granite", {"residual_multiplier": 0.5})])

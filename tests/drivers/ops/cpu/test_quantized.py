@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packed_linears import check_gradient, check_refusals
 from torch import Tensor
+from torch.nn import functional
 
 from llmos.drivers.ops.cpu.build import FLAGS, Part
 from llmos.drivers.ops.cpu.native import Native
 from llmos.drivers.ops.cpu.quantized import CHUNK, MOST, PANEL, NativeQuantized, part_inputs
-from llmos.drivers.ops.quantized import GROUPS, QuantizedWeight, Scheme, round_to_nearest, to_numbers
+from llmos.drivers.ops.quantized import (
+    GROUPS,
+    QuantizedWeight,
+    Scheme,
+    concatenated,
+    round_to_nearest,
+    to_numbers,
+)
 from llmos.drivers.ops.quantized_linear import ReferenceQuantized, int8_groups
 from llmos.syscalls.errors import NotSupported
 
@@ -26,6 +35,23 @@ SOME = (Scheme(4, 32, shift=True), Scheme(4, 128), Scheme(8, 0), Scheme(8, 64, s
 def weights_of(scheme: Scheme, ins: int, outs: Sequence[int], seed: int = 0) -> list[QuantizedWeight]:
     generator = torch.Generator().manual_seed(seed)
     return [round_to_nearest(torch.randn(each, ins, generator=generator) * ins**-0.5, scheme) for each in outs]
+
+
+def panels_of(weight: QuantizedWeight, scales: torch.dtype) -> Tensor:
+    """The layout as it is described, in torch: [panels, parts, bytes]."""
+    scheme, ins = weight.scheme, weight.ins
+    part, beyond = part_inputs(ins, scheme.group), -weight.outs % PANEL
+    parts, panels = -(-ins // part), -(-weight.outs // PANEL)
+    padded = functional.pad(weight.whole().to(torch.uint8), (0, parts * part - ins, 0, beyond))
+    lanes = padded.view(panels, PANEL, parts, -1, 4).permute(0, 2, 3, 1, 4)
+    if scheme.width == 4:
+        lanes = lanes[:, :, 0::2] | lanes[:, :, 1::2] << 4
+    found = [lanes.reshape(panels, parts, -1)]
+    for each in (weight.scale, weight.shift):
+        if each is not None:
+            rows = functional.pad(each.to(scales), (0, 0, 0, beyond)).view(panels, PANEL, -1).transpose(1, 2)
+            found.append(rows.expand(-1, parts, -1).contiguous().view(torch.uint8))
+    return torch.cat(found, dim=-1)
 
 
 def check(native: Native, weights: list[QuantizedWeight], x: Tensor, bias: Tensor | None = None) -> NativeQuantized:
@@ -46,6 +72,19 @@ def test_it_is_what_the_reference_is(native: Native, scheme: Scheme) -> None:
     ids = torch.tensor([[0, 40], [33, 33]])
     assert torch.equal(layer.rows(ids), reference.rows(ids))
     check(native, weights, torch.randn(2, 1, 200).bfloat16(), bias.bfloat16())
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_layers_are_packed_to_the_very_bytes_of_the_layout(native: Native, threads: int, scheme: Scheme) -> None:
+    """Of layers that begin within a panel, with inputs that fill no part, scales of two dtypes, rows with gaps."""
+    for ins in (1, 100, 200, 1300):
+        first, second, third = weights_of(scheme, ins, (24, 50, 2))
+        wide = replace(second, scale=second.scale.float())
+        third = replace(third, numbers=functional.pad(third.numbers, (0, 3))[:, :-3])
+        layer = NativeQuantized(native, [first, wide, third], None, torch.float32)
+        assert torch.equal(layer.packed, panels_of(concatenated([first, wide, third]), torch.float32))
+        alone = NativeQuantized(native, [first], None, torch.float32)
+        assert torch.equal(alone.packed, panels_of(first, torch.float16))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -148,9 +187,12 @@ def test_what_is_not_finite_makes_its_row_no_number(native: Native, value: float
     assert answer[1].isnan().all() and torch.equal(answer[::2], wanted[::2])
 
 
-def test_inputs_too_small_for_a_scale_are_zero(native: Native) -> None:
-    layer = NativeQuantized(native, weights_of(Scheme(8, 32), 64, (5,)), torch.arange(5.0), torch.float32)
-    assert torch.equal(layer(torch.full((1, 64), 1e-40)), torch.arange(5.0)[None])
+@pytest.mark.parametrize("size", [1e-40, 1e-38, 2.9e-37])
+def test_inputs_too_small_for_a_scale_are_zero(native: Native, size: float) -> None:
+    weights, x = weights_of(Scheme(8, 32), 64, (5,)), torch.full((1, 64), size)
+    for layer in (NativeQuantized(native, weights, torch.arange(5.0), torch.float32),
+                  ReferenceQuantized(weights, torch.arange(5.0), torch.float32, "int8")):  # fmt: skip
+        assert torch.equal(layer(x), torch.arange(5.0)[None])
 
 
 def test_inputs_need_not_be_dense_and_gradients_go_through(native: Native) -> None:

@@ -1,4 +1,4 @@
-"""ps, devices, drivers, sessions, tasks, stat, why, logs, metrics, events: on a real kernel."""
+"""ps, devices, drivers, sessions, tasks, stat, logs, metrics, events: on a real kernel."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-from argparse import Namespace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from llmos.userland.cli.commands.looking import device_row, measured, model_row, once_each, why
-from llmos.userland.cli.out import Out
-from llmos.syscalls.types import Metric, ObjectInfo, Reason
+from llmos.userland.cli.commands.looking import device_row, measured, model_row
+from llmos.syscalls.types import Metric, ObjectInfo
 
 
 @pytest.fixture
@@ -79,42 +76,10 @@ def test_logs_take_names_ids_and_paths(llmos: Any, loaded: Any, name: str) -> No
     assert "null0" in llmos(f"logs {name}").out
 
 
-def test_a_reason_that_came_several_times_is_shown_once() -> None:
-    def reason(text: str, at: float, code: str = "x") -> Reason:
-        return Reason(code=code, text=text, at=at)
-
-    line = reason("^^^", 1, "program")
-    shown = once_each([reason("now", 0), reason("a", 3), reason("b", 2), reason("a", 1), line, line])
-    assert [(found.text, found.at, times) for found, times in shown] == [
-        ("^^^", 1, 1), ("^^^", 1, 1), ("b", 2, 1), ("a", 3, 2), ("now", 0, 1)
-    ]  # fmt: skip
-
-
 def test_stat_and_why_of_nothing(llmos: Any) -> None:
     for command in ("stat", "why"):
         ran = llmos(f"{command} nobody")
         assert ran.status == 1 and "'nobody'" in ran.err and "see ps" in ran.err
-
-
-def test_why_gives_the_decisions(llmos: Any, loaded: Any) -> None:
-    llmos("sleep fox")
-    llmos("wake fox")
-    lines = [line[21:] for line in llmos("why fox").out.splitlines()]
-    assert lines[0].startswith("fox is loaded on null0 in ")
-    assert lines[1].startswith("fox is put to sleep: 'llmos") and "asked for it (s-" in lines[1]
-    assert lines[2].startswith("fox was asleep and is made ready: 'llmos") and "needs it (r-" in lines[2]
-    assert lines[3].endswith("  (2 times)") and "of null0" in lines[3]
-    assert lines[4].startswith("fox is awake again on null0 in ") and len(lines) == 5
-    assert llmos("why fox --json").json[0]["text"]
-
-
-def test_why_leaves_out_what_a_driver_printed_and_says_where_it_is(capsys: Any) -> None:
-    said = [Reason(code="x", text="it ended", at=1.0), *(Reason(code="driver", text=line, at=1.0) for line in "ab")]
-    for reasons, note in ((said, "2 lines too: llmos logs null0 --level debug"), (said[:2], "one line too: ")):
-        cli: Any = SimpleNamespace(system=SimpleNamespace(why=lambda _about, told=reasons: told), out=Out(False))
-        assert why(cli, Namespace(object="null0")) == 0
-        shown = capsys.readouterr()
-        assert "it ended" in shown.out and len(shown.out.splitlines()) == 1 and note in shown.err
 
 
 def test_logs_and_metrics(llmos: Any, loaded: Any) -> None:

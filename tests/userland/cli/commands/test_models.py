@@ -30,6 +30,21 @@ def test_load_answers_json_and_a_plan_loads_nothing(llmos: Any) -> None:
     assert llmos("load null -d null0 --json").json["device"] == "null0"
 
 
+def test_a_plan_says_what_would_have_to_sleep_and_what_is_missing(llmos: Any, system: Any) -> None:
+    ran = llmos("show null --plan null0")
+    assert "null fits on null0" in ran.out and "weights" in ran.out
+    need = llmos("show null --plan null0 --json").json["plan"]["needed"]
+    system.load_model("/models/null", device="null0", name="fox")
+    free = system.plan_model("/models/null", device="null0").plan.free
+    with system.lease(free - need // 2, device="null0"):
+        ran = llmos("show null --plan null0")
+        assert "would have to sleep for it:" in ran.out and "fox" in ran.out and "BACK IN" in ran.out
+        system.model("fox").pin()
+        ran = llmos("load null -d null0 -n")
+        assert "does not fit" in ran.out and "are missing whatever sleeps" in ran.out
+        assert "what would help: --quant w8 or w4" in ran.out
+
+
 def test_a_draft_model_is_looked_for_and_prefixes_may_be_kept_apart(llmos: Any) -> None:
     ran = llmos("load null -d null0 --draft /models/nothing")
     assert ran.status == 1 and "/models/nothing" in ran.err

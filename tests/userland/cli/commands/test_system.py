@@ -1,20 +1,26 @@
-"""serve, stop, driver, doctor, bench, help: with real processes."""
+"""serve, stop, driver, doctor, help: with real processes."""
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import socket
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from llmos.syscalls.types import Advice, Alert
 from llmos.userland import boot
+from llmos.userland.cli.commands import system as commands
 from llmos.userland.cli.main import main
+from llmos.userland.cli.out import Out
 from llmos.userland.client import Client
 
 PROGRAM = [sys.executable, "-m", "llmos.userland.cli"]
@@ -91,10 +97,24 @@ def test_doctor_looks_at_packages_kernel_and_places(llmos: Any, monkeypatch: pyt
     assert "none is running" in llmos("doctor").out
 
 
-def test_bench_measures_calls(llmos: Any) -> None:
-    assert set(llmos("bench --json").json) == {"null call p50", "null call p99"}
-    assert "make bench" in llmos("bench ipc").out
-    assert llmos("bench nothing").status == 1
+def test_doctor_tells_advice_and_alerts_with_their_numbers(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    advice = Advice(
+        code="pin", about="m-1", name="fox", text="fox comes and goes", evidence={"evictions": 3, "reload_s": 2.0},
+        gain={"seconds": -6.0}, action="llmos pin fox",
+    )  # fmt: skip
+    alert = Alert(rule="hot", about="", severity="error", text="queue is 12", value=12, limit=10, since=1.0)
+    monkeypatch.setattr(commands, "_kernel", lambda cli: ("kernel", True, "here"))
+    monkeypatch.setattr(commands, "_gateway", lambda cli: [])
+    for as_json in (False, True):
+        system = SimpleNamespace(advice=lambda: [advice], alerts=lambda: [alert])
+        cli: Any = SimpleNamespace(system=system, out=Out(as_json))
+        assert commands.doctor(cli, Namespace()) == 1, "an alert is wrong"
+    text, _, last = capsys.readouterr().out.partition("advice: fox comes and goes\n")
+    assert "alert hot" in text and "queue is 12" in text
+    shown, _, plain = last.partition("[")
+    assert shown == "  seen: evictions 3, reload s 2.0 s\n  expected: seconds -6\n  do: llmos pin fox\n"
+    found = json.loads("[" + plain)[-1]
+    assert (found["check"], found["ok"], found["gain"]) == ("advice", True, {"seconds": -6.0})
 
 
 def test_help(llmos: Any) -> None:

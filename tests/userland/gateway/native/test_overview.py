@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmos.syscalls.types import LedgerRow, Metric, ObjectInfo
+from llmos.syscalls.types import Advice, Alert, LedgerRow, Metric, ObjectInfo
 from llmos.userland.gateway.native.overview import Look, gone, picture
 
 
@@ -52,6 +52,23 @@ def test_what_is_not_told_to_be_free_is_what_the_rows_leave() -> None:
     assert told["devices"][0]["free"] == 0
 
 
+def test_the_memory_of_the_machine_is_shown_as_a_device() -> None:
+    def gauge(value: float) -> Metric:
+        return Metric(kind="gauge", value=value)
+
+    metrics = {
+        'llmos_device_total_bytes{device="host"}': gauge(5000),
+        'llmos_device_bytes{device="host",what="free"}': gauge(900),
+    }
+    rows = [LedgerRow(device="host", what="weights", owner="w1", ledger=70)]
+    told = picture(look(metrics=metrics, rows=rows), [], False)["devices"][-1]
+    assert (told["name"], told["total"], told["free"], told["rows"][0]["owner"]) == ("host", 5000, 900, "tiny")
+    del metrics['llmos_device_bytes{device="host",what="free"}']
+    assert picture(look(metrics=metrics), [], False)["devices"][-1]["free"] == 0
+    metrics['llmos_device_total_bytes{device="host"}'] = gauge(0)
+    assert [device["name"] for device in picture(look(metrics=metrics), [], False)["devices"]] == ["cpu0"]
+
+
 def test_models_tasks_and_the_kernel() -> None:
     told = picture(look(), [], False)
     assert told["kernel"] == {"state": "running", "version": "0.1", "pid": 5, "since": 1.0}
@@ -74,6 +91,17 @@ def test_a_driver_in_trouble_is_told_once() -> None:
     failed = info("driver", "cpu0", state="failed")
     told = picture(look(drivers=[failed], devices=[info("device", "cpu0", state="failed")]), [], True)
     assert [alert["id"] for alert in told["alerts"]] == ["driver:cpu0", "draining:gateway"]
+
+
+def test_alerts_by_rules_advice_and_queues_are_passed_on() -> None:
+    raised = Alert(rule="hot", about="tiny", severity="error", text="latency of tiny is 3", value=3, limit=2, since=1.0)
+    advised = Advice(code="pin", about="m-tiny", text="pin it", gain={"seconds": -2.0})
+    queue = {"model": "m-tiny", "name": "tiny", "work_class": "batch", "owner": "", "waiting": 2, "running": 1}
+    told = picture(look(raised=[raised], advice=[advised], queues=[queue]), [], False)
+    assert told["alerts"] == [
+        {"id": "rule hot:tiny", "level": "error", "about": "tiny", "text": "hot: latency of tiny is 3"}
+    ]
+    assert told["advice"][0]["gain"] == {"seconds": -2.0} and told["queues"] == [queue]
 
 
 def test_without_a_kernel_the_last_picture_stays_marked() -> None:

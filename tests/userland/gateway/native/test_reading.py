@@ -92,6 +92,11 @@ def test_why_a_request_runs_or_waits_is_told_to_whose_it_is(http: httpx2.Client,
         told = {name: (http.get(f"/api/v1/why/{name}"), other.get(f"/api/v1/why/{name}")) for name in names}
         assert any(mine.status_code == 200 for mine, _ in told.values())
         assert all(others.status_code == 404 for _, others in told.values())
+    (name, *_) = [name for name, (mine, _) in told.items() if mine.status_code == 200]
+    while not any(reason["code"].startswith("request.") for reason in value(root, f"/api/v1/why/{name}")[-1:]):
+        pass  # the kernel is about to see that nobody reads any more
+    assert value(http, f"/api/v1/why/{name}")[-1]["code"].startswith("request.")
+    assert other.get(f"/api/v1/why/{name}").status_code == 404, "also after it has ended"
 
 
 def test_search(http: httpx2.Client) -> None:

@@ -8,18 +8,38 @@ import torch
 from llmos.drivers.ops import reference_layers as layers
 from llmos.drivers.ops.cases.case import check
 from llmos.drivers.ops.cases.layers import rms
+from llmos.drivers.ops.float8 import float8_rows
 from llmos.drivers.ops.table import OpTable
-from llmos.drivers.ops.triton import norms
+from llmos.drivers.ops.triton import float8, norms
 from llmos.syscalls.errors import BadArgument, NotSupported
 
 CPU = torch.device("cpu")
-OPS = ("add", "rms_norm", "add_rms_norm", "layer_norm", "add_layer_norm")
+OPS = ("add", "rms_norm", "add_rms_norm", "rms_norm_float8", "add_rms_norm_float8", "layer_norm", "add_layer_norm")
 
 
 def test_many_short_rows_share_programs() -> None:
     assert norms.select_config(2048, 128).rows == 8 and norms.select_config(64, 4096) == (1, 4096, 8)
     for case in (rms(1030, 300, True, False, True),):
         assert check(case, getattr(norms, case.op), getattr(layers, case.op), CPU, "float32").ok
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "dtype"),
+    [(3, 40, torch.float32), (17, 9, torch.bfloat16), pytest.param(1030, 300, torch.bfloat16, marks=pytest.mark.slow)],
+)
+def test_narrow_rows_are_bit_for_bit_the_norms_rounded_after_them(count: int, width: int, dtype: torch.dtype) -> None:
+    """So that a layer answers the same whether its norm rounds or its product does; rows that share programs, too."""
+    x, residual = (torch.randn(count, width).to(dtype) for _ in range(2))
+    weight = torch.randn(width).to(dtype)
+    flags = dtype == torch.float32, dtype != torch.float32
+    normed, total = norms.add_rms_norm(x, residual, weight, 1e-5, *flags)
+    rows, same = norms.add_rms_norm_float8(x, residual, weight, 1e-5, *flags)
+    alone = norms.rms_norm_float8(x, weight, 1e-5, *flags)
+    assert torch.equal(same, total) and rows.shape == alone.shape == x.shape
+    for found, wanted in ((rows, normed), (alone, norms.rms_norm(x, weight, 1e-5, *flags))):
+        for after in (float8_rows(wanted), float8.rounded(wanted)):
+            assert torch.equal(found.numbers.view(torch.uint8), after.numbers.view(torch.uint8))
+            assert torch.equal(found.scale, after.scale)
 
 
 def test_the_variance_of_rows_far_from_zero_is_not_lost() -> None:

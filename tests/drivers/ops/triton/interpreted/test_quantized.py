@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from packed_linears import check_gradient
 
 from llmos.drivers.ops.cases.case import check
 from llmos.drivers.ops.cases.quantized import quantized
@@ -70,14 +71,23 @@ def test_numbers_become_floating_exactly(dtype: torch.dtype) -> None:
                 assert torch.equal(layer.computed(x, way)[0].float(), wanted[:, at]), (scheme, at, way)
 
 
-def test_rows_and_gradients_are_those_of_the_weights() -> None:
+def test_rows_are_those_of_the_weights() -> None:
     weight, layer = made(Scheme(4, 64, shift=True))
     ids = torch.tensor([[3, 3, 23], [0, 1, 2]])
     torch.testing.assert_close(layer.rows(ids), weight.dequantized()[ids])
     assert layer.rows(ids[:0]).shape == (0, 3, 200)
-    x = torch.randn(2, 200, requires_grad=True)
-    layer(x).sum().backward()
-    torch.testing.assert_close(x.grad, weight.dequantized().sum(0).expand(2, -1), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scheme", [Scheme(4, 64, shift=True), Scheme(8, 0), Scheme(8, 0, "float")], ids=str)
+def test_gradients_of_inputs_are_those_of_the_weights(scheme: Scheme, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of weights that are made whole at once, and in pieces."""
+    for dtype in (torch.float32, torch.bfloat16):
+        weight, layer = made(scheme, bias=True, dtype=dtype)
+        torch.testing.assert_close(layer.unpack(), weight.dequantized().to(dtype))
+        check_gradient(layer, layer.unpack())
+        with monkeypatch.context() as patched:
+            patched.setattr(layers, "PIECE_BYTES", 7 * 200 * dtype.itemsize)
+            check_gradient(layer, layer.unpack())
 
 
 def test_large_layers_are_made_whole_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,11 +123,12 @@ def test_what_is_held_is_counted() -> None:
 
 
 def test_other_activations_are_refused() -> None:
-    weight, _ = made(Scheme(8, 0))
-    with pytest.raises(BadArgument, match="as they are"):
-        TritonQuantized([weight], None, torch.float32, "int8")
+    for scheme, activations in ((Scheme(8, 0), "float8"), (Scheme(8, 0, "float"), "int8")):
+        with pytest.raises(BadArgument, match="as they are"):
+            TritonQuantized([made(scheme)[0]], None, torch.bfloat16, activations)
     table = OpTable()
     layers.register(table)
     served = table.implementation("quantized_linear", "triton").supports
-    assert served({"device": "cpu", "dtype": "bfloat16", "activations": "model"}) == (True, "")
-    assert "int8" in served({"device": "cpu", "dtype": "bfloat16", "activations": "int8"})[1]
+    asked = {"device": "cpu", "dtype": "bfloat16", "kind": "int"}
+    assert all(served({**asked, "activations": each}) == (True, "") for each in ("model", "int8"))
+    assert "int8" in served({**asked, "kind": "float", "activations": "int8"})[1]

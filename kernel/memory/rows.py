@@ -1,0 +1,53 @@
+"""Rows that drivers report, each taken to the device that it is of: the driver's own, or the machine's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llmos.syscalls.types import LedgerRow
+
+from ..ledger import HOST
+from ..recipes import held
+
+if TYPE_CHECKING:
+    from ..core import Kernel
+    from ..objects import ModelObject
+    from ..supervisor import Driver
+
+
+def take(kernel: Kernel, driver: Driver, rows: Sequence[LedgerRow]) -> None:
+    """All that a driver holds now, as it measured it."""
+    own, host = _parted(rows)
+    kernel.ledger.reconcile(driver.name, own)
+    owners = {model.host_id for model in kernel.models.by_id.values() if model.driver is driver} | {driver.name}
+    kernel.ledger.reconcile(HOST, host, owners)
+
+
+def settle(kernel: Kernel, model: ModelObject, rows: Sequence[LedgerRow]) -> None:
+    """A model went to sleep: what it holds from now on."""
+    own, host = _parted(rows)
+    kernel.ledger.resize(model.driver.name, model.host_id, held(own))
+    _settle_host(kernel, model, host)
+
+
+def awake(kernel: Kernel, model: ModelObject, rows: Sequence[LedgerRow]) -> None:
+    """A model woke or was loaded: what it holds of the machine's memory beside its device's."""
+    _settle_host(kernel, model, _parted(rows)[1])
+
+
+def gone(kernel: Kernel, driver: Driver) -> None:
+    """The driver's host has ended, and with it what its models held of the machine's memory."""
+    take(kernel, driver, [])
+
+
+def _settle_host(kernel: Kernel, model: ModelObject, rows: Sequence[LedgerRow]) -> None:
+    mine = [
+        LedgerRow(device=HOST, what=row.what, owner=model.host_id, allocator=row.allocator, driver=row.driver)
+        for row in rows
+    ]
+    kernel.ledger.reconcile(HOST, mine, [model.host_id])
+
+
+def _parted(rows: Sequence[LedgerRow]) -> tuple[list[LedgerRow], list[LedgerRow]]:
+    return [row for row in rows if row.device != HOST], [row for row in rows if row.device == HOST]

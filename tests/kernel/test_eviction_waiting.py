@@ -1,0 +1,212 @@
+"""Room that has to be waited for: busy models are drained, take turns, and nobody waits in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scripted import MEMORY, Inside, Program, inside, loaded, rows
+
+from llmos.syscalls.driver import PlanRows
+from llmos.syscalls.errors import BadState, Busy, Cancelled, NoDeviceMemory, NotSupported, PeerGone
+
+BIG = MEMORY * 6 // 10
+STAY = 30.0
+
+
+def sized(kernel: Inside, size: int) -> None:
+    """From now on models take so many bytes."""
+    kernel.null.answers.update(plan=PlanRows(rows=rows(size)), load=loaded(size), wake=loaded(size))
+
+
+@pytest.fixture
+def kernel(folder: Path) -> Iterator[Inside]:
+    with inside(folder, drivers="null0,models") as kernel:
+        sized(kernel, BIG)
+        yield kernel
+
+
+@pytest.fixture
+def program(kernel: Inside) -> Program:
+    return kernel.program()
+
+
+def load(program: Program, name: str, **options: object) -> int:
+    return program.send("load_model", path=f"/models/{name}", options=options)
+
+
+def decided(kernel: Inside, code: str) -> list[str]:
+    return [reason.text for reason in kernel.kernel.decisions.of("null0") if reason.code == code]
+
+
+def states(program: Program, *models: int) -> list[str]:
+    return [program.state(model) for model in models]
+
+
+def test_a_load_waits_until_the_busy_model_has_ended_what_it_runs(kernel: Inside, program: Program) -> None:
+    one = program.load("one")
+    running = program.start(one, "first")
+    kernel.advance(STAY)
+    waiting = load(program, "two")
+    assert not program.done(waiting) and decided(kernel, "memory.waits") == [
+        "two waits for room: 1 requests run on one"
+    ]
+    later = program.start(one, "second")  # a slot is free, but the model is drained
+    assert kernel.null.names().count("submit") == 1
+    kernel.null.release("submit")
+    program.wait(running)
+    two = program.wait(waiting).value["handle"]
+    assert kernel.null.names()[-4:] == ["load", "sleep", "wake", "submit"]
+    kernel.null.release("submit")  # two was loaded, and since nobody used it, one came back for its request
+    assert program.wait(later).error is None and states(program, one, two) == ["awake", "asleep"]
+
+
+def test_what_would_not_even_fit_alone_is_refused_at_once(kernel: Inside, program: Program) -> None:
+    one = program.load("one")
+    program.start(one, "x")
+    sized(kernel, 2 * MEMORY)
+    error = program.error("load_model", path="/models/giant")
+    assert isinstance(error, NoDeviceMemory) and error.needed == 2 * MEMORY
+    sized(kernel, BIG)
+    program.control(one, "pin")
+    assert isinstance(program.error("load_model", path="/models/two"), NoDeviceMemory)
+
+
+def test_a_model_that_has_just_become_ready_keeps_its_turn(kernel: Inside, program: Program) -> None:
+    one = program.load("one")
+    program.start(one, "first")
+    waiting = load(program, "two")
+    second = program.start(one, "second")
+    assert kernel.null.names().count("submit") == 2
+    kernel.advance(1.0)
+    third = program.start(one, "third")
+    kernel.null.release("submit")
+    assert kernel.null.names().count("submit") == 3  # within its turn it goes on
+    kernel.advance(STAY)
+    fourth = program.start(one, "fourth")
+    kernel.null.release("submit")
+    kernel.null.release("submit")
+    assert program.wait(second).error is None and program.wait(third).error is None
+    assert program.wait(waiting).error is None and not program.done(fourth)
+
+
+def test_who_waits_is_served_in_order_and_a_small_one_does_not_push_in(kernel: Inside, program: Program) -> None:
+    one = program.load("one")
+    program.start(one, "x")
+    kernel.advance(STAY)
+    large = load(program, "large")
+    sized(kernel, 1024)
+    small = load(program, "small")
+    assert not program.done(small) and not program.done(large)
+    kernel.null.release("submit")
+    assert program.wait(large).error is None and program.wait(small).error is None
+
+
+def test_a_request_that_is_given_up_waits_no_longer_and_the_drained_model_goes_on(
+    kernel: Inside, program: Program
+) -> None:
+    one = program.load("one")
+    program.start(one, "first")
+    kernel.advance(STAY)
+    waiting = load(program, "two")
+    second = program.start(one, "second")
+    program.cancel(waiting)
+    kernel.advance(1.0)
+    assert isinstance(program.wait(waiting).error, Cancelled)
+    assert kernel.null.names().count("submit") == 2 and not program.done(second)
+    assert len(kernel.kernel.models.by_id) == 1
+
+
+def test_nobody_waits_for_a_device_that_has_ended(kernel: Inside, program: Program) -> None:
+    one = program.load("one")
+    program.start(one, "x")
+    kernel.advance(STAY)
+    waiting = load(program, "two")
+    kernel.null.dies()
+    assert program.wait(waiting).error is not None
+    kernel.null.starts()
+    assert states(program, one) == ["awake"]
+
+
+def test_a_model_that_cannot_sleep_is_no_room(kernel: Inside, program: Program) -> None:
+    program.load("one")
+    kernel.null.answers["sleep"] = NotSupported("no", why="null")
+    assert isinstance(program.error("load_model", path="/models/two"), NoDeviceMemory)
+    kernel.null.answers["sleep"] = BadState("busy", state="busy")
+    assert isinstance(program.error("load_model", path="/models/two"), NoDeviceMemory)
+
+
+def test_a_model_that_is_used_again_while_another_falls_asleep_is_left(kernel: Inside, program: Program) -> None:
+    sized(kernel, MEMORY // 4)
+    models = [program.load(name) for name in ("a", "b", "c")]
+    sized(kernel, MEMORY * 9 // 10)
+    kernel.null.holds.add("sleep")
+    waiting = load(program, "large")
+    busy = next(model for model in models if program.state(model) == "awake")
+    program.start(busy, "x")
+    kernel.null.holds.discard("sleep")
+    kernel.null.release("sleep")
+    assert not program.done(waiting)
+    kernel.advance(STAY)
+    kernel.null.release("submit")
+    assert program.wait(waiting).error is None and states(program, *models) == ["asleep"] * 3
+
+
+# ---- groups
+
+
+def test_models_apart_are_never_awake_together(kernel: Inside, program: Program) -> None:
+    sized(kernel, 1024)
+    one = program.call("load_model", path="/models/one", options={"group": "!x"})["handle"]
+    alone = program.load("alone")
+    two = program.call("load_model", path="/models/two", options={"group": "!x"})["handle"]
+    assert states(program, one, two, alone) == ["asleep", "awake", "awake"]
+    program.start(two, "x")
+    kernel.advance(STAY)
+    number = program.start(one, "y")
+    assert states(program, one, two) == ["asleep", "awake"]
+    kernel.null.release("submit")
+    assert states(program, one, two) == ["awake", "asleep"]
+    kernel.null.release("submit")
+    assert program.wait(number).error is None
+    program.control(one, "pin")
+    assert isinstance(program.control_error(two, "wake"), Busy)
+
+
+def test_models_together_sleep_and_wake_as_one(kernel: Inside, program: Program) -> None:
+    sized(kernel, MEMORY // 4)
+    pair = [
+        program.call("load_model", path=f"/models/{name}", options={"group": "g", "keep_alive": idle})["handle"]
+        for name, idle in (("one", 5), ("two", 50))
+    ]
+    kernel.advance(10)
+    assert states(program, *pair) == ["awake", "awake"]  # the other one is still wanted
+    kernel.advance(50)
+    assert states(program, *pair) == ["asleep", "asleep"]
+    program.start(pair[0], "x")
+    assert states(program, *pair) == ["awake", "awake"]
+    kernel.null.release("submit")
+    sized(kernel, MEMORY * 7 // 10)
+    third = program.load("three")
+    assert states(program, *pair, third) == ["asleep", "asleep", "awake"]
+
+
+def test_a_host_that_ends_while_room_is_made_is_told_as_that(kernel: Inside, program: Program) -> None:
+    program.load("one")
+    kernel.null.holds.add("sleep")
+    waiting = load(program, "two")
+    kernel.null.dies()
+    assert isinstance(program.wait(waiting).error, PeerGone)
+
+
+def test_without_a_link_nothing_is_decided(kernel: Inside, program: Program) -> None:
+    one = program.load("one")
+    program.start(one, "x")
+    kernel.advance(STAY)
+    waiting = load(program, "two")
+    link, kernel.null.driver.link = kernel.null.driver.link, None
+    kernel.kernel.rooms.look("null0")
+    kernel.settle()
+    assert isinstance(program.wait(waiting).error, PeerGone)
+    kernel.null.driver.link = link

@@ -1,0 +1,1 @@
+"""What the arbiter costs and gives: see `run`."""

@@ -1,0 +1,208 @@
+"""The arbiter's aims, as ratios of one run: a wake over a cold load, first tokens beside batch work, fairness of two
+greedy users, what is answered in time under four times the load that can be, and the kernel's own cost of a request.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipc import start_kernel
+from measure import REPEATS, Row, quantile
+
+from llmos.syscalls import calls
+from llmos.syscalls.types import Handle, Sampling, Tokens, WorkClass
+from llmos.userland.client import Client
+
+from .cost import request_cost
+from .load import Kind, crowd, offered, settled
+
+SLOTS = 64
+SUITES = ("wake", "first", "fairness", "goodput", "cost")
+TINY = "/models/tiny"
+WAKE_AIM, FIRST_AIM, FAIR_AIM, GOODPUT_AIM, COST_AIM_US = 5.0, 1.5, 0.97, 0.9, 50.0
+
+
+@dataclass
+class Machine:
+    """A kernel with the CPU device, and a client of it."""
+
+    address: str
+    client: Client
+
+
+@contextmanager
+def kernel(config: str = "[drivers.cpu0]\nthreads = 1\n") -> Iterator[Machine]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "home").mkdir()
+        (folder / "home" / "config.toml").write_text(config)
+        process, _ = start_kernel(folder, "cpu0,models,files")
+        try:
+            address = f"ipc://{folder}/run/kernel.sock"
+            with Client(address) as client:
+                yield Machine(address, client)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def rows(model: Path, wanted: Sequence[str], quick: bool = False) -> list[Row]:
+    """Those wanted of `SUITES`; `model` is a folder large enough for a load to take a while."""
+    rounds = 1 if quick else REPEATS
+    suites: dict[str, Callable[[], list[Row]]] = {
+        "wake": lambda: wake_and_load(model, rounds),
+        "first": lambda: first_tokens(rounds, 10 if quick else 60),
+        "fairness": lambda: fairness(rounds, 3.0 if quick else 15.0),
+        "goodput": lambda: goodput(rounds, 3.0 if quick else 12.0),
+        "cost": lambda: cost(rounds),
+    }
+    return [row for name in SUITES if name in wanted for row in suites[name]()]
+
+
+# ---- residency
+
+
+def wake_and_load(model: Path, rounds: int) -> list[Row]:
+    """A wake beside a load from a cold disk: the page cache is dropped for the model's files."""
+    cold: list[float] = []
+    woken: list[float] = []
+    with kernel() as machine:
+        client = machine.client
+        path = _mounted(client, model)
+        for _ in range(rounds):
+            _drop_cache(model)
+            began = time.perf_counter()
+            info = client.call(calls.LoadModel(path=path))
+            cold.append(time.perf_counter() - began)
+            client.call(calls.ControlObject(handle=info.handle, action="sleep"))
+            began = time.perf_counter()
+            client.call(calls.ControlObject(handle=info.handle, action="wake"))
+            woken.append(time.perf_counter() - began)
+            client.call(calls.UnloadModel(model=info.handle))
+    load, wake = statistics.median(cold), statistics.median(woken)
+    ratio = load / wake
+    aim = f">= {WAKE_AIM:g} times"
+    return [Row("wake, beside a cold load", wake, load, "s", ratio, aim, ratio >= WAKE_AIM, model.name)]
+
+
+def _mounted(client: Client, folder: Path) -> str:
+    system = client.welcome.system
+    where = "/bench"
+    client.call(calls.MountFs(system=system, path=where, filesystem="models", source=str(folder.parent)))
+    return f"{where}/{folder.name}"
+
+
+def _drop_cache(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
+
+
+# ---- scheduling
+
+
+def first_tokens(rounds: int, count: int) -> list[Row]:
+    """First tokens of interactive requests: idle, and with more batch work than the device has slots for."""
+    idle: list[list[float]] = []
+    beside: list[list[float]] = []
+    steps: list[float] = []
+    batch = Kind(TINY, prompt=256, new=128, work_class=WorkClass.BATCH)
+    with kernel() as machine:
+        handle = machine.client.call(calls.LoadModel(path=TINY)).handle
+        _first(machine.client, handle, 10)
+        for _ in range(rounds):
+            idle.append(sorted(_first(machine.client, handle, count)))
+            with crowd(machine.address, "batch", batch, 96) as busy:
+                settled(busy, 96)
+                steps.append(_between(machine.client, handle))
+                beside.append(sorted(_first(machine.client, handle, count)))
+    alone, loaded, step = quantile(idle, 0.95) * 1e3, quantile(beside, 0.95) * 1e3, statistics.median(steps) * 1e3
+    ratio, bound = loaded / alone, FIRST_AIM * alone + step
+    aim = f"<= {FIRST_AIM:g} x idle + a step of {step:.1f} ms = {bound:.1f} ms"
+    return [Row("first token beside batch work, p95", loaded, alone, "ms", ratio, aim, loaded <= bound, "peer: idle")]
+
+
+def _stream(client: Client, model: Handle, number: int, new: int) -> list[float]:
+    """Seconds until each token arrived."""
+    ids = [20 + (number * 17 + place) % 200 for place in range(32)]
+    sampling = Sampling(max_tokens=new, temperature=0.0, ignore_eos=True)
+    began = time.perf_counter()
+    stream = client.stream(calls.InferStream(model=model, input=Tokens(ids=ids), sampling=sampling))
+    arrived = [time.perf_counter() - began for _chunk in stream]
+    _ = stream.result
+    return arrived
+
+
+def _first(client: Client, model: Handle, count: int) -> list[float]:
+    return [_stream(client, model, number, 1)[0] for number in range(count)]
+
+
+def _between(client: Client, model: Handle) -> float:
+    """The median time between two tokens now: about what a step takes."""
+    arrived = _stream(client, model, 0, 33)
+    return statistics.median(later - sooner for sooner, later in itertools.pairwise(arrived))
+
+
+def fairness(rounds: int, seconds: float) -> list[Row]:
+    """Two users who always have more than their share under way; one asks for four times as long answers."""
+    indices = []
+    with kernel() as machine:
+        for _ in range(rounds):
+            short, long = Kind(TINY, new=16), Kind(TINY, new=64)
+            with crowd(machine.address, "a", short, 128) as one, crowd(machine.address, "b", long, 128) as other:
+                settled(one, 128)
+                settled(other, 64)
+                before = one.device_ns, other.device_ns
+                time.sleep(seconds)
+                got = [one.device_ns - before[0], other.device_ns - before[1]]
+            indices.append(jain(got))
+    index = statistics.median(indices)
+    aim = f">= {FAIR_AIM:g}"
+    return [Row("fairness of two greedy users", index, None, "", None, aim, index >= FAIR_AIM, "Jain, device seconds")]
+
+
+def jain(shares: Sequence[float]) -> float:
+    """Jain's index of fairness: 1 when all got the same, 1/n when one got everything (Jain, Chiu, Hawe 1984)."""
+    return sum(shares) ** 2 / (len(shares) * sum(share * share for share in shares))
+
+
+def goodput(rounds: int, seconds: float) -> list[Row]:
+    """Requests answered in time, per second: as many under way as there are slots, and four times what that gives
+    arriving, whatever becomes of them."""
+    most: list[float] = []
+    over: list[float] = []
+    kind = Kind(TINY, prompt=64, new=64, timeout=3.0)
+    with kernel() as machine:
+        for _ in range(rounds):
+            with crowd(machine.address, "load", kind, SLOTS) as busy:
+                settled(busy, SLOTS)
+                before, began = busy.answered, time.monotonic()
+                time.sleep(seconds)
+                most.append((busy.answered - before) / (time.monotonic() - began))
+            over.append(offered(machine.address, kind, 4 * most[-1], seconds + 3.0))
+    ours, peak = statistics.median(over), statistics.median(most)
+    ratio, aim = ours / peak, f">= {GOODPUT_AIM:g}"
+    return [Row("answered in time at 4x overload", ours, peak, "/s", ratio, aim, ratio >= GOODPUT_AIM)]
+
+
+# ---- cost
+
+
+def cost(rounds: int) -> list[Row]:
+    """Processor time of the pure cores for one request; what it takes of a whole call is in the bench `ipc`."""
+    microseconds = statistics.median(request_cost() for _ in range(rounds)) * 1e6
+    aim, met = f"< {COST_AIM_US:g} us", microseconds < COST_AIM_US
+    return [Row("the arbiter's own cost of a request", microseconds, None, "us", None, aim, met)]

@@ -1,0 +1,212 @@
+"""Twelve models that do not fit together, under a mixed load, while hosts and programs are killed and a program outside
+takes memory: nothing runs out of memory, every request is answered once, the ledger ends as it began.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from system.kernel_process import KernelProcess, eventually, running
+from system.raw_client import RawClient
+
+TINY = Path(__file__).parents[2] / "drivers" / "filesystems" / "models" / "bundled" / "tiny"
+HERE = Path(__file__).parent
+MODELS, FIT, PROGRAMS = 12, 4, 4
+SEED = 20261122
+MIB = 1 << 20
+RUNTIME = 128 * MIB
+"""What the process of the device may hold beside models."""
+HELD = ("weights", "kv", "workspace", "lease", "tuning")
+EXPECTED = {"ok", "PeerGone", "Unavailable", "Busy", "DriverFailed", "TimedOut"}
+"""How a request with a deadline may end while hosts are killed under it."""
+
+
+@dataclass
+class Soaking:
+    """A program of the load and what it wrote."""
+
+    process: subprocess.Popen[str]
+    log: Path
+    killed: bool = False
+
+    def ends(self) -> tuple[Counter[str], Counter[str], Counter[str]]:
+        """Requests asked, ended, and how they ended."""
+        text = self.log.read_text()
+        asked = Counter(re.findall(r"^asked (\d+)$", text, re.M))
+        ended = Counter(re.findall(r"^ended (\d+) \w+$", text, re.M))
+        return asked, ended, Counter(re.findall(r"^ended \d+ (\w+)$", text, re.M))
+
+
+@dataclass
+class Kills:
+    """What was done to the system, in order; printed, and so in the report of a failure."""
+
+    began: float = field(default_factory=time.monotonic)
+    hosts: int = 0
+    programs: int = 0
+    hogs: int = 0
+
+    def note(self, what: str) -> None:
+        print(f"{time.monotonic() - self.began:6.1f} s  {what}", flush=True)
+
+
+@contextmanager
+def hog() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "hog.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.communicate()
+
+
+def take(process: subprocess.Popen[str], count: int) -> None:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(f"{count}\n")
+    process.stdin.flush()
+    assert int(process.stdout.readline()) == count
+
+
+def start(kernel: KernelProcess, folder: Path, seed: int) -> Soaking:
+    log = folder / f"program-{seed}.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "soak_program.py"), f"ipc://{kernel.socket}", str(seed), str(MODELS)],
+            stdout=out, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+    return Soaking(process, log)
+
+
+def needed(folder: Path) -> int:
+    """Bytes that one of the models takes, as planned."""
+    with running(folder, drivers="cpu0,models") as kernel, kernel.client() as client:
+        client.await_driver("ready", "cpu0")
+        options = {"dry_run": True, "max_context": 512}
+        info = client.call("load_model", path="/models/m00", options=options)
+        return int(info["plan"]["needed"])
+
+
+def held(client: RawClient) -> dict[str, float]:
+    """Bytes of the device that somebody holds, by use."""
+    metrics = client.call("read_metrics", system=client.system, prefix="llmos_device_bytes")
+    found = dict.fromkeys(HELD, 0.0)
+    for name, metric in metrics.items():
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', name))
+        if labels.get("device") == "cpu0" and labels.get("what") in found:
+            found[labels["what"]] += metric["value"]
+    return found
+
+
+def restarts(client: RawClient) -> int:
+    return int(client.call("stat_object", handle=client.grants["cpu0"])["fields"].get("restarts", 0))
+
+
+def write_models(folder: Path) -> None:
+    """Models with the bundled one's tokenizer and random weights, 53 MB each."""
+    shutil.copytree(TINY, folder / "m00", ignore=shutil.ignore_patterns("manifest.json", "*.safetensors"))
+    config = transformers.AutoConfig.from_pretrained(TINY)
+    config.update({"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8})
+    torch.manual_seed(SEED)
+    transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder / "m00")
+    for number in range(1, MODELS):
+        shutil.copytree(folder / "m00", folder / f"m{number:02}")
+
+
+def soak(folder: Path, seconds: float, every: float) -> None:
+    """Load, kills and a hog for so long, one thing every so many seconds on average."""
+    write_models(folder / "home/models")
+    one = needed(folder)
+    config = f"[drivers.cpu0]\nmemory_bytes = {int(one * (FIT + 0.5)) + RUNTIME}\nrestarts = 1000\n"
+    chance, kills = random.Random(SEED), Kills()
+    with running(folder, config, drivers="cpu0,models") as kernel, kernel.client() as client, hog() as outside:
+        client.await_driver("ready", "cpu0")
+        before = held(client)
+        programs = [start(kernel, folder, seed) for seed in range(PROGRAMS)]
+        while time.monotonic() - kills.began < seconds:
+            time.sleep(chance.uniform(0.5, 1.5) * every)
+            event = chance.choice(("host", "host", "program", "hog"))
+            if event == "host":
+                os.kill(host(client), signal.SIGKILL)
+                kills.hosts += 1
+            elif event == "program":
+                victim = chance.randrange(PROGRAMS)
+                programs[victim].process.kill()
+                programs[victim].killed = True
+                kills.programs += 1
+                programs.append(programs[victim])
+                programs[victim] = start(kernel, folder, PROGRAMS + kills.programs)
+            else:
+                take(outside, chance.choice((0, 300, 800)) * MIB)
+                kills.hogs += 1
+            kills.note(event)
+            client.await_driver("ready", "cpu0")
+        for program in programs:
+            program.process.terminate()
+            program.process.wait()
+        judge(kills, programs)
+        eventually(kernel, lambda: in_flight(client) == 0, lambda: "requests are still in flight")
+        unload_all(client)
+        eventually(kernel, lambda: held(client) == before, lambda: f"held: {held(client)}, at first {before}")
+        said = kernel.said()
+        assert "oom" not in said.lower(), said
+
+
+def host(client: RawClient) -> int:
+    drivers = client.call("list_objects", system=client.system, kind="driver")
+    return next(int(info["fields"]["pid"]) for info in drivers if info["name"] == "cpu0")
+
+
+def in_flight(client: RawClient) -> int:
+    """Requests of others: the one that asks is under way itself."""
+    metric = client.call("read_metrics", system=client.system, prefix="llmos_requests_in_flight")
+    return int(next(iter(metric.values()))["value"]) - 1
+
+
+def unload_all(client: RawClient) -> None:
+    for info in client.call("list_objects", system=client.system, kind="model"):
+        client.call("unload_model", model=info["handle"], force=True)
+
+
+def judge(kills: Kills, programs: list[Soaking]) -> None:
+    """Each request ended once; but for those of programs that were killed, which have nobody to tell."""
+    total: Counter[str] = Counter()
+    for program in programs:
+        asked, ended, how = program.ends()
+        assert max(asked.values(), default=1) == 1 and max(ended.values(), default=1) == 1
+        assert not ended.keys() - asked.keys()
+        if not program.killed:
+            assert ended.keys() == asked.keys(), program.log.read_text()[-2000:]
+            assert program.log.read_text().endswith("done\n"), program.log.read_text()[-2000:]
+        total += how
+    print(f"{kills.hosts} hosts and {kills.programs} programs killed, {kills.hogs} hogs; {dict(total)}")
+    assert kills.hosts and kills.programs and kills.hogs
+    assert not total.keys() - EXPECTED, _said(programs)
+    assert total["ok"] > 4 * (kills.hosts + kills.programs)
+
+
+def _said(programs: list[Soaking]) -> str:
+    """What unexpected errors said."""
+    lines = [line for program in programs for line in program.log.read_text().splitlines() if line.startswith("said ")]
+    return "\n".join(line for line in lines if line.split()[1].rstrip(":") not in EXPECTED)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_two_minutes_of_kills_and_a_hog(folder: Path) -> None:
+    soak(folder, 120.0, 6.0)
