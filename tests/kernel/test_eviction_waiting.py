@@ -192,6 +192,25 @@ def test_models_together_sleep_and_wake_as_one(kernel: Inside, program: Program)
     assert states(program, *pair, third) == ["asleep", "asleep", "awake"]
 
 
+def test_a_member_that_wakes_already_is_not_woken_again(kernel: Inside, program: Program) -> None:
+    sized(kernel, MEMORY // 4)
+    pair = [
+        program.call("load_model", path=f"/models/{name}", options={"group": "g", "keep_alive": 5})["handle"]
+        for name in ("one", "two")
+    ]
+    kernel.advance(10)
+    kernel.null.holds.add("plan")
+    second = program.send("control_object", handle=pair[1], action="wake")
+    kernel.settle()
+    kernel.null.holds.remove("plan")
+    first = program.send("control_object", handle=pair[0], action="wake")
+    assert program.wait(first).error is None
+    planned = [name for name, _body in kernel.null.calls].count("plan")
+    kernel.null.release("plan")
+    assert program.wait(second).error is None and states(program, *pair) == ["awake", "awake"]
+    assert [name for name, _body in kernel.null.calls].count("plan") == planned
+
+
 def test_a_host_that_ends_while_room_is_made_is_told_as_that(kernel: Inside, program: Program) -> None:
     program.load("one")
     kernel.null.holds.add("sleep")

@@ -63,6 +63,7 @@ class Curve:
         if len(self.kept) > self.most:
             del self.kept[1::2]
             self.stride *= 2
+            self.newest = point if self.kept[-1] is not point else None
 
     def points(self) -> list[dict[str, Any]]:
         """All that are kept, in their order."""

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from gateway_server import GatewayServer
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmos.syscalls.types import Event
@@ -26,6 +26,7 @@ def test_a_point_of_a_curve_is_a_task_event_with_metrics() -> None:
 
 
 @given(st.integers(0, 300), st.integers(2, 20))
+@example(12, 11)
 def test_a_curve_keeps_its_first_and_newest_point_and_is_even(count: int, most: int) -> None:
     curve = Curve(most)
     for step in range(count):
@@ -89,8 +90,8 @@ def test_who_comes_later_is_given_what_was_before(gateway: GatewayServer) -> Non
     series = found["past"]["series"]
     assert len(found["past"]["times"]) >= 2 and {len(each) for each in series.values()} == {len(found["past"]["times"])}
     assert series["requests_per_s"][-1] == 0.0 and series[f"model:{made}"][-1] is not None
-    (used,) = [values for name, values in series.items() if name.startswith("used:")]
-    assert used[-1] > 0 and found["points"] == []
+    used = [values[-1] for name, values in series.items() if name.startswith("used:")]
+    assert used and all(each > 0 for each in used) and found["points"] == []
 
 
 def test_the_gateway_remembers_by_itself(gateway: GatewayServer) -> None:
