@@ -15,7 +15,8 @@ from llmos.syscalls.errors import BadArgument, BadState, NotSupported
 from llmos.syscalls.types import Kind, Limits, Right
 
 from .following import CURRENT, follow, followers
-from .objects import ContextObject, DriverObject, ModelObject, MountObject, SessionObject, TaskObject
+from .memory.rows import size_device
+from .objects import ContextObject, DeviceObject, DriverObject, ModelObject, MountObject, SessionObject, TaskObject
 from .recipes import names_of
 from .requests import Request
 
@@ -90,12 +91,13 @@ async def _driver_reset(request: Request, found: DriverObject, options: Mapping[
     request.kernel.supervisor.reset(found.driver)
 
 
-async def _device_limit(request: Request, found: DriverObject, options: Mapping[str, Any]) -> None:
+async def _device_limit(request: Request, found: DeviceObject, options: Mapping[str, Any]) -> None:
     kernel, facts = request.kernel, found.driver.facts
     if facts is None:
         raise BadState(f"device {found.name} is {found.driver.state.value}", state=found.driver.state.value)
-    limit = options["bytes"] or facts.memory_bytes
-    kernel.ledger.set_device(found.name, facts.memory_bytes, max(0, facts.memory_bytes - limit))
+    found.limit = options["bytes"]
+    size_device(kernel.ledger, found, facts)
+    limit = found.limit or facts.memory_bytes
     request.because("device.limit", f"{found.name} may use {limit} bytes", bytes=limit)
 
 

@@ -119,7 +119,9 @@ class Cooling:
             if HOST in kernel.ledger.pool(device) and await self.make(kernel.ledger.free(HOST) + excess, why):
                 continue
             for each in self._idle(device, excess):
-                model = kernel.models.by_id[each.model]
+                model = kernel.models.by_id.get(each.model)
+                if model is None:
+                    continue  # it was unloaded while another one fell asleep
                 reason = kernel.stamp(replace(each.reason, code="memory.excess", text=f"{why}: {each.reason.text}"))
                 kernel.decide([model.id, model.driver.name], reason)
                 await kernel.models.sleep(model, reason)

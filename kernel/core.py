@@ -370,7 +370,8 @@ class Kernel:
 
     def reload(self, config: KernelConfig) -> None:
         """Take over limits, memory, policy, alerts and the gateway from a configuration read again; the rest needs a
-        restart of the kernel."""
+        restart of the kernel. Sessions whose limits were set on their own keep those."""
+        following = self.sessions.with_limits_of_policy()
         self.config = msgspec.structs.replace(
             self.config, limits=config.limits, memory=config.memory, policies=config.policies, gateway=config.gateway,
             alerts=config.alerts,
@@ -378,8 +379,10 @@ class Kernel:
         self.residency.policy = policy_named(config.memory.policy, config.memory.models)
         self.alarms.reload(config.alerts)
         self._bound_queues()
+        self.sessions.take_limits_of_policy(following)
+        self.quotas.reload()
         self.services.reload()
-        self.log("kernel", "limits and policy were read again; sessions that are open keep theirs")
+        self.log("kernel", "limits and policy were read again")
 
     def close(self) -> None:
         """Kill what is left of ours, then give back files and the journal."""

@@ -94,8 +94,10 @@ class Rooms:
         """Nobody waits for room on a device that has ended."""
         for want in self._queues.get(driver.name, ()):
             want.look.fail(PeerGone(f"driver {driver.name} ended: {cause}"))
-        for id in [id for id in self._drained if self._kernel.models.by_id[id].driver is driver]:
-            del self._drained[id]
+        for id in list(self._drained):
+            drained = self._kernel.models.by_id.get(id)
+            if drained is None or drained.driver is driver:
+                del self._drained[id]
 
     async def _try(self, want: _Want) -> Reason | None:
         """The room, when it is there or can be made now; None when it has to be waited for."""
@@ -165,12 +167,19 @@ class Rooms:
             try:
                 await kernel.models.sleep(idle, reason)
             except LlmosError as error:
-                if isinstance(error, BadState) and not kernel.residency.evictable(idle.id):
-                    return  # it is in use again: who leaves is decided anew
+                if self._changed(idle, error):
+                    return  # who leaves is decided anew
                 if refusal is None or isinstance(error, PeerGone):
                     raise
                 raise refusal from None
             self._wake_later(idle)
+
+    def _changed(self, idle: ModelObject, error: LlmosError) -> bool:
+        """Whether a model could not be put to sleep since it is in use again, or gone."""
+        kernel = self._kernel
+        if idle.id not in kernel.models.by_id:
+            return True
+        return isinstance(error, BadState) and not kernel.residency.evictable(idle.id)
 
     def _wake_later(self, model: ModelObject) -> None:
         """Requests that it was drained of are still to be served: it waits for room in its turn."""

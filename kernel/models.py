@@ -6,6 +6,7 @@ knows one set of weights; `swaps` exchanges one set for another.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llmos.syscalls.driver import HostLoad, HostPlan, HostSleep, HostUnload, HostWake, Located
@@ -45,7 +46,8 @@ class ModelService:
     # ---- finding
 
     def named(self, name: str) -> ModelObject | None:
-        return next((m for m in self.by_id.values() if m.name == name), None)
+        """The model of that name; one that is being replaced still has it too, but the newest counts."""
+        return next((m for m in reversed(self.by_id.values()) if m.name == name), None)
 
     def adapters_of(self, model: ModelObject) -> list[ModelObject]:
         return [m for m in self.by_id.values() if m.base is model]
@@ -122,15 +124,14 @@ class ModelService:
 
     async def _bring_up(self, model: ModelObject) -> None:
         """Plan, admit and load the weights of a model whose state is cold, lost or failed."""
-        kernel = self._kernel
-        assert model.driver.link is not None
-        if kernel.residency.state(model.id) is State.FAILED:
-            model.driver.link.call(HostUnload(id=model.host_id))
+        kernel, link = self._kernel, model.driver.link
+        if kernel.residency.state(model.id) is State.FAILED and link is not None:
+            link.call(HostUnload(id=model.host_id))
             model.host_id = kernel.new_id("w")
         self.event(model, Event.LOAD)
         plan = await self.plan(model.driver, model.located, model.options, model.host_id)
         kernel.quotas.check_bytes(model.owner, plan.needed, model.name, without=model.host_id)
-        model.why = [*model.why, await kernel.rooms.make(model, model.host_id, predicted(plan.rows))]
+        await self._room(model, plan)
         call = HostLoad(
             id=model.host_id,
             model=model.located,
@@ -138,10 +139,16 @@ class ModelService:
             base=model.base.host_id if model.base is not None else "",
         )
         started = kernel.runner.clock()
+        assert model.driver.link is not None  # room is given only while it runs
         model.loaded = await model.driver.link.call(call, lambda progress: tell(model, progress))
         model.speed.load_s = (kernel.runner.clock() - started) / 1e9
         kernel.instruments.load_seconds.observe(model.speed.load_s)
         self._open(model, "load", "loaded", started)
+
+    async def _room(self, model: ModelObject, plan: Plan) -> None:
+        """Have the bytes of a plan promised; once they are, what the plan was corrected by counts as planned."""
+        model.why = [*model.why, await self._kernel.rooms.make(model, model.host_id, predicted(plan.rows))]
+        self.corrections.loaded(what(model.driver.name, model.located, model.options))
 
     def _came_up(self, model: ModelObject, error: LlmosError | None, replaced: ModelObject | None) -> None:
         waiting, model.loading = model.loading, None
@@ -196,8 +203,8 @@ class ModelService:
             Busy: requests run or wait, or adapters depend on it, and neither `force` nor `drain` is set.
         """
         kernel = self._kernel
-        if model.loading is not None:
-            raise Busy(f"{model.name} is {model.status}; try again when that is done", retry_after_ms=1000)
+        if not drain:
+            self._check_still(model)
         adapters = self.adapters_of(model)
         active = len(kernel.scheduler.running(model.id)) + len(kernel.scheduler.waiting(model.id))
         if (active or adapters) and not (force or drain):
@@ -207,9 +214,10 @@ class ModelService:
         for adapter in adapters:
             await self.unload(adapter, force=force, drain=drain)
         if drain:
-            while kernel.scheduler.running(model.id) or kernel.scheduler.waiting(model.id):
-                model.idle = kernel.runner.future()
-                await model.idle
+            await self._drained(model)
+        if model.id not in self.by_id:
+            return 0  # somebody else has unloaded it meanwhile
+        self._check_still(model)
         here = self._kernel.residency.state(model.id) is not State.COLD
         self._forget(model, Cancelled(f"{model.name} is unloaded"))
         freed = kernel.ledger.release(model.host_id)
@@ -218,6 +226,24 @@ class ModelService:
             freed = max(freed, (await model.driver.link.call(HostUnload(id=model.host_id))).bytes)
         kernel.log("model", f"{model.name} is unloaded, {freed} bytes freed", model.id)
         return freed
+
+    def _check_still(self, model: ModelObject) -> None:
+        if model.loading is not None:
+            raise Busy(f"{model.name} is {model.status}; try again when that is done", retry_after_ms=1000)
+
+    async def _drained(self, model: ModelObject) -> None:
+        """Wait until nothing runs or waits on a model, and nothing brings it anywhere."""
+        scheduler = self._kernel.scheduler
+        while True:
+            if model.loading is not None:
+                with suppress(LlmosError):  # a load or sleep that fails leaves the model as it was
+                    await model.loading
+            elif scheduler.running(model.id) or scheduler.waiting(model.id):
+                if model.idle is None or model.idle.done:
+                    model.idle = self._kernel.runner.future()
+                await model.idle
+            else:
+                return
 
     def _forget(self, model: ModelObject, error: LlmosError) -> None:
         """Remove the object, its handles and its waiting requests; the bytes are the caller's matter."""
@@ -293,7 +319,7 @@ class ModelService:
     async def _wake_weights(self, model: ModelObject) -> None:
         kernel = self._kernel
         plan = await self.plan(model.driver, model.located, model.options, model.host_id)
-        model.why = [*model.why, await kernel.rooms.make(model, model.host_id, predicted(plan.rows))]
+        await self._room(model, plan)
         self.event(model, Event.WAKE)
         started = kernel.runner.clock()
         assert model.driver.link is not None

@@ -126,6 +126,9 @@ class DriverObject(KernelObject):
 
 @dataclass(kw_only=True, eq=False)
 class DeviceObject(DriverObject):
+    limit: int = 0
+    """Bytes that models and leases may take, where that was set; it outlives the driver's process."""
+
     def size(self) -> int:
         return self.driver.facts.memory_bytes if self.driver.facts else 0
 

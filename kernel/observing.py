@@ -10,7 +10,7 @@ from llmos.syscalls.types import Reason
 
 from .ledger import size_text
 from .memory import rows
-from .objects import EventKind
+from .objects import DeviceObject, EventKind
 from .recipes import what
 from .supervisor import Driver, DriverState, Observer
 
@@ -32,7 +32,9 @@ class DriverObserver(Observer):
     def driver_ready(self, driver: Driver) -> None:
         if driver.facts is not None:
             facts = driver.facts
-            self._kernel.ledger.set_device(driver.name, facts.memory_bytes, pool=facts.pool)
+            device = self._kernel.objects[f"device:{driver.name}"]
+            assert isinstance(device, DeviceObject)
+            rows.size_device(self._kernel.ledger, device, facts)
             self._kernel.ledger.set_foreign(driver.name, facts.foreign_bytes)
             self._kernel.memory.ready(driver)
             self._kernel.models.device_ready(driver)

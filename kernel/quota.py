@@ -69,21 +69,36 @@ class QuotaService:
         return known
 
     def _find(self, session: Session) -> Standing:
-        config, uid = self._kernel.config, session.peer.uid
-        user, owner = config.policy(uid), config.policy(uid, session.tenant)
-        named = f"tenant {session.tenant} of user {uid}" if session.tenant else f"user {uid}"
-        levels = [
-            (f"user {uid}", user.limits if user is not None else Limits()),
-            (named, owner.limits if owner is not None else Limits()),
-            (f"program {session.program} of {named}", session.limits),
-        ]
+        uid = session.peer.uid
+        owner = self._kernel.config.policy(uid, session.tenant)
         chain, before = [], (0,) * len(relevant(session.limits))
-        for who, limits in levels:
+        for who, limits in self._levels(session):
             if relevant(limits) != before:  # the same limits as those of the level above never bind
                 before = relevant(limits)
                 chain.append(self._quota(who, limits))
         waits = owner is not None and owner.over_quota == "wait"
         return Standing(tuple(chain), waits, self._weights(uid, session.tenant))
+
+    def _levels(self, session: Session) -> list[tuple[str, Limits]]:
+        """Who has which limits that a session's requests count against, from the widest to the narrowest."""
+        config, uid = self._kernel.config, session.peer.uid
+        user, owner = config.policy(uid), config.policy(uid, session.tenant)
+        named = f"tenant {session.tenant} of user {uid}" if session.tenant else f"user {uid}"
+        return [
+            (f"user {uid}", user.limits if user is not None else Limits()),
+            (named, owner.limits if owner is not None else Limits()),
+            (f"program {session.program} of {named}", session.limits),
+        ]
+
+    def reload(self) -> None:
+        """Policy was read again: other limits of users and tenants count from now on, for what waits too."""
+        now, sessions = self._kernel.runner.clock(), self._kernel.sessions.by_id.values()
+        for who, limits in [level for session in sessions for level in self._levels(session)]:
+            if who in self._quotas:
+                self._quotas[who].set_limits(limits, now)
+        self._standings.clear()
+        for waiting in list(self._lines):
+            self._look(waiting)
 
     def _weights(self, uid: int, tenant: str) -> tuple[int, int]:
         user = self._kernel.config.policy(uid)

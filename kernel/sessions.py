@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -254,6 +255,21 @@ class SessionService:
             raise OverQuota(
                 f"this session has {limit} handles open, which is its limit; close some", what="handles", limit=limit
             )
+
+    # ---- policy that changes
+
+    def with_limits_of_policy(self) -> list[Session]:
+        """Sessions with the limits that policy has for them, which nobody has lowered."""
+        return [session for session in self.by_id.values() if self._limits(session) == session.limits]
+
+    def take_limits_of_policy(self, sessions: Iterable[Session]) -> None:
+        """Give sessions the limits that policy has for them now; one of a user that is gone from it keeps its own."""
+        for session in sessions:
+            session.limits = self._limits(session) or session.limits
+
+    def _limits(self, session: Session) -> Limits | None:
+        policy = self._kernel.config.policy(session.peer.uid, session.tenant)
+        return policy.limits if policy is not None else None
 
     # ---- ending
 

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from llmos.syscalls.events import DeviceFacts
 from llmos.syscalls.types import LedgerRow
 
-from ..ledger import HOST
+from ..ledger import HOST, Ledger
 from ..recipes import held
 
 if TYPE_CHECKING:
     from ..core import Kernel
-    from ..objects import ModelObject
+    from ..objects import DeviceObject, ModelObject
     from ..supervisor import Driver
+
+
+def size_device(ledger: Ledger, device: DeviceObject, facts: DeviceFacts) -> None:
+    """A device has so much memory, of which no more than its limit is given. What a limit keeps from it is a reserve;
+    of a pool it only stays with the others."""
+    limit = min(device.limit or facts.memory_bytes, facts.memory_bytes)
+    if facts.pool:
+        ledger.set_device(device.name, limit, pool=facts.pool)
+    else:
+        ledger.set_device(device.name, facts.memory_bytes, facts.memory_bytes - limit)
 
 
 def take(kernel: Kernel, driver: Driver, rows: Sequence[LedgerRow]) -> None:

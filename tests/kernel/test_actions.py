@@ -87,6 +87,13 @@ def test_a_device_can_be_limited_and_freed_again(kernel: Inside, program: Progra
     assert kernel.kernel.ledger.free("null0") == MEMORY
 
 
+def test_a_limit_outlives_the_drivers_process(kernel: Inside, program: Program) -> None:
+    program.control(program.grants["null0"], "limit", bytes=100)
+    kernel.null.dies()
+    kernel.null.starts()
+    assert kernel.kernel.ledger.free("null0") == 100
+
+
 def test_a_device_that_is_down_has_no_limit(kernel: Inside, program: Program) -> None:
     kernel.null.dies(DriverState.STOPPED)
     error = program.control_error(program.grants["null0"], "limit", bytes=1)

@@ -171,3 +171,16 @@ def test_a_model_that_wakes_meanwhile_is_left(pooled: Inside, program: Program) 
     pooled.null.release("unload")
     assert program.state(second) == "asleep" and pooled.null.names().count("unload") == 1
     assert isinstance(program.wait(number).error, NoDeviceMemory)
+
+
+def test_a_model_that_is_unloaded_while_another_falls_asleep_is_passed_over(pooled: Inside, program: Program) -> None:
+    found = models(pooled, program, 2, size=RESTS)
+    pooled.null.answers["sleep"] = loaded(rows=[])
+    pooled.null.holds.add("sleep")
+    pooled.machine.available = 0
+    for _ in range(LASTING + 1):
+        pooled.advance(1.0)
+    (awake,) = [model for model in found if program.state(model) == "awake"]
+    program.call("unload_model", model=awake)
+    pooled.null.release("sleep")
+    assert len(pooled.kernel.models.by_id) == 1 and pooled.null.names().count("sleep") == 1

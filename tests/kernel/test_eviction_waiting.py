@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted import MEMORY, Inside, Program, inside, loaded, rows
+from scripted import HOST_MEMORY, MEMORY, Inside, Program, inside, loaded, rows
 
 from llmos.syscalls.driver import PlanRows
 from llmos.syscalls.errors import BadState, Busy, Cancelled, NoDeviceMemory, NotSupported, PeerGone
+from llmos.syscalls.types import LedgerRow
 
 BIG = MEMORY * 6 // 10
 STAY = 30.0
@@ -33,7 +34,8 @@ def program(kernel: Inside) -> Program:
 
 
 def load(program: Program, name: str, **options: object) -> int:
-    return program.send("load_model", path=f"/models/{name}", options=options)
+    handle = {"device": options.pop("device")} if "device" in options else {}
+    return program.send("load_model", path=f"/models/{name}", options=options, **handle)
 
 
 def decided(kernel: Inside, code: str) -> list[str]:
@@ -229,3 +231,72 @@ def test_without_a_link_nothing_is_decided(kernel: Inside, program: Program) -> 
     kernel.settle()
     assert isinstance(program.wait(waiting).error, PeerGone)
     kernel.null.driver.link = link
+
+
+# ---- models that leave meanwhile
+
+
+def test_a_device_may_end_after_a_drained_model_was_unloaded(kernel: Inside, program: Program) -> None:
+    sized(kernel, MEMORY * 4 // 10)
+    one, two = program.load("one"), program.load("two")
+    program.start(one, "x")
+    program.start(two, "x")
+    kernel.advance(STAY)
+    sized(kernel, MEMORY)
+    waiting = load(program, "large")
+    program.call("unload_model", model=one, force=True)
+    assert not program.done(waiting)
+    kernel.null.dies()
+    assert isinstance(program.wait(waiting).error, PeerGone)
+
+
+def test_a_model_of_another_device_is_drained_on(folder: Path) -> None:
+    with inside(folder, drivers="null0,cpu0,models") as kernel:
+        sized(kernel, BIG)
+        program = kernel.program()
+        one = program.load("one", device="null0")
+        running = program.start(one, "x")
+        kernel.advance(STAY)
+        waiting = load(program, "two", device=program.grants["null0"])
+        kernel.hosts["cpu0"].dies()
+        kernel.null.release("submit")
+        assert program.wait(running).error is None and program.wait(waiting).error is None
+        assert states(program, one) == ["asleep"]
+
+
+def host_row(size: int) -> LedgerRow:
+    return LedgerRow(device="host", what="weights", owner="", allocator=size, driver=size)
+
+
+def test_a_replaced_model_that_falls_asleep_first_leaves_nothing_behind(kernel: Inside, program: Program) -> None:
+    one = program.load("one")
+    running = program.start(one, "x")
+    kernel.advance(STAY)
+    sized(kernel, MEMORY * 3 // 10)
+    program.call("load_model", path="/models/other", options={"name": "one", "replace": True})
+    sized(kernel, BIG)
+    kernel.null.answers["sleep"] = loaded(rows=[host_row(1024)])
+    waiting = load(program, "large")
+    kernel.null.release("submit")  # the old one is idle: it makes room, and is unloaded after that
+    program.wait(running)
+    assert program.wait(waiting).error is None
+    kept = {model.host_id for model in kernel.kernel.models.by_id.values()}
+    assert {row.owner for row in kernel.kernel.ledger.rows() if row.what == "weights"} <= kept
+    assert len(kernel.kernel.models.by_id) == 2
+
+
+def test_a_model_that_is_unloaded_while_a_place_is_made_for_it_is_gone(kernel: Inside, program: Program) -> None:
+    sized(kernel, MEMORY // 4)
+    kernel.null.answers["sleep"] = loaded(rows=[host_row(HOST_MEMORY * 6 // 10)])
+    sleeper, one = program.load("sleeper"), program.load("one")
+    program.control(sleeper, "sleep")
+    named = kernel.kernel.models.named("one")
+    assert named is not None
+    named.resting = HOST_MEMORY // 2  # so the other one has to leave memory first
+    sized(kernel, MEMORY)
+    kernel.null.holds.add("unload")
+    waiting = load(program, "large")
+    kernel.null.holds.discard("unload")
+    program.call("unload_model", model=one)
+    kernel.null.release("unload")
+    assert program.wait(waiting).error is None and program.state(sleeper) == "cold"

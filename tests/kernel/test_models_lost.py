@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scripted import MEMORY, Inside, Program, inside, rows
+from scripted import MEMORY, Inside, Program, inside, located, rows
 
 from llmos.kernel.supervisor import DriverState
 from llmos.syscalls.driver import PlanRows
@@ -154,3 +154,24 @@ def test_a_device_that_gives_up_leaves_the_others_alone(folder: Path) -> None:
         for number in numbers:
             kernel.hosts["cpu0"].release("submit")
             assert program.wait(number).error is None
+
+
+def test_a_device_that_ends_while_the_files_are_looked_for_is_waited_for(kernel: Inside, program: Program) -> None:
+    kernel.models.holds.add("locate")
+    number = program.send("load_model", path="/models/tiny")
+    kernel.null.dies()
+    kernel.models.release("locate", located({"path": "/tiny"}))
+    assert not program.done(number)
+    kernel.null.starts()
+    assert program.wait(number).error is None
+
+
+def test_a_failed_model_is_loaded_when_its_device_is_back(kernel: Inside, program: Program, model: int) -> None:
+    program.control(model, "sleep")
+    kernel.null.answers["wake"] = BadModel("damaged")
+    program.control_error(model, "wake")
+    kernel.null.dies()
+    number = program.start(model, "x")
+    kernel.null.starts()
+    kernel.null.release("submit")
+    assert program.wait(number).error is None and "unload" in kernel.null.names()

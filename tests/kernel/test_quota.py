@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from scripted import MODEL_BYTES, Inside, Program, inference, inside
 
+from llmos.kernel import config as configuration
 from llmos.kernel.session import Peer
 from llmos.syscalls.errors import Busy, Cancelled, OverQuota, TimedOut
 from llmos.syscalls.events import Spent
@@ -257,3 +258,39 @@ def test_idle_quotas_are_forgotten(folder: Path) -> None:
             kernel.kernel.quotas.standing(kernel.session(program))
             kernel.kernel.sessions.close(kernel.session(program), "over")
         assert len(kernel.kernel.quotas._quotas) <= 257 and not kernel.kernel.quotas._standings
+
+
+def reload(kernel: Inside, folder: Path, settings: str) -> None:
+    file = folder / "config.toml"
+    file.write_text(settings)
+    kernel.kernel.reload(configuration.load({"config": str(file)}))
+    kernel.settle()
+
+
+def test_a_quota_that_policy_raises_lets_in_what_waits_for_it(folder: Path) -> None:
+    wait = 'over_quota = "wait"'
+    with inside(folder, policy("concurrent_requests = 1", wait), drivers="null0,models") as kernel:
+        program = kernel.program()
+        model = program.load("tiny")
+        numbers = [program.start(model, text) for text in "abc"]
+        reload(kernel, folder, policy("concurrent_requests = 2", wait))
+        assert len(running(kernel)) == 2
+        reload(kernel, folder, policy("", wait))
+        assert len(kernel.kernel.quotas._lines) == 0 and len(kernel.kernel.scheduler.waiting()) == 1
+        for number in numbers:
+            kernel.null.release("submit")
+            assert program.wait(number).error is None
+
+
+def test_limits_that_a_session_has_of_its_own_stay_when_policy_changes(folder: Path) -> None:
+    with inside(folder, policy("concurrent_requests = 3"), drivers="null0,models") as kernel:
+        plain, lowered = kernel.program(), kernel.program(program="lowered")
+        model, same = plain.load("tiny"), lowered.load("tiny")
+        lowered.control(lowered.handle, "limit", concurrent_requests=2)
+        reload(kernel, folder, policy("concurrent_requests = 1"))
+        assert kernel.session(plain).limits.concurrent_requests == 1
+        assert kernel.session(lowered).limits.concurrent_requests == 2
+        number = plain.start(model, "x")
+        assert refused(lowered, same).limit == 1 and refused(plain, model).limit == 1
+        kernel.null.release("submit")
+        assert plain.wait(number).error is None

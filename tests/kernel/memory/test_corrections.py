@@ -32,11 +32,19 @@ def test_a_use_that_was_not_planned_at_all_gets_a_row() -> None:
     assert corrections.apply("a", [])[0] == []
 
 
-def test_corrections_add_up_and_never_shrink_a_plan() -> None:
+def test_requests_that_run_out_together_lack_the_same_bytes() -> None:
     corrections = Corrections()
+    assert [corrections.learn("a", "kv", 100, measured) for measured in (160, 150, 160, 100)] == [60, 60, 60, 0]
+    assert sizes(corrections.apply("a", [row("kv", 100)])[0]) == {"kv": 160}
+
+
+def test_what_is_missing_from_a_corrected_plan_comes_on_top() -> None:
+    corrections = Corrections()
+    corrections.loaded("a")
     corrections.learn("a", "kv", 100, 160)
-    assert corrections.learn("a", "kv", 160, 120) == 0
-    assert corrections.learn("a", "kv", 160, 170) == 10
+    corrections.loaded("a")
+    assert corrections.learn("a", "kv", 100, 110) == 70, "a driver knows of no corrections"
+    assert corrections.learn("a", "kv", 100, 105) == 70
     assert sizes(corrections.apply("a", [row("kv", 100)])[0]) == {"kv": 170}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from scripted import MEMORY, MODEL_BYTES, Inside, Program, loaded, rows
+from scripted import HOST_MEMORY, MEMORY, MODEL_BYTES, Inside, Program, loaded, rows
 
-from llmos.syscalls.events import Memory
+from llmos.kernel.memory.rows import size_device
+from llmos.kernel.objects import DeviceObject
+from llmos.syscalls.events import DeviceFacts, Memory
 from llmos.syscalls.types import LedgerRow
 
 
@@ -49,3 +51,18 @@ def test_what_a_host_kept_is_gone_with_it(kernel: Inside, program: Program) -> N
     program.control(model, "sleep")
     kernel.null.dies()
     assert held(kernel, "host") == {}
+
+
+def test_what_a_limit_keeps_from_a_device_of_a_pool_stays_with_the_pool(kernel: Inside) -> None:
+    ledger, device = kernel.kernel.ledger, kernel.kernel.objects["device:null0"]
+    assert isinstance(device, DeviceObject)
+    facts = DeviceFacts(name="null0", kind="null", memory_bytes=HOST_MEMORY, pool="host")
+    size_device(ledger, device, facts)
+    free = ledger.free("host")
+    device.limit = 1000
+    size_device(ledger, device, facts)
+    assert sorted(ledger.pool("null0")) == ["host", "null0"]
+    assert (ledger.free("null0"), ledger.free("host")) == (1000, free)
+    device.limit = 2 * HOST_MEMORY
+    size_device(ledger, device, DeviceFacts(name="null0", kind="null", memory_bytes=MEMORY))
+    assert ledger.free("null0") == MEMORY, "a limit above what there is, as of a smaller device that took its name"
