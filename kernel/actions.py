@@ -19,6 +19,7 @@ from .memory.rows import size_device
 from .objects import ContextObject, DeviceObject, DriverObject, ModelObject, MountObject, SessionObject, TaskObject
 from .recipes import names_of
 from .requests import Request
+from .unloading import unload
 
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
@@ -149,7 +150,7 @@ async def _adapter_drop(request: Request, found: ModelObject, options: Mapping[s
             got=options["name"],
             want=names,
         )
-    await models.unload(adapter, force=False)
+    await unload(request.kernel, adapter, force=False)
 
 
 async def _context_drop(request: Request, found: ContextObject, options: Mapping[str, Any]) -> None:

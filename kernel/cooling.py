@@ -54,21 +54,25 @@ class Cooling:
         state = kernel.residency.state(model.id)
         if state is not State.ASLEEP and not kernel.residency.evictable(model.id):
             raise BadState(f"{model.name} is {state.value} and in use", state=state.value)
-        kernel.models.event(model, Event.UNLOAD)
+        leaving = [each for each in kernel.models.adapters_of(model) if kernel.residency.state(each.id) is state]
+        leaving.append(model)
+        for each in leaving:
+            kernel.models.event(each, Event.UNLOAD)
         kernel.log("model", f"{model.name} leaves memory: {reason.text}", model.id, [reason])
-        assert model.loaded is not None and model.driver.link is not None
-        kernel.scheduler.set_lane(model.id, model.loaded.slots, open=False)
-        done = model.loading = kernel.runner.future()
-        old = model.host_id
+        link = model.driver.link
+        assert link is not None
+        done = kernel.models.begin(leaving)
         try:
-            await model.driver.link.call(HostUnload(id=old))
+            for each in leaving:
+                await link.call(HostUnload(id=each.host_id))
         finally:
-            model.loading = None
+            kernel.models.ended(leaving)
             done.set(model)
-        model.host_id = kernel.new_id("w")
-        kernel.ledger.release(old)
-        kernel.holdings.contexts_lost(model, "its model left memory")
-        model.why = [reason]
+        for each in leaving:
+            kernel.ledger.release(each.host_id)
+            each.host_id = kernel.new_id("w")
+            kernel.holdings.contexts_lost(each, "its model left memory")
+            each.why = [reason]
         kernel.instruments.evictions.labels(reason.code).inc()
         kernel.rooms.look(model.driver.name)
 

@@ -21,7 +21,7 @@ from llmos.syscalls.types import Reason
 
 from .ledger import HOST, size_text
 from .pending import Future
-from .residency import Drain, Sleep, State
+from .residency import Drain, Sleep
 
 if TYPE_CHECKING:
     from .core import Kernel
@@ -147,7 +147,8 @@ class Rooms:
     def _check_worth(self, want: _Want, refusal: NoDeviceMemory, short: int) -> None:
         """Raises the refusal when waiting is of no use, or of no use to anybody."""
         model, kernel = want.model, self._kernel
-        wanted = kernel.scheduler.waiting(model.id) or any(not request.finished for request in model.watchers)
+        waiting = any(kernel.scheduler.waiting(each.id) for each in kernel.models.family(model))
+        wanted = waiting or any(not request.finished for request in model.watchers)
         movable = kernel.residency.movable(model.driver.name, want.kept)
         if want.may_wait and wanted and movable >= short:
             return
@@ -183,8 +184,9 @@ class Rooms:
 
     def _wake_later(self, model: ModelObject) -> None:
         """Requests that it was drained of are still to be served: it waits for room in its turn."""
-        if waiting := self._kernel.scheduler.waiting(model.id):
-            self._kernel.inference.make_ready(model, self._kernel.requests[waiting[0].id])
+        for each in self._kernel.models.family(model):
+            if waiting := self._kernel.scheduler.waiting(each.id):
+                self._kernel.inference.make_ready(each, self._kernel.requests[waiting[0].id])
 
     def _drain(self, drains: Sequence[Drain], want: _Want, now: int) -> None:
         kernel = self._kernel
@@ -193,9 +195,10 @@ class Rooms:
             if each.after > now:
                 self._look_at(want, each.after, now)
             elif each.model not in self._drained:
-                assert busy.loaded is not None
                 self._drained[each.model] = want.model.id
-                kernel.scheduler.set_lane(each.model, busy.loaded.slots, open=False)
+                for part in kernel.models.family(busy):
+                    if part.loaded is not None:
+                        kernel.scheduler.set_lane(part.id, part.loaded.slots, open=False)
                 text = f"{busy.name} starts no more requests until {want.model.name} has room: {each.reason.text}"
                 numbers = {**each.reason.numbers, "running": each.running}
                 reason = Reason(code="model.draining", text=text, numbers=numbers, rule=each.reason.rule)
@@ -219,8 +222,9 @@ class Rooms:
         for id in [id for id, whom in self._drained.items() if whom == model]:
             del self._drained[id]
             drained = self._kernel.models.by_id.get(id)
-            if drained is not None and self._kernel.residency.state(id) is State.AWAKE:
-                self._kernel.models.let_run(drained)
+            for each in self._kernel.models.family(drained) if drained is not None else ():
+                if self._kernel.models.ready_to_run(each):
+                    self._kernel.models.let_run(each)
 
 
 def _with_hint(refusal: NoDeviceMemory, sizes: Mapping[str, int]) -> NoDeviceMemory:

@@ -6,11 +6,11 @@ knows one set of weights; `swaps` exchanges one set for another.
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from llmos.syscalls.driver import HostLoad, HostPlan, HostSleep, HostUnload, HostWake, Located
-from llmos.syscalls.errors import Busy, Cancelled, Exists, LlmosError, NotFound, PeerGone, Unavailable
+from llmos.syscalls.errors import Exists, LlmosError, NotFound, NotSupported, PeerGone, Unavailable
 from llmos.syscalls.types import Kind, LoadOptions, Plan, Reason
 
 from .arbiter.history import Way
@@ -19,9 +19,11 @@ from .locating import locate, release, tell_measured
 from .memory.corrections import Corrections
 from .memory.rows import awake, settle
 from .objects import ModelObject
-from .recipes import model_name, names_of, owned, paths, predicted, recipe, tell, watch, what
+from .pending import Future
+from .recipes import model_name, owned, paths, predicted, recipe, tell, watch, what
 from .residency import Event, State
-from .supervisor import UP, Driver
+from .supervisor import Driver
+from .unloading import unload
 
 if TYPE_CHECKING:
     from .core import Kernel
@@ -51,6 +53,10 @@ class ModelService:
 
     def adapters_of(self, model: ModelObject) -> list[ModelObject]:
         return [m for m in self.by_id.values() if m.base is model]
+
+    def family(self, model: ModelObject) -> list[ModelObject]:
+        """A model with its adapters."""
+        return [model, *self.adapters_of(model)]
 
     # ---- loading
 
@@ -118,7 +124,7 @@ class ModelService:
         kernel.objects[model.id] = model
         kernel.residency.add(
             model.id, driver.name, kernel.runner.clock(), options.keep_alive, options.pin, path=located.path,
-            version=located.version, group=options.group,
+            version=located.version, group=options.group, base=base.id if base is not None else "",
         )  # fmt: skip
         return model
 
@@ -126,12 +132,11 @@ class ModelService:
         """Plan, admit and load the weights of a model whose state is cold, lost or failed."""
         kernel, link = self._kernel, model.driver.link
         if kernel.residency.state(model.id) is State.FAILED and link is not None:
-            link.call(HostUnload(id=model.host_id))
+            for each in (*self.adapters_of(model), model):
+                link.call(HostUnload(id=each.host_id))
             model.host_id = kernel.new_id("w")
         self.event(model, Event.LOAD)
-        plan = await self.plan(model.driver, model.located, model.options, model.host_id)
-        kernel.quotas.check_bytes(model.owner, plan.needed, model.name, without=model.host_id)
-        await self._room(model, plan)
+        await self._place(model)
         call = HostLoad(
             id=model.host_id,
             model=model.located,
@@ -145,9 +150,27 @@ class ModelService:
         kernel.instruments.load_seconds.observe(model.speed.load_s)
         self._open(model, "load", "loaded", started)
 
+    async def _place(self, model: ModelObject) -> None:
+        """Have room for a model that is loaded, and its base awake."""
+        kernel = self._kernel
+        while True:
+            await kernel.supervisor.wait_ready(model.driver)
+            if model.base is not None:
+                await self.wake(model.base)
+            plan = await self.plan(model.driver, model.located, model.options, model.host_id)
+            kernel.quotas.check_bytes(model.owner, plan.needed, model.name, without=model.host_id)
+            await self._room(model, plan)
+            if model.base is None or self.ready_to_run(model.base):
+                return
+            kernel.ledger.release(model.host_id)  # while it waited for room, its base had to leave
+            kernel.residency.granted(model.id, 0)
+
     async def _room(self, model: ModelObject, plan: Plan) -> None:
         """Have the bytes of a plan promised; once they are, what the plan was corrected by counts as planned."""
-        model.why = [*model.why, await self._kernel.rooms.make(model, model.host_id, predicted(plan.rows))]
+        sizes = predicted(plan.rows)
+        for adapter in self._with(model):
+            sizes["weights"] = sizes.get("weights", 0) + sum(predicted(adapter.rows()).values())
+        model.why = [*model.why, await self._kernel.rooms.make(model, model.host_id, sizes)]
         self.corrections.loaded(what(model.driver.name, model.located, model.options))
 
     def _came_up(self, model: ModelObject, error: LlmosError | None, replaced: ModelObject | None) -> None:
@@ -157,11 +180,12 @@ class ModelService:
         if error is None:
             waiting.set(model)
             if replaced is not None and replaced.id in self.by_id:
-                self._kernel.runner.spawn(self.unload(replaced, force=False, drain=True), lambda _value, _error: None)
+                leaving = unload(self._kernel, replaced, force=False, drain=True)
+                self._kernel.runner.spawn(leaving, lambda _value, _error: None)
             return
         self.event(model, Event.LOAD_FAILED)
         self._kernel.log("model", f"{model.name} could not be loaded: {error}", model.id, level="warning")
-        self._forget(model, error)
+        self.forget(model, error)
         waiting.fail(error)
 
     def _same(
@@ -196,56 +220,7 @@ class ModelService:
 
     # ---- unloading
 
-    async def unload(self, model: ModelObject, *, force: bool, drain: bool = False) -> int:
-        """Take a model off its device; returns the bytes freed.
-
-        Raises:
-            Busy: requests run or wait, or adapters depend on it, and neither `force` nor `drain` is set.
-        """
-        kernel = self._kernel
-        if not drain:
-            self._check_still(model)
-        adapters = self.adapters_of(model)
-        active = len(kernel.scheduler.running(model.id)) + len(kernel.scheduler.waiting(model.id))
-        if (active or adapters) and not (force or drain):
-            what = f"{active} requests use it" if active else f"adapters are loaded on it: {names_of(adapters)}"
-            hint = "wait, or use force" if active else "unload them first, or use force"
-            raise Busy(f"{model.name} is busy: {what}; {hint}", retry_after_ms=1000 if active else 0)
-        for adapter in adapters:
-            await self.unload(adapter, force=force, drain=drain)
-        if drain:
-            await self._drained(model)
-        if model.id not in self.by_id:
-            return 0  # somebody else has unloaded it meanwhile
-        self._check_still(model)
-        here = self._kernel.residency.state(model.id) is not State.COLD
-        self._forget(model, Cancelled(f"{model.name} is unloaded"))
-        freed = kernel.ledger.release(model.host_id)
-        kernel.rooms.look(model.driver.name)
-        if here and model.driver.link is not None and model.driver.state in UP and model.loaded is not None:
-            freed = max(freed, (await model.driver.link.call(HostUnload(id=model.host_id))).bytes)
-        kernel.log("model", f"{model.name} is unloaded, {freed} bytes freed", model.id)
-        return freed
-
-    def _check_still(self, model: ModelObject) -> None:
-        if model.loading is not None:
-            raise Busy(f"{model.name} is {model.status}; try again when that is done", retry_after_ms=1000)
-
-    async def _drained(self, model: ModelObject) -> None:
-        """Wait until nothing runs or waits on a model, and nothing brings it anywhere."""
-        scheduler = self._kernel.scheduler
-        while True:
-            if model.loading is not None:
-                with suppress(LlmosError):  # a load or sleep that fails leaves the model as it was
-                    await model.loading
-            elif scheduler.running(model.id) or scheduler.waiting(model.id):
-                if model.idle is None or model.idle.done:
-                    model.idle = self._kernel.runner.future()
-                await model.idle
-            else:
-                return
-
-    def _forget(self, model: ModelObject, error: LlmosError) -> None:
+    def forget(self, model: ModelObject, error: LlmosError) -> None:
         """Remove the object, its handles and its waiting requests; the bytes are the caller's matter."""
         kernel = self._kernel
         self.by_id.pop(model.id, None)
@@ -266,36 +241,59 @@ class ModelService:
     # ---- sleep, wake
 
     async def sleep(self, model: ModelObject, reason: Reason) -> None:
-        """Free the device bytes. Raises BadState when it is not awake or requests run.
+        """Free the device bytes, its adapters' too. Raises BadState when it is not awake or requests run, NotSupported
+        for an adapter.
 
         Where it finds no place in the machine's memory it goes cold instead.
         """
         kernel = self._kernel
+        if model.base is not None:
+            why = f"it shares the weights of {model.base.name}, and sleeps and wakes with that"
+            raise NotSupported(f"{model.name} is an adapter: {why}", why=why)
         if not await kernel.cooling.has_place(model):
             await kernel.cooling.chill(model, reason)
             return
-        self.event(model, Event.SLEEP)
+        falling = [model, *(each for each in self.adapters_of(model) if self.ready_to_run(each))]
+        for each in falling:
+            self.event(each, Event.SLEEP)
         kernel.log("model", f"{model.name} is put to sleep: {reason.text}", model.id, [reason])
-        assert model.loaded is not None and model.driver.link is not None
-        kernel.scheduler.set_lane(model.id, model.loaded.slots, open=False)
-        done = model.loading = kernel.runner.future()
+        assert model.driver.link is not None
+        done = self.begin(falling)
         try:
             asleep = await model.driver.link.call(HostSleep(id=model.host_id, host_bytes=kernel.ledger.free(HOST)))
         except LlmosError:
-            if kernel.residency.state(model.id) is State.SLEEPING:
-                self.event(model, Event.SLEEP_FAILED)
-                self.let_run(model)
+            for each in falling:
+                if kernel.residency.state(each.id) is State.SLEEPING:
+                    self.event(each, Event.SLEEP_FAILED)
+                    self.let_run(each)
             raise
         finally:
-            model.loading = None
+            self.ended(falling)
             done.set(model)
         settle(kernel, model, asleep.rows)
         kernel.cooling.slept(model)
-        kernel.holdings.contexts_lost(model, "its model was put to sleep", but=asleep.contexts)
-        model.why = [reason]
         kernel.instruments.evictions.labels(reason.code).inc()
-        tell_measured(model)
-        self.event(model, Event.SLEPT)
+        for each in falling:
+            if each is not model:
+                kernel.ledger.release(each.host_id)
+            kernel.holdings.contexts_lost(each, "its model was put to sleep", but=asleep.contexts)
+            each.why = [reason]
+            tell_measured(each)
+            self.event(each, Event.SLEPT)
+
+    def begin(self, models: Sequence[ModelObject]) -> Future[Any]:
+        """Models that are on the device leave it: nothing more starts on them, and who wants them waits."""
+        done = self._kernel.runner.future()
+        for each in models:
+            assert each.loaded is not None
+            self._kernel.scheduler.set_lane(each.id, each.loaded.slots, open=False)
+            each.loading = done
+        return done
+
+    def ended(self, models: Sequence[ModelObject]) -> None:
+        """They are where they were going, or are not going there any more."""
+        for each in models:
+            each.loading = None
 
     async def wake(self, model: ModelObject, request: Request | None = None) -> None:
         """Make a model that is asleep, lost or failed ready again; callers at the same time share one wake."""
@@ -307,38 +305,59 @@ class ModelService:
         state = kernel.residency.state(model.id)
         if state is State.AWAKE:
             return
+        if model.base is not None and state is State.ASLEEP:
+            await self.wake(model.base, request)
+            return
         who = f"{request.session.program!r} needs it ({request.id})" if request is not None else "its driver is back"
         model.why = [kernel.reason("model.waking", f"{model.name} was {state.value} and is made ready: {who}")]
         kernel.log("model", model.why[0].text, model.id, model.why)
-        steps = self._wake_weights(model) if state is State.ASLEEP else self._bring_up(model)
         model.loading = kernel.runner.future()
+        for each in self.adapters_of(model):
+            if kernel.residency.state(each.id) is State.ASLEEP:
+                each.loading = model.loading
         watch(model, request)
+        steps = self._wake_weights(model) if state is State.ASLEEP else self._bring_up(model)
         kernel.runner.spawn(steps, lambda _value, error: self._woke(model, error))
         await model.loading
+
+    def _with(self, model: ModelObject) -> list[ModelObject]:
+        """The adapters that wake with it now."""
+        return [each for each in self.adapters_of(model) if each.loading is not None and each.loading is model.loading]
 
     async def _wake_weights(self, model: ModelObject) -> None:
         kernel = self._kernel
         plan = await self.plan(model.driver, model.located, model.options, model.host_id)
         await self._room(model, plan)
-        self.event(model, Event.WAKE)
+        waking = [model, *self._with(model)]
+        for each in waking:
+            self.event(each, Event.WAKE)
         started = kernel.runner.clock()
         assert model.driver.link is not None
         model.loaded = await model.driver.link.call(HostWake(id=model.host_id), lambda progress: tell(model, progress))
-        self._open(model, "wake", "awake again", started)
+        kernel.ledger.resize(model.driver.name, model.host_id, predicted(plan.rows))
+        for each in waking[1:]:
+            kernel.ledger.resize(model.driver.name, each.host_id, predicted(each.rows()))
+        for each in waking:
+            self._open(each, "wake", "awake again", started)
 
     def _woke(self, model: ModelObject, error: LlmosError | None) -> None:
-        waiting, model.loading = model.loading, None
+        waking, waiting = [model, *self._with(model)], model.loading
+        self.ended(waking)
         model.watchers.clear()
         assert waiting is not None
         if error is None:
             waiting.set(model)
             self._wake_group(model)
             return
+        for each in waking:
+            self._not_woken(each, error)
+        waiting.fail(error)
+
+    def _not_woken(self, model: ModelObject, error: LlmosError) -> None:
         loading = self._kernel.residency.state(model.id) is State.LOADING
         if isinstance(error, PeerGone):  # what waits goes on waiting for the next start
             if loading:
                 self.event(model, Event.LOST)
-            waiting.fail(error)
             return
         if loading:
             self.event(model, Event.LOAD_FAILED)
@@ -347,55 +366,12 @@ class ModelService:
         self._kernel.log("model", f"{model.name} is {model.status}: {error}", model.id, level="warning")
         for ticket in self._kernel.scheduler.waiting(model.id):
             self._kernel.interrupt(self._kernel.requests[ticket.id], error)
-        waiting.fail(error)
 
     def _wake_group(self, model: ModelObject) -> None:
         """What is to be awake together with a model that woke is made ready too."""
         for each in self._kernel.residency.companions(model.id):
             if self.by_id[each].loading is None:
                 self._kernel.runner.spawn(self.wake(self.by_id[each]), lambda _value, _error: None)
-
-    # ---- drivers come and go
-
-    def device_lost(self, driver: Driver, cause: str) -> None:
-        """Its models are lost until the driver is back; requests that wait keep waiting."""
-        self._kernel.swaps.device_lost(driver)
-        self._kernel.rooms.device_lost(driver, cause)
-        for model in list(self.by_id.values()):
-            if model.driver is not driver:
-                continue
-            ended, state = f"driver {driver.name} ended: {cause}", self._kernel.residency.state(model.id)
-            if state is State.COLD:
-                continue  # it has nothing there to lose
-            if state is not State.FAILED:
-                model.why = [self._kernel.reason("driver.lost", ended)]
-                level = "info" if self._kernel.draining else "warning"
-                self._kernel.log("model", f"{model.name} is lost: {ended}", model.id, model.why, level)
-            self._kernel.holdings.contexts_lost(model, ended)
-            slots = model.loaded.slots if model.loaded else 1
-            if model.loading is None:
-                self._kernel.scheduler.set_lane(model.id, slots, open=False, device=driver.name)
-            if state in (State.AWAKE, State.ASLEEP, State.SLEEPING):
-                self.event(model, Event.LOST)
-
-    def device_gone(self, driver: Driver, error: LlmosError) -> None:
-        """The driver will not come back: requests that wait for its models end."""
-        for model in self.by_id.values():
-            if model.driver is driver:
-                for ticket in self._kernel.scheduler.waiting(model.id):
-                    self._kernel.interrupt(self._kernel.requests[ticket.id], error)
-
-    def device_ready(self, driver: Driver) -> None:
-        """Load again what was lost; bases before their adapters."""
-        lost = [m for m in self.by_id.values() if m.driver is driver and m.loading is None]
-        for model in sorted(lost, key=lambda m: m.base is not None):
-            if self._kernel.residency.state(model.id) is State.LOST:
-                self._kernel.runner.spawn(self._reload(model), lambda _value, _error: None)
-
-    async def _reload(self, model: ModelObject) -> None:
-        if model.base is not None:
-            await self.wake(model.base)
-        await self.wake(model)
 
     def event(self, model: ModelObject, event: Event) -> None:
         """Something happened to where a model is: say so. Raises BadState."""

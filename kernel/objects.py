@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from llmos.syscalls.driver import ContextOpened, LeaseGiven, Loaded, Located
-from llmos.syscalls.types import Kind, LoadOptions, ObjectInfo, Reason, TaskResult
+from llmos.syscalls.types import Kind, LedgerRow, LoadOptions, ObjectInfo, Reason, TaskResult
 
 from .buffers import BufferFile
 from .children import Child
@@ -175,7 +176,11 @@ class ModelObject(KernelObject):
         return "failed" if self.status == "failed" else "ok" if serves else self.status
 
     def size(self) -> int:
-        return sum(max(row.predicted, row.allocator) for row in self.loaded.rows) if self.loaded else 0
+        return sum(max(row.predicted, row.allocator) for row in self.rows())
+
+    def rows(self) -> Sequence[LedgerRow]:
+        """What it holds while it is awake, as its driver told when it was loaded or woke."""
+        return self.loaded.rows if self.loaded is not None else ()
 
     def reasons(self) -> list[Reason]:
         return [*self.why, *(self.loaded.rung_reasons if self.loaded is not None else ())]

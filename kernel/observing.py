@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llmos.syscalls.events import CACHE_USAGE, HostEvent, Memory, MetricEvent, Overrun, Spent
 from llmos.syscalls.types import Reason
 
+from . import returning
 from .ledger import size_text
 from .memory import rows
 from .objects import DeviceObject, EventKind
@@ -37,16 +38,16 @@ class DriverObserver(Observer):
             rows.size_device(self._kernel.ledger, device, facts)
             self._kernel.ledger.set_foreign(driver.name, facts.foreign_bytes)
             self._kernel.memory.ready(driver)
-            self._kernel.models.device_ready(driver)
+            returning.back(self._kernel, driver)
 
     def driver_lost(self, driver: Driver, cause: str) -> None:
         if driver.is_device:
-            self._kernel.models.device_lost(driver, cause)
+            returning.lost(self._kernel, driver, cause)
             self._kernel.holdings.device_lost(driver)
             self._kernel.ledger.release_device(driver.name)
             rows.gone(self._kernel, driver)
             if driver.state in (DriverState.FAILED, DriverState.STOPPED):
-                self._kernel.models.device_gone(driver, self._kernel.supervisor.failure(driver))
+                returning.gone(self._kernel, driver, self._kernel.supervisor.failure(driver))
 
     def driver_event(self, driver: Driver, event: HostEvent) -> None:
         if isinstance(event, Memory):

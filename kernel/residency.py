@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from llmos.syscalls.errors import BadState, Busy, NotFound
 from llmos.syscalls.types import Reason
@@ -18,46 +17,10 @@ from .arbiter.history import WAYS, History, Key, Way
 from .arbiter.policies import policy_named
 from .arbiter.residence import SECOND, Candidate, Choice, Policy, apart, choose, together
 from .ledger import size_text
+from .resident import TRANSITIONS, Event, Model, State
 
 STAY_S, LONGEST_STAY_S = 2.0, 30.0
 """A model that has become ready is not drained for as long as its wake takes, within these bounds."""
-
-
-class State(StrEnum):
-    COLD = "cold"
-    LOADING = "loading"
-    AWAKE = "awake"
-    SLEEPING = "sleeping"
-    ASLEEP = "asleep"
-    FAILED = "failed"
-    LOST = "lost"
-
-
-class Event(StrEnum):
-    """What happened to a model, or was just begun."""
-
-    LOAD = "load"
-    LOADED = "loaded"
-    LOAD_FAILED = "load_failed"
-    SLEEP = "sleep"
-    SLEPT = "slept"
-    SLEEP_FAILED = "sleep_failed"
-    WAKE = "wake"
-    LOST = "lost"
-    UNLOAD = "unload"
-
-
-_TRANSITIONS: dict[Event, tuple[tuple[State, ...], State]] = {
-    Event.LOAD: ((State.COLD, State.FAILED, State.LOST), State.LOADING),
-    Event.LOADED: ((State.LOADING,), State.AWAKE),
-    Event.LOAD_FAILED: ((State.LOADING,), State.FAILED),
-    Event.SLEEP: ((State.AWAKE,), State.SLEEPING),
-    Event.SLEPT: ((State.SLEEPING,), State.ASLEEP),
-    Event.SLEEP_FAILED: ((State.SLEEPING,), State.AWAKE),
-    Event.WAKE: ((State.ASLEEP,), State.LOADING),
-    Event.LOST: ((State.LOADING, State.AWAKE, State.SLEEPING, State.ASLEEP), State.LOST),
-    Event.UNLOAD: ((State.COLD, State.AWAKE, State.ASLEEP, State.FAILED, State.LOST), State.COLD),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,38 +50,11 @@ class Drain:
 Action = Sleep
 
 
-@dataclass(slots=True)
-class _Model:
-    key: Key
-    keep_alive_s: float
-    pinned: bool
-    group: str
-    used: int
-    state: State = State.COLD
-    bytes: int = 0
-    running: int = 0
-    ready: int = 0
-    """When it was loaded or woke."""
-    granted: bool = False
-    """The bytes of its device are promised to it."""
-
-    @property
-    def holds(self) -> bool:
-        """Whether it has the bytes of its device, or will have given them back soon."""
-        return self.state in (State.AWAKE, State.SLEEPING) or (self.state is State.LOADING and self.granted)
-
-    def due(self) -> int | None:
-        """When it has been idle for long enough to sleep."""
-        if self.state is not State.AWAKE or self.pinned or self.running or self.keep_alive_s < 0:
-            return None
-        return self.used + int(self.keep_alive_s * SECOND)
-
-
 class Residency:
     """The residency of all loaded models."""
 
     def __init__(self, policy: Policy | None = None, history: History | None = None) -> None:
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, Model] = {}
         self.policy = policy or policy_named("value")
         self.history = history or History()
 
@@ -133,10 +69,12 @@ class Residency:
         path: str = "",
         version: str = "",
         group: str = "",
+        base: str = "",
     ) -> None:
         """Take up a model, cold. `keep_alive_s`: idle seconds after which it may sleep, -1 never.
 
-        What is learned of its use and speed is kept for its path and version on this device.
+        What is learned of its use and speed is kept for its path and version on this device. An adapter of `base` is
+        where that is: its own keep-alive and group do not count.
 
         Raises:
             ValueError: the model is there already.
@@ -144,11 +82,15 @@ class Residency:
         if model in self._models:
             raise ValueError(f"model {model} is there already")
         key = Key(path or model, version, device)
-        self._models[model] = _Model(key, keep_alive_s, pinned, group, now)
+        entry = self._models[model] = Model(key, keep_alive_s, pinned, "" if base else group, now, base=base)
+        if base:
+            self._model(base).adapters[model] = entry
 
     def drop(self, model: str) -> None:
         """Forget a model; nothing happens when it is unknown."""
-        self._models.pop(model, None)
+        entry = self._models.pop(model, None)
+        if entry is not None and entry.base in self._models:
+            del self._models[entry.base].adapters[model]
 
     def event(self, model: str, event: Event, now: int) -> State:
         """Apply what happened; the new state. A model that loaded or woke counts as used now.
@@ -158,12 +100,12 @@ class Residency:
             BadState: not possible in its state, or it is to sleep while requests run on it; nothing changed.
         """
         entry = self._model(model)
-        allowed, after = _TRANSITIONS[event]
+        allowed, after = TRANSITIONS[event]
         if entry.state not in allowed:
             states = " or ".join(allowed)
             raise BadState(f"{model} is {entry.state}; {event} needs a model that is {states}", state=entry.state.value)
-        if event is Event.SLEEP and entry.running:
-            raise BadState(f"{model} cannot sleep: {entry.running} requests run on it", state=entry.state.value)
+        if event is Event.SLEEP and entry.active:
+            raise BadState(f"{model} cannot sleep: {entry.active} requests run on it", state=entry.state.value)
         if event in (Event.LOST, Event.UNLOAD):
             entry.running = 0
         if event in (Event.LOADED, Event.SLEEP_FAILED):
@@ -225,9 +167,10 @@ class Residency:
         self._model(model).bytes = bytes
 
     def granted(self, model: str, bytes: int) -> None:
-        """The model is promised so many bytes of its device and will use them soon. Raises NotFound."""
+        """The model is promised so many bytes of its device and will use them soon, or 0: it gave them back. Raises
+        NotFound."""
         entry = self._model(model)
-        entry.granted, entry.bytes = True, bytes
+        entry.granted, entry.bytes = bytes > 0, bytes
 
     def pinned(self, model: str) -> bool:
         """Whether it is pinned. Raises NotFound."""
@@ -235,7 +178,8 @@ class Residency:
 
     def evictable(self, model: str) -> bool:
         """Whether it could be put to sleep now to make room. Raises NotFound."""
-        return _evictable(self._model(model))
+        entry = self._model(model)
+        return _evictable(self._models.get(entry.base, entry))
 
     def tick(self, now: int) -> list[Action]:
         """What should sleep, unused for its keep-alive time; proposed again until the caller reports it.
@@ -249,7 +193,7 @@ class Residency:
         for name, entry in due.items():
             if (entry.key.device, entry.group) in needed:
                 continue
-            idle = (now - entry.used) / SECOND
+            idle = (now - entry.last_used) / SECOND
             reason = Reason(
                 code="model.idle",
                 text=f"it was not used for {idle:.1f} s; keep_alive is {entry.keep_alive_s:g} s",
@@ -272,9 +216,9 @@ class Residency:
         Empty when even all of them would not be enough, so that nothing is evicted in vain.
         """
         view = [
-            self._candidate(name, entry, busy=entry.running > 0 and not busy)
-            for name, entry in self._models.items()
-            if entry.key.device == device and entry.state is State.AWAKE and name not in keep
+            self._candidate(name, entry, busy=entry.active > 0 and not busy)
+            for name, entry in self._bases(device, keep)
+            if entry.state is State.AWAKE
         ]
         chosen = choose(self.policy, view, bytes_needed, now)
         return [_evicted(device, bytes_needed, choice, now) for choice in chosen]
@@ -282,7 +226,7 @@ class Residency:
     def drains(self, device: str, bytes_needed: int, now: int, keep: Collection[str] = ()) -> list[Drain]:
         """Which busy models should start no more requests, when idle ones are not enough."""
         chosen = self.victims(device, bytes_needed, now, keep, busy=True)
-        return [self._drained(each.model, each.reason) for each in chosen if self._models[each.model].running]
+        return [self._drained(each.model, each.reason) for each in chosen if self._models[each.model].active]
 
     def rivals(self, model: str, now: int) -> list[Sleep | Drain]:
         """What has to leave before this model may be awake, however many bytes are free: members of a group `!NAME` are
@@ -298,7 +242,7 @@ class Residency:
         for name, entry in others if apart(mine.group) else []:
             if (entry.group, entry.key.device) != (mine.group, mine.key.device):
                 continue
-            if entry.pinned:
+            if entry.fixed:
                 raise Busy(f"a model of the group {mine.group} is pinned on {mine.key.device}; unpin it first")
             reason = Reason(
                 code="model.evicted",
@@ -306,19 +250,15 @@ class Residency:
                 numbers={"frees": entry.bytes},
                 rule="a group whose name begins with ! is of models apart",
             )
-            if entry.state is State.AWAKE and not entry.running:
-                found.append(Sleep(name, reason, entry.bytes, idle_s=(now - entry.used) / SECOND))
+            if entry.state is State.AWAKE and not entry.active:
+                found.append(Sleep(name, reason, entry.freed, idle_s=(now - entry.last_used) / SECOND))
             else:
                 found.append(self._drained(name, reason))
         return found
 
     def movable(self, device: str, keep: Collection[str] = ()) -> int:
         """Bytes that would come free if all but the pinned ones and those of `keep` left, when what runs has ended."""
-        return sum(
-            entry.bytes
-            for name, entry in self._models.items()
-            if entry.key.device == device and entry.holds and not entry.pinned and name not in keep
-        )
+        return sum(entry.freed for _, entry in self._bases(device, keep) if not entry.fixed)
 
     def cooling(self, held: Mapping[str, int], bytes_needed: int, now: int) -> list[Sleep]:
         """Which models that sleep should leave memory altogether, to free so many of the bytes that they hold of it.
@@ -328,14 +268,23 @@ class Residency:
         view = [
             self._asleep(name, held[name])
             for name, entry in self._models.items()
-            if entry.state is State.ASLEEP and held.get(name, 0)
+            if entry.state is State.ASLEEP and not entry.base and held.get(name, 0)
         ]
         chosen = choose(self.policy, view, bytes_needed, now)
         return [_evicted("the machine", bytes_needed, each, now) for each in chosen]
 
     def idle_bytes(self, device: str) -> int:
         """Bytes of a device that models hold which could sleep now."""
-        return sum(e.bytes for e in self._models.values() if e.key.device == device and _evictable(e))
+        return sum(entry.freed for _, entry in self._bases(device) if _evictable(entry))
+
+    def _bases(self, device: str, keep: Collection[str] = ()) -> list[tuple[str, Model]]:
+        """The models of a device that are no adapters, but those of which any part is in `keep`."""
+        return [
+            (name, entry)
+            for name, entry in self._models.items()
+            if entry.key.device == device and not entry.base
+            and not any(each in keep for each in (name, *entry.adapters))
+        ]
 
     def _asleep(self, model: str, bytes: int) -> Candidate:
         entry = self._models[model]
@@ -354,22 +303,22 @@ class Residency:
         entry = self._models[model]
         stay_s = min(max(STAY_S, self.history.seconds(entry.key, "wake", entry.bytes)), LONGEST_STAY_S)
         after = entry.ready + int(stay_s * SECOND)
-        return Drain(model, reason, entry.running, after)
+        return Drain(model, reason, entry.active, after)
 
-    def _candidate(self, model: str, entry: _Model, busy: bool) -> Candidate:
+    def _candidate(self, model: str, entry: Model, busy: bool) -> Candidate:
         return Candidate(
             model=model,
-            bytes=entry.bytes,
+            bytes=entry.freed,
             reload_s=self.history.seconds(entry.key, "wake", entry.bytes),
-            rate=self.history.rate(entry.key),
-            used=entry.used,
+            rate=sum(self.history.rate(each.key) for each in entry.unit),
+            used=entry.last_used,
             keep_alive_s=entry.keep_alive_s,
-            pinned=entry.pinned,
+            pinned=entry.fixed,
             busy=busy,
             group=entry.group,
         )
 
-    def _model(self, model: str) -> _Model:
+    def _model(self, model: str) -> Model:
         try:
             return self._models[model]
         except KeyError:
@@ -380,8 +329,8 @@ def _passed(due: int | None, now: int) -> bool:
     return due is not None and due <= now
 
 
-def _evictable(entry: _Model) -> bool:
-    return entry.state is State.AWAKE and not entry.pinned and not entry.running and entry.bytes > 0
+def _evictable(entry: Model) -> bool:
+    return entry.state is State.AWAKE and not entry.fixed and not entry.active and entry.bytes > 0
 
 
 def _evicted(device: str, needed: int, choice: Choice, now: int) -> Sleep:
@@ -394,3 +343,6 @@ def _evicted(device: str, needed: int, choice: Choice, now: int) -> Sleep:
         rule=f"{choice.rule}; never pinned, never busy",
     )
     return Sleep(gone.model, reason, gone.bytes, gone.reload_s, idle)
+
+
+__all__ = ["SECOND", "Action", "Drain", "Event", "Residency", "Sleep", "State"]

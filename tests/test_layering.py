@@ -20,10 +20,10 @@ ROOMS = {
     "syscalls": "errors types events describe spec wire frames shm calls driver manual",
     "kernel": (
         "settings restart placing namespace policy arbiter alert_rules config console store journal advice metrics "
-        "handles pending requests session ledger residency eviction cooling idling lane scheduler buffers children "
-        "services channel link sharing discovery supervisor speed objects quota dispatch instruments advising alarms "
-        "procfs holdings recipes memory observing locating models swaps inference files tasks fitting following "
-        "transforms sessions actions handlers yielding core server __main__"
+        "handles pending requests session ledger resident residency eviction cooling idling lane scheduler buffers "
+        "children services channel link sharing discovery supervisor speed objects quota dispatch instruments advising "
+        "alarms procfs holdings recipes memory returning observing locating unloading models swaps inference files "
+        "tasks fitting following transforms sessions actions handlers yielding core server __main__"
     ),
     "drivers": (
         "requests contract parent hookspecs plugins sampling ops quant formats engine devices filesystems transform "

@@ -12,6 +12,7 @@ from ..objects import DeviceObject, ModelObject
 from ..placing import Seat, place
 from ..requests import Request
 from ..supervisor import Driver
+from ..unloading import unload
 from .registry import implements
 
 
@@ -101,7 +102,7 @@ def model_info(request: Request, model: ModelObject) -> ModelInfo:
 @implements(calls.UnloadModel)
 async def unload_model(request: Request, call: calls.UnloadModel) -> Freed:
     model = request.kernel.model_of(request.entries["model"])
-    return Freed(bytes=await request.kernel.models.unload(model, force=call.force))
+    return Freed(bytes=await unload(request.kernel, model, force=call.force))
 
 
 @implements(calls.TransformModel)

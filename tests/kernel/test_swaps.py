@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from scripted import MEMORY, Inside, Program
 
+from llmos.kernel import returning
 from llmos.syscalls.errors import BadModel, BadState, Busy, NotFound, NotSupported, PeerGone
 
 
@@ -107,7 +108,7 @@ def test_old_weights_are_forgotten_with_their_device(kernel: Inside, program: Pr
 def test_another_devices_old_weights_stay(kernel: Inside, program: Program, model: int) -> None:
     old = program.start(model, "old")
     program.control(model, "swap", to="2")
-    kernel.kernel.models.device_lost(kernel.files.driver, "test")
+    returning.lost(kernel.kernel, kernel.files.driver, "test")
     assert "release" not in kernel.models.names()
     kernel.null.release("submit")
     program.wait(old)

@@ -1,0 +1,56 @@
+"""What becomes of models when their driver ends, is given up, or is back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmos.syscalls.errors import LlmosError
+
+from .residency import Event, State
+from .supervisor import Driver
+
+if TYPE_CHECKING:
+    from .core import Kernel
+    from .objects import ModelObject
+
+
+def lost(kernel: Kernel, driver: Driver, cause: str) -> None:
+    """Its models are lost until the driver is back; requests that wait keep waiting."""
+    kernel.swaps.device_lost(driver)
+    kernel.rooms.device_lost(driver, cause)
+    for model in list(kernel.models.by_id.values()):
+        if model.driver is not driver:
+            continue
+        ended, state = f"driver {driver.name} ended: {cause}", kernel.residency.state(model.id)
+        if state is State.COLD:
+            continue  # it has nothing there to lose
+        if state is not State.FAILED:
+            model.why = [kernel.reason("driver.lost", ended)]
+            level = "info" if kernel.draining else "warning"
+            kernel.log("model", f"{model.name} is lost: {ended}", model.id, model.why, level)
+        kernel.holdings.contexts_lost(model, ended)
+        slots = model.loaded.slots if model.loaded else 1
+        if model.loading is None:
+            kernel.scheduler.set_lane(model.id, slots, open=False, device=driver.name)
+        if state in (State.AWAKE, State.ASLEEP, State.SLEEPING):
+            kernel.models.event(model, Event.LOST)
+
+
+def gone(kernel: Kernel, driver: Driver, error: LlmosError) -> None:
+    """The driver will not come back: requests that wait for its models end."""
+    for model in kernel.models.by_id.values():
+        if model.driver is driver:
+            for ticket in kernel.scheduler.waiting(model.id):
+                kernel.interrupt(kernel.requests[ticket.id], error)
+
+
+def back(kernel: Kernel, driver: Driver) -> None:
+    """Load again what was lost; bases before their adapters."""
+    lost = [m for m in kernel.models.by_id.values() if m.driver is driver and m.loading is None]
+    for model in sorted(lost, key=lambda m: m.base is not None):
+        if kernel.residency.state(model.id) is State.LOST:
+            kernel.runner.spawn(_reload(kernel, model), lambda _value, _error: None)
+
+
+async def _reload(kernel: Kernel, model: ModelObject) -> None:
+    await kernel.models.wake(model)
