@@ -158,9 +158,11 @@ def describe(
 
 def load(
     source: ModelSource, settings: LoadSettings, progress: ProgressSink, own: Architectures = NONE,
-    place: Place = PROCESSOR, causal: bool = True,
+    place: Place = PROCESSOR, causal: bool = True, sparing: bool = False,
 ) -> Bundle:  # fmt: skip
     """Load weights and tokenizer; a model runs a few tokens, a causal one only if `causal`: else the caller tries it.
+
+    `sparing`: pages of files are given back as soon as they were read, though the model will read them again.
 
     Raises BadModel naming the file, BadArgument, NotSupported.
     """
@@ -169,20 +171,22 @@ def load(
         about = describe(source, settings, folder, weights, own, place)
         here = place.device.type == "cpu"
         pages = FilePages([folder / name for name in weights.files])
-        with _given_back(pages, about, weights):
+        others, nothing = _others(about, weights), contextlib.nullcontext()
+        with pages.watched() if others or sparing else nothing:
             if here:
                 check_finite(folder, weights, progress)
         tokenizer = _tokenizer(source, folder) if about.kind.text else None
         processor = _processor(source, folder, about.kind)
         progress(weights.bytes, weights.bytes, "bytes", "build")
-        with _given_back(pages, about, weights):
+        with pages.watched() if others else nothing:
             module = _module(source, folder, about, weights, partial(_told, progress, pages))
         settle(module, about.activations, place)
         place.divide(module, source.path)
         if not here:
             place.move(module, lambda done, total: progress(done, total, "bytes", "read"))
             check_moved(module, weights)
-    vocabulary = _try(source, module, about, causal)
+    with pages.watched() if sparing else nothing:
+        vocabulary = _try(source, module, about, causal)
     about = replace(about, context=_usable_context(module, tokenizer, about), foreign=None)
     return Bundle(module, tokenizer, about, _eos(module), vocabulary, processor)
 
@@ -213,12 +217,10 @@ def empty_module(about: Description) -> Any:
         return made
 
 
-def _given_back(pages: FilePages, about: Description, weights: Weights) -> contextlib.AbstractContextManager[None]:
-    """Where weights become others, those of the files are given back as soon as they were read."""
-    others = set(weights.dtypes) & set(NAMES.values()) - {NAMES[about.dtype]}
-    if about.foreign is None and (about.quantized is not None or not (others or about.wish)):
-        return contextlib.nullcontext()
-    return pages.watched()
+def _others(about: Description, weights: Weights) -> bool:
+    """Whether weights become others than those of the files, which nobody reads again then."""
+    converted = set(weights.dtypes) & set(NAMES.values()) - {NAMES[about.dtype]}
+    return about.foreign is not None or (about.quantized is None and bool(converted or about.wish))
 
 
 def _module(source: ModelSource, folder: Path, about: Description, weights: Weights, report: Report) -> Any:

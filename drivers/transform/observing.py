@@ -20,6 +20,7 @@ from llmos.syscalls.errors import NotSupported
 
 from ..contract import LoadSettings, ModelSource, ProgressSink, SourceFile
 from ..engine import loader
+from ..engine.loader import Bundle
 from ..engine.mapped import FilePages
 from . import structure
 from .quality import Text, given_text, own_text, perplexity
@@ -47,6 +48,18 @@ class Seen:
         return {number: 1 - sum(values) / len(values) for number, values in self.alike.items()}
 
 
+@contextmanager
+def loaded(source: ModelSource, progress: ProgressSink) -> Iterator[Bundle]:
+    """A model as it is stored, on pages of its files that are given back as they are left, while it is loaded too.
+
+    Raises BadModel, NotSupported.
+    """
+    pages = FilePages([file.path for file in source.files])
+    bundle = loader.load(source, LoadSettings(), progress, sparing=True)
+    with pages.watched():
+        yield bundle
+
+
 def observe(source: ModelSource, texts: Sequence[ModelSource], progress: ProgressSink) -> Seen:
     """Run the model on pieces of text; without any, on what it writes itself.
 
@@ -55,12 +68,11 @@ def observe(source: ModelSource, texts: Sequence[ModelSource], progress: Progres
         NotSupported: it is no model that writes text.
         BadModel.
     """
-    bundle = loader.load(source, LoadSettings(), progress)
-    if not bundle.about.causal or bundle.tokenizer is None:
-        why = f"{bundle.about.architecture} writes no text"
-        raise NotSupported(f"{source.path}: nothing is learnt from text: {why}", why=why)
-    module, context = bundle.module, bundle.about.context
-    with FilePages([file.path for file in source.files]).watched():
+    with loaded(source, progress) as bundle:
+        if not bundle.about.causal or bundle.tokenizer is None:
+            why = f"{bundle.about.architecture} writes no text"
+            raise NotSupported(f"{source.path}: nothing is learnt from text: {why}", why=why)
+        module, context = bundle.module, bundle.about.context
         text = given_text(bundle.tokenizer, texts, context) if texts else own_text(module, context, progress)
         seen = Seen(text, perplexity(module, text.measure, progress, "measure the original"))
         with watched(module, seen), torch.inference_mode():
@@ -73,8 +85,7 @@ def observe(source: ModelSource, texts: Sequence[ModelSource], progress: Progres
 def measured(source: ModelSource, folder: Path, text: Text, progress: ProgressSink) -> float:
     """Perplexity of a result in its folder, as it was written: what is told is what is served. Raises BadModel."""
     files = [SourceFile(path.name, path, path.stat().st_size) for path in sorted(folder.iterdir())]
-    bundle = loader.load(ModelSource(source.path, "", files), LoadSettings(), progress)
-    with FilePages([file.path for file in files]).watched():
+    with loaded(ModelSource(source.path, "", files), progress) as bundle:
         return perplexity(bundle.module, text.measure, progress, "measure the result")
 
 

@@ -9,10 +9,8 @@ from typing import Any
 
 from llmos.syscalls.errors import NotSupported
 
-from ..contract import LoadSettings, ModelSource, ProgressSink
-from ..engine import loader
+from ..contract import ModelSource, ProgressSink
 from ..engine.loader import Bundle
-from ..engine.mapped import FilePages
 from ..engine.quantized.folder import KEY
 from ..engine.quantized.quantizing import chosen
 from ..ops.quantized import Scheme
@@ -20,7 +18,7 @@ from ..quant.rule import Wish
 from . import shards
 from .kinds import options_of
 from .layerwise import NEAREST, Layerwise
-from .observing import measured
+from .observing import loaded, measured
 from .quality import Text, given_text, own_text, perplexity
 from .writing import Writing
 
@@ -43,13 +41,12 @@ def run(
     if shards.config_of(source).get(KEY):
         why = "it is quantized already"
         raise NotSupported(f"{source.path} is not quantized again: {why}; quantize what it was made from", why=why)
-    bundle = loader.load(source, LoadSettings(), progress)
-    with FilePages([file.path for file in source.files]).watched():
+    with loaded(source, progress) as bundle:
         text = _text(bundle, sources[1:], wish, source.path, progress)
         before = None if text is None else perplexity(bundle.module, text.measure, progress, "measure the original")
         report: dict[str, Any] = {"method": wish.method, "activations": wish.activations}
         report |= _quantized(source, bundle, wish, text, folder, progress)
-    del bundle
+    del bundle  # before the result is loaded
     report["perplexity_before"] = before
     if text is not None:
         report |= {"text": text.origin, "tokens": text.measure.numel(), "tokens_learned_from": text.learn.numel()}
