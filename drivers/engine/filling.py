@@ -7,7 +7,7 @@ tokens go. A lower class joins only so far as it does not hold the higher ones u
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .costs import StepCost, StepLoad
 from .places import Place, StepLimits
@@ -15,10 +15,10 @@ from .steps import RowStep
 
 
 class Filling:
-    """One step in the making."""
+    """One step in the making. `guests`: seconds that a step of a class should take, as higher ones may come."""
 
-    def __init__(self, limits: StepLimits, cost: StepCost) -> None:
-        self._limits, self._cost = limits, cost
+    def __init__(self, limits: StepLimits, cost: StepCost, guests: Callable[[int], float]) -> None:
+        self._limits, self._cost, self._guests = limits, cost, guests
         self._decoding: list[RowStep] = []
         self._prompts: list[RowStep] = []
         self._load = StepLoad()
@@ -31,24 +31,27 @@ class Filling:
             mine = [place for place in ready if place.rank == rank]
             if rank == turn or (absent and ceiling == math.inf):
                 rest = [place for place in ready if place.rank != rank]
-                self._be_brief(mine, self._limits.tokens - sum(place.decodes for place in rest))
+                tokens = self._limits.tokens - sum(place.decodes for place in rest)
+                self._be_brief(mine, min(self._limits.turn, self._guests(rank)), tokens)
             else:
-                self._join(mine, min(present[rank], self._limits.rows), ceiling)
+                self._join(mine, min(present[rank], self._limits.rows), ceiling, self._guests(rank))
             if rank != turn and self._load.tokens:
-                ceiling = self._limits.stretch * self._cost.seconds(self._load)
+                stretch = self._limits.beside if self._prompts else self._limits.stretch
+                ceiling = min(ceiling, stretch * self._cost.seconds(self._load))
             absent = absent or not mine
         return [*self._decoding, *self._prompts]
 
-    def _be_brief(self, mine: Sequence[Place], tokens: int) -> None:
+    def _be_brief(self, mine: Sequence[Place], seconds: float, tokens: int) -> None:
         """Rows of a class for a short time, because a higher one is there: at least one, or the beginning of a
         prompt."""
         limits, decoding = self._limits, [place for place in mine if place.decodes]
-        self._decode(decoding, max(1, self._fitting(decoding, limits.turn)), 0)
+        self._decode(decoding, max(1, self._fitting(decoding, seconds)), 0)
         prompts = [place for place in mine if not place.decodes]
-        self._read(prompts, limits.turn, 0 if decoding else limits.least, tokens, limits.least)
+        self._read(prompts, seconds, 0 if decoding else limits.least, tokens, limits.least)
 
-    def _join(self, mine: Sequence[Place], present: int, ceiling: float) -> None:
-        """Rows of one class, of which so many are there, in a step that takes `ceiling` seconds at most with them."""
+    def _join(self, mine: Sequence[Place], present: int, ceiling: float, alone: float) -> None:
+        """Rows of one class, of which so many are there, in a step that takes `ceiling` seconds at most with them;
+        about `alone` seconds where no higher class is part of it."""
         limits, cost = self._limits, self._cost
         decoding = [place for place in mine if place.decodes]
         prompts = [place for place in mine if not place.decodes]
@@ -61,6 +64,8 @@ class Filling:
         stretch = limits.stretch if 2 * settled >= present else math.inf
         bound = min(stretch * cost.seconds(self._load), limits.seconds) if decoding else math.inf
         first = ceiling == math.inf
+        if first:
+            bound = min(bound, max(alone, limits.stretch * cost.seconds(self._load)))
         least, floor = (limits.least, 1) if first else (0, limits.least)
         self._read(prompts, min(bound, ceiling), least, limits.tokens, floor)
 

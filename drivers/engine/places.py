@@ -18,8 +18,9 @@ class StepLimits:
     who wait or have just begun, it does not count: they would hold up most of those who are there, and decode as a
     small batch meanwhile.
 
-    Lower classes of work may stretch a step to `stretch` times what it takes the higher ones; where a class has its
-    turn before them, it takes about `turn` seconds of the step. `aging`: seconds that a level of priority counts for,
+    Lower classes of work may stretch a step to `stretch` times what it takes the higher ones, to `beside` times where
+    one of these reads a prompt: its first token waits. Where a class has its turn before them, it takes about `turn`
+    seconds of the step. `aging`: seconds that a level of priority counts for,
     twice, and after which the first row of a lower class may take pages from higher ones.
     """
 
@@ -29,6 +30,7 @@ class StepLimits:
     least: int = 4
     seconds: float = 2.0
     stretch: float = 1.5
+    beside: float = 1.25
     settled: int = 8
     aging: float = 30.0
     turn: float = 0.1

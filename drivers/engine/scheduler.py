@@ -26,8 +26,8 @@ from .blocks import BlockManager, pages_for
 from .costs import StepCost, StepLoad
 from .filling import Filling
 from .places import Place, StepLimits
-from .steps import PAGE_TOKENS, Row, StepPlan
-from .turns import Dues
+from .steps import PAGE_TOKENS, Row, RowStep, StepPlan
+from .turns import Dues, Guests
 
 __all__ = ["StepLimits", "StepScheduler"]
 
@@ -47,6 +47,7 @@ class StepScheduler:
         """Who will compute a page of a prefix, or a whole prompt."""
         self._added = 0
         self._dues = Dues()
+        self._guests = Guests()
         self._again = math.inf
 
     def set_budget(self, budget: Mapping[str, float]) -> None:
@@ -109,11 +110,20 @@ class StepScheduler:
         if turn is not None:
             active.sort(key=lambda place: (place.rank != turn, not place.anchored))
         ready, preempted = self._choose(active, ending, turn, now)
-        steps = Filling(self._limits, self._cost).fill(ready, present, turn)
+        self._guests.came(present, now)
+        filling = Filling(self._limits, self._cost, lambda rank: self._guests.bound(rank, now))
+        steps = filling.fill(ready, present, turn)
+        self._note(steps, min(present, default=0))
         for step in steps:
             self._places[step.row.id].comes_to(step.start + step.count, now)
         moved = self._blocks.take_transfers()
         return StepPlan(steps, moved.swap_out, moved.swap_in, moved.copies, preempted, expired, refused, turn)
+
+    def _note(self, steps: Sequence[RowStep], best: int) -> None:
+        """How long a step in which the highest class begins something takes without the others."""
+        mine = [step for step in steps if step.row.rank == best]
+        if any(step.count > 1 + step.drafts for step in mine):
+            self._guests.began(best, self._cost.seconds(StepLoad.of(mine)))
 
     def advance(self, plan: StepPlan, ahead: Collection[Row]) -> None:
         """A plan is under way, and the next may be made before its results are known: what it computes counts as

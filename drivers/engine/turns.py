@@ -28,6 +28,9 @@ MINIMA: Mapping[str, float] = {"batch": 0.1, "background": 0.05}
 MOST_OWED = 1.0
 """Seconds: what a class could not use for long it does not get all at once."""
 
+CALM = 10.0
+"""Seconds after which a class that does not come any more is not expected."""
+
 Place = tuple[int, float]
 
 
@@ -92,6 +95,35 @@ class Dues:
                 continue
             more = part - took.get(rank, 0.0)
             self._owed[rank] = min(MOST_OWED, self._owed[rank] + (more if rank == turn else max(0.0, more)))
+
+
+class Guests:
+    """How long the steps are in which higher classes begin: what a class alone should keep its steps near to.
+
+    A request waits for the step under way when it comes. So as long as requests of a class come, steps of lower classes
+    alone take no longer than one in which such a request begins; when none has come for `CALM` seconds, they take what
+    gives most.
+    """
+
+    def __init__(self) -> None:
+        self._usual = [0.0] * len(CLASSES)
+        """Seconds."""
+        self._seen = [-math.inf] * len(CLASSES)
+
+    def came(self, present: Collection[int], now: float) -> None:
+        """These classes have requests."""
+        for rank in present:
+            self._seen[rank] = now
+
+    def began(self, rank: int, seconds: float) -> None:
+        """A step reads prompts of a class, which takes so long without lower ones."""
+        known = self._usual[rank]
+        self._usual[rank] = known + 0.2 * (seconds - known) if known else seconds
+
+    def bound(self, rank: int, now: float) -> float:
+        """Seconds that a step of this class should take at most; infinite where no higher class is expected."""
+        expected = (its for its, seen in zip(self._usual[:rank], self._seen, strict=False) if now - seen <= CALM)
+        return min((each for each in expected if each), default=math.inf)
 
 
 class Classes:

@@ -161,6 +161,40 @@ def test_an_interactive_request_begins_in_the_next_step_and_what_it_parks_goes_o
         assert parked.cached_tokens == 0 and parked.new_tokens == 24
 
 
+def test_an_interactive_request_begins_in_the_next_step_although_batch_work_holds_all_pages(
+    ops: OpTable, llama: Path
+) -> None:
+    again = 200
+    engine = Engine(ops)
+    engine.load("m", source_of(llama), LoadSettings(), silent)
+    engine.set_budget({"recompute_tokens": again})
+    blocks = runner(engine)._blocks
+    asked = [ask([at + 3, *PROMPT], f"b{at}", max_tokens=100, temperature=1.1, seed=at) for at in range(8)]
+    asked = [replace(request, work_class="batch") for request in asked]
+    for request in asked:
+        engine.submit(request)
+    while blocks.available > 2:
+        engine.step()
+    ended: list[DoneEvent] = []
+    computed: dict[str, int] = {}
+    for at in range(3):
+        engine.submit(ask([at + 90, *PROMPT, *PROMPT], f"now{at}", max_tokens=6, stream=True))
+        events = engine.step()
+        assert [event.request for event in events if isinstance(event, ChunkEvent)] == [f"now{at}"]
+        while f"now{at}" not in {event.request for event in ended}:
+            ended += [event for event in engine.step() if isinstance(event, DoneEvent)]
+    assert not computed and runner(engine).busy, "batch work is not through yet"
+    while runner(engine).busy:
+        computed.update({id: used.tokens for id, used in engine.usage().items()})
+        ended += [event for event in engine.step() if isinstance(event, DoneEvent)]
+    assert sorted(event.request for event in ended) == sorted([*(r.id for r in asked), "now0", "now1", "now2"])
+    lost = {id: tokens + 1 - (len(PROMPT) + 1 + 100 - 1) for id, tokens in computed.items()}
+    assert 0 < max(lost.values()) <= again and min(lost.values()) <= 0, "some lost pages, and no more than they may"
+    for request in asked:
+        (event,) = [event for event in ended if event.request == request.id]
+        assert event.choices == done(engine, replace(request, id="alone")).choices
+
+
 def test_a_request_of_many_classes_reports_what_it_uses(engine: Engine) -> None:
     engine.submit(ask(PROMPT, "a", max_tokens=6))
     engine.step()

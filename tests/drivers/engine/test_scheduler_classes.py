@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from llmos.drivers.engine.costs import StepLoad
 from llmos.drivers.engine.places import StepLimits
+from llmos.drivers.engine.turns import CALM
 
 FOUR = StepLimits(rows=4, tokens=64, chunk=32)
 
@@ -91,6 +92,33 @@ def test_a_long_prompt_of_lower_work_waits_while_higher_work_is_there() -> None:
     assert max(took) <= alone + 1.6 * runner.limits.turn + 0.05, "also when it has its turn"
     assert job.row.computed > 512
     runner.run()
+
+
+def test_batch_work_alone_keeps_its_steps_short_while_interactive_requests_come() -> None:
+    """Who comes waits for the step under way."""
+    runner = FakeRunner(800)
+    streams = batch(runner, 4, 2000)
+    for at in range(20):
+        runner.add(row(16, f"first {at}"), 1)
+        runner.step()
+    begins = seconds_of(StepLoad().plus(0, 16, 1))
+    long = runner.add(row(4000, "long", rank=1), 1)
+    spent = []
+    while long.row.computed < 3000:
+        if len(spent) % 10 == 9:
+            runner.add(row(16, f"later {len(spent)}"), 1)
+        before = runner.now
+        runner.step()
+        spent.append(runner.now - before)
+    assert max(spent) <= 1.7 * max(begins, seconds_of(StepLoad().plus(60, 4, 4)))
+    for job in streams:
+        runner.take(job.row)
+    runner.step()
+    assert long.row.computed < 3000 + 100
+    runner.now += CALM + 1.0
+    before = long.row.computed
+    runner.step()
+    assert long.row.computed == before + 512, "nobody is expected any more: what gives most goes"
 
 
 def test_lower_work_is_brief_while_higher_work_waits_for_pages() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmos.drivers.contract import Prompt, Request
-from llmos.drivers.engine.turns import AGING, CLASSES, MINIMA, Classes, Dues, late, place
+from llmos.drivers.engine.turns import AGING, CALM, CLASSES, MINIMA, Classes, Dues, Guests, late, place
 from llmos.syscalls.errors import TimedOut
 
 
@@ -127,3 +128,33 @@ def test_a_turn_that_was_chosen_is_void_when_its_class_has_gone() -> None:
     assert classes.next({0}) == 0
     classes.spent({0}, 0, 1.0)
     assert classes.next({1}) == 1
+
+
+# ---- higher classes that may come
+
+
+def test_steps_are_brief_as_long_as_higher_requests_come() -> None:
+    guests = Guests()
+    guests.came({1}, 0.0)
+    guests.came({0, 1}, 1.0)
+    assert guests.bound(1, 1.0) == math.inf, "nothing is known of them"
+    guests.began(0, 0.2)
+    assert guests.bound(0, 1.0) == math.inf and guests.bound(1, 1.0) == guests.bound(2, 1.0) == 0.2
+    guests.came({1}, 5.0)
+    guests.began(1, 0.1)
+    assert guests.bound(2, 5.0) == 0.1 and guests.bound(1, 5.0) == 0.2, "those above a class count"
+    assert guests.bound(1, 1.0 + CALM) == 0.2 and guests.bound(1, 1.1 + CALM) == math.inf
+    guests.came({0}, 50.0)
+    assert guests.bound(1, 50.0) == 0.2
+
+
+def test_what_beginnings_take_is_followed() -> None:
+    guests = Guests()
+    guests.came({0}, 0.0)
+    for _ in range(30):
+        guests.began(0, 0.4)
+    guests.began(0, 0.2)
+    assert 0.2 < guests.bound(1, 0.0) < 0.4
+    for _ in range(30):
+        guests.began(0, 0.2)
+    assert guests.bound(1, 0.0) == pytest.approx(0.2, rel=0.01)
