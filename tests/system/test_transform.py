@@ -122,6 +122,6 @@ def test_the_bundled_model_is_quantized_and_tells_what_it_cost(
     assert metrics["perplexity_after"] < 1.05 * metrics["perplexity_before"]
     fields = shared.call("stat_path", path="/models/tiny-w4")["fields"]
     original = shared.call("stat_path", path="/models/tiny")["fields"]
-    assert fields["parameters"] == original["parameters"] and fields["quant"] == "w4a16-g64"
+    assert fields["parameters"] == original["parameters"] and fields["quant"] == "w4-g64"
     assert fields["parents"][0]["how"] == "quantized"
     shared.call("remove_path", path="/models/tiny-w4")
