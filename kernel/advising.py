@@ -112,7 +112,7 @@ class Advisor:
         kernel = self._kernel
         # The model's and the request's record of one refusal count once.
         told = {
-            (id, reason.text, int(reason.at))
+            (id, reason.text, int(reason.at)): _short(reason)
             for ids, reason in kernel.decisions.recent("memory.refused", since)
             for id in ids
         }
@@ -129,6 +129,7 @@ class Advisor:
                         free=kernel.ledger.free(driver.name),
                         busy=self._busy.get(driver.name, 0.0),
                         refused=refused[driver.name],
+                        short=min((short for (id, _text, _at), short in told.items() if id == driver.name), default=0),
                         rank=rank(driver.name),
                     )
                 )
@@ -185,6 +186,12 @@ class Advisor:
             kernel.log("advice", f"{model.name} with {dict(wish.options)}: {error}", model.id, level="debug")
             return
         self._plans[wish] = Planned(_planned(plan, "weights"), _planned(plan, "kv"))
+
+
+def _short(reason: Reason) -> int:
+    """How many bytes a refusal was short of."""
+    needed, free, evictable = (int(reason.numbers.get(name, 0)) for name in ("needed", "free", "evictable"))
+    return max(0, needed - free - evictable)
 
 
 def _planned(plan: Plan, what: str) -> int:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 AT_ONCE = 4
 MOST_WAITING = 100
+SHARES = ("memory", "error_rate", "drift")
+SECONDS = ("latency", "queue")
+"""Metrics whose values are shares, and seconds."""
 WEBHOOK = ("-P", "-m", "llmos.kernel.advice.webhook")
 
 
@@ -173,4 +176,12 @@ class AlarmService:
 def _text(seen: Alarm | Change) -> str:
     rule = seen.rule
     what = f"{rule.metric} of {seen.about}" if seen.about else rule.metric
-    return f"{what} is {seen.value:g}; the bound is {'above' if rule.above is not None else 'below'} {rule.limit:g}"
+    beyond = "above" if rule.above is not None else "below"
+    return f"{what}: {_figure(rule, seen.value)}, alarming when {beyond} {_figure(rule, rule.limit)}"
+
+
+def _figure(rule: AlertRule, value: float) -> str:
+    """A value of a rule's metric with its unit."""
+    if rule.metric in SHARES:
+        return f"{100 * value:.3g} %"
+    return f"{value:.4g} s" if rule.metric in SECONDS else f"{value:.6g}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec.inspect import LiteralType, Type
 
 from llmos.syscalls.describe import suggest
 from llmos.syscalls.types import Argument
@@ -45,6 +47,8 @@ def convert(table: object, cls: type[T], where: str) -> T:
     if missing := _MISSING.match(text):
         raise ConfigError(f"{path}: the key {missing['field']!r} is missing")
     expected = text.removeprefix("Expected ").replace("`", "")
+    if choices := _choices(cls, inner.rpartition(".")[2]):
+        expected = f"one of {', '.join(map(str, choices))}"
     raise ConfigError(f"{path} is {_look_up(table, inner)!r}; expected {expected}")
 
 
@@ -59,15 +63,23 @@ def _look_up(table: Any, path: str) -> Any:
 
 def _keys(cls: Any) -> list[str]:
     """The keys of a Struct and of the Structs inside it."""
-    found: dict[str, None] = {}
+    return list(dict.fromkeys(name for name, _type in _fields(cls)))
+
+
+def _choices(cls: Any, key: str) -> Sequence[object]:
+    """The values that a key may have which takes only some; nothing for any other key."""
+    return next((type.values for name, type in _fields(cls) if name == key and isinstance(type, LiteralType)), ())
+
+
+def _fields(cls: Any) -> Iterator[tuple[str, Type]]:
+    """The fields of a Struct and of the Structs inside it, by the names they have in a file."""
     pending = [msgspec.inspect.type_info(cls)]
     while pending:
         info = pending.pop()
         for field in getattr(info, "fields", ()):
-            found[field.encode_name] = None
+            yield field.encode_name, field.type
             pending.append(field.type)
         pending.extend(getattr(info, "types", ()))
         value = getattr(info, "value_type", None)
         if value is not None:
             pending.append(value)
-    return list(found)

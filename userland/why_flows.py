@@ -26,6 +26,7 @@ def why(self: Self, about: str) -> Flow[list[Reason]]:
     against it now, then the records of the journal, each with its reasons. A request is also explained by what was
     decided meanwhile about its model; one that has ended is known as long as the kernel remembers it."""
     found: list[Reason] = []
+    about = about.removeprefix("uid:")
     ids = [about]
     for kind in KINDS:
         for info in (yield from system_flows.objects(self, kind)):

@@ -13,6 +13,8 @@ from typing import Any
 
 from llmos.syscalls.types import Advice, Number
 
+from ..ledger import size_text
+
 EVICTIONS = 2
 """A model that had to leave so often within the window comes and goes."""
 REFUSALS = 5
@@ -79,6 +81,8 @@ class DeviceFacts:
     busy: float = 0.0
     refused: int = 0
     """Refusals for want of its memory within the window."""
+    short: int = 0
+    """Bytes that were missing in the one of them that was missing fewest."""
     rank: int = 0
     """Devices of the same rank are as good as each other; a lower one is better."""
 
@@ -192,7 +196,10 @@ def _too_large(model: ModelFacts, facts: Facts) -> bool:
     if model.evicted >= EVICTIONS:
         return True
     there = [each for each in facts.models if each.device == model.device and not each.quantized and not each.base]
-    return facts.device(model.device).refused > 0 and model is max(there, key=lambda each: (each.weights, each.id))
+    device = facts.device(model.device)
+    if not device.refused or model.weights < device.short:
+        return False
+    return model is max(there, key=lambda each: (each.weights, each.id))
 
 
 def _quantize(facts: Facts, plans: Plans) -> list[Advice]:
@@ -202,6 +209,8 @@ def _quantize(facts: Facts, plans: Plans) -> list[Advice]:
         if planned is None or not _too_large(model, facts) or planned.weights > SMALLER * model.weights:
             continue
         device = facts.device(model.device)
+        if model.evicted < EVICTIONS and model.weights - planned.weights < device.short:
+            continue  # what was refused would not fit either way
         why = (
             f"it had to leave {model.device} {model.evicted} times in {_minutes(facts)}"
             if model.evicted >= EVICTIONS
@@ -210,8 +219,8 @@ def _quantize(facts: Facts, plans: Plans) -> list[Advice]:
         found.append(
             _said(
                 "quantize", model,
-                f"with weights of 8 bits {model.name} takes {planned.weights} bytes of weights instead of "
-                f"{model.weights}: {why}",
+                f"with weights of 8 bits {model.name} takes {size_text(planned.weights)} of weights instead of "
+                f"{size_text(model.weights)}: {why}",
                 f"llmos load {model.path} --device {model.device} --name {model.name} --replace --quant {QUANT}",
                 {"evictions": model.evicted, "refused": device.refused, "weights_bytes": model.weights},
                 {"weights_bytes": planned.weights - model.weights},
@@ -249,7 +258,8 @@ def _more_kv(facts: Facts, plans: Plans) -> list[Advice]:
             _said(
                 "more_kv", model,
                 f"{100 * model.kv_usage:.0f} % of the pages of {model.name} are in use and {model.waiting} requests "
-                f"wait: {option}={value} gives it {planned.kv} bytes of keys and values instead of {model.kv}"
+                f"wait: {option}={value} gives it {size_text(planned.kv)} of keys and values instead of "
+                f"{size_text(model.kv)}"
                 + ("" if option == "max_context" else ", and each token takes half of what it took, or less"),
                 f"llmos load {model.path} --device {model.device} --name {model.name} --replace --{flag} {value}",
                 evidence,

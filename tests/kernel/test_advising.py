@@ -16,7 +16,7 @@ from llmos.kernel.advising import queues
 from llmos.syscalls.driver import PlanRows
 from llmos.syscalls.errors import BadHandle, NotSupported, OverQuota
 from llmos.syscalls.events import MetricEvent, Spent
-from llmos.syscalls.types import Reason
+from llmos.syscalls.types import Number, Reason
 
 
 @pytest.fixture
@@ -80,13 +80,15 @@ def test_the_facts_of_devices_come_from_the_ledger_and_what_hosts_spent(kernel: 
     kernel.kernel.advisor.look(kernel.now)
     for _ in range(3):
         kernel.null.event(Spent(work_class="interactive", tenant="t", device_ns=2_000_000_000, tokens=1, bytes=0))
-    kernel.kernel.decide(["r-1", "null0"], Reason(code="memory.refused", text="no"))
+    for needed in (90, 70):
+        numbers: dict[str, Number] = {"needed": needed, "free": 10, "evictable": 20}
+        kernel.kernel.decide(["r-1", "null0"], Reason(code="memory.refused", text=f"no {needed}", numbers=numbers))
     kernel.now += 10_000_000_000
     kernel.kernel.advisor.look(kernel.now)
     (facts,) = kernel.kernel.advisor.facts().devices
     ledger = kernel.kernel.ledger
     assert (facts.name, facts.total, facts.free) == ("null0", ledger.total("null0"), ledger.free("null0"))
-    assert (facts.busy, facts.refused, facts.rank) == (0.6, 1, 2)
+    assert (facts.busy, facts.refused, facts.short, facts.rank) == (0.6, 2, 40, 2)
     kernel.null.dies()
     assert kernel.kernel.advisor.facts().devices == []
     kernel.null.starts()

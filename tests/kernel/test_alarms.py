@@ -44,13 +44,21 @@ def test_an_alert_is_raised_shown_and_cleared_with_the_numbers_of_its_metric(cro
     assert json.loads(programs[0].read("/sys/alerts"))[0]["value"] == 3
     (reason,) = _told(crowd, "alert.raised")
     assert reason.numbers == {"value": 3, "limit": 2, "clear": 1, "for_s": 2} and reason.rule == "crowd"
-    assert "llmos_sessions is 3; the bound is above 2" in reason.text
+    assert "llmos_sessions: 3, alarming when above 2" in reason.text
     for about in ("system", "crowd"):
         assert kernel.decisions.of(about)[-1] == reason
     for program in programs[:2]:
         crowd.kernel.sessions.close(crowd.session(program), "test")
     _ticks(crowd, 1)
     assert kernel.alarms.raised() == [] and _told(crowd, "alert.cleared")[0].numbers["value"] == 1
+
+
+def test_shares_and_times_are_told_with_their_units(folder: Path) -> None:
+    rule = '[[alerts]]\nname = "{0}"\nmetric = "{0}"\nabove = -0.5\n'
+    with inside(folder, rule.format("memory") + rule.format("queue")) as kernel:
+        _ticks(kernel, 1)
+        texts = {alert.text for alert in kernel.kernel.alarms.raised()}
+        assert {"memory of null0: 0 %, alarming when above -50 %", "queue: 0 s, alarming when above -0.5 s"} <= texts
 
 
 def test_a_model_is_named_by_its_id_and_its_going_clears(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pytest
 from msgspec import Meta, field
@@ -20,6 +20,7 @@ class Entry(Section):
 
 class Choice(Section):
     colour: str = ""
+    size: Literal["large", "small"] = "small"
 
 
 class Outer(Section):
@@ -38,10 +39,11 @@ def test_a_table_that_fits() -> None:
     ("table", "text"),
     [
         ({"nam": "x", "name": "x"}, "unknown key outer.nam; did you mean 'name'?"),
+        ({"name": "x", "maybe": {"size": "huge"}}, "outer.maybe.size is 'huge'; expected one of large, small"),
         ({"name": "x", "inner": {"thread": 1}}, "unknown key outer.inner.thread; did you mean 'threads'?"),
         (
             {"name": "x", "maybe": {"zzz": 1}},
-            "unknown key outer.maybe.zzz; known are colour, inner, many, maybe, name, source, threads",
+            "unknown key outer.maybe.zzz; known are colour, inner, many, maybe, name, size, source, threads",
         ),
         ({"name": "x", "many": {"a": {"sorce": 1}}}, "unknown key outer.many[...].sorce; did you mean 'source'?"),
         ({"name": "x", "maybe": {"color": 1}}, "unknown key outer.maybe.color; did you mean 'colour'?"),

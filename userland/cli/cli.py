@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from llmos.syscalls.errors import BadArgument
+from llmos.userland.places import home_folder
 
 from .out import Out
 
@@ -66,6 +69,20 @@ class Cli:
                 self._system, self.private = boot(), True
                 self.out.note("llmos: no kernel is running, so this one is private; `llmos serve` keeps one running")
         return self._system
+
+    def home(self) -> Path:
+        """The home folder that LLMOS_HOME names, else that of the running kernel, else the default."""
+        from llmos.userland.embedding import connect
+        from llmos.userland.link import NoKernel
+
+        if os.environ.get("LLMOS_HOME"):
+            return home_folder()
+        if self._system is None:
+            try:
+                self._system = connect(program="llmos")
+            except NoKernel:
+                return home_folder()
+        return Path(self._system.stat().fields["home"])
 
     def stored(self, name: str) -> str:
         """The path of a stored model: a folder of this machine is mounted, and a bare name is of /models."""

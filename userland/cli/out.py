@@ -168,7 +168,8 @@ def sentence(error: Exception) -> str:
 
 
 def _details(error: LlmosError) -> list[str]:
-    lines = [f"because {reason['text']}" for reason in error.reasons if reason.get("text")]
+    reasons = [reason.get("text") or "" for reason in error.reasons]
+    lines = [f"because {reason}" for reason in reasons if reason and reason not in str(error)]
     if tokens := getattr(error, "tokens_done", 0):
         lines.append(f"{tokens} tokens had been delivered")
     if wait := getattr(error, "retry_after_ms", 0):

@@ -44,6 +44,8 @@ _SYSTEM = (
         options=(
             option("--http", Kind.ADDRESS, "also serve HTTP at HOST:PORT (as 127.0.0.1:7411) or unix:PATH"),
             option("--config", Kind.FILE, "the TOML configuration file"),
+            option("--home", Kind.FILE, "the folder of models, keys, journal and configuration (else ~/.llmos)"),
+            option("--runtime", Kind.FILE, "the folder of its socket; clients find it by LLMOS_RUNTIME_DIR"),
             flag("--shared", "let other users of this machine connect, as the policy allows"),
         ),
         examples=("serve", "serve --http 127.0.0.1:7411", "serve --config kernel.toml"),

@@ -47,6 +47,10 @@ def several(number: int, noun: str) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds, as in `840 us`, `12 ms`, `3.2 s`, `4 m 10 s`, `2 h 5 m`, `3 d 4 h`."""
+    if seconds < 0:
+        return f"-{duration(-seconds)}"
+    if seconds == 0:
+        return "0 s"
     if seconds < 1e-3:
         return f"{seconds * 1e6:.0f} us"
     if seconds < 1:

@@ -82,6 +82,11 @@ def test_quantize_the_largest_model_of_a_device_that_refuses() -> None:
     assert wish.model == "m-owl"
     advice = _one(facts, {wish: Planned(GIB, 0)})
     assert advice.evidence["refused"] == 2 and "cpu0 refused 2 times" in advice.text
+    assert "takes 1.0 GiB of weights instead of 2.0 GiB" in advice.text
+    owl = _model("owl", weights=2 * GIB)
+    enough, too_little = (_facts(owl, devices=[_device(refused=2, short=short)]) for short in (GIB, GIB + 1))
+    assert advise(enough, {wish: Planned(GIB, 0)}) and not advise(too_little, {wish: Planned(GIB, 0)})
+    assert not wishes(_facts(owl, devices=[_device(refused=2, short=2 * GIB + 1)])), "not even without any weights"
 
 
 def test_more_keys_and_values_for_a_model_whose_requests_wait_for_pages() -> None:

@@ -20,6 +20,20 @@ def test_it_joins_the_running_kernel(kernel: Any, monkeypatch: pytest.MonkeyPatc
         assert cli.system.stat().fields["pid"] == kernel.pid and not cli.private
 
 
+def test_the_home_is_that_of_the_running_kernel_where_the_environment_names_none(
+    kernel: Any, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setenv("LLMOS_RUNTIME_DIR", str(kernel.folder))
+    monkeypatch.delenv("LLMOS_HOME", raising=False)
+    with Cli(Out()) as cli:
+        assert cli.home() == Path(cli.system.stat().fields["home"]) != Path("~/.llmos").expanduser()
+    monkeypatch.setenv("LLMOS_HOME", str(folder))
+    assert Cli(Out()).home() == folder
+    monkeypatch.delenv("LLMOS_HOME")
+    monkeypatch.setenv("LLMOS_RUNTIME_DIR", str(folder))
+    assert Cli(Out()).home() == Path("~/.llmos").expanduser()
+
+
 def test_without_one_it_says_so_or_starts_a_private_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

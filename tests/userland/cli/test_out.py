@@ -107,6 +107,7 @@ def test_pairs_leave_out_what_is_empty() -> None:
         (Busy("in use", retry_after_ms=1500), "llmos: in use\n  try again in 1.5 s\n"),
         (PeerGone("gone", tokens_done=3), "llmos: gone\n  3 tokens had been delivered\n"),
         (NotFound("no", reasons=[{"text": "so it is"}]), "llmos: no\n  because so it is\n"),
+        (NotFound("no: so it is; try x", reasons=[{"text": "so it is"}]), "llmos: no: so it is; try x\n"),
         (FileNotFoundError(2, "No such file or directory", "x.txt"), "llmos: x.txt: No such file or directory\n"),
     ],
 )

@@ -62,6 +62,6 @@ def test_counts(number: float, said: str) -> None:
 def test_times_and_fields() -> None:
     assert text.ago(0) == ""
     assert text.ago(time.time() - 90) == "1 m 30 s ago"
-    assert text.ago(time.time() + 90).endswith("us ago")
+    assert text.ago(time.time() + 90) == "0 s ago" and text.duration(-90) == "-1 m 30 s"
     assert text.clock(0)[:2] in ("19", "20")
     assert text.fields({"a": 1, "b": "", "c": None, "d": [], "e": "x"}) == "a=1 e=x"

@@ -19,7 +19,9 @@ _BELOW = " " * 21
 """What is said of a reason stands below its text, beside the time."""
 _ID = re.compile(r"\b[mw]-[0-9a-f-]+\b")
 _BYTES = re.compile(r"(^|_)(bytes|needed|free|freed|frees|evictable|total|short|weights)$")
-_SECONDS = re.compile(r"(^|_)s$")
+_SECONDS = re.compile(r"(^|_)(s|seconds)$")
+_MILLISECONDS = re.compile(r"_ms$")
+_UNIT = re.compile(r"_(per_s|s|ms|bytes)$")
 
 
 def why(cli: Cli, values: Namespace) -> int:
@@ -50,9 +52,14 @@ def _names(cli: Cli) -> dict[str, str]:
 
 def details(reason: Reason) -> list[str]:
     """What stands below the text of a reason: its numbers, the rule, what would change it."""
-    numbers = ", ".join(f"{name.replace('_', ' ')} {figure(name, value)}" for name, value in reason.numbers.items())
+    numbers = ", ".join(f"{label(name)} {figure(name, value)}" for name, value in reason.numbers.items())
     said = (("numbers", numbers), ("rule", reason.rule), ("to change it", reason.change))
     return [f"{what}: {value}" for what, value in said if value]
+
+
+def label(name: str) -> str:
+    """What a number is called for people: the figure beside it has the unit."""
+    return _UNIT.sub("", name).replace("_", " ")
 
 
 def figure(name: str, value: Number) -> str:
@@ -61,9 +68,15 @@ def figure(name: str, value: Number) -> str:
         return value
     if _BYTES.search(name):
         return text.size(value)
-    if _SECONDS.search(name) and value >= 0:
+    if name.endswith("_per_s"):
+        return f"{value:.4g}/s"
+    if name == "keep_alive_s" and value < 0:
+        return "forever"
+    if _SECONDS.search(name):
         return text.duration(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if _MILLISECONDS.search(name):
+        return text.duration(value / 1000)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def once_each(reasons: Sequence[Reason]) -> list[tuple[Reason, int]]:

@@ -1,4 +1,4 @@
-"""keys: who may use the HTTP gateway. Works on its file, so no kernel has to run."""
+"""keys: who may use the HTTP gateway. Works on the file in the kernel's home folder, so no kernel has to run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from llmos.syscalls.errors import BadArgument, LlmosError
-from llmos.userland.places import home_folder
 
 from .. import text
 from ..cli import Cli
@@ -29,7 +28,7 @@ def keys(cli: Cli, values: Namespace) -> int:
 
     if values.action != "list" and not values.name:
         raise BadArgument(f"keys {values.action}: which one? say keys {values.action} NAME", name="name", want="a name")
-    with closing(KeyStore(database(home_folder()))) as store:
+    with closing(KeyStore(database(cli.home()))) as store:
         return {"create": _create, "list": _list, "revoke": _revoke}[values.action](cli, store, values)
 
 

@@ -94,6 +94,8 @@ def _plan(cli: Cli, info: ModelInfo) -> int:
         ]
         cli.out.table(("MODEL", ">FREES", ">BACK IN", ">UNUSED FOR"), gone)
     for reason in plan.reasons:
+        if reason.code == "plan.fits":
+            continue  # the first line says that
         cli.out.page(f"{reason.text}" + (f"; what would help: {reason.change}" if reason.change else ""))
     return 0
 

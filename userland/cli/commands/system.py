@@ -16,12 +16,12 @@ import msgspec
 
 from llmos.syscalls.errors import LlmosError, TimedOut
 from llmos.syscalls.types import Advice, Kind
-from llmos.userland.places import home_folder, kernel_address
+from llmos.userland.places import kernel_address
 
 from .. import text
 from ..cli import Cli
 from ..help import overview, page
-from .explaining import figure
+from .explaining import figure, label
 
 
 def serve(cli: Cli, values: Namespace) -> int:
@@ -29,6 +29,9 @@ def serve(cli: Cli, values: Namespace) -> int:
     argv = [sys.executable, "-P", "-m", "llmos.kernel"]
     if values.config:
         argv += ["--config", str(Path(values.config).expanduser())]
+    for flag, folder in (("--home", values.home), ("--runtime", values.runtime)):
+        if folder:
+            argv += [flag, str(Path(folder).expanduser())]
     if values.shared:
         argv += ["--shared"]
     if values.http:
@@ -78,7 +81,8 @@ def driver(cli: Cli, values: Namespace) -> int:
 def doctor(cli: Cli, values: Namespace) -> int:
     """Check what most often goes wrong, and say what would be better; exit status 1 when something is wrong."""
     advised, raised = _advised(cli)
-    findings = [*_packages(), _kernel(cli), *_gateway(cli), *_places(), *raised]
+    home = cli.home()
+    findings = [*_packages(), _kernel(cli), *_gateway(cli, home), *_places(home), *raised]
     told = [{"check": c, "ok": ok, "text": t} for c, ok, t in findings]
     if not cli.out.result([*told, *({"check": "advice", "ok": True, **msgspec.to_builtins(a)} for a in advised)]):
         cli.out.table(("CHECK", "STATE", "FINDING"), [(c, "ok" if ok else "failed", t) for c, ok, t in findings])
@@ -86,7 +90,7 @@ def doctor(cli: Cli, values: Namespace) -> int:
             cli.out.line()
             cli.out.line(f"advice: {each.text}")
             for what, numbers in (("seen", each.evidence), ("expected", each.gain)):
-                shown = ", ".join(f"{name.replace('_', ' ')} {figure(name, value)}" for name, value in numbers.items())
+                shown = ", ".join(f"{label(name)} {figure(name, value)}" for name, value in numbers.items())
                 cli.out.line(f"  {what}: {shown}")
             cli.out.line(f"  do: {each.action}")
     return 0 if all(ok for _, ok, _ in findings) else 1
@@ -129,7 +133,7 @@ def _kernel(cli: Cli) -> tuple[str, bool, str]:
     return "kernel", not bad, f"{facts['version']}, pid {facts['pid']}; drivers: {drivers}{hint}"
 
 
-def _gateway(cli: Cli) -> list[tuple[str, bool, str]]:
+def _gateway(cli: Cli, home: Path) -> list[tuple[str, bool, str]]:
     """Where the gateway serves, and whether anybody can use it; nothing where there is none."""
     from llmos.userland.gateway.core.keys import KeyStore, database
     from llmos.userland.link import NoKernel
@@ -140,7 +144,7 @@ def _gateway(cli: Cli) -> list[tuple[str, bool, str]]:
         return []
     if not shown:
         return []
-    store = KeyStore(database(home_folder()))
+    store = KeyStore(database(home))
     keys = sum(key.state(time.time()) == "valid" for key in store.list())
     store.close()
     hint = f"{keys} key{'s' * (keys != 1)}" if keys else "no keys; make one: llmos keys create NAME"
@@ -150,8 +154,7 @@ def _gateway(cli: Cli) -> list[tuple[str, bool, str]]:
     ]
 
 
-def _places() -> list[tuple[str, bool, str]]:
-    home = Path(os.environ.get("LLMOS_HOME") or "~/.llmos").expanduser()
+def _places(home: Path) -> list[tuple[str, bool, str]]:
     there = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(there).free
     writable = os.access(there, os.W_OK)

@@ -67,6 +67,9 @@ def test_serve_hands_the_address_of_the_gateway_to_the_kernel(
     monkeypatch.setattr(os, "execv", lambda _program, argv: became.extend(argv))
     llmos("serve --http 127.0.0.1:1")
     assert became[3:] == ["llmos.kernel", "--http", "127.0.0.1:1"]
+    became.clear()
+    llmos("serve --home ~/models --runtime /run/x")
+    assert became[3:] == ["llmos.kernel", "--home", str(Path("~/models").expanduser()), "--runtime", "/run/x"]
     assert llmos("serve --http nowhere").status == 2
 
 
@@ -104,15 +107,15 @@ def test_doctor_tells_advice_and_alerts_with_their_numbers(capsys: Any, monkeypa
     )  # fmt: skip
     alert = Alert(rule="hot", about="", severity="error", text="queue is 12", value=12, limit=10, since=1.0)
     monkeypatch.setattr(commands, "_kernel", lambda cli: ("kernel", True, "here"))
-    monkeypatch.setattr(commands, "_gateway", lambda cli: [])
+    monkeypatch.setattr(commands, "_gateway", lambda cli, home: [])
     for as_json in (False, True):
         system = SimpleNamespace(advice=lambda: [advice], alerts=lambda: [alert])
-        cli: Any = SimpleNamespace(system=system, out=Out(as_json))
+        cli: Any = SimpleNamespace(system=system, home=lambda: Path("/"), out=Out(as_json))
         assert commands.doctor(cli, Namespace()) == 1, "an alert is wrong"
     text, _, last = capsys.readouterr().out.partition("advice: fox comes and goes\n")
     assert "alert hot" in text and "queue is 12" in text
     shown, _, plain = last.partition("[")
-    assert shown == "  seen: evictions 3, reload s 2.0 s\n  expected: seconds -6\n  do: llmos pin fox\n"
+    assert shown == "  seen: evictions 3, reload 2.0 s\n  expected: seconds -6.0 s\n  do: llmos pin fox\n"
     found = json.loads("[" + plain)[-1]
     assert (found["check"], found["ok"], found["gain"]) == ("advice", True, {"seconds": -6.0})
 
