@@ -188,18 +188,18 @@ class Scheduler:
         return decisions
 
     def _hopeless(self, lane: Lane, ticket: Ticket, now: int) -> bool:
-        """While others wait, what would certainly miss its deadline does not take their time."""
+        """While others wait, what would hardly meet its deadline does not take their time."""
         left = None if ticket.deadline_ns is None else ticket.deadline_ns - now
-        return len(lane) > 0 and hopeless(lane.pace, left)
+        return len(lane) > 0 and hopeless(lane.pace, ticket.rank[0], left)
 
     def _give_up(self, lane: Lane, ticket: Ticket, now: int) -> Expire:
         assert ticket.deadline_ns is not None
         lane.withdraw(ticket.id)
-        quick, left = lane.pace.quick_ns / SECOND, (ticket.deadline_ns - now) / SECOND
-        text = f"{ticket.id} would miss its deadline: it is due in {left:.1f} s, and requests run {quick:.1f} s or more"
+        least, left = lane.pace.least_ns(ticket.rank[0]) / SECOND, (ticket.deadline_ns - now) / SECOND
+        text = f"{ticket.id} would miss its deadline: it is due in {left:.1f} s, and requests run {least:.1f} s or more"
         waited = (now - ticket.arrived_ns) / SECOND
         rule = "what cannot be answered in time leaves the slot to others that wait"
-        numbers = {"waited_s": waited, "left_s": left, "shortest_run_s": quick}
+        numbers = {"waited_s": waited, "left_s": left, "shortest_run_s": least}
         return Expire(ticket, False, _reason("request.hopeless", text, lane, rule, **numbers))
 
     def finish(self, id: str, now: int) -> Ticket | None:

@@ -49,6 +49,11 @@ class Pace:
         """How long a request of that class runs, or where none was measured, one of a neighbouring class."""
         return self._mean[work_class] or max(self._mean)
 
+    def least_ns(self, work_class: int) -> int:
+        """How long a request of that class runs at least, as nearly all did: the shortest of late, or the mean less the
+        mean deviation where that is more."""
+        return max(self.quick_ns, self.service_ns(work_class) - self._off[work_class])
+
     def most_ns(self, work_class: int, wait_ns: int) -> int:
         """How long it takes until a request that waits so long has ended, with a margin for what varies."""
         return wait_ns + wait_ns // 8 + self.service_ns(work_class) + 2 * self._off[work_class]
@@ -122,9 +127,12 @@ def refusal(pace: Pace, work_class: int, wait_ns: int, left_ns: int | None, queu
     return None
 
 
-def hopeless(pace: Pace, left_ns: int | None) -> bool:
-    """Whether a request whose turn has come would certainly not end before its deadline."""
-    return left_ns is not None and pace.ended >= MEASURED and pace.quick_ns > left_ns
+def hopeless(pace: Pace, work_class: int, left_ns: int | None) -> bool:
+    """Whether a request of that class whose turn has come would hardly end before its deadline.
+
+    One that starts and is late has had device time for nothing, which those that wait could have used.
+    """
+    return left_ns is not None and pace.ended >= MEASURED and pace.least_ns(work_class) > left_ns
 
 
 def bounded_ms(ns: int) -> int:

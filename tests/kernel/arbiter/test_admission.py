@@ -52,9 +52,9 @@ def test_the_shortest_run_is_forgotten_slowly() -> None:
 
 def test_nothing_is_refused_on_a_guess() -> None:
     guess = pace(*[100] * (MEASURED - 1))
-    assert refusal(guess, 0, 10**15, 1, 1) is None and not hopeless(guess, 1)
+    assert refusal(guess, 0, 10**15, 1, 1) is None and not hopeless(guess, 0, 1)
     guess.measured(0, 100 * SECOND)
-    assert refusal(guess, 0, 10**15, 1, 1) is not None and hopeless(guess, 1)
+    assert refusal(guess, 0, 10**15, 1, 1) is not None and hopeless(guess, 0, 1)
 
 
 def test_what_would_miss_its_deadline() -> None:
@@ -80,7 +80,17 @@ def test_what_would_wait_longer_than_policy_allows() -> None:
 
 def test_what_is_hopeless() -> None:
     steady = pace(*[2] * MEASURED)
-    assert not hopeless(steady, None) and not hopeless(steady, 2 * SECOND) and hopeless(steady, 2 * SECOND - 1)
+    assert not hopeless(steady, 0, None) and not hopeless(steady, 0, 2 * SECOND)
+    assert hopeless(steady, 0, 2 * SECOND - 1)
+
+
+def test_one_short_run_gives_no_hope_to_all_others() -> None:
+    mostly = pace(*[4] * 40, 1)
+    assert mostly.quick_ns == SECOND
+    assert hopeless(mostly, 0, 3 * SECOND) and not hopeless(mostly, 0, 4 * SECOND)
+    assert hopeless(mostly, 1, 3 * SECOND), "of a class that was not measured yet"
+    mixed = pace(*[1, 9] * 20)
+    assert not hopeless(mixed, 0, 3 * SECOND), "it may well be one of the short ones"
 
 
 def test_those_turned_away_come_again_one_after_the_other() -> None:
