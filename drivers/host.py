@@ -47,6 +47,9 @@ CALLS_A_STEP = 64
 """So many calls are taken before the next step: requests that come together start together, and none waits for ever."""
 LONG_S = 0.005
 """Steps predicted to take this long are worth handing the socket to the I/O thread."""
+SWITCH_S = 0.0005
+"""How long a thread waits for the interpreter that another has. Python's own 5 ms are longer than many a step, and who
+takes or sends a message beside a step waits so several times."""
 SETTINGS: Mapping[str, tuple[float, str]] = {
     "start_limit_s": (120.0, "seconds that starting the driver may take before it counts as stuck"),
     "load_limit_s": (60.0, "the same for loading a model, to which its size is added"),
@@ -310,6 +313,7 @@ class Host:
             self._plugin.manager.hook.driver_stopped(name=self._name)
         for drain in self._draining or ():
             self._out.reply(drain, Done())
+        self._link.take_back()  # what has come and was not read yet waits too
         while (item := self._next(busy=True)) is not None:
             if isinstance(item, Incoming):
                 self._out.error(item.number, Unavailable(f"driver {self._name} is stopping"))
@@ -351,6 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--fd", type=int, required=True, metavar="N", help="this end of the kernel's socket pair")
     arguments = parser.parse_args(argv)
     faulthandler.enable()
+    sys.setswitchinterval(SWITCH_S)
     threading.excepthook = _end_process
     link = Link(arguments.fd, parent)
     host = Host(arguments.name, link)
