@@ -148,7 +148,10 @@ def read(path: str, settings: Mapping[str, Any], files: Files) -> Foreign:
     if layers is None:
         why = f"the weights are quantized by {method}; read are {', '.join(METHODS)}"
         raise NotSupported(f"{path}: {why}; load the original weights", why=why)
-    found = {layer.name: layer for layer in layers(settings, files)}
+    try:
+        found = {layer.name: layer for layer in layers(settings, files)}
+    except NotSupported as error:
+        raise NotSupported(f"{path}: {error.text}; load the original weights", why=error.text) from error
     if not found:
         why = f"no layer is quantized by {method}, which its configuration names"
         raise BadModel(f"{path}: {why}; remove quantization_config from it", file="config.json", why=why)

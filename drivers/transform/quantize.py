@@ -92,6 +92,7 @@ def _quantized(
     }
     return {
         "modules": modules, "kept": sorted(set(asked) - set(modules)), "folded": work.folded,
+        "wide": writing.wide,
         "bytes_before": size, "bytes_after": writing.bytes,
         "bits_per_weight": 8 * sum(work.sizes.values()) / max(1, work.weights),
     }  # fmt: skip

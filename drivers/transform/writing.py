@@ -22,6 +22,7 @@ class Writing:
 
     Attributes:
         schemes: of the layers that were taken, by name.
+        wide: bytes of the other tensors of two and more dimensions, by name, once it is closed.
     """
 
     def __init__(self, folder: Path, source: Tensors, module: nn.Module) -> None:
@@ -30,6 +31,7 @@ class Writing:
         self._done: set[str] = set()
         self._changed: dict[str, Tensor] = {}
         self.schemes: dict[str, Scheme] = {}
+        self.wide: dict[str, int] = {}
 
     @property
     def bytes(self) -> int:
@@ -67,7 +69,10 @@ class Writing:
             progress(done, len(self._source), "tensors", "write")
             if name not in self._done:
                 changed = self._changed.get(name)
-                self._out.add(name, self._source.read(name) if changed is None else changed)
+                tensor = self._source.read(name) if changed is None else changed
+                self._out.add(name, tensor)
+                if tensor.ndim > 1:
+                    self.wide[name] = tensor.nbytes
         self._out.close()
         shards.copy_rest(self._source.source, self._folder, progress, [CONFIG])
         config = shards.config_of(self._source.source)

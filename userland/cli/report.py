@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 FILES = ("quantization.json", "pruning.json")
 SHOWN = 5
 """Layers that are listed: those that became worst."""
+NAMED = 3
+"""Kinds of tensors that are named of those that stayed wide."""
+NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 def read_report(system: System, path: str) -> dict[str, Any]:
@@ -31,12 +36,14 @@ def read_report(system: System, path: str) -> dict[str, Any]:
 
 
 def told(out: Out, report: Mapping[str, Any]) -> None:
-    """Print a report: bytes, perplexity, the layers that became worst."""
+    """Print a report: bytes, what stayed wide, perplexity, the layers that became worst."""
     before, after = report.get("bytes_before"), report.get("bytes_after")
     if before and after:
         bits = report.get("bits_per_weight")
         each = f", {bits:.2f} bits a weight" if bits else ""
         out.line(f"weights: {text.size(before)} before, {text.size(after)} now ({before / after:.2f} times less){each}")
+    if wide := report.get("wide"):
+        out.line(f"as they were: {text.size(sum(wide.values()))}, {_alike(wide)}")
     before, after = report.get("perplexity_before"), report.get("perplexity_after")
     if before and after:
         on = f" on {report['tokens']} tokens" if report.get("tokens") else ""
@@ -48,6 +55,15 @@ def told(out: Out, report: Mapping[str, Any]) -> None:
         out.line(f"the layers that changed most, of {len(rows)}:")
         columns = ("LAYER", "AS", ">ERROR", ">BYTES")
         out.table(columns, [_row(name, about) for name, about in rows[:SHOWN]])
+
+
+def _alike(wide: Mapping[str, int]) -> str:
+    """What takes most, with N for the numbers of layers and experts."""
+    sizes: Counter[str] = Counter()
+    for name, size in wide.items():
+        sizes[NUMBER.sub("N", name.removesuffix(".weight"))] += size
+    names = [name for name, _ in sizes.most_common(NAMED)]
+    return ", ".join([*names, *(["others"] if len(sizes) > NAMED else [])])
 
 
 def _row(name: str, about: Mapping[str, Any]) -> tuple[str, str, str, str]:

@@ -248,6 +248,7 @@ _MODELS = (
         ),
         options=(
             option("--revision", Kind.VERSION, "the branch, tag or commit of the hub"),
+            flag("--dequantize", "of a .gguf file: all weights become 16 bits"),
             flag("--detach", "print the task and return; `wait` follows it"), _FORCE,
         ),
         examples=("pull ./my-model", "pull hf:acme/fox-7 --revision main", "pull ./fox-7.gguf /models/acme/fox-7"),

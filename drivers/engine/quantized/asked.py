@@ -34,7 +34,7 @@ def quantized_asked(
         return folder.read(source.path, value), None
     if method in METHODS:
         return None, None
-    why = f"the weights are quantized by {method}"
+    why = f"the weights are quantized by {method}; read are {', '.join(METHODS)}"
     raise NotSupported(f"{source.path}: {why}; load the original weights", why=why)
 
 

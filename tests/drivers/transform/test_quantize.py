@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
-from tiny_kinds import LAYERS
-from tiny_models import build, silent, source_of, word_piece
+from stored_models import stored
+from tiny_kinds import LAYERS, ops
+from tiny_models import PROMPT, ask, build, choice, silent, source_of, word_piece
 
 from llmos.drivers.contract import LoadSettings, ModelSource
 from llmos.drivers.engine import loader
+from llmos.drivers.engine.engine import Engine
 from llmos.drivers.transform import quantize
 from llmos.syscalls.errors import BadArgument, NotSupported
 
@@ -79,6 +82,20 @@ def test_a_budget_counts_all_weights(tmp_path: Path) -> None:
         run(model, tmp_path / "none", {"width": 4, "group": 64, "byte_budget": 1000})
     with pytest.raises(NotSupported, match="quantized already"):
         run(tmp_path / "out", tmp_path / "again", W4)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3_next"])
+def test_experts_stay_as_they_are_and_the_report_says_so(tmp_path: Path, name: str) -> None:
+    model = build(tmp_path / "m", name)
+    _, report = run(model, tmp_path / "out", {"width": 8, "group": 32})
+    experts = [tensor for tensor in report["wide"] if ".experts." in tensor]
+    assert experts and not any(".experts." in layer for layer in report["modules"]) and report["modules"]
+    before, after = (stored(folder) for folder in (model, tmp_path / "out"))
+    assert all(torch.equal(before[tensor], after[tensor]) for tensor in experts)
+    assert sum(report["wide"].values()) < report["bytes_after"]
+    engine = Engine(ops())
+    engine.load("m", source_of(tmp_path / "out"), LoadSettings(), silent)
+    assert len(choice(engine, ask(PROMPT, max_tokens=8)).tokens) == 8
 
 
 @pytest.mark.slow

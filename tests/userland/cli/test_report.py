@@ -34,6 +34,15 @@ def test_bytes_quality_and_the_worst_layers_are_told() -> None:
     assert "6.00%" in lines[4] and "w4 g128" in lines[4] and "1.0 KiB" in lines[4]
 
 
+def test_what_stayed_wide_is_told_by_its_kind() -> None:
+    experts = {f"model.layers.{layer}.experts.{n}.{part}.weight": 2 << 20 for layer in (0, 1) for n in range(4)
+               for part in ("w1", "w2")}  # fmt: skip
+    wide = {"model.embed_tokens.weight": 1 << 20, **experts, "router.weight": 1}
+    kinds = "model.layers.N.experts.N.w1, model.layers.N.experts.N.w2, model.embed_tokens, others"
+    assert said({"wide": wide}) == [f"as they were: 33.0 MiB, {kinds}"]
+    assert said({"wide": {"model.embed_tokens.weight": 1 << 20}}) == ["as they were: 1.0 MiB, model.embed_tokens"]
+
+
 def test_a_report_may_say_less() -> None:
     assert said({}) == []
     pruned = said({"modules": {"a": {"sparsity": 0.5}, "b": {"scheme": {"width": 4, "group": 32}, "error": 0.1}}})

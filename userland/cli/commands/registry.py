@@ -36,6 +36,8 @@ def pull(cli: Cli, values: Namespace) -> int:
     options: dict[str, Any] = {"replace": True} if values.force else {}
     if values.revision:
         options["revision"] = values.revision
+    if values.dequantize:
+        options["dequantize"] = True
     recipe = TransformRecipe(kind="import", options=options)
     with _as_typed(source, values.source):
         return run_job(cli, [source], target, recipe, f"pulling {values.source}", detach=values.detach)

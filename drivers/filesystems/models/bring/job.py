@@ -151,6 +151,10 @@ class Bringer:
 
     def _bring(self, path: str, wanted: Wanted) -> dict[str, Any]:
         filler = self._fillers.choose(wanted.source)
+        if wanted.options.get("dequantize") and filler not in self._fillers.endings.values():
+            want = f"a file that ends in {', '.join(self._fillers.endings)}"
+            text = "dequantize is for single files; what else cannot be kept narrow is dequantized when it is loaded"
+            raise BadArgument(text, name="dequantize", got="true", want=want)
         if isinstance(wanted.source, ModelSource) and not wanted.replace and (version := wanted.current()[0]):
             if not self._holds(split(path), wanted.source, progress=wanted.progress):
                 raise _exists(path)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from load_peak import load_peak
 from safetensors.torch import load_file, save_file
 from tiny_models import PROMPT, ask, build, byte_level, choice, config_of, done, random_module, silent, source_of
 from torch import nn
@@ -30,29 +27,6 @@ from llmos.syscalls.errors import BadArgument, BadModel, NotSupported
 
 MOST = 1.1
 """Memory at the peak of a load, as a share of what stays."""
-
-LOADING = """
-import json, sys
-from pathlib import Path
-from llmos.drivers.contract import LoadSettings
-from llmos.drivers.devices.cpu import CpuDevice
-from tiny_models import silent, source_of
-
-def status(name):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-device = CpuDevice()
-device.start("cpu0", 1, {})
-settings = LoadSettings(quant=json.loads(sys.argv[3]))
-device.load("small", source_of(Path(sys.argv[1])), settings, silent)
-device.unload("small")
-before = status("VmRSS:")
-Path("/proc/self/clear_refs").write_text("5")
-model = device.load("m", source_of(Path(sys.argv[2])), settings, silent)
-held = sum(row.allocator for row in model.rows if row.what == "weights")
-print(json.dumps([status("VmHWM:") - before, status("VmRSS:") - before, held, model.rung]))
-"""
 
 W4: Mapping[str, Any] = {"width": 4, "group": 32}
 W8: Mapping[str, Any] = {"width": 8, "group": 32}
@@ -184,15 +158,12 @@ def half_billion(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("quant", [{"width": 8, "group": 0}, {"width": 4}], ids=["w8", "w4"])
 def test_little_more_memory_is_needed_than_what_stays(
-    llama: Path, half_billion: Path, root: Path, quant: Mapping[str, Any]
+    llama: Path, half_billion: Path, quant: Mapping[str, Any]
 ) -> None:
     """In a process of its own."""
-    environ = {**os.environ, "PYTHONPATH": str(root / "tests"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", LOADING, str(llama), str(half_billion), json.dumps(quant)]
-    told = subprocess.run(command, env=environ, capture_output=True, text=True, check=True, timeout=300).stdout
-    peak, stays, held, rung = json.loads(told.splitlines()[-1])
-    assert rung == "P" and held < stays < 1.3 * held
-    assert peak < MOST * stays, f"{peak / stays:.2f} of the {stays >> 20} MiB that stay"
+    found = load_peak(llama, half_billion, quant)
+    assert found.rung == "P" and found.held < found.stays < 1.3 * found.held
+    assert found.peak < MOST * found.stays, f"{found.peak / found.stays:.2f} of the {found.stays >> 20} MiB that stay"
 
 
 def test_an_encoder_and_its_embeddings(ops: OpTable, bert: Path) -> None:

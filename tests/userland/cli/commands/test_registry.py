@@ -73,6 +73,8 @@ def test_what_cannot_be_pulled_is_said(llmos: Any, here: Path) -> None:
     (here / "empty").mkdir()
     ran = llmos("pull ./empty")
     assert ran.status == 1 and "config.json" in ran.err and "./empty" in ran.err and "/mnt" not in ran.err
+    ran = llmos("pull ./mine --dequantize")
+    assert ran.status == 1 and "dequantize is for single files" in ran.err
     ran = llmos("pull ftp://x/y")
     assert ran.status == 1 and "ftp://x/y: nothing is brought from there" in ran.err
     ran = llmos("pull http://otherhost:7411")

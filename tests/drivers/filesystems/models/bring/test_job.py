@@ -152,6 +152,8 @@ def test_what_is_asked_is_checked(models: OpenModels, source: ModelSource, tmp_p
         bring(system, source, replac=True)
     with pytest.raises(BadArgument, match="the option replace is 'yes'"):
         bring(system, source, replace="yes")
+    with pytest.raises(BadArgument, match="dequantize is for single files"):
+        bring(system, source, dequantize=True)
     with pytest.raises(NotSupported, match="nothing is brought from gopher"):
         bring(system, "gopher://x")
     with pytest.raises(BadArgument):
