@@ -1,28 +1,34 @@
-"""Programs that keep a model busy from threads of their own: the saturation that the benches of the arbiter need."""
+"""Load from a process of its own with one thread, so that it takes little of the machine that is measured.
+
+A thread for each request under way, in the process that measures, costs several times as much and stands in the way of
+what it measures; `Counts.cpu_s` says what a crowd has cost.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import threading
+import asyncio
+import multiprocessing
+import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from queue import SimpleQueue
-
-import msgspec
+from multiprocessing.connection import Connection
+from typing import Any
 
 from llmos.syscalls import calls
 from llmos.syscalls.errors import Busy, LlmosError, OverQuota
-from llmos.syscalls.types import Handle, Inference, Sampling, Tokens, WorkClass
-from llmos.userland.client import Client
-from llmos.userland.reader import Answer
+from llmos.syscalls.types import Handle, Sampling, Tokens, WorkClass
+from llmos.userland.aio import AsyncClient
+
+STOP, COUNT = "stop", "count"
+VOCABULARY = 2900
 
 
-@dataclass
+@dataclass(frozen=True)
 class Kind:
-    """What each of a crowd asks for."""
+    """What each of a crowd asks for. No two prompts are alike, so that nothing of one is found for another."""
 
     path: str
     prompt: int = 32
@@ -31,100 +37,157 @@ class Kind:
     timeout: float | None = None
     """Seconds after which an answer is worth nothing."""
 
-    def call(self, model: Handle, number: int) -> calls.Infer:
-        ids = [20 + (number * 31 + place * 7) % 200 for place in range(self.prompt)]
+    def call(self, model: Handle, chance: random.Random) -> calls.Infer:
         sampling = Sampling(max_tokens=self.new, temperature=0.0, ignore_eos=True)
-        return calls.Infer(model=model, input=Tokens(ids=ids), sampling=sampling, work_class=self.work_class)
+        content = prompt(self.prompt, chance)
+        return calls.Infer(model=model, input=content, sampling=sampling, work_class=self.work_class)
+
+
+def prompt(tokens: int, chance: random.Random) -> Tokens:
+    """So many tokens."""
+    return Tokens(ids=[20 + chance.randrange(VOCABULARY) for _ in range(tokens)])
 
 
 @dataclass
-class Crowd:
-    """What became of its requests, counted as they end."""
+class Counts:
+    """What became of the requests of a crowd that have ended. `cpu_s`: its processor time."""
 
     answered: int = 0
     tokens: int = 0
     device_ns: int = 0
+    cpu_s: float = 0.0
     failed: Counter[str] = field(default_factory=Counter)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    ended: list[float] = field(default_factory=list)
+    """Seconds from the beginning to each answer."""
 
-    def ask(self, client: Client, kind: Kind, model: Handle, number: int) -> float:
-        """One request to its end; seconds to wait before the next, when the kernel said so."""
-        try:
-            done = client.call(kind.call(model, number), timeout=kind.timeout)
-        except LlmosError as error:
-            with self.lock:
-                self.failed[type(error).__name__] += 1
-            return error.retry_after_ms / 1e3 if isinstance(error, Busy | OverQuota) else 0.0
-        with self.lock:
-            self.answered += 1
-            self.tokens += done.usage.new_tokens
-            self.device_ns += done.usage.device_ns
-        return 0.0
+
+class Crowd:
+    """The process that asks, seen from the one that measures."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+
+    def counts(self) -> Counts:
+        self._pipe.send(COUNT)
+        found: Counts = self._pipe.recv()
+        return found
+
+    def settled(self, count: int, seconds: float = 120.0) -> None:
+        """Wait until so many requests were answered."""
+        self.until(lambda: self.counts().answered >= count, seconds)
+
+    @staticmethod
+    def until(holds: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not holds():
+            if time.monotonic() > end:
+                raise TimeoutError("the load did not get going")
+            time.sleep(0.05)
 
 
 @contextmanager
 def crowd(address: str, tenant: str, kind: Kind, at_once: int) -> Iterator[Crowd]:
     """So many requests of one tenant under way all the time, until the block ends."""
-    found, stop = Crowd(), threading.Event()
-    with Client(address, program=f"bench-{tenant}", tenant=tenant) as client:
-        model = client.call(calls.LoadModel(path=kind.path)).handle
+    with _process(_keep_asking, address, tenant, kind, at_once) as pipe:
+        yield Crowd(pipe)
 
-        def keep_asking(number: int) -> None:
-            while not stop.is_set():
-                stop.wait(found.ask(client, kind, model, number))
-                number += at_once
 
-        threads = [threading.Thread(target=keep_asking, args=(number,)) for number in range(at_once)]
-        for thread in threads:
-            thread.start()
+def offered(address: str, kind: Kind, rate: float, seconds: float) -> Counts:
+    """What becomes of requests of which so many arrive a second for so long, whatever becomes of them; none is
+    repeated."""
+    with _process(_arrive, address, "offered", kind, rate, seconds) as pipe:
+        found: Counts = pipe.recv()
+        return found
+
+
+@contextmanager
+def _process(work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> Iterator[Connection]:
+    """Such work in a process of its own, which is told to stop at the end of the block."""
+    context = multiprocessing.get_context("spawn")
+    ours, its = context.Pipe()
+    process = context.Process(target=_run, args=(work, its, *arguments), daemon=True)
+    process.start()
+    its.close()
+    try:
+        yield ours
+        ours.send(STOP)
+    finally:
+        ours.close()
+        process.join()
+
+
+# ---- in that process
+
+
+def _run(work: Callable[..., Coroutine[Any, Any, None]], pipe: Connection, *arguments: Any) -> None:
+    asyncio.run(work(pipe, *arguments))
+
+
+class _Asking:
+    """Requests of one kind from one client, counted."""
+
+    def __init__(self, client: AsyncClient, kind: Kind, model: Handle, seed: str) -> None:
+        self.counts = Counts()
+        self._client, self._kind, self._model = client, kind, model
+        self._chance = random.Random(seed)
+        self._began = time.monotonic()
+
+    async def ask(self) -> float:
+        """One request to its end; seconds to wait before the next, when the kernel said so."""
+        counts = self.counts
         try:
-            yield found
-        finally:
+            done = await self._client.call(self._kind.call(self._model, self._chance), timeout=self._kind.timeout)
+        except LlmosError as error:
+            counts.failed[type(error).__name__] += 1
+            return error.retry_after_ms / 1e3 if isinstance(error, Busy | OverQuota) else 0.0
+        counts.answered += 1
+        counts.tokens += done.usage.new_tokens
+        counts.device_ns += done.usage.device_ns
+        counts.ended.append(time.monotonic() - self._began)
+        return 0.0
+
+    async def keep_asking(self) -> None:
+        while True:
+            await asyncio.sleep(await self.ask())
+
+    def told(self) -> Counts:
+        self.counts.cpu_s = time.process_time()
+        return self.counts
+
+
+async def _asking(address: str, tenant: str, kind: Kind) -> tuple[AsyncClient, _Asking]:
+    client = await AsyncClient.connect(address, program=f"bench-{tenant}", tenant=tenant)
+    model = (await client.call(calls.LoadModel(path=kind.path))).handle
+    return client, _Asking(client, kind, model, tenant + str(time.time_ns()))
+
+
+async def _keep_asking(pipe: Connection, address: str, tenant: str, kind: Kind, at_once: int) -> None:
+    client, asking = await _asking(address, tenant, kind)
+    stop = asyncio.Event()
+
+    def heard() -> None:
+        if pipe.recv() == STOP:
+            asyncio.get_running_loop().remove_reader(pipe.fileno())
             stop.set()
-            for thread in threads:
-                thread.join()
+        else:
+            pipe.send(asking.told())
+
+    asyncio.get_running_loop().add_reader(pipe.fileno(), heard)
+    async with client:
+        tasks = [asyncio.create_task(asking.keep_asking()) for _ in range(at_once)]
+        await stop.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def offered(address: str, kind: Kind, rate: float, seconds: float) -> float:
-    """Answers in time, per second, when so many requests arrive a second whatever becomes of them; none is repeated.
-
-    The first `kind.timeout` seconds, in which the queue fills, do not count.
-    """
-    assert kind.timeout is not None
-    ended: list[float] = []
-    pending: SimpleQueue[tuple[float, Answer[Inference]] | None] = SimpleQueue()
-    with Client(address, program="bench-offered", tenant="offered") as client:
-        model = client.call(calls.LoadModel(path=kind.path)).handle
-        began = time.monotonic()
-
-        def arrive() -> None:
-            for number in range(int(rate * seconds)):
-                time.sleep(max(0.0, began + number / rate - time.monotonic()))
-                deadline = time.monotonic_ns() + int(kind.timeout * 1e9)
-                call = msgspec.structs.replace(kind.call(model, number), deadline=deadline)
-                pending.put((time.monotonic() - began, client.submit(call)))
-            pending.put(None)
-
-        arrivals = threading.Thread(target=arrive)
-        arrivals.start()
-        while (one := pending.get()) is not None:
-            at, answer = one
-            with contextlib.suppress(LlmosError):
-                ended.append(at + answer.result().timing.total / 1e9)
-        arrivals.join()
-    counted = [at for at in ended if kind.timeout <= at <= seconds]
-    return len(counted) / (seconds - kind.timeout)
-
-
-def settled(crowd: Crowd, count: int) -> None:
-    """Wait until so many requests of a crowd were answered."""
-    until(lambda: crowd.answered >= count)
-
-
-def until(holds: Callable[[], bool], seconds: float = 120.0) -> None:
-    """Wait for a state of the bench's own counters."""
-    end = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > end:
-            raise TimeoutError("the load did not get going")
-        time.sleep(0.01)
+async def _arrive(pipe: Connection, address: str, tenant: str, kind: Kind, rate: float, seconds: float) -> None:
+    client, asking = await _asking(address, tenant, kind)
+    async with client:
+        began, tasks = time.monotonic(), []
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+            tasks.append(asyncio.create_task(asking.ask()))
+        await asyncio.gather(*tasks)
+    pipe.send(asking.told())
+    pipe.recv()
