@@ -136,6 +136,17 @@ def test_a_plan_that_no_longer_fits_leaves_a_lost_model_failed(kernel: Inside, p
     assert program.state(model) == "failed"
 
 
+def test_a_model_that_could_not_be_loaded_again_is_unloaded_though_its_driver_does_not_have_it(
+    kernel: Inside, program: Program, model: int
+) -> None:
+    kernel.null.dies()
+    kernel.null.answers["plan"] = PlanRows(rows=rows(2 * MEMORY))
+    kernel.null.starts()
+    kernel.null.answers["unload"] = NotFound("model w-1 is not on null0")
+    assert program.call("unload_model", model=model)["bytes"] == 0
+    assert not kernel.kernel.models.by_id and "unload" in [name for name, _ in kernel.null.calls]
+
+
 def test_a_failed_model_stays_failed_when_its_device_returns(kernel: Inside, program: Program, model: int) -> None:
     program.control(model, "sleep")
     kernel.null.answers["wake"] = BadModel("damaged")

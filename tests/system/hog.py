@@ -9,7 +9,7 @@ def main() -> None:
     held = bytearray()
     for line in sys.stdin:
         held = bytearray()  # given back before the next is taken
-        held = bytearray(b"\1" * int(line))
+        held = bytearray(b"\1") * int(line)  # written to, and only once in memory
         print(len(held), flush=True)
 
 

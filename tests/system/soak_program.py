@@ -13,7 +13,7 @@ import threading
 from itertools import count
 
 from llmos.syscalls import calls
-from llmos.syscalls.errors import Busy, LlmosError, OverQuota, Unavailable
+from llmos.syscalls.errors import Busy, LlmosError, NoDeviceMemory, OverQuota, Unavailable
 from llmos.syscalls.types import Handle, LoadOptions, Sampling, Text, WorkClass
 from llmos.userland.client import Client
 
@@ -65,7 +65,7 @@ class Program:
             return type(error).__name__, max(error.retry_after_ms, 10) / 1e3
         except LlmosError as error:
             print(f"said {type(error).__name__}: {error}", flush=True)
-            return type(error).__name__, 0.0
+            return type(error).__name__, 0.5 if isinstance(error, NoDeviceMemory) else 0.0
         return "ok", 0.0
 
     def _model(self, which: int) -> Handle:
