@@ -232,7 +232,9 @@ def _module(source: ModelSource, folder: Path, about: Description, weights: Weig
     try:
         if about.foreign is not None:
             made = type(empty_module(about))
-            module, info = load_foreign(made, about.foreign, folder, about.config, about.dtype, **options)
+            module, info = load_foreign(
+                made, about.foreign, folder, about.config, about.dtype, report, **options
+            )
         else:
             module, info = auto.from_pretrained(folder, config=about.config, dtype=about.dtype, **options)
     except FAILURES as error:

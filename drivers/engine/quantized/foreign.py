@@ -6,19 +6,22 @@ What is read is said by `llmos.drivers.formats.foreign`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from ...contract import ModelSource
 from ...formats import foreign
-from ...formats.foreign import Foreign
+from ...formats.foreign import Foreign, Part
 from ..checkpoint import Weights
 from . import folder as own
 from .folder import Quantized
+from .quantizing import Report
 
 GENERATION = "generation_config.json"
 
@@ -53,10 +56,16 @@ def fitted(found: Foreign, module: nn.Module, config: Any) -> tuple[Foreign, Qua
 
 
 def load_foreign(
-    made: Any, found: Foreign, folder: Path, config: Any, dtype: torch.dtype, **options: Any
+    made: Any, found: Foreign, folder: Path, config: Any, dtype: torch.dtype, report: Report, **options: Any
 ) -> tuple[Any, Any]:
-    """The module, of the class `made`, and what the library says about the loading. Raises what the library raises."""
-    state = found.parts(dtype)
+    """The module, of the class `made`, and what the library says about the loading. `report` is called before each
+    tensor is read, and may give memory back. Raises what the library raises."""
+
+    def reported(part: Part) -> Tensor:
+        report()
+        return part.read()
+
+    state = {name: replace(part, read=partial(reported, part)) for name, part in found.parts(dtype).items()}
     module, info = made.from_pretrained(None, config=config, dtype=dtype, state_dict=state, **options)
     if (folder / GENERATION).exists() and module.can_generate():
         module.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
