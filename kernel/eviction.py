@@ -1,15 +1,15 @@
 """Room on a device for a model's bytes: free at once, made by idle models that sleep, or waited for.
 
-Whoever needs room waits in a queue, one for each device, first come first served. The first makes room: idle models
-are put to sleep in the order of the policy; when they are not enough but busy ones would be, those are *drained*: they
-start no more requests, and sleep when what runs has ended. A model that has just become ready is left alone for a while
-first, so that two that do not fit together take turns instead of driving each other out. Refused at once is only what
-would not fit even then.
+Whoever needs room waits in a queue, one for each device, in the order of requests: work class, priority, arrival, and
+who has waited too long before all others. The first makes room: idle models are put to sleep in the order of the
+policy; when they are not enough but busy ones would be, those are *drained*: they start no more requests, and sleep
+when what runs has ended. Models with work of a higher class are drained only for who has waited too long. A model that
+has just become ready is left alone for a while first, so that two that do not fit together take turns instead of
+driving each other out. Refused at once is only what would not fit even then.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from llmos.syscalls.errors import BadState, LlmosError, NoDeviceMemory, PeerGone
 from llmos.syscalls.types import Reason
 
+from .lane import CLASS_RANK, Rank
 from .ledger import HOST, size_text
 from .pending import Future
 from .residency import Drain, Sleep
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from .supervisor import Driver
 
 
+BEST: Rank = (0, 0)
+LAST: Rank = (len(CLASS_RANK), 0)
+
+
 @dataclass(eq=False, slots=True)
 class _Want:
     """Room for the weights `owner` of a model, of exactly these bytes by use."""
@@ -37,6 +42,7 @@ class _Want:
     owner: str
     sizes: Mapping[str, int]
     may_wait: bool
+    since: int
     look: Future[None]
     """Done when it is worth looking again."""
     told: bool = False
@@ -54,7 +60,7 @@ class Rooms:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._queues: dict[str, deque[_Want]] = {}
+        self._queues: dict[str, list[_Want]] = {}
         self._drained: dict[str, str] = {}
         """Models that start no requests, with the one that they make room for."""
 
@@ -66,12 +72,12 @@ class Rooms:
                 ones; or nobody waits for the model any more.
             PeerGone: its driver has ended meanwhile.
         """
-        queue = self._queues.setdefault(model.driver.name, deque())
-        want = _Want(model, owner, sizes, may_wait, self._kernel.runner.future())
+        queue = self._queues.setdefault(model.driver.name, [])
+        want = _Want(model, owner, sizes, may_wait, self._kernel.runner.clock(), self._kernel.runner.future())
         queue.append(want)
         try:
             while True:
-                if queue[0] is want and (granted := await self._try(want)) is not None:
+                if self._first(queue) is want and (granted := await self._try(want)) is not None:
                     return granted
                 want.look = self._kernel.runner.future()
                 await want.look
@@ -83,7 +89,31 @@ class Rooms:
     def look(self, device: str) -> None:
         """Something has changed on a device: the first of its queue looks again."""
         if queue := self._queues.get(device):
-            queue[0].look.set(None)
+            self._first(queue).look.set(None)
+
+    def _first(self, queue: Sequence[_Want]) -> _Want:
+        def order(want: _Want) -> tuple[bool, Rank, int]:
+            aged = self._aged(want)
+            return not aged, BEST if aged else self._rank(want), want.since
+
+        return min(queue, key=order)
+
+    def _aged(self, want: _Want) -> bool:
+        return self._kernel.runner.clock() - want.since > self._kernel.config.limits.aging_s * 1e9
+
+    def _rank(self, want: _Want) -> Rank:
+        """The best of who waits for the model; behind them what nobody waits for, as after a crash."""
+        if not want.may_wait:
+            return BEST  # it takes its turn and is done
+        asked = (request.call for request in want.model.watchers if not request.finished)
+        ranks = [(CLASS_RANK[call.work_class], -call.priority) for call in asked]
+        return min([*ranks, *self._ranks(want.model)], default=LAST)
+
+    def _ranks(self, model: ModelObject) -> list[Rank]:
+        """Of the requests that wait or run on a model and its adapters."""
+        scheduler = self._kernel.scheduler
+        parts = [each.id for each in self._kernel.models.family(model)]
+        return [ticket.rank for id in parts for ticket in (*scheduler.waiting(id), *scheduler.running(id))]
 
     def look_everywhere(self) -> None:
         """For what nobody tells: leases and other programs that end, requests that are given up."""
@@ -105,6 +135,8 @@ class Rooms:
         while True:
             if want.model.driver.link is None:
                 raise PeerGone(f"driver {device} has ended")
+            if self._first(self._queues[device]) is not want:
+                return None  # while it made room somebody came who goes first
             self.say_who_may_leave()
             now = kernel.runner.clock()
             rivals = kernel.residency.rivals(want.model.id, now)
@@ -190,10 +222,13 @@ class Rooms:
 
     def _drain(self, drains: Sequence[Drain], want: _Want, now: int) -> None:
         kernel = self._kernel
+        turn = want.since + int(kernel.config.limits.aging_s * 1e9) + 1
         for each in drains:
             busy = kernel.models.by_id[each.model]
-            if each.after > now:
-                self._look_at(want, each.after, now)
+            higher = not self._aged(want) and min(self._ranks(busy), default=LAST)[0] < self._rank(want)[0]
+            after = max(each.after, turn) if higher else each.after
+            if after > now:
+                self._look_at(want, after, now)
             elif each.model not in self._drained:
                 self._drained[each.model] = want.model.id
                 for part in kernel.models.family(busy):

@@ -19,8 +19,8 @@ from sources import FOLDERS, ROOT, Import, imports, modules, name_of
 ROOMS = {
     "syscalls": "errors types events describe spec wire frames shm calls driver manual",
     "kernel": (
-        "settings restart placing namespace policy arbiter alert_rules config console store journal advice metrics "
-        "handles pending requests session ledger resident residency eviction cooling idling lane scheduler buffers "
+        "settings restart placing namespace policy arbiter alert_rules config console store journal ledger advice "
+        "metrics handles pending requests session resident residency cooling idling lane eviction scheduler buffers "
         "children services channel link sharing discovery supervisor speed objects quota dispatch instruments advising "
         "alarms procfs holdings recipes memory returning observing locating unloading models swaps inference files "
         "tasks fitting following transforms sessions actions handlers yielding core server __main__"

@@ -300,3 +300,74 @@ def test_a_model_that_is_unloaded_while_a_place_is_made_for_it_is_gone(kernel: I
     program.call("unload_model", model=one)
     kernel.null.release("unload")
     assert program.wait(waiting).error is None and program.state(sleeper) == "cold"
+
+
+# ---- whose turn it is
+
+
+def asleep(kernel: Inside, program: Program, *names: str) -> list[int]:
+    """Models that sleep, each of which takes most of the device."""
+    found = [program.load(name) for name in names]
+    program.control(found[-1], "sleep")
+    assert states(program, *found) == ["asleep"] * len(found)
+    return found
+
+
+def test_room_goes_to_the_higher_work_class_first(kernel: Inside, program: Program) -> None:
+    low, middle, high = asleep(kernel, program, "low", "middle", "high")
+    one = program.load("one")
+    running = program.start(one, "x", call_work_class="background")
+    kernel.advance(STAY - 1)
+    asked = [program.start(model, "x", call_work_class=name) for model, name in (
+        (low, "background"), (middle, "batch"), (high, "interactive"),
+    )]  # fmt: skip
+    kernel.null.release("submit")
+    assert program.wait(running).error is None and states(program, low, middle, high) == ["asleep", "asleep", "awake"]
+    for number in reversed(asked):
+        kernel.advance(5.0)
+        kernel.null.release("submit")
+        assert program.wait(number).error is None
+
+
+def test_a_lower_class_does_not_drain_a_higher_one_until_it_has_waited_too_long(
+    kernel: Inside, program: Program
+) -> None:
+    (low,) = asleep(kernel, program, "low")
+    one = program.load("one")
+    running = program.start(one, "x")
+    kernel.advance(1.0)
+    waiting = program.start(low, "y", call_work_class="batch")
+    kernel.advance(STAY - 2)
+    second = program.start(one, "x")
+    assert kernel.null.names().count("submit") == 2 and "model.draining" not in codes(kernel)
+    kernel.advance(3.0)
+    third = program.start(one, "x")
+    assert kernel.null.names().count("submit") == 2 and "model.draining" in codes(kernel)
+    kernel.null.release("submit")
+    kernel.null.release("submit")
+    assert program.wait(running).error is None and program.wait(second).error is None
+    assert states(program, one, low) == ["asleep", "awake"], "who waited for it goes behind who waited too long"
+    kernel.null.release("submit")
+    assert program.wait(waiting).error is None
+    kernel.null.release("submit")
+    assert program.wait(third).error is None
+
+
+def codes(kernel: Inside) -> list[str]:
+    models = kernel.kernel.models.by_id
+    return [reason.code for id in models for reason in kernel.kernel.decisions.of(id)]
+
+
+def test_who_comes_while_room_is_made_and_goes_first_takes_it(kernel: Inside, program: Program) -> None:
+    low, high = asleep(kernel, program, "low", "high")
+    program.load("one")
+    kernel.null.holds.add("sleep")
+    first = program.start(low, "x", call_work_class="batch")
+    second = program.start(high, "x")
+    kernel.null.holds.discard("sleep")
+    kernel.null.release("sleep")
+    assert states(program, low, high) == ["asleep", "awake"]
+    kernel.null.release("submit")
+    assert program.wait(second).error is None and states(program, low, high) == ["awake", "asleep"]
+    kernel.null.release("submit")
+    assert program.wait(first).error is None
