@@ -386,7 +386,8 @@ class Supervisor:
         driver.state = state
         driver.since = self._wall()
         level = "error" if state is DriverState.FAILED else "warning" if reasons else "info"
-        text = f"driver {driver.name} is {state.value}" + (f": {reasons[0].text}" if reasons else "")
+        said = "down" if state is DriverState.BACKOFF else state.value
+        text = f"driver {driver.name} is {said}" + (f": {reasons[0].text}" if reasons else "")
         self._journal.write("supervisor", level, text, driver.name, reasons=reasons, pid=driver.pid)
         self._observer.driver_changed(driver, reasons)
 

@@ -7,7 +7,7 @@ import {change} from './arbiter.js';
 import {align, metricsOf, result} from './curves.js';
 import {History, rows, summary} from './history.js';
 import {merged, passes} from './journal.js';
-import {byPurpose} from './ledger.js';
+import {byPurpose, takers} from './ledger.js';
 import {Live, sample} from './live.js';
 import {filtersOf, searchUrl} from './models.js';
 import {chatBody, take} from './pane.js';
@@ -16,7 +16,7 @@ import {EventParser} from './sse.js';
 import {levelOf, sortRows} from './table.js';
 import {parts} from './text.js';
 import * as units from './units.js';
-import {figure, gathered} from './why.js';
+import {figure, gathered, label} from './why.js';
 
 test('numbers have three digits and no exponent', () => {
   assert.deepEqual(
@@ -397,6 +397,12 @@ test('a connection that died without a word is opened anew', (context) => {
   assert.equal(sources.length, 2);
 });
 
+test('models are planned for devices that a driver serves', () => {
+  const devices = [{name: 'cpu0'}, {name: 'host'}];
+  assert.deepEqual(takers({devices}), [{name: 'cpu0'}]);
+  assert.deepEqual(takers(null), []);
+});
+
 test('what advice changes keeps its sign and its unit', () => {
   assert.equal(change('weights_bytes', -(2 ** 20)), '−1.00 MiB');
   assert.equal(change('reload_s', 2), units.seconds(2));
@@ -408,5 +414,12 @@ test('numbers of reasons have the unit that their name tells', () => {
   assert.equal(figure('needed', 1024), '1.00 KiB');
   assert.equal(figure('new_tokens', 5), '5');
   assert.equal(figure('refused', 2), '2');
+  assert.equal(figure('used', 5), '5');
+  assert.equal(figure('retry_after_ms', 1500), units.seconds(1.5));
+  assert.equal(figure('gain_seconds', -2), '-2 s');
+  assert.equal(figure('keep_alive_s', -1), 'forever');
+  assert.deepEqual(['idle_s', 'weights_bytes', 'retry_after_ms', 'tokens_per_s', 'slots'].map(label), [
+    'idle', 'weights', 'retry after', 'tokens', 'slots',
+  ]);
   assert.equal(figure('waited_s', 1.5), units.seconds(1.5));
 });

@@ -45,6 +45,8 @@ def _residency(cli: Cli, values: Namespace) -> int:
     argv += [f"--seeds={values.seeds}"] if values.seeds else []
     argv += [f"--requests={values.requests}"] if values.requests else []
     argv += ["--json"] if cli.out.as_json else []
+    if not values.requests:
+        cli.out.note("this takes a few minutes; with --requests 2000 it is shorter, and says less")
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     with process:
         assert process.stdout is not None

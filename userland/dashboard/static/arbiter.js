@@ -3,7 +3,7 @@
 import {h} from './dom.js';
 import {Table, pill, whyLink} from './table.js';
 import {number, seconds} from './units.js';
-import {figure} from './why.js';
+import {figure, label} from './why.js';
 
 export function queuesTable(changed) {
   return new Table({
@@ -68,7 +68,7 @@ function numbers(title, values) {
     'p.numbers',
     null,
     h('span.muted', null, `${title}: `),
-    found.map(([name, value]) => h('span.tabular', null, `${name.replaceAll('_', ' ')}: `, h('b', null, change(name, value)))),
+    found.map(([name, value]) => h('span.tabular', null, `${label(name)}: `, h('b', null, change(name, value)))),
   );
 }
 

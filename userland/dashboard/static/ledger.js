@@ -18,6 +18,11 @@ const NAMES = {
 };
 const ORDER = Object.keys(NAMES);
 
+/** The devices that take models: all but the memory of the machine itself, which no driver serves. Pure. */
+export function takers(overview) {
+  return (overview?.devices ?? []).filter(({name}) => name !== 'host');
+}
+
 /** What lies on a device by purpose, greatest purposes in a fixed order: `[{what, name, bytes, rows}]`. Pure. */
 export function byPurpose(rows) {
   const found = new Map();

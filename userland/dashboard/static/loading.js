@@ -2,6 +2,7 @@
 
 import {ask, field, select} from './dialogs.js';
 import {h, toast} from './dom.js';
+import {takers} from './ledger.js';
 import {bytes, number, percent, seconds} from './units.js';
 
 /** How far work has come, as a bar with its numbers. */
@@ -21,7 +22,7 @@ export function progressBar({done = 0, total = 0, unit = '', stage = ''} = {}, l
 
 /** Ask how, then load; the dialog shows the progress and stays when it fails. */
 export function load(app, path, fields) {
-  const devices = (app.live.overview?.devices ?? []).map(({name, free}) => [name, `${name} (${bytes(free)} free)`]);
+  const devices = takers(app.live.overview).map(({name, free}) => [name, `${name} (${bytes(free)} free)`]);
   const name = path.split('/').at(-1).split('@')[0];
   const progress = h('div', {'aria-live': 'polite'});
   const adapterOf = (fields.parents ?? []).find(({how}) => how === 'adapter');

@@ -3,7 +3,7 @@
 import {actionsMenu} from './actions.js';
 import {escapePath} from './api.js';
 import {empty, failure, h, icon, loading, morphChildren} from './dom.js';
-import {byPurpose} from './ledger.js';
+import {byPurpose, takers} from './ledger.js';
 import {load, transform} from './loading.js';
 import {loadedAt} from './models.js';
 import {link} from './router.js';
@@ -37,7 +37,7 @@ class ModelPage {
     this.plans.clear();
     this.draw();
     await Promise.all(
-      (this.app.live.overview?.devices ?? []).map(async ({name}) => {
+      takers(this.app.live.overview).map(async ({name}) => {
         const params = new URLSearchParams({path: this.path, device: name});
         try {
           const answer = await this.app.api.get(`/api/v1/plan?${params}`);
@@ -205,7 +205,7 @@ class ModelPage {
   }
 
   fits(loaded) {
-    const devices = this.app.live.overview?.devices ?? [];
+    const devices = takers(this.app.live.overview);
     const body = loaded
       ? h('p.muted', null, `It is loaded on ${loaded.device} and takes ${bytes(loaded.bytes)}.`)
       : null;

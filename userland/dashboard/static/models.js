@@ -2,6 +2,7 @@
 
 import {empty, failure, h, icon, loading, morphChildren} from './dom.js';
 import {field, select} from './dialogs.js';
+import {takers} from './ledger.js';
 import {link} from './router.js';
 import {Table, pill} from './table.js';
 import {bytes, count, number, parseBytes} from './units.js';
@@ -67,7 +68,7 @@ class ModelsPage {
       oninput: () => this.soon(),
     });
     const change = {onchange: () => this.search()};
-    const devices = (app.live.overview?.devices ?? []).map(({name}) => [name, `on ${name}`]);
+    const devices = takers(app.live.overview).map(({name}) => [name, `on ${name}`]);
     this.form = h(
       'form.filters',
       {

@@ -237,8 +237,13 @@ export function modelsTable(app, changed) {
           ),
       },
       {key: 'state', title: 'State', value: (m) => m.state, cell: (m) => pill(m.health === 'ok' ? m.state : m.health)},
-      {key: 'device', title: 'Device', value: (m) => m.device, cell: (m) => m.device},
-      {key: 'bytes', title: 'Memory', numeric: true, value: (m) => m.bytes, cell: (m) => bytes(m.bytes)},
+      {
+        key: 'bytes',
+        title: 'Memory',
+        numeric: true,
+        value: (m) => m.bytes,
+        cell: (m) => h('div', null, bytes(m.bytes), h('div.small.muted', null, m.device)),
+      },
       {key: 'running', title: 'Running', numeric: true, value: (m) => m.running, cell: (m) => number(m.running)},
       {key: 'waiting', title: 'Waiting', numeric: true, value: (m) => m.waiting, cell: (m) => number(m.waiting)},
       {

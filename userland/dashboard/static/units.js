@@ -36,6 +36,7 @@ export function bytes(value) {
 export function seconds(value) {
   if (!known(value)) return DASH;
   if (value === 0) return '0 s';
+  if (value < 0) return `-${seconds(-value)}`;
   if (value < 0.001) return `${number(value * 1e6, 2)} µs`;
   if (value < 1) return `${number(value * 1e3)} ms`;
   if (value < 120) return `${number(value)} s`;

@@ -172,7 +172,7 @@ function entry(reason) {
           'p.numbers',
           null,
           numbers.map(([name, value]) =>
-            h('span.tabular', null, `${name.replaceAll('_', ' ')}: `, h('b', null, figure(name, value))),
+            h('span.tabular', null, `${label(name)}: `, h('b', null, figure(name, value))),
           ),
         )
       : null,
@@ -181,11 +181,18 @@ function entry(reason) {
   );
 }
 
+/** What a number is called for people: the figure beside it has the unit. Pure. */
+export function label(name) {
+  return name.replace(/_(per_s|s|ms|bytes)$/, '').replaceAll('_', ' ');
+}
+
 /** A number with the unit that its name tells. Pure. */
 export function figure(name, value) {
   if (typeof value !== 'number') return String(value);
   if (/_per_s$/.test(name)) return `${number(value)}/s`;
+  if (name === 'keep_alive_s' && value < 0) return 'forever';
   if (/(^|_)(s|seconds)$/.test(name)) return seconds(value);
-  if (/(^|_)(bytes|needed|free|freed|frees|evictable|total|short|weights|used)$/.test(name)) return bytes(value);
+  if (/_ms$/.test(name)) return seconds(value / 1000);
+  if (/(^|_)(bytes|needed|free|freed|frees|evictable|total|short|weights)$/.test(name)) return bytes(value);
   return number(value, 6);
 }
