@@ -181,13 +181,13 @@ def soak(folder: Path, seconds: float, every: float) -> None:
         for program in programs:
             program.process.terminate()
             program.process.wait()
-        kills.evictions = excess_evictions(client)
+        kills.evictions = summed(client, 'llmos_evictions_total{reason="memory.excess"')
         judge(kills, programs)
         eventually(kernel, lambda: in_flight(client) == 0, lambda: f"requests are still in flight: {client.requests()}")
         unload_all(client)
         eventually(kernel, lambda: held(client) == before, lambda: f"held: {held(client)}, at first {before}")
-        said = kernel.said()
-        assert "oom" not in said.lower(), said
+        assert summed(client, "llmos_out_of_memory_total") == 0
+        assert summed(client, "llmos_driver_restarts") == kills.hosts, "a host ended that was not killed here"
 
 
 def wait(client: RawClient, kills: Kills, seconds: float) -> None:
@@ -201,9 +201,10 @@ def wait(client: RawClient, kills: Kills, seconds: float) -> None:
         kills.note("memory was short")
 
 
-def excess_evictions(client: RawClient) -> int:
-    metrics = client.call("read_metrics", system=client.system, prefix="llmos_evictions_total")
-    return sum(int(metric["value"]) for name, metric in metrics.items() if "memory.excess" in name)
+def summed(client: RawClient, prefix: str) -> int:
+    """The sum of all metrics whose name and labels begin so."""
+    metrics = client.call("read_metrics", system=client.system, prefix=prefix)
+    return sum(int(metric["value"]) for metric in metrics.values())
 
 
 def host(client: RawClient) -> int:
