@@ -15,6 +15,7 @@ from llmos.syscalls.errors import BadArgument, BadState, NotSupported
 from llmos.syscalls.types import Kind, Limits, Right
 
 from .following import CURRENT, follow, followers
+from .ledger import size_text
 from .memory.rows import size_device
 from .objects import ContextObject, DeviceObject, DriverObject, ModelObject, MountObject, SessionObject, TaskObject
 from .recipes import names_of
@@ -99,7 +100,8 @@ async def _device_limit(request: Request, found: DeviceObject, options: Mapping[
     found.limit = options["bytes"]
     size_device(kernel.ledger, found, facts)
     limit = found.limit or facts.memory_bytes
-    request.because("device.limit", f"{found.name} may use {limit} bytes", bytes=limit)
+    text = f"models may take {size_text(limit)} of {found.name}" + ("" if found.limit else ": it has no limit any more")
+    request.decided(kernel.reason("device.limit", text, bytes=limit), [found.name], "info")
 
 
 async def _device_inspect(request: Request, found: DriverObject, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -221,7 +221,7 @@ class Ledger:
     def refusal(self, device: str, needed: int) -> NoDeviceMemory:
         """The error that says why so many bytes are not given: the numbers, and who holds them."""
         free, evictable, place = self.free(device), self.evictable(device), self._device(device)
-        rows = [row for each in self.pool(device) for row in self.rows(each)]
+        rows = [row for each in self._filled(device) for row in self.rows(each)]
         largest = sorted(rows, key=lambda row: -row.ledger)[:4]
         by_whom = ", ".join(f"{row.what} of {row.owner or row.device}: {size_text(row.ledger)}" for row in largest)
         numbers = {"needed": needed, "free": free, "evictable": evictable, "total": place.total}
@@ -264,16 +264,23 @@ class Ledger:
             known = ", ".join(self._devices) or "none"
             raise NotFound(f"the ledger has no device {device!r}; it has {known}") from None
 
+    def _filled(self, device: str) -> list[str]:
+        """The devices whose rows leave it no more room: it alone where it has less left than its pool."""
+        place = self._device(device)
+        return [device] if place.total - place.used < self._left_in_pool(device) else self.pool(device)
+
     def _left(self, device: str) -> int:
         """What is left of a device and of its pool; negative by what is too much."""
         place = self._device(device)
-        own = place.total - place.used
-        if not place.pool:
-            return own
+        return min(place.total - place.used, self._left_in_pool(device))
+
+    def _left_in_pool(self, device: str) -> int:
+        """What is left of the memory that a device shares; of one that shares none, its own."""
+        place = self._device(device)
         members = [self._devices[each] for each in self.pool(device)]
         named = self._devices.get(place.pool)
         total = named.total if named is not None else max(each.total for each in members)
-        return min(own, total - sum(each.used for each in members))
+        return total - sum(each.used for each in members)
 
     def _tells_foreign(self, device: str) -> bool:
         return self._device(device).pool in ("", device)

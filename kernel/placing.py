@@ -36,7 +36,8 @@ def place(seats: Sequence[Seat]) -> tuple[str, Reason]:
     passed = [seat for seat in seats if seat not in usable and rank(seat.name) < rank(chosen.name)]
     numbers: dict[str, Number] = {"devices": len(seats), "usable": len(usable)}
     if not passed:
-        text = f"{chosen.name} was chosen, the first of {len(usable)} usable devices"
+        which = f"the first of {len(usable)}" if len(usable) > 1 else "the only one"
+        text = f"{chosen.name} was chosen, {which} that can take a model"
         return chosen.name, Reason(code="device.placed", text=text, numbers=numbers, rule=RULE)
     said = ", ".join(f"{seat.name} is {seat.state}" + (f" ({seat.cause})" if seat.cause else "") for seat in passed)
     first = passed[0]

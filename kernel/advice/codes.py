@@ -52,7 +52,9 @@ CODES: Mapping[str, Code] = {
     "device.fallback": Code(
         "A lesser device was chosen, since a better one is down.", "make the better one work and load the model again"
     ),
-    "device.limit": Code("The bytes of a device that models may take were set.", "llmos devices limit NAME BYTES"),
+    "device.limit": Code(
+        "The bytes of a device that models may take were set.", "the device's action limit; 0 ends it"
+    ),
     "device.shares": Code(
         "How the models on a device share its time, and work classes and hosts beside them.",
         "weights of users stand in [policy], minima of work classes in [limits] batch_share and background_share",

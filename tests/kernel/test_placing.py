@@ -12,7 +12,7 @@ def test_accelerators_come_before_the_cpu_and_null_devices_last() -> None:
     seats = [Seat("null0", "ready"), Seat("cpu0", "ready"), Seat("cuda1", "starting"), Seat("cuda0", "ready")]
     name, reason = place(seats)
     assert name == "cuda0" and reason.code == "device.placed" and reason.rule == RULE
-    assert reason.numbers == {"devices": 4, "usable": 4} and "of 4 usable" in reason.text
+    assert reason.numbers == {"devices": 4, "usable": 4} and "the first of 4 that" in reason.text
     assert place(seats[:2])[0] == "cpu0"
 
 
@@ -25,7 +25,8 @@ def test_a_fallback_says_which_device_was_not_there(state: str, how: str) -> Non
 
 
 def test_a_lesser_device_that_is_down_is_no_fallback() -> None:
-    assert place([Seat("cpu0", "failed"), Seat("cuda0", "ready")])[1].code == "device.placed"
+    reason = place([Seat("cpu0", "failed"), Seat("cuda0", "ready")])[1]
+    assert reason.code == "device.placed" and reason.text == "cuda0 was chosen, the only one that can take a model"
 
 
 def test_without_a_usable_device_the_states_are_told() -> None:

@@ -109,7 +109,8 @@ def test_a_silent_host_is_suspect_and_a_beat_clears_it(hosts: Hosts) -> None:
     hosts.beats(driver, 0.01)
     hosts.until(driver, DriverState.SUSPECT)
     reason = hosts.journal.read(about="null0")[-1].reasons[0]
-    assert "busy with a step" in reason.text and reason.numbers == {"allowed_s": 0.01, "steps": 7}
+    assert reason.code == "overdue" and "busy with a step" in reason.text
+    assert reason.numbers == {"allowed_s": 0.01, "steps": 7}
     assert hosts.supervisor.wait_ready(driver).result() is driver
     hosts.beats(driver, 60.0)
     assert driver.state is DriverState.READY

@@ -17,6 +17,7 @@ from lora_folders import TARGETS, base_of, save_adapter
 from tiny_models import build
 
 from llmos.kernel.advice.advisor import DeviceFacts, Facts, ModelFacts, Planned, Wish, advise, wishes
+from llmos.kernel.placing import rank
 from llmos.syscalls.types import Advice, LedgerRow
 from llmos.userland import boot
 
@@ -122,3 +123,89 @@ def test_merging_an_adapter_frees_its_bytes(system: Any) -> None:
     merged = system.load_model("/models/both", device="cpu0")
     assert merged.infer(prompt, **options).tokens == wanted, "the same model"
     assert _held(system, merged) - both == pytest.approx(advice.gain["bytes"], rel=0.05)
+
+
+# ---- what is seen by the kernel itself
+
+
+def _asked(model: Any, count: int) -> list[Any]:
+    """So many long requests that have all come to rest: they run, or wait for a slot."""
+    options = {"max_tokens": 1500, "temperature": 0, "ignore_eos": True}
+    asked = [model.infer_stream(list(range(40, 50 + number)), **options) for number in range(count)]
+    while (fields := model.stat().fields)["running"] < min(count, fields["slots"]):
+        time.sleep(0.05)
+    assert fields["running"] + fields["waiting"] == count
+    return asked
+
+
+def test_without_the_rung_that_was_asked_for_as_many_fewer_wait_as_it_claims(system: Any) -> None:
+    slow = system.load_model("/models/fox", device="cpu0", rung="G")
+    asked = _asked(slow, 6)
+    before = slow.stat().fields["waiting"]
+    (advice,) = [each for each in system.advice() if each.code == "rung"]
+    assert advice.evidence["waiting"] == before > 0 and "--rung" not in advice.action
+    for each in asked:
+        each.cancel()
+    fast = system.load_model("/models/fox", device="cpu0", name="fox", replace=True)
+    asked = _asked(fast, 6)
+    assert fast.stat().fields["waiting"] - before == advice.gain["waiting"]
+    for each in asked:
+        each.cancel()
+
+
+SECOND = """
+from llmos.drivers.devices.cpu import CpuDevice
+from llmos.drivers.hookspecs import hookimpl
+
+@hookimpl
+def register_devices(register):
+    register("cpu1", CpuDevice)
+"""
+
+
+@pytest.fixture
+def pair(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A machine with two devices that are as good as each other: a package announces the CPU a second time."""
+    info = tmp_path / "second-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: second\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[llmos.devices]\ncpu1 = second_cpu\n")
+    (tmp_path / "second_cpu.py").write_text(SECOND)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with boot(drivers=["cpu0", "cpu1", "models"], home=shelf) as system:
+        yield system
+
+
+def _computed(system: Any) -> dict[str, float]:
+    """Seconds that each device has computed."""
+    spent = {"cpu0": 0.0, "cpu1": 0.0}
+    for metric in system.metrics("llmos_device_nanoseconds").values():
+        spent[metric.labels["device"]] += metric.value / 1e9
+    return spent
+
+
+def _shares(system: Any, model: Any) -> dict[str, float]:
+    """Of the time in which either device computes for some requests, the share of each."""
+    before = _computed(system)
+    for _ in range(3):
+        model.infer(list(range(40, 60)), max_tokens=16, ignore_eos=True)
+    while sum(_computed(system).values()) == sum(before.values()):
+        time.sleep(0.05)
+    spent = {name: seconds - before[name] for name, seconds in _computed(system).items()}
+    return {name: seconds / sum(spent.values()) for name, seconds in spent.items()}
+
+
+def test_the_other_device_takes_the_share_of_time_that_it_claims(pair: Any) -> None:
+    model = pair.load_model("/models/fox", device="cpu0")
+    seen = _shares(pair, model)
+    devices = [
+        DeviceFacts(name=name, total=64 * GIB, free=32 * GIB, rank=rank(name), busy=busy) for name, busy in seen.items()
+    ]
+    (advice,) = advise(Facts(window_s=900, models=[_facts(pair, model, waiting=4)], devices=devices), {})
+    assert advice.code == "other_device" and advice.action == (
+        "llmos load /models/fox --device cpu1 --name fox --replace"
+    )
+    moved = pair.load_model("/models/fox", device="cpu1", name="fox", replace=True)
+    assert [(each.name, each.fields["device"]) for each in pair.models()] == [("fox", "cpu1")]
+    after = _shares(pair, moved)
+    assert after["cpu0"] - seen["cpu0"] == pytest.approx(advice.gain["busy"]) == -1

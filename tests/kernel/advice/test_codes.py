@@ -70,3 +70,48 @@ def test_each_says_what_it_means_and_what_would_change_it() -> None:
         assert not known.change.endswith("."), f"{code}: an instruction, to be joined to others"
         assert change(code) == known.change
     assert change("nobody.says") == ""
+
+
+# ---- the numbers of decisions
+
+NUMBERS = "tests/kernel/advice/test_numbers.py"
+COMPARED = {
+    "advice.given": "tests/kernel/test_advising.py",
+    "alert.raised": "tests/kernel/test_alarms.py",
+    "alert.cleared": "tests/kernel/test_alarms.py",
+    "device.fallback": "tests/kernel/test_placing.py",
+    "overdue": "tests/kernel/test_supervisor_listening.py",
+    "plan.evicts": "tests/kernel/memory/test_planning.py",
+    "plan.fits": "tests/kernel/memory/test_planning.py",
+    "plan.short": "tests/kernel/memory/test_planning.py",
+    "quota.over": "tests/kernel/test_quota.py",
+    "request.cancelled": "tests/kernel/advice/test_outcome.py",
+    "request.failed": "tests/kernel/advice/test_outcome.py",
+    "request.hopeless": "tests/kernel/test_scheduler.py",
+    "request.preempted": "tests/kernel/test_yielding.py",
+}
+"""The test that compares the numbers of a code with their source, where that is not `NUMBERS`."""
+
+
+def _numbered(path: Path) -> Iterator[str]:
+    """The codes that a file gives numbers to: as `numbers`, or as further keywords of a helper."""
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, ast.Call):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        if name == "Reason" and "numbers" in keywords:
+            yield from _texts(keywords["code"])
+        elif name in SAYS - {"Reason"} and node.args and keywords.keys() - {"rule"}:
+            yield from _texts(node.args[0])
+
+
+def test_the_numbers_of_each_are_compared_with_their_source() -> None:
+    codes = {code for folder in ("kernel", "drivers") for path in modules(folder) for code in _numbered(path)}
+    missing = []
+    for code in codes | {"alert.raised", "alert.cleared", "memory.excess"}:
+        test = (ROOT / COMPARED.get(code, NUMBERS)).read_text()
+        if f'"{code}"' not in test or "numbers" not in test:
+            missing.append(code)
+    assert len(codes) > 20 and not missing, f"compare their numbers with their source, or name the test: {missing}"
+    assert not COMPARED.keys() - codes - {"alert.raised", "alert.cleared"}, "these have no numbers any more"

@@ -28,6 +28,7 @@ def test_what_would_sleep_is_told_with_its_numbers() -> None:
     assert found.fits and found.would_evict == ["one", "two"]
     assert found.evictions[0] == Eviction(model="one", bytes=6, reload_s=1.5, idle_s=20.0, reason=WHY)
     (reason,) = found.reasons
+    assert reason.code == "plan.evicts"
     assert reason.text == "/models/m needs 20 B of d, 10 B are free; one (6 B), two (5 B) would be put to sleep"
     assert reason.numbers == {"needed": 20, "free": 10, "frees": 11, "busy": 0} and reason.rule == "least value first"
 

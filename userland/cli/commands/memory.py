@@ -15,6 +15,8 @@ from ..cli import Cli
 COLUMNS = ("DEVICE", "OWNER", "WHAT", ">PLANNED", ">LEDGER", ">ALLOCATOR", ">DRIVER", ">DIFFERENCE")
 FIGURES = ("predicted", "ledger", "allocator", "driver")
 
+UNWRITTEN = "kv: pages that nobody has written yet are promised and allocated, but take nothing of the machine (DRIVER)"
+
 
 def figures(cli: Cli) -> dict[str, Any]:
     """The rows of the ledger, and total and free bytes of each device."""
@@ -33,10 +35,12 @@ def view(cli: Cli) -> list[Any]:
     found = figures(cli)
     parts: list[Any] = []
     for device, sizes in sorted(found["devices"].items()):
-        rows = [row for row in found["rows"] if row["device"] == device]
+        rows = [row for row in found["rows"] if row["device"] == device and any(row[name] for name in FIGURES)]
         head = f"{device}: {text.size(sizes['total'])}, {text.size(sizes['free'])} free"
         parts += [Text(head, style="bold"), cli.out.grid(COLUMNS, [_line(row) for row in rows]) if rows else Text("-")]
         parts.append(Text())
+    if any(row["what"] == "kv" and row["driver"] < row["allocator"] for row in found["rows"]):
+        parts.append(Text(UNWRITTEN, style="dim"))
     return parts
 
 
