@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from tiny_models import byte_level, source_of
+from load_peak import TESTS, load_peak
+from tiny_models import byte_level, silent, source_of
 
 from llmos.drivers.engine import checkpoint
+from llmos.drivers.transform import kinds
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,11 +27,12 @@ pytestmark = [
 
 MIB = 1 << 20
 LAYERS, LAYER_MIB, MODEL_MIB = 24, 12, 294
-FEW_MIB = 4 * LAYER_MIB
+FEW_MIB, TABLES_MIB = 4 * LAYER_MIB, 16
 
 WORK = """
 import json, sys
 from pathlib import Path
+from llmos.drivers.filesystems.models.bring import gguf_weights
 from llmos.drivers.transform import kinds
 from tiny_models import silent, source_of
 
@@ -39,7 +42,10 @@ def status(name):
 
 def made(sources, out):
     out.mkdir()
-    kinds.find(recipe["kind"])[1]([source_of(top / name) for name in sources], recipe, out, silent)
+    if recipe["kind"] == "import":
+        gguf_weights.write(top / sources[0] / "model.gguf", "model.gguf", out, "llama", True, silent)
+    else:
+        kinds.find(recipe["kind"])[1]([source_of(top / name) for name in sources], recipe, out, silent)
 
 top, recipe = Path(sys.argv[1]), json.loads(sys.argv[2])
 made(json.loads(sys.argv[3]), Path(sys.argv[5]) / "small")
@@ -87,14 +93,43 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_memory_is_a_few_layers_and_what_working_on_one_takes(
-    models: Path, tmp_path: Path, root: Path, recipe: Mapping[str, Any], others: list[str], constant: int
+    models: Path, tmp_path: Path, recipe: Mapping[str, Any], others: list[str], constant: int
 ) -> None:
     """`constant`: MiB that do not depend on how many layers there are: a shard's share, and a method's own matrices."""
-    environ = {**os.environ, "PYTHONPATH": str(root / "tests"), "OMP_NUM_THREADS": "1"}
     small = ["smaller" if name == "other" else name for name in others]
-    given = [json.dumps(recipe), json.dumps(["small", *small]), json.dumps(["one", *others]), str(tmp_path)]
-    command = [sys.executable, "-c", WORK, str(models), *given]
-    told = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
-    peak, after = json.loads(told.splitlines()[-1])
-    print(f"peak {peak >> 20} MiB, {after >> 20} MiB afterwards")
+    peak = peak_of(models, recipe, ["small", *small], ["one", *others], tmp_path)
     assert peak < (FEW_MIB + constant) * MIB, f"{peak >> 20} MiB at the peak for a model of {MODEL_MIB} MiB"
+
+
+def test_a_gguf_file_is_imported_and_loaded_in_little_more_than_what_stays(
+    models: Path, llama_files: Path, tmp_path: Path
+) -> None:
+    """One of 8 bits, 160 MB: as a transformation of it, and then as a load of what that made."""
+    peak = peak_of(llama_files, {"kind": "import"}, ["small"], ["one"], tmp_path)
+    assert peak < (FEW_MIB + 80) * MIB, f"{peak >> 20} MiB at the peak of an import"
+    for name in ("small", "out"):
+        byte_level().save_pretrained(tmp_path / name)
+    found = load_peak(tmp_path / "small", tmp_path / "out")
+    print(f"peak {found.peak >> 20} MiB, {found.stays >> 20} stay, {found.held >> 20} are weights")
+    assert found.rung == "P" and 140 * MIB < found.held < MODEL_MIB * MIB * 0.6
+    assert found.peak < 1.1 * found.stays + TABLES_MIB * MIB, f"{found.peak >> 20} MiB for {found.stays >> 20}"
+
+
+@pytest.fixture(scope="module")
+def llama_files(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models as GGUF files."""
+    top = tmp_path_factory.mktemp("files")
+    for name in ("small", "one"):
+        (top / name).mkdir()
+        kinds.find("export")[1]([source_of(models / name)], {"format": "gguf-q8_0"}, top / name, silent)
+    return top
+
+
+def peak_of(top: Path, recipe: Mapping[str, Any], first: list[str], then: list[str], out: Path) -> int:
+    """Bytes that the second transformation takes at the peak, above what the first one left."""
+    environ = {**os.environ, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"}
+    given = [str(top), json.dumps(recipe), json.dumps(first), json.dumps(then), str(out)]
+    told = subprocess.run([sys.executable, "-c", WORK, *given], env=environ, capture_output=True, text=True, check=True)
+    peak, after = json.loads(told.stdout.splitlines()[-1])
+    print(f"peak {peak >> 20} MiB, {after >> 20} MiB afterwards")
+    return int(peak)

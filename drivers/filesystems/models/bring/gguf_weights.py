@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from llmos.drivers.contract import ProgressSink
+from llmos.drivers.engine.mapped import FilePages
 from llmos.drivers.engine.quantized.folder import KEY, Quantized
 from llmos.drivers.formats import gguf
 from llmos.drivers.formats.shards import Shards
@@ -61,7 +62,7 @@ def write(path: Path, name: str, folder: Path, architecture: str, keep: bool, pr
     with torch.device("meta"):
         module: Any = causal.from_config(config, dtype=DTYPE)
     _stretch(name, config, reader)
-    shards, modules = Shards(folder), {}
+    shards, modules, pages = Shards(folder), {}, FilePages([path])
     done, total = 0, sum(int(tensor.n_bytes) for tensor in reader.tensors)
     for tensor, place, value in _values(reader, module, name, architecture, keep):
         if isinstance(value, QuantizedWeight):
@@ -71,6 +72,7 @@ def write(path: Path, name: str, folder: Path, architecture: str, keep: bool, pr
                     shards.add(f"{place.removesuffix(WEIGHT)}.{part}", data)
         else:
             shards.add(place, value.to(DTYPE))
+        pages.trim()
         done += int(tensor.n_bytes)
         progress(done, total, "bytes", "convert")
     shards.close()
