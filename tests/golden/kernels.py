@@ -10,6 +10,7 @@ registers do not suffice keeps the rest on its stack, in device memory. Shared m
 from __future__ import annotations
 
 import argparse
+import hashlib
 import multiprocessing
 import os
 import re
@@ -23,6 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / "build" / "kernels"
+SOURCES = ROOT / "drivers" / "ops" / "triton"
 RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 SHARED_BYTES = 227 * 1024
 """What a block may have on sm_90."""
@@ -106,11 +108,17 @@ def take(name: str) -> Taken:
     return compiled(next(variant for variant in variants() if variant.name == name))
 
 
+def sources() -> str:
+    """A hash of the files that the kernels are written in: the table is of these."""
+    files = sorted(SOURCES.glob("*.py"))
+    return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()[:16]
+
+
 def lines(names: Sequence[str], jobs: int) -> Iterator[str]:
     """The table."""
     import triton
 
-    yield f"triton {triton.__version__}, sm_90"
+    yield f"triton {triton.__version__}, sm_90, sources {sources()}"
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         yield from sorted(taken.line() for taken in pool.imap_unordered(take, wanted(names)))
 

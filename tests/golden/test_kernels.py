@@ -38,6 +38,12 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
 
 
+def test_the_table_is_of_these_kernels() -> None:
+    told = RECORDED.read_text().partition("\n")[0]
+    assert told.endswith(f"sources {kernels.sources()}"), "kernels changed: run `make kernels` and review its diff"
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kernels_take_what_is_recorded() -> None:
     """The golden table is of one version of Triton; of another only that nothing new spills can be said."""

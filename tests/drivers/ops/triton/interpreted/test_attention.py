@@ -52,6 +52,7 @@ CASES = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(CASES, CONFIGS)
 def test_however_the_work_is_cut_the_answer_is_the_same(case: Any, config: Config) -> None:

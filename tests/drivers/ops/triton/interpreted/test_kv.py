@@ -39,7 +39,7 @@ def test_every_number_is_rounded_to_nearest_and_ties_to_even(dtype: torch.dtype)
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("bad", [torch.nan, *(pytest.param(bad, marks=pytest.mark.slow) for bad in (torch.inf, -torch.inf))])
 def test_what_is_not_finite_stays_so(dtype: torch.dtype, bad: float) -> None:
     heads = torch.ones(32, 1, 16)
     heads[3, 0, 5] = bad

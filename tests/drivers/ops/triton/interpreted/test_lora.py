@@ -21,6 +21,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(segments(), st.integers(1, 9), st.sampled_from(DTYPES))
 def test_each_token_goes_through_its_own_adapter(found: list[Segment], rank: int, dtype: torch.dtype) -> None:

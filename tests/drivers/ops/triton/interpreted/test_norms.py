@@ -17,6 +17,7 @@ CPU = torch.device("cpu")
 OPS = ("add", "rms_norm", "add_rms_norm", "rms_norm_float8", "add_rms_norm_float8", "layer_norm", "add_layer_norm")
 
 
+@pytest.mark.slow
 def test_many_short_rows_share_programs() -> None:
     assert norms.select_config(2048, 128).rows == 8 and norms.select_config(64, 4096) == (1, 4096, 8)
     for case in (rms(1030, 300, True, False, True),):
@@ -25,7 +26,7 @@ def test_many_short_rows_share_programs() -> None:
 
 @pytest.mark.parametrize(
     ("count", "width", "dtype"),
-    [(3, 40, torch.float32), (17, 9, torch.bfloat16), pytest.param(1030, 300, torch.bfloat16, marks=pytest.mark.slow)],
+    [(3, 40, torch.float32), *(pytest.param(*each, torch.bfloat16, marks=pytest.mark.slow) for each in ((17, 9), (1030, 300)))],
 )
 def test_narrow_rows_are_bit_for_bit_the_norms_rounded_after_them(count: int, width: int, dtype: torch.dtype) -> None:
     """So that a layer answers the same whether its norm rounds or its product does; rows that share programs, too."""

@@ -20,8 +20,8 @@ from llmos.drivers.ops.triton.quantized_choice import WHOLE, Choice
 from llmos.syscalls.errors import BadArgument
 
 CPU = torch.device("cpu")
-SLOW = (Scheme(4, 128, shift=True), Scheme(4, 0, shift=True), Scheme(8, 0), Scheme(8, 128, "float"))
-SCHEMES = (Scheme(4, 32, shift=True), Scheme(8, 64), *(pytest.param(scheme, marks=pytest.mark.slow) for scheme in SLOW))
+SLOW = (Scheme(8, 64), Scheme(4, 128, shift=True), Scheme(4, 0, shift=True), Scheme(8, 0), Scheme(8, 128, "float"))
+SCHEMES = (Scheme(4, 32, shift=True), *(pytest.param(scheme, marks=pytest.mark.slow) for scheme in SLOW))
 WAYS = (
     (2, Choice("gemv", 4, 2, 64, 2)), (3, Choice("gemv", 4, 4, 128)), (5, Choice("gemm", 16, 16, 32, 3)), (3, WHOLE)
 )  # fmt: skip

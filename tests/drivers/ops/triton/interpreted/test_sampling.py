@@ -46,6 +46,7 @@ def test_the_words_are_those_of_the_reference() -> None:
         assert out.tolist() == [word for words in wanted for word in words]
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(st.lists(SETTING, min_size=1, max_size=3), st.integers(1, 600), st.sampled_from([0.1, 3.0]), st.booleans())
 def test_any_settings(rows: list[Setting], size: int, spread: float, ties: bool) -> None:
@@ -54,6 +55,7 @@ def test_any_settings(rows: list[Setting], size: int, spread: float, ties: bool)
     assert verdict.ok, verdict
 
 
+@pytest.mark.slow
 def test_what_the_front_does_not_hold_is_looked_for_in_the_whole_row() -> None:
     size = 9000
     assert sampling.select_config(size) == (4096, 3, 256)
@@ -65,6 +67,7 @@ def test_what_the_front_does_not_hold_is_looked_for_in_the_whole_row() -> None:
     assert verdict.ok, verdict
 
 
+@pytest.mark.slow
 def test_the_limit_holds_as_many_tokens_as_the_filters_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was allocated last are the limits."""
     seen: list[torch.Tensor] = []
@@ -100,6 +103,7 @@ def test_chunks_out_of_reach_are_passed_over_and_never_win() -> None:
     assert torch.equal(found, sample(logits, *call.args[1:]))
 
 
+@pytest.mark.slow
 def test_a_row_depends_on_itself_alone() -> None:
     call = sampled(300, USUAL).make(CPU, dtype_of("float32"))
     together = sampling.sample(*call.args)
