@@ -66,6 +66,7 @@ def _imports(body: list[ast.stmt], package: list[str], later: bool) -> Iterator[
 def texts() -> list[Path]:
     """All text files of the repository: what people write, what benches and trainings keep."""
     kinds = {".py", ".md", ".toml", ".txt", ".yml", ".cfg", ".json", ".cpp", ".h", ".svg", ""}
-    top = [path for path in ROOT.iterdir() if path.name == ".ci" or not path.name.startswith(".")]
+    top = [path for path in ROOT.iterdir() if path.name == ".ci" or path.name[0] != "."]
+    top = [path for path in top if path.name not in _NOT_OURS]
     found = [path for entry in top for path in (entry.rglob("*") if entry.is_dir() else [entry])]
     return sorted(p for p in found if p.suffix in kinds and p.is_file() and not _NOT_OURS & set(p.parts))

@@ -59,6 +59,7 @@ def test_kernels_take_what_is_recorded() -> None:
     assert not [line for line in now[1:] if ", 0 B stack" not in line and line.partition(":")[0] not in may]
 
 
+@pytest.mark.slow
 def test_a_kernel_that_runs_out_of_registers_is_seen() -> None:
     few, many = kernels.compiled(variant(128, 4)), kernels.compiled(variant(8192, 1))
     assert (few.stack, few.registers < 64) == (0, True)

@@ -55,6 +55,7 @@ def make(folder: Path, name: str = "llama", **changes: Any) -> Path:
     return build(folder / "home/models/m", name, byte_level(), **changes)
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_tokens_of_one(folder: Path) -> None:
     tokens, _ = expected(make(folder))
     with device(folder) as (_, client):

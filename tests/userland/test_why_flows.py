@@ -48,8 +48,8 @@ def test_why_joins_what_is_known_now_with_the_journal_and_says_nothing_twice(scr
     told = [(reason.text, reason.at) for reason in scripted.why("fox")]
     assert told == [("loaded", 2.0), ("fox was evicted", 4.0), ("restarted", 4.0)]
     assert told == [(reason.text, reason.at) for reason in scripted.why("m-1")]
-    refused = Record(seq=1, at=2.0, unit="request", level="debug", about="r-1", text="refused", fields={"also": ["7/x"]})
-    fake.on("read_journal", lambda request: request.reply([refused] if request.body["about"] == "7/x" else []))
+    record = Record(seq=1, at=2.0, unit="request", level="debug", about="r-1", text="refused", fields={"also": ["7/x"]})
+    fake.on("read_journal", lambda request: request.reply([record] if request.body["about"] == "7/x" else []))
     assert [reason.text for reason in scripted.why("uid:7/x")] == ["refused"]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from slow_cases import slow_but
 from tiny_models import (
     ARCHITECTURES, ATTENTION, CONTEXT, POSITIONS, PROMPT, ask, build, byte_level, choice, done, finish, greedy, silent,
     source_of,
@@ -21,6 +22,8 @@ from llmos.drivers.devices.cpu import CpuDevice
 from llmos.syscalls.errors import BadArgument, BadModel, BadState, NotFound, NotSupported, TooLarge
 
 COUNT = 32
+KINDS = ("llama", "gemma3_text", "falcon", "deepseek_v3", "mamba2", "qwen3_next")
+"""One of each kind of attention and state."""
 Built = Callable[..., Path]
 
 
@@ -80,7 +83,7 @@ def test_greedy_answer_is_that_of_generate(device: CpuDevice, built: Built, name
             assert logprob == pytest.approx(float(expected[at, other]), abs=2e-4)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", slow_but(KINDS, ARCHITECTURES))
 def test_a_prompt_in_parts_gives_the_same_answer(built: Built, name: str) -> None:
     """Architectures whose layers cannot take a prompt in parts must not be given it so."""
     folder = built(name)
@@ -107,7 +110,10 @@ MISTAKES: Mapping[Callable[[dict[str, Any]], None], tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize(("mistake", "name"), [(mistake, name) for mistake in MISTAKES for name in MISTAKES[mistake]])
+NOTICED = [(mistake, name) for mistake in MISTAKES for name in MISTAKES[mistake]]
+
+
+@pytest.mark.parametrize(("mistake", "name"), slow_but([each for each in NOTICED if each[1] in KINDS], NOTICED))
 def test_the_comparison_notices_a_mistake_by_one(
     device: CpuDevice, built: Built, mistake: Callable[[dict[str, Any]], None], name: str
 ) -> None:

@@ -29,10 +29,10 @@ def answered(ops: OpTable, folder: Path, place: Place, rung: str = "") -> tuple[
     ("name", "rung"),
     [
         ("llama", "P"),
-        ("llama", "G"),
         *(
             pytest.param(name, rung, marks=pytest.mark.slow)
             for name, rung in [
+                ("llama", "G"),
                 ("qwen2", "P"), ("gemma2", "P"), ("gemma3_text", "P"), ("gpt2", "P"), ("mixtral", "P"), ("phi3", "P"),
                 ("deepseek_v3", "P"), ("opt", "P"), ("gptj", "P"), ("bloom", "P"), ("falcon", "P"), ("qwen3_next", "H"),
                 ("mamba", "H"), ("mistral", "G"), ("rwkv", ""),

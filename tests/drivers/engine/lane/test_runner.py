@@ -90,9 +90,16 @@ def test_drawn_answers_depend_on_the_seed_alone(engine: Engine, waiting: Engine)
 @pytest.mark.parametrize(
     "asked",
     [
-        {"logprobs": 2}, {"prompt_logprobs": 1}, {"logit_bias": {5: 4.0}}, {"repetition_penalty": 1.5},
-        {"grammar": {"regex": "[a-z ]{12}"}}, {"speculative": {"method": "ngram", "tokens": 3}},
-        {"n": 2, "best_of": 3, "temperature": 1.0, "seed": 1},
+        {"logprobs": 2},
+        {"grammar": {"regex": "[a-z ]{12}"}},
+        *(
+            pytest.param(asked, marks=pytest.mark.slow)
+            for asked in (
+                {"prompt_logprobs": 1}, {"logit_bias": {5: 4.0}}, {"repetition_penalty": 1.5},
+                {"speculative": {"method": "ngram", "tokens": 3}},
+                {"n": 2, "best_of": 3, "temperature": 1.0, "seed": 1},
+            )
+        ),
     ],
 )  # fmt: skip
 def test_what_the_host_has_to_choose_it_chooses_beside_others(
@@ -282,6 +289,7 @@ def test_steps_are_captured_when_the_draft_model_is_there(
     engine.unload("m")
 
 
+@pytest.mark.slow
 def test_on_a_gpu_that_is_simulated_the_answers_are_those_of_the_processor(ops: OpTable, llama: Path) -> None:
     class OnGpu(SimulatedPlace):
         def capture(self, what: str) -> Capture:

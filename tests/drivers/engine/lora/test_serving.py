@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from lora_folders import TARGETS, Make, base_of, config_of, expected, save_adapter, tensors_of, without_weights
+from slow_cases import slow_but
 from tiny_models import PROMPT, ask, build, choice, done, finish, silent, source_of
 
 from llmos.drivers.contract import ChunkEvent, DoneEvent, LoadSettings, Request, StepEvent
@@ -38,7 +39,7 @@ def answers(engine: Engine, *requests: Request) -> dict[str, list[int]]:
     return found
 
 
-@pytest.fixture(params=sorted(TARGETS))
+@pytest.fixture(params=slow_but(["llama", "qwen3_next"], sorted(TARGETS)))
 def family(request: pytest.FixtureRequest, ops: OpTable, tmp_path: Path) -> tuple[Engine, Any, list[Path]]:
     """An engine with a model `m`, its base for peft, and three adapters of it."""
     name = request.param
@@ -55,6 +56,7 @@ def family(request: pytest.FixtureRequest, ops: OpTable, tmp_path: Path) -> tupl
     return engine, base, made
 
 
+@pytest.mark.slow
 def test_the_same_on_ops_that_are_repeated(tmp_path: Path) -> None:
     """Steps of base and adapters in turn and together; an adapter is replaced by another between steps."""
     table = OpTable()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lora_folders import TARGETS, Make, base_of, live, merged, save_adapter, weights_of
+from slow_cases import slow_but
 from tiny_models import PROMPT, config_of, random_module
 
 from llmos.drivers.engine.lora import layout, store
@@ -62,7 +63,7 @@ def served(request: pytest.FixtureRequest, ops: OpTable, tmp_path: Path) -> Call
     return make_served
 
 
-@pytest.mark.parametrize("name", sorted(TARGETS))
+@pytest.mark.parametrize("name", slow_but(["llama", "qwen3_next"], sorted(TARGETS)))
 def test_live_adapters_answer_as_merged_ones_and_as_peft(served: Callable[[str], Served], name: str) -> None:
     here = served(name)
     plain = logits(here.base)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -22,3 +24,9 @@ def test_what_cannot_be_replayed_is_refused(argv: list[str], capsys: pytest.Capt
     with pytest.raises(SystemExit) as ended:
         main(argv)
     assert ended.value.code == 2 and argv[-1] in capsys.readouterr().err
+
+
+def test_it_is_a_program() -> None:
+    argv = [sys.executable, "-m", "llmos.kernel.arbiter.simulation", "loop", "--seeds", "7", "--requests", "50"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("loop: 50 requests, seeds 7\n")

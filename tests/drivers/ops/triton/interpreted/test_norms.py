@@ -26,7 +26,11 @@ def test_many_short_rows_share_programs() -> None:
 
 @pytest.mark.parametrize(
     ("count", "width", "dtype"),
-    [(3, 40, torch.float32), *(pytest.param(*each, torch.bfloat16, marks=pytest.mark.slow) for each in ((17, 9), (1030, 300)))],
+    [
+        (3, 40, torch.float32),
+        pytest.param(17, 9, torch.bfloat16, marks=pytest.mark.slow),
+        pytest.param(1030, 300, torch.bfloat16, marks=pytest.mark.slow),
+    ],
 )
 def test_narrow_rows_are_bit_for_bit_the_norms_rounded_after_them(count: int, width: int, dtype: torch.dtype) -> None:
     """So that a layer answers the same whether its norm rounds or its product does; rows that share programs, too."""
