@@ -115,6 +115,7 @@ def test_addresses_are_settled_before_anything_is_captured_for_them(
         engine.close()
 
 
+@pytest.mark.slow
 def test_without_memory_a_model_sleeps_on(ops: OpTable, llama: Path) -> None:
     with SimulatedCuda():
         place = Keeping()

@@ -82,6 +82,7 @@ def test_figures_are_kept_in_a_folder_that_was_not_there(tmp_path: Path, monkeyp
     assert json.loads(kept.read_text())["machine"]["device"] == "cpu"
 
 
+@pytest.mark.slow
 def test_engine_ops_and_bench_are_imported_on_a_bare_machine(tmp_path: Path) -> None:
     """With torch, triton and transformers, and without messages, sockets, web libraries or a user interface; from the
     sources, as `make view` shows them."""

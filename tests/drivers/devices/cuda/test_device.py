@@ -123,6 +123,7 @@ def test_before_it_starts_nothing_is_known() -> None:
     device.stop()
 
 
+@pytest.mark.slow
 def test_a_model_sleeps_in_host_memory_and_wakes_as_it_was(device: OnCpu, folder: Path) -> None:
     loaded = device.load("m", source_of(folder), LoadSettings(), silent)
     before = choice(device, ask(PROMPT, max_tokens=8)).tokens

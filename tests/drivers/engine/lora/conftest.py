@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from lora_folders import Make, base_of, save_adapter
+from slow_cases import slow_but
 
 
 @pytest.fixture
@@ -17,3 +18,9 @@ def make(llama: Path, tmp_path: Path) -> Make:
         return save_adapter(base_of(llama) if base is None else base, tmp_path / name, seed, **options)
 
     return make_adapter
+
+
+@pytest.fixture(params=slow_but(["P"], ["P", "G"]))
+def rung(request: pytest.FixtureRequest) -> str:
+    """Adapters are tried on pages in every run, on the general rung in the slow one."""
+    return str(request.param)
