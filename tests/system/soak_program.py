@@ -64,7 +64,8 @@ class Program:
         except (Busy, OverQuota, Unavailable) as error:
             return type(error).__name__, max(error.retry_after_ms, 10) / 1e3
         except LlmosError as error:
-            print(f"said {type(error).__name__}: {error}", flush=True)
+            with self._lock:  # else another thread's line would begin in the middle of this one
+                print(f"said {type(error).__name__}: {error}", flush=True)
             return type(error).__name__, 0.5 if isinstance(error, NoDeviceMemory) else 0.0
         return "ok", 0.0
 
