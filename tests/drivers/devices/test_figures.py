@@ -15,6 +15,7 @@ import torch
 import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from slow_cases import slow_but
 from tiny_models import build, byte_level, silent, source_of
 
 from llmos.drivers.contract import LoadSettings, Row
@@ -72,6 +73,8 @@ WAYS: Sequence[Mapping[str, Any]] = (
     {"width": 4, "group": 32, "head": 16},
     {"width": 8, "group": 32, "activations": "int8"},
 )  # fmt: skip
+DISTINCT = ({"width": 4, "group": 32, "shift": True}, {"kind": "float", "group": 0})
+"""Numbers of 4 bits with all that may lie beside them, and those that are stored as they are."""
 
 
 def agree(figures: Iterable[int], bound: int) -> bool:
@@ -97,11 +100,13 @@ def test_models_take_what_was_planned(ops: OpTable, tmp_path: Path, name: str) -
     check_plan(Engine(ops), build(tmp_path, name), LoadSettings())
 
 
-def test_quantized_models_take_what_was_planned(ops: OpTable, llama: Path) -> None:
-    engine = Engine(ops)
-    for way in WAYS:
-        check_plan(engine, llama, LoadSettings(quant=way))
-    check_plan(engine, llama, LoadSettings(kv_dtype="int8"))
+@pytest.mark.parametrize("way", slow_but(DISTINCT, WAYS), ids=str)
+def test_quantized_models_take_what_was_planned(ops: OpTable, llama: Path, way: Mapping[str, Any]) -> None:
+    check_plan(Engine(ops), llama, LoadSettings(quant=way))
+
+
+def test_pages_of_narrow_numbers_take_what_was_planned(ops: OpTable, llama: Path) -> None:
+    check_plan(Engine(ops), llama, LoadSettings(kv_dtype="int8"))
 
 
 def check_plan(engine: Engine, folder: Path, settings: LoadSettings) -> None:
