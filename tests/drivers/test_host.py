@@ -230,6 +230,17 @@ def test_an_unexpected_exception_anywhere_ends_the_process(
     assert kernel.events("fault")[0].body["text"] == "ValueError: a bug"
 
 
+def test_what_was_imported_is_not_looked_at_for_garbage(
+    host_of: Callable[..., Any], package: Callable[..., Any]
+) -> None:
+    source = BROKEN.replace("raise {error}", "import gc; raise ValueError(gc.get_freeze_count())")
+    kernel = host_of("broken0", package("broken0", source.format(method="load")).environ)
+    kernel.start()
+    kernel.send("load", {"id": "m", "model": {"path": "/m", "version": "1", "files": []}})
+    assert kernel.wait() == 70
+    assert int(kernel.events("fault")[0].body["text"].removeprefix("ValueError: ")) > 10_000
+
+
 def test_results_that_cannot_be_sent_are_a_fault(host_of: Callable[..., Any], package: Callable[..., Any]) -> None:
     source = BROKEN.replace("raise {error}", "return [object()]").format(method="plan")
     kernel = host_of("broken0", package("broken0", source).environ)
