@@ -10,6 +10,8 @@ FOLDERS := syscalls kernel drivers userland
 COVERAGE := --cov --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A test run starts thousands of processes: what they import is compiled once, wherever this is set.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi kernels bench bench-gpu peers clients quality-model sweep mutants size cov check clean
