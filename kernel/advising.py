@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from llmos.syscalls.errors import LlmosError
+from llmos.syscalls.errors import LlmosError, OverQuota
 from llmos.syscalls.types import Advice, Plan, Quant, Reason
 
 from .advice.advisor import DeviceFacts, Facts, ModelFacts, OwnerFacts, Planned, Wish, advise, wishes
@@ -145,10 +145,9 @@ class Advisor:
             for id in owners & set(ids)
         )
         refused: Counter[tuple[str, str, int]] = Counter()
-        for ids, reason in kernel.decisions.recent("request.refused", since):
-            what, limit = reason.numbers.get("what"), reason.numbers.get("limit")
-            if reason.rule == "OverQuota" and isinstance(what, str) and isinstance(limit, int):
-                refused.update((owner, what, limit) for owner in owners & set(ids))
+        for each in kernel.decisions.refused_since(since):
+            if isinstance(each.error, OverQuota):
+                refused.update((owner, each.error.what, each.error.limit) for owner in owners & set(each.about))
         return [
             OwnerFacts(owner=owner, what=what, limit=limit, refused=count, answered=answered[owner])
             for (owner, what, limit), count in refused.items()

@@ -64,8 +64,14 @@ class InferenceService:
         context: ContextObject | None,
         options: Mapping[str, Any] | None,
     ) -> Inference:
-        """What is within its quotas: queued, run, accounted."""
+        """What is within its quotas: queued, run, accounted. What the queue refuses has cost next to nothing so far,
+        and counts as no use of the model."""
         kernel = self._kernel
+        files = self._buffers(request, content)
+        model.requests += 1
+        self._submit(request, model)
+        weight = weight_of(request.call.work_class, request.call.priority)
+        kernel.residency.used(model.id, kernel.runner.clock(), weight)
         work = Work(
             id=request.id,
             model="",
@@ -76,13 +82,9 @@ class InferenceService:
             context=context.id if context is not None else "",
             stream=request.spec.streams,
             tenant=request.session.owner,
-            buffers=self._buffers(request, content),
+            buffers=files,
             options=dict(options or {}),
         )
-        model.requests += 1
-        weight = weight_of(request.call.work_class, request.call.priority)
-        kernel.residency.used(model.id, kernel.runner.clock(), weight)
-        self._submit(request, model)
         if not kernel.models.ready_to_run(model):
             request.because("model.waking", f"{model.name} is {model.status}; it is made ready first")
             self.make_ready(model, request)

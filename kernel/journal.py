@@ -100,10 +100,11 @@ class Journal:
         older = self._stored(after, first, about, levels, limit, newest=False) if after + 1 < first else []
         return (older + kept)[:limit]
 
-    def number(self) -> int:
-        """The next sequence number, for a record that is kept elsewhere; the journal has a gap there."""
-        self._seq += 1
-        return self._seq
+    def number(self, count: int = 1) -> int:
+        """The next sequence number, for a record that is kept elsewhere; the journal has a gap there. With a `count`,
+        the first of as many."""
+        self._seq += count
+        return self._seq - count + 1
 
     @property
     def last(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmos.syscalls.errors import BadArgument, LlmosError, NoDeviceMemory, TimedOut, TooLarge
+from llmos.syscalls.errors import BadArgument, Busy, LlmosError, NoDeviceMemory, OverQuota, TimedOut, TooLarge
 from llmos.syscalls.spec import CallSpec
 from llmos.syscalls.types import Chunk, Event, Kind, Reason
 from llmos.syscalls.wire import MessageKind, Progress, Reply, error_frames, pack
@@ -88,8 +88,12 @@ class Request:
     def fail(self, error: LlmosError) -> None:
         """Send an error."""
         about = [self.id, self.session.id, self.session.owner, *self._subjects()]
-        for reason in outcome.ended(self.spec.name, error, (self.kernel.runner.clock() - self.arrived) / 1e9):
-            self.kernel.decide(about, reason, "info" if isinstance(error, NoDeviceMemory) else "debug")
+        seconds = (self.kernel.runner.clock() - self.arrived) / 1e9
+        if isinstance(error, (Busy, OverQuota)):
+            self.kernel.decisions.refused(self.spec.name, about, error, seconds)
+        else:
+            for reason in outcome.ended(self.spec.name, error, seconds):
+                self.kernel.decide(about, reason, "info" if isinstance(error, NoDeviceMemory) else "debug")
         reasons = [*(_plain(reason) for reason in self.reasons), *error.reasons]
         mine = type(error)(error.text, reasons=reasons, request=self.id, **error.fields())
         self.kernel.metrics_error(self.spec.name, type(error).__name__)

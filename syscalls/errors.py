@@ -218,16 +218,19 @@ _MOST = 20
 
 
 def _plain(value: Any) -> Any:
-    """A value that msgpack has a form for, its texts shortened: an error may quote anything that a peer has sent."""
+    """A value that msgpack has a form for, its texts shortened: an error may quote anything that a peer has sent. What
+    comes first is most of it, and under overload errors are most of what is answered."""
+    if type(value) is str and len(value) <= _LONGEST and value.isascii():
+        return value
+    if value is None or isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        return value
     if isinstance(value, str):
         text = value.encode(errors="replace").decode()
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value[:_MOST]]
-    if value is None or isinstance(value, float) or (isinstance(value, int) and -(2**63) <= value < 2**63):
-        return value
     return _plain(str(value))
 
 

@@ -2,7 +2,8 @@
 
 All of them stay in memory, a bounded number for each of a bounded number of ids, the oldest ids leaving first; so
 `why` also answers for a request that has ended. Those of the level info and above go to the journal too. The ones on
-the path of every request are of the level debug: they cost a record in memory and nothing on disk.
+the path of every request are of the level debug: they cost a record in memory and nothing on disk. Requests that were
+turned away cost less than that, and have their own room (`Refusals`).
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
+from llmos.syscalls.errors import Busy, OverQuota
 from llmos.syscalls.types import Reason, Record
 
 from ..journal import MAX_TEXT, Journal, cleaned
 from .codes import change
+from .outcome import ended
+from .refusals import Refusals, Refused, unit_of
 
 IDS = 2000
 EACH = 32
 RECENT = 1000
-COUNTED = ("model.evicted", "memory.refused", "request.refused", "request.done")
+COUNTED = ("model.evicted", "memory.refused", "request.done")
 """Codes of which the newest are kept for advice."""
 
 
@@ -34,6 +38,7 @@ class Decisions:
         self._ids = ids
         self._each = each
         self._by_id: OrderedDict[str, deque[Record]] = OrderedDict()
+        self._refusals = Refusals(ids)
         self._recent: dict[str, deque[tuple[Record, Reason]]] = {code: deque(maxlen=RECENT) for code in COUNTED}
         journal.observer = self._keep
 
@@ -52,7 +57,7 @@ class Decisions:
         else:
             first, *also = about
             fields = {"see": list(see)} if see else {}
-            self._journal.write(_unit(reason), level, reason.text, first, [reason], also, **fields)
+            self._journal.write(unit_of(reason), level, reason.text, first, [reason], also, **fields)
         return reason
 
     def note(self, about: Sequence[str], reason: Reason, see: Sequence[str] = ()) -> None:
@@ -62,10 +67,24 @@ class Decisions:
         if see:
             fields["see"] = list(see)
         record = Record(
-            seq=self._journal.number(), at=reason.at or self._wall(), unit=_unit(reason), level="debug", about=first,
+            seq=self._journal.number(), at=reason.at or self._wall(), unit=unit_of(reason), level="debug", about=first,
             text=reason.text, fields=fields, reasons=[reason],
         )  # fmt: skip
         self._keep(cleaned(record) if len(reason.text) > MAX_TEXT else record)
+
+    def refused(self, call: str, about: Sequence[str], error: Busy | OverQuota, seconds: float) -> None:
+        """Keep that a request was turned away so long after it came; the reasons that its error carries too. `about`
+        are its own id and those of its session, its owner, and what it named."""
+        if not _is_short(error):  # a host may have sent anything
+            for reason in ended(call, error, seconds):
+                self.note(about, reason)
+            return
+        first = self._journal.number(1 + len(error.reasons))
+        self._refusals.add(Refused(first, self._wall(), call, tuple(about), error, seconds))
+
+    def refused_since(self, at: float) -> list[Refused]:
+        """Requests that were turned away after a time (seconds since the epoch), of the newest."""
+        return self._refusals.since(at)
 
     def _keep(self, record: Record) -> None:
         """Take up a record, of the journal's too, by each of its ids."""
@@ -83,7 +102,12 @@ class Decisions:
 
     def of(self, id: str) -> list[Reason]:
         """The reasons of the decisions about an id, oldest first."""
-        return [reason for record in self._by_id.get(id, ()) for reason in _completed(record).reasons]
+        return [reason for record in self._of(id) for reason in record.reasons]
+
+    def _of(self, id: str) -> list[Record]:
+        """What memory keeps about an id, in order."""
+        found = [*self._by_id.get(id, ()), *self._refusals.records(id)]
+        return [_completed(record) for record in sorted(found, key=lambda record: record.seq)]
 
     def recent(self, code: str, since: float) -> list[tuple[list[str], Reason]]:
         """The decisions of one code that count for advice, after a time (seconds since the epoch), with their ids. One
@@ -98,16 +122,16 @@ class Decisions:
     def read(self, after: int = 0, about: str = "", level: str = "debug", limit: int = 100) -> list[Record]:
         """The journal's records (see `Journal.read`), and the decisions about that id that only memory keeps."""
         found = [_completed(record) for record in self._journal.read(after, about, level, limit)]
-        if not about or level != "debug" or about not in self._by_id:
+        if not about or level != "debug":
             return found
         known = {record.seq for record in found}
-        mine = [record for record in self._by_id[about] if record.seq > after and record.seq not in known]
-        both = sorted([*found, *(cleaned(_completed(record)) for record in mine)], key=lambda record: record.seq)
+        mine = [cleaned(record) for record in self._of(about) if record.seq > after and record.seq not in known]
+        both = sorted([*found, *mine], key=lambda record: record.seq)
         return both[-limit:] if after < 0 else both[:limit]
 
 
-def _unit(reason: Reason) -> str:
-    return reason.code.partition(".")[0]
+def _is_short(error: Busy | OverQuota) -> bool:
+    return all(len(text) <= MAX_TEXT for text in (error.text, *(str(told.get("text")) for told in error.reasons)))
 
 
 def _completed(record: Record) -> Record:

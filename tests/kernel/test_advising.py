@@ -14,7 +14,7 @@ from scripted import MODEL_BYTES, Inside, Program, inside, loaded, rows
 from llmos.kernel.advice.advisor import QUANT, Planned, Wish
 from llmos.kernel.advising import queues
 from llmos.syscalls.driver import PlanRows
-from llmos.syscalls.errors import BadHandle, NotSupported, OverQuota
+from llmos.syscalls.errors import BadHandle, Busy, NotSupported, OverQuota
 from llmos.syscalls.events import MetricEvent, Spent
 from llmos.syscalls.types import Number, Reason
 
@@ -106,8 +106,7 @@ def test_the_facts_of_owners_are_counted_from_how_requests_ended(kernel: Inside)
     kernel.kernel.interrupt(session.requests[request], refusal)
     kernel.settle()
     assert isinstance(program.error("load_model", path="/models/none", device=999), BadHandle)
-    refused = Reason(code="request.refused", text="busy", rule="Busy")
-    kernel.kernel.decide(["r-1", session.owner], refused, "debug")
+    kernel.kernel.decisions.refused("infer", ["r-1", session.id, session.owner], Busy("full"), 0.0)
     (facts,) = kernel.kernel.advisor.facts().owners
     assert (facts.owner, facts.what, facts.limit, facts.refused) == (session.owner, "tokens_per_minute", 7, 1)
     assert facts.answered == 1, "loads are no inferences"

@@ -267,6 +267,28 @@ def test_a_full_queue_is_busy(folder: Path) -> None:
             program.wait(number)
 
 
+def test_what_the_queue_refuses_is_no_use_of_the_model_and_is_known_by_its_id(folder: Path) -> None:
+    with inside(folder, "[limits]\nqueued_requests = 1\n", drivers="null0,models") as kernel:
+        program = kernel.program()
+        model = program.load("tiny")
+        numbers = [program.start(model, "x") for _ in range(3)]
+        (loaded,) = kernel.kernel.models.by_id.values()
+        used = kernel.kernel.residency._model(loaded.id).used
+        kernel.now += 1_000_000_000
+        errors = [program.wait(program.start(model, "y")).error for _ in range(2)]
+        assert kernel.kernel.residency._model(loaded.id).used == used and not kernel.kernel.inference.turns.keys() - {
+            ticket.id for ticket in kernel.kernel.scheduler.waiting()
+        }
+        for error in errors:
+            assert isinstance(error, Busy)
+            why, how = kernel.kernel.decisions.of(error.request)
+            assert why.numbers == error.reasons[0]["numbers"] and how.numbers["retry_after_ms"] == error.retry_after_ms
+        assert kernel.kernel.decisions.of(loaded.id)[-1].numbers["refused"] == len(errors)
+        for number in numbers:
+            kernel.null.release("submit")
+            program.wait(number)
+
+
 def test_a_prompt_too_large_for_the_wire_frees_its_slot(kernel: Inside, program: Program, model: int) -> None:
     link = kernel.null.driver.link
     assert link is not None

@@ -128,6 +128,7 @@ def test_a_record_is_found_by_each_of_its_ids(path: Path) -> None:
     assert journal.read()[0].fields == {"n": 1, "also": ["cpu0", "r1"]}
     assert seqs(journal.read(about="cpu0")) == [1, 2] and seqs(journal.read(about="r1")) == [1]
     assert journal.number() == 4 and journal.write("u", "info", "x").seq == 5
+    assert journal.number(3) == 6 and journal.last == 8
     journal.close()
     again = Journal(16, path, clock)
     assert seqs(again.read(about="cpu0")) == [1, 2] and seqs(again.read(about="m1")) == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llmos.syscalls import errors
 from llmos.syscalls.errors import BadArgument, DriverFailed, Internal, LlmosError, NoDeviceMemory, NotFound, from_wire
+from llmos.syscalls.types import Kind
 from llmos.syscalls.wire import error_frames, unpack
 
 CODES = {
@@ -109,6 +111,13 @@ def test_any_error_can_be_sent(error: LlmosError) -> None:
     frames = error_frames(1, error)
     assert sum(map(len, frames)) < 100_000
     assert type(from_wire(unpack(frames).body)) is type(error)
+
+
+def test_what_an_error_quotes_becomes_plain() -> None:
+    quoted = {"kind": Kind.MODEL, "map": MappingProxyType({1: True}), "text": "\u00e4", "low": -(2**63), "raw": b"x"}
+    (told,) = NotFound("x", reasons=[quoted]).to_wire()["reasons"]
+    assert told == {"kind": "model", "map": {"1": True}, "text": "\u00e4", "low": -(2**63), "raw": "b'x'"}
+    assert type(told["kind"]) is str and type(told["map"]) is dict
 
 
 def test_what_was_cut_is_said() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from llmos.kernel.advice.codes import CODES
 from llmos.kernel.advice.decisions import Decisions
 from llmos.kernel.journal import MAX_TEXT, Journal
+from llmos.syscalls.errors import Busy, OverQuota
 from llmos.syscalls.types import Reason
 
 
@@ -90,6 +91,43 @@ def test_a_decision_says_what_explains_it() -> None:
     decisions.decide(["r1", "s1"], _reason("b"), see=["m1"])
     fields = [record.fields for record in decisions.read(about="r1")]
     assert fields == [{"see": ["m1"]}, {"see": ["m1"], "also": ["s1"]}] and decisions.of("m1") == []
+
+
+def test_a_flood_of_refusals_pushes_out_nothing_else() -> None:
+    decisions = _decisions(ids=4, each=2)
+    told = decisions.decide(["m1", "s1"], _reason("made room"), "debug")
+    last = decisions._journal.last
+    for number in range(10):
+        decisions.refused("infer", [f"r{number}", "s1", "1000", "m1"], Busy("full", retry_after_ms=5), 0.0)
+    assert decisions.of("m1")[0] == told and "newest of 10" in decisions.of("m1")[1].text
+    assert decisions.of("1000") == decisions.of("s1")[1:] == decisions.of("m1")[1:]
+    (refused,) = decisions.of("r9")
+    assert (refused.rule, refused.at, refused.change) == ("Busy", 7.0, CODES["request.refused"].change)
+    assert decisions.of("r5") == [] != decisions.of("r6"), "as many requests are known as ids"
+    assert [record.seq for record in decisions.read(about="r9")] == [last + 10] and decisions.read() == []
+    assert [record.text for record in decisions.read(about="m1")] == [reason.text for reason in decisions.of("m1")]
+    assert [each.about[0] for each in decisions.refused_since(7.0)] == ["r6", "r7", "r8", "r9"]
+    assert decisions.refused_since(7.1) == []
+
+
+def test_a_refusal_takes_a_number_for_each_of_its_reasons() -> None:
+    decisions = _decisions()
+    why = {"code": "quota.over", "text": "used up", "numbers": {"limit": 7}, "rule": "tokens_per_minute"}
+    error = OverQuota("used up", what="tokens_per_minute", limit=7, reasons=[why])
+    decisions.refused("infer", ["r1", "s1"], error, 0.0)
+    decisions.note(["s1"], _reason())
+    assert [record.seq for record in decisions.read(about="s1")] == [1, 2, 3]
+    assert [reason.code for reason in decisions.of("s1")] == ["quota.over", "request.refused", "model.evicted"]
+
+
+def test_a_refusal_that_a_host_made_long_is_kept_short() -> None:
+    decisions = _decisions()
+    decisions.refused("infer", ["r1", "m1"], Busy("x" * 10**6), 0.0)
+    long = {"code": "request.refused", "text": "x" * 10**6}
+    decisions.refused("infer", ["r2", "m1"], Busy("full", reasons=[long]), 0.0)
+    for id in ("r1", "r2"):
+        assert all(len(reason.text) < 2 * MAX_TEXT for reason in decisions.of(id)) and decisions.of(id)
+    assert decisions.refused_since(0.0) == []
 
 
 def test_what_no_reader_would_take_is_stored_as_text() -> None:

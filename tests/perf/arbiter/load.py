@@ -24,6 +24,7 @@ from llmos.userland.aio import AsyncClient
 
 STOP, COUNT = "stop", "count"
 VOCABULARY = 2900
+JITTER = 1.25
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def prompt(tokens: int, chance: random.Random) -> Tokens:
 class Counts:
     """What became of the requests of a crowd that have ended. `cpu_s`: its processor time."""
 
+    asked: int = 0
     answered: int = 0
     tokens: int = 0
     device_ns: int = 0
@@ -92,12 +94,14 @@ def crowd(address: str, tenant: str, kind: Kind, at_once: int) -> Iterator[Crowd
         yield Crowd(pipe)
 
 
-def offered(address: str, kind: Kind, rate: float, seconds: float) -> Counts:
-    """What becomes of requests of which so many arrive a second for so long, whatever becomes of them; none is
-    repeated."""
-    with _process(_arrive, address, "offered", kind, rate, seconds) as pipe:
-        found: Counts = pipe.recv()
-        return found
+@contextmanager
+def offered(address: str, kind: Kind, rate: float, seconds: float, again: bool) -> Iterator[Callable[[], Counts]]:
+    """From when so many requests a second arrive for so long, each of somebody else, whatever becomes of them; what
+    came of them, once all have ended. Who is turned away leaves, or with `again` comes back as he is told, unless it is
+    too late then."""
+    with _process(_arrive, address, "offered", kind, rate, seconds, again) as pipe:
+        pipe.recv()
+        yield pipe.recv
 
 
 @contextmanager
@@ -132,14 +136,17 @@ class _Asking:
         self._chance = random.Random(seed)
         self._began = time.monotonic()
 
-    async def ask(self) -> float:
-        """One request to its end; seconds to wait before the next, when the kernel said so."""
+    async def ask(self, timeout: float | None = None) -> float:
+        """One request to its end; seconds to wait before the next, when the kernel said so: what it said and up to a
+        quarter more, so that those who were told the same do not come together."""
         counts = self.counts
+        counts.asked += 1
         try:
-            done = await self._client.call(self._kind.call(self._model, self._chance), timeout=self._kind.timeout)
+            done = await self._client.call(self._kind.call(self._model, self._chance), timeout=timeout)
         except LlmosError as error:
             counts.failed[type(error).__name__] += 1
-            return error.retry_after_ms / 1e3 if isinstance(error, Busy | OverQuota) else 0.0
+            told = error.retry_after_ms / 1e3 if isinstance(error, Busy | OverQuota) else 0.0
+            return told * self._chance.uniform(1.0, JITTER)
         counts.answered += 1
         counts.tokens += done.usage.new_tokens
         counts.device_ns += done.usage.device_ns
@@ -148,7 +155,14 @@ class _Asking:
 
     async def keep_asking(self) -> None:
         while True:
-            await asyncio.sleep(await self.ask())
+            await asyncio.sleep(await self.ask(self._kind.timeout))
+
+    async def insist(self) -> None:
+        """One request that comes again as it is told until it is answered or would be too late."""
+        assert self._kind.timeout is not None
+        end = time.monotonic() + self._kind.timeout
+        while (pause := await self.ask(end - time.monotonic())) and time.monotonic() + pause < end:
+            await asyncio.sleep(pause)
 
     def told(self) -> Counts:
         self.counts.cpu_s = time.process_time()
@@ -181,13 +195,16 @@ async def _keep_asking(pipe: Connection, address: str, tenant: str, kind: Kind, 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _arrive(pipe: Connection, address: str, tenant: str, kind: Kind, rate: float, seconds: float) -> None:
+async def _arrive(
+    pipe: Connection, address: str, tenant: str, kind: Kind, rate: float, seconds: float, again: bool
+) -> None:
     client, asking = await _asking(address, tenant, kind)
     async with client:
+        pipe.send(None)
         began, tasks = time.monotonic(), []
         for number in range(int(rate * seconds)):
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
-            tasks.append(asyncio.create_task(asking.ask()))
+            tasks.append(asyncio.create_task(asking.insist() if again else asking.ask(kind.timeout)))
         await asyncio.gather(*tasks)
     pipe.send(asking.told())
     pipe.recv()
