@@ -51,6 +51,7 @@ def test_value_closes_much_of_the_gap_to_the_bound_on_a_zipf_trace() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_value_closes_three_fifths_of_the_gap_on_whole_zipf_traces() -> None:
     found = [measure(name, HELD_OUT + each, 20_000) for name in ZIPF for each in range(3)]
     assert closed(found) >= 0.6, table(found)
