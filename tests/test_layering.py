@@ -26,9 +26,9 @@ ROOMS = {
         "tasks fitting following transforms sessions actions handlers yielding core server __main__"
     ),
     "drivers": (
-        "requests contract parent hookspecs plugins sampling ops quant formats engine devices filesystems transform "
-        "buffers convert pulse outgoing link leases pacing held orders metering device_calls file_calls host worker "
-        "conformance"
+        "requests contract parent hookspecs plugins sampling ops quant formats engine tuning devices filesystems "
+        "transform buffers convert pulse outgoing link leases pacing held orders metering device_calls file_calls host "
+        "worker conformance"
     ),
     "userland": (
         "places options interrupt flow inputs protocol link methods held private join pump bulk system_flows "
@@ -41,7 +41,7 @@ THIRD_PARTY = {
     "kernel": {"msgpack", "msgspec", "psutil", "zmq"},
     "drivers": {
         "gguf", "huggingface_hub", "jinja2", "llguidance", "msgpack", "msgspec", "numpy", "peft", "pluggy", "psutil",
-        "pynvml", "safetensors", "tokenizers", "torch", "transformers", "triton", "zmq",
+        "pyarrow", "pynvml", "safetensors", "tokenizers", "torch", "torchmetrics", "transformers", "triton", "zmq",
     },
     "userland": {
         "msgpack", "msgspec", "multipart", "opentelemetry", "prometheus_client", "prompt_toolkit", "psutil", "rich",
@@ -52,7 +52,10 @@ THIRD_PARTY = {
 PLAIN_ROOMS = ("drivers/engine", "drivers/devices", "drivers/ops")
 """They run where only torch and transformers are installed: no messages or sockets, of the contract only the errors."""
 
-HEAVY = {"torch", "transformers", "triton", "peft", "numpy", "pluggy", "pynvml", "safetensors", "tokenizers"}
+HEAVY = {
+    "torch", "torchmetrics", "transformers", "triton", "peft", "numpy", "pluggy", "pynvml", "pyarrow", "safetensors",
+    "tokenizers",
+}  # fmt: skip
 
 
 def allowed(folder: str, imported: Import) -> bool:

@@ -1,0 +1,232 @@
+"""How a model is to be tuned: a plain mapping, checked whole, as one frozen object. Nothing is read here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmos.syscalls.errors import BadArgument
+
+from ..engine.tasks.options import Options
+
+METHODS: Mapping[str, float] = {
+    "lora": 2e-4, "rslora": 2e-4, "dora": 2e-4, "adalora": 5e-4, "qlora": 2e-4, "ia3": 3e-3, "prompt": 3e-2,
+    "prefix": 1e-3, "p-tuning": 1e-3, "bitfit": 1e-3, "last-layers": 5e-5, "full": 2e-5,
+}  # fmt: skip
+"""What can move, each with the learning rate that is taken where the recipe names none."""
+
+SCHEDULES = ("constant", "linear", "cosine", "polynomial", "inverse_sqrt")
+"""How the learning rate goes after its warm-up."""
+
+OBJECTIVES: Mapping[str, tuple[str, ...]] = {
+    "causal-lm": ("messages", "completion", "text"),
+    "masked-lm": ("text",),
+    "seq2seq": ("completion",),
+    "classification": ("label",),
+    "multi-label": ("labels",),
+    "regression": ("score",),
+    "token-classification": ("tags",),
+    "question-answering": ("answer",),
+    "embedding": ("triple", "pair"),
+    "preference": ("preference",),
+}
+"""What is learned, each with the schemas of rows (`data/schema.py`) that teach it, the most telling first."""
+
+LONG = ("", "refuse", "cut", "drop", "split")
+"""What becomes of a text that is too long. Empty: a text file is split, every other row refused."""
+
+TRAINED = ("answers", "all")
+"""Which tokens are learned from: those of answers, or those of prompts as well."""
+
+_FIELDS: Mapping[str, str] = {
+    "method": ", ".join(METHODS), "objective": ", ".join(OBJECTIVES), "rank": "an integer of at least 1",
+    "alpha": "a number above 0", "dropout": "0 to below 1", "target_modules": "names of layers",
+    "epochs": "a number above 0", "max_steps": "an integer; 0 for none", "batch_size": "an integer of at least 1",
+    "learning_rate": "a number above 0", "schedule": ", ".join(SCHEDULES), "warmup_ratio": "0 to below 1",
+    "weight_decay": "a number of at least 0", "max_length": "tokens, at least 1", "packing": "true or false",
+    "seed": "an integer", "eval_fraction": "0 to below 1", "promote_if": "a condition", "checkpoint_every": "steps",
+    "options": "a map",
+}  # fmt: skip
+
+_OPTIONS: Mapping[str, str] = {
+    "accumulation": "batches per step", "clip": "largest norm of the gradient; 0 for none",
+    "label_smoothing": "0 to below 1", "gradient_checkpointing": "true or false", "evaluate_every": "steps",
+    "early_stopping": "evaluations without gain", "beta1": "", "beta2": "", "epsilon": "", "layers": "how many move",
+    "virtual_tokens": "how many are learned", "train_on": ", ".join(TRAINED), "long": ", ".join(LONG[1:]),
+    "dedupe": "true or false", "labels": "names, in order", "columns": "field of the schema to column of the file",
+    "modules_to_save": "names of layers", "temperature": "of contrastive losses", "beta": "of preference losses",
+    "masked_share": "of tokens",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe. Fields are those of `TuneRecipe` and of its `options`.
+
+    Attributes:
+        max_steps: optimizer steps in place of `epochs`, 0 for those of the epochs.
+        max_length: tokens of one row of a batch; None for the longest example.
+        batch_size: rows in a batch; `accumulation` batches make a step.
+        clip: the largest norm of a step's gradient, 0 for any.
+        early_stopping: end after so many evaluations without a smaller held-out loss, 0 for never.
+        evaluate_every: steps between evaluations, 0 for one per epoch.
+        checkpoint_every: steps between checkpoints, 0 for one per epoch.
+        columns: for fields of a schema, the columns of the file that hold them.
+    """
+
+    method: str
+    objective: str = "causal-lm"
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    epochs: float = 1.0
+    max_steps: int = 0
+    batch_size: int = 8
+    learning_rate: float = 2e-4
+    schedule: str = "cosine"
+    warmup_ratio: float = 0.03
+    weight_decay: float = 0.0
+    max_length: int | None = None
+    packing: bool = True
+    seed: int = 0
+    eval_fraction: float = 0.0
+    promote_if: str = ""
+    checkpoint_every: int = 0
+    accumulation: int = 1
+    clip: float = 1.0
+    label_smoothing: float = 0.0
+    gradient_checkpointing: bool = False
+    evaluate_every: int = 0
+    early_stopping: int = 0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    layers: int = 1
+    virtual_tokens: int = 20
+    modules_to_save: tuple[str, ...] = ()
+    temperature: float = 0.05
+    beta: float = 0.1
+    masked_share: float = 0.15
+    train_on: str = "answers"
+    long: str = ""
+    dedupe: bool = True
+    labels: tuple[str, ...] = ()
+    columns: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, mapping: Mapping[str, Any]) -> Recipe:
+        """Check a recipe whole.
+
+        Raises:
+            BadArgument: a field or an option that is unknown, of another type or out of range.
+        """
+        given = _Checked("tune", _FIELDS, {name: value for name, value in mapping.items() if value is not None})
+        if "method" not in given:
+            raise BadArgument("tune needs a method", name="method", want=_FIELDS["method"])
+        options = mapping.get("options") or {}
+        if not isinstance(options, Mapping):
+            raise BadArgument(f"options is {options!r}, expected a map", name="options", want="a map")
+        method = given.choice("method", "", tuple(METHODS))
+        recipe = cls(
+            **_main(given, method),
+            **_extra(_Checked("tune", _OPTIONS, {str(name): value for name, value in options.items()})),
+        )
+        recipe._agree()
+        return recipe
+
+    def _agree(self) -> None:
+        """What fits only together with something else."""
+        if self.early_stopping and not self.eval_fraction:
+            want = "an eval_fraction above 0"
+            said = f"early_stopping looks at held-out rows, and eval_fraction is 0: it needs {want}, 0.1 say"
+            raise BadArgument(said, name="early_stopping", got=str(self.early_stopping), want=want)
+        if self.label_smoothing and self.objective not in ("causal-lm", "masked-lm", "seq2seq", "classification"):
+            want = "0"
+            said = f"label_smoothing has no meaning for the objective {self.objective}; leave it out"
+            raise BadArgument(said, name="label_smoothing", got=str(self.label_smoothing), want=want)
+
+
+class _Checked(Options):
+    """Options whose numbers have bounds, too."""
+
+    def within(self, name: str, default: float, *, above: float = -1.0, least: float = 0.0, below: float = math.inf,
+               ) -> float:  # fmt: skip
+        """A number of at least `least`, more than `above`, less than `below`."""
+        value = self.number(name, default)
+        if value < least or value <= above or value >= below:
+            low = f"above {above:g}" if above >= least else f"of at least {least:g}"
+            raise self._refused(name, value, f"a number {low}" + ("" if below == math.inf else f" and below {below:g}"))
+        return value
+
+    def share(self, name: str, default: float) -> float:
+        """From 0 to below 1."""
+        return self.within(name, default, below=1.0)
+
+    def more(self, name: str, default: float) -> float:
+        """Above 0."""
+        return self.within(name, default, above=0.0)
+
+    def names(self, name: str, default: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+        """A map of text to text."""
+        value = self._given.get(name, default)
+        if not isinstance(value, Mapping) or not all(isinstance(each, str) for pair in value.items() for each in pair):
+            raise self._refused(name, value, "a map of text to text")
+        return tuple(sorted(value.items()))
+
+    def seed(self, name: str) -> int:
+        """An integer, whatever its sign."""
+        return self.whole(name, 0, least=-(2**63))
+
+
+def _main(given: _Checked, method: str) -> dict[str, Any]:
+    """The recipe's own fields."""
+    return {
+        "method": method,
+        "objective": given.choice("objective", "causal-lm", tuple(OBJECTIVES)),
+        "rank": given.whole("rank", 8, 1),
+        "alpha": given.more("alpha", 16.0),
+        "dropout": given.share("dropout", 0.0),
+        "target_modules": tuple(given.texts("target_modules", ())),
+        "epochs": given.more("epochs", 1.0),
+        "max_steps": given.whole("max_steps", 0),
+        "batch_size": given.whole("batch_size", 8, 1),
+        "learning_rate": given.more("learning_rate", METHODS[method]),
+        "schedule": given.choice("schedule", "cosine", SCHEDULES),
+        "warmup_ratio": given.share("warmup_ratio", 0.03),
+        "weight_decay": given.within("weight_decay", 0.0),
+        "max_length": given.whole("max_length", 1, 1) if "max_length" in given else None,
+        "packing": given.flag("packing", True),
+        "seed": given.seed("seed"),
+        "eval_fraction": given.share("eval_fraction", 0.0),
+        "promote_if": given.text("promote_if", ""),
+        "checkpoint_every": given.whole("checkpoint_every", 0),
+    }
+
+
+def _extra(given: _Checked) -> dict[str, Any]:
+    """The recipe's options."""
+    return {
+        "accumulation": given.whole("accumulation", 1, 1),
+        "clip": given.within("clip", 1.0),
+        "label_smoothing": given.share("label_smoothing", 0.0),
+        "gradient_checkpointing": given.flag("gradient_checkpointing", False),
+        "evaluate_every": given.whole("evaluate_every", 0),
+        "early_stopping": given.whole("early_stopping", 0),
+        "beta1": given.share("beta1", 0.9),
+        "beta2": given.share("beta2", 0.999),
+        "epsilon": given.more("epsilon", 1e-8),
+        "layers": given.whole("layers", 1, 1),
+        "virtual_tokens": given.whole("virtual_tokens", 20, 1),
+        "modules_to_save": tuple(given.texts("modules_to_save", ())),
+        "temperature": given.more("temperature", 0.05),
+        "beta": given.more("beta", 0.1),
+        "masked_share": given.within("masked_share", 0.15, above=0.0, below=1.0),
+        "train_on": given.choice("train_on", "answers", TRAINED),
+        "long": given.choice("long", "", LONG),
+        "dedupe": given.flag("dedupe", True),
+        "labels": tuple(given.texts("labels", ())),
+        "columns": given.names("columns", {}),
+    }
