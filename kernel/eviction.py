@@ -1,11 +1,12 @@
-"""Room on a device for a model's bytes: free at once, made by idle models that sleep, or waited for.
+"""Room on a device for a model's bytes or a lease: free at once, made by idle models that sleep, or waited for.
 
 Whoever needs room waits in a queue, one for each device, in the order of requests: work class, priority, arrival, and
 who has waited too long before all others. The first makes room: idle models are put to sleep in the order of the
 policy; when they are not enough but busy ones would be, those are *drained*: they start no more requests, and sleep
 when what runs has ended. Models with work of a higher class are drained only for who has waited too long. A model that
 has just become ready is left alone for a while first, so that two that do not fit together take turns instead of
-driving each other out. Refused at once is only what would not fit even then.
+driving each other out. Refused at once is what would not fit even then, and a lease for which idle models alone are not
+enough.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from llmos.syscalls.errors import BadState, LlmosError, NoDeviceMemory, PeerGone
 from llmos.syscalls.types import Reason
 
 from .lane import CLASS_RANK, Rank
-from .ledger import HOST, size_text
+from .ledger import HOST, LEASE, count_text, size_text
 from .pending import Future
 from .residency import Drain, Sleep
 
@@ -36,15 +37,20 @@ LAST: Rank = (len(CLASS_RANK), 0)
 
 @dataclass(eq=False, slots=True)
 class _Want:
-    """Room for the weights `owner` of a model, of exactly these bytes by use."""
+    """Room on a device for `owner`, weights of a model or a lease, of exactly these bytes by use."""
 
-    model: ModelObject
+    driver: Driver
+    id: str
+    """Of the model or lease."""
+    name: str
     owner: str
     sizes: Mapping[str, int]
-    may_wait: bool
     since: int
     look: Future[None]
     """Done when it is worth looking again."""
+    model: ModelObject | None = None
+    """None for a lease."""
+    may_wait: bool = False
     told: bool = False
     alarm: int = 0
     """When to look again even if nothing happens."""
@@ -52,7 +58,8 @@ class _Want:
     @property
     def kept(self) -> set[str]:
         """Models that must not leave for it: itself, and the base that it is an adapter of."""
-        return {self.model.id} | ({self.model.base.id} if self.model.base is not None else set())
+        base = self.model.base if self.model is not None else None
+        return {self.id} | ({base.id} if base is not None else set())
 
 
 class Rooms:
@@ -72,8 +79,23 @@ class Rooms:
                 ones; or nobody waits for the model any more.
             PeerGone: its driver has ended meanwhile.
         """
-        queue = self._queues.setdefault(model.driver.name, [])
-        want = _Want(model, owner, sizes, may_wait, self._kernel.runner.clock(), self._kernel.runner.future())
+        runner = self._kernel.runner
+        want = _Want(model.driver, model.id, model.name, owner, sizes, runner.clock(), runner.future(), model, may_wait)
+        return await self._promised(want)
+
+    async def lease(self, driver: Driver, lease: str, name: str, bytes: int) -> Reason:
+        """Promise bytes to a lease; idle models sleep for it, busy ones are not waited for.
+
+        Raises:
+            NoDeviceMemory: not even all idle models that may leave hold enough.
+            PeerGone: the driver has ended meanwhile.
+        """
+        runner = self._kernel.runner
+        want = _Want(driver, lease, name, lease, {LEASE: bytes}, runner.clock(), runner.future())
+        return await self._promised(want)
+
+    async def _promised(self, want: _Want) -> Reason:
+        queue = self._queues.setdefault(want.driver.name, [])
         queue.append(want)
         try:
             while True:
@@ -83,8 +105,8 @@ class Rooms:
                 await want.look
         finally:
             queue.remove(want)
-            self._let_go(model.id)
-            self.look(model.driver.name)
+            self._let_go(want.id)
+            self.look(want.driver.name)
 
     def look(self, device: str) -> None:
         """Something has changed on a device: the first of its queue looks again."""
@@ -103,7 +125,7 @@ class Rooms:
 
     def _rank(self, want: _Want) -> Rank:
         """The best of who waits for the model; behind them what nobody waits for, as after a crash."""
-        if not want.may_wait:
+        if want.model is None or not want.may_wait:
             return BEST  # it takes its turn and is done
         asked = (request.call for request in want.model.watchers if not request.finished)
         ranks = [(CLASS_RANK[call.work_class], -call.priority) for call in asked]
@@ -131,15 +153,15 @@ class Rooms:
 
     async def _try(self, want: _Want) -> Reason | None:
         """The room, when it is there or can be made now; None when it has to be waited for."""
-        kernel, device = self._kernel, want.model.driver.name
+        kernel, device = self._kernel, want.driver.name
         while True:
-            if want.model.driver.link is None:
+            if want.driver.link is None:
                 raise PeerGone(f"driver {device} has ended")
             if self._first(self._queues[device]) is not want:
                 return None  # while it made room somebody came who goes first
             self.say_who_may_leave()
             now = kernel.runner.clock()
-            rivals = kernel.residency.rivals(want.model.id, now)
+            rivals = kernel.residency.rivals(want.id, now) if want.model is not None else []
             idle = [each for each in rivals if isinstance(each, Sleep)]
             idle = idle or kernel.residency.victims(device, 0, now, want.kept)
             if idle:
@@ -164,7 +186,7 @@ class Rooms:
 
     async def _cool(self, want: _Want, refusal: NoDeviceMemory) -> bool:
         """On a device that shares the machine's memory, what sleeps can make room too; whether anything did."""
-        return await self._kernel.cooling.make(refusal.needed, f"it makes room for {want.model.name}")
+        return await self._kernel.cooling.make(refusal.needed, f"it makes room for {want.name}")
 
     def say_who_may_leave(self) -> None:
         """Tell the ledger whose bytes eviction could free, for its numbers."""
@@ -172,21 +194,24 @@ class Rooms:
             self._kernel.ledger.set_evictable(each.host_id, self._kernel.residency.evictable(each.id))
 
     def _granted(self, want: _Want, reason: Reason) -> Reason:
-        if want.owner == want.model.host_id:  # else it is of other weights, which will take its place
-            self._kernel.residency.granted(want.model.id, sum(want.sizes.values()))
+        if want.model is not None and want.owner == want.model.host_id:  # else of weights that will take its place
+            self._kernel.residency.granted(want.id, sum(want.sizes.values()))
         return self._kernel.stamp(reason)
 
     def _check_worth(self, want: _Want, refusal: NoDeviceMemory, short: int) -> None:
         """Raises the refusal when waiting is of no use, or of no use to anybody."""
-        model, kernel = want.model, self._kernel
-        waiting = any(kernel.scheduler.waiting(each.id) for each in kernel.models.family(model))
-        wanted = waiting or any(not request.finished for request in model.watchers)
-        movable = kernel.residency.movable(model.driver.name, want.kept)
-        if want.may_wait and wanted and movable >= short:
+        kernel, device = self._kernel, want.driver.name
+        if self._wanted(want) and kernel.residency.movable(device, want.kept) >= short:
             return
-        reasons = [kernel.stamp(Reason(code="memory.refused", text=refusal.text, numbers=_numbers(refusal)))]
-        kernel.decide([model.id, model.driver.name], reasons[0])
+        kernel.decide([want.id, device], Reason(code="memory.refused", text=refusal.text, numbers=_numbers(refusal)))
         raise refusal
+
+    def _wanted(self, want: _Want) -> bool:
+        """Whether somebody waits for what may wait."""
+        if want.model is None or not want.may_wait:
+            return False
+        waiting = any(self._kernel.scheduler.waiting(each.id) for each in self._kernel.models.family(want.model))
+        return waiting or any(not request.finished for request in want.model.watchers)
 
     async def _evict(self, victims: Sequence[Sleep], want: _Want, refusal: NoDeviceMemory | None) -> None:
         kernel = self._kernel
@@ -194,9 +219,9 @@ class Rooms:
             idle = kernel.models.by_id.get(victim.model)
             if idle is None:
                 continue  # it was unloaded while another one was put to sleep
-            text = f"it makes room for {want.model.name}: {victim.reason.text}"
+            text = f"it makes room for {want.name}: {victim.reason.text}"
             reason = kernel.stamp(replace(victim.reason, text=text))
-            kernel.decide([idle.id, want.model.id, idle.driver.name], reason)
+            kernel.decide([idle.id, want.id, idle.driver.name], reason)
             try:
                 await kernel.models.sleep(idle, reason)
             except LlmosError as error:
@@ -230,27 +255,27 @@ class Rooms:
             if after > now:
                 self._look_at(want, after, now)
             elif each.model not in self._drained:
-                self._drained[each.model] = want.model.id
+                self._drained[each.model] = want.id
                 for part in kernel.models.family(busy):
                     if part.loaded is not None:
                         kernel.scheduler.set_lane(part.id, part.loaded.slots, open=False)
-                text = f"{busy.name} starts no more requests until {want.model.name} has room: {each.reason.text}"
+                text = f"{busy.name} starts no more requests until {want.name} has room: {each.reason.text}"
                 numbers = {**each.reason.numbers, "running": each.running}
                 reason = Reason(code="model.draining", text=text, numbers=numbers, rule=each.reason.rule)
-                kernel.decide([each.model, want.model.id], reason)
-        if drains and not want.told:
+                kernel.decide([each.model, want.id], reason)
+        if drains and want.model is not None and not want.told:
             want.told = True
             busy_names = ", ".join(kernel.models.by_id[each.model].name for each in drains)
             running = sum(each.running for each in drains)
-            text = f"{want.model.name} waits for room: {running} requests run on {busy_names}"
+            text = f"{want.name} waits for room: {count_text(running, 'request')} under way on {busy_names}"
             reason = kernel.reason("memory.waits", text, running=running)
             want.model.why = [*want.model.why, reason]
-            kernel.decide([want.model.id, want.model.driver.name], reason)
+            kernel.decide([want.id, want.driver.name], reason)
 
     def _look_at(self, want: _Want, when: int, now: int) -> None:
         if not now < want.alarm <= when:
             want.alarm = when
-            self._kernel.runner.at(when, lambda: self.look(want.model.driver.name))
+            self._kernel.runner.at(when, lambda: self.look(want.driver.name))
 
     def _let_go(self, model: str) -> None:
         """What was drained for a model and is still awake takes requests again."""

@@ -32,6 +32,11 @@ def size_text(count: int) -> str:
     return f"{value:.1f} GiB"
 
 
+def count_text(count: int, what: str) -> str:
+    """So many of something for people: `1 request`, `2 requests`."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 @dataclass(slots=True)
 class _Row:
     """`admitted` is None for a row that only the driver knows of."""

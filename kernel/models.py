@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmos.syscalls.driver import HostLoad, HostPlan, HostSleep, HostUnload, HostWake, Located
-from llmos.syscalls.errors import Exists, LlmosError, NotFound, NotSupported, PeerGone, Unavailable
+from llmos.syscalls.errors import (
+    Busy, Exists, LlmosError, NoDeviceMemory, NotFound, NotSupported, OverQuota, PeerGone, Unavailable,
+)  # fmt: skip
 from llmos.syscalls.types import Kind, LoadOptions, Plan, Reason
 
 from .arbiter.history import Way
@@ -28,6 +30,9 @@ from .unloading import unload
 if TYPE_CHECKING:
     from .core import Kernel
     from .requests import Request
+
+NO_ROOM = (NoDeviceMemory, OverQuota, Busy)
+"""Nothing is wrong with a model that could not be loaded for one of these: it may be when others have left."""
 
 
 def _extra(model: ModelObject) -> int:
@@ -130,11 +135,11 @@ class ModelService:
 
     async def _bring_up(self, model: ModelObject) -> None:
         """Plan, admit and load the weights of a model whose state is cold, lost or failed."""
-        kernel, link = self._kernel, model.driver.link
-        if kernel.residency.state(model.id) is State.FAILED and link is not None:
-            for each in (*self.adapters_of(model), model):
-                link.call(HostUnload(id=each.host_id))
-            model.host_id = kernel.new_id("w")
+        kernel = self._kernel
+        if kernel.residency.state(model.id) is State.FAILED:
+            for each in self.adapters_of(model):
+                self._renew(each)
+            self._renew(model)
         self.event(model, Event.LOAD)
         await self._place(model)
         call = HostLoad(
@@ -301,6 +306,8 @@ class ModelService:
         while model.loading is not None:
             watch(model, request)
             await model.loading
+            if model.driver.link is None:
+                raise PeerGone(f"driver {model.driver.name} has ended")
         self.check(model)
         state = kernel.residency.state(model.id)
         if state is State.AWAKE:
@@ -349,7 +356,7 @@ class ModelService:
             waiting.set(model)
             self._wake_group(model)
             return
-        for each in waking:
+        for each in reversed(waking):
             self._not_woken(each, error)
         waiting.fail(error)
 
@@ -360,12 +367,22 @@ class ModelService:
                 self.event(model, Event.LOST)
             return
         if loading:
-            self.event(model, Event.LOAD_FAILED)
-            model.why = [self._kernel.reason("load.failed", str(error))]
+            no_room = isinstance(error, NO_ROOM)
+            self.event(model, Event.NO_ROOM if no_room else Event.LOAD_FAILED)
+            model.why = [self._kernel.reason("model.cold" if no_room else "load.failed", str(error))]
             self._kernel.ledger.release(model.host_id)
-        self._kernel.log("model", f"{model.name} is {model.status}: {error}", model.id, level="warning")
+            if no_room:
+                self._renew(model)
+        why = model.why if loading else ()
+        self._kernel.log("model", f"{model.name} is {model.status}: {error}", model.id, why, "warning")
         for ticket in self._kernel.scheduler.waiting(model.id):
             self._kernel.interrupt(self._kernel.requests[ticket.id], error)
+
+    def _renew(self, model: ModelObject) -> None:
+        """Whatever its driver may still have of the weights is dropped there; the next load goes by another id."""
+        if model.driver.link is not None:
+            model.driver.link.call(HostUnload(id=model.host_id))
+        model.host_id = self._kernel.new_id("w")
 
     def _wake_group(self, model: ModelObject) -> None:
         """What is to be awake together with a model that woke is made ready too."""

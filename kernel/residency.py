@@ -1,8 +1,8 @@
 """Where each loaded model is: on its device, asleep in host memory, on its way, or lost; and when it should sleep.
 
-cold -> loading -> awake -> sleeping -> asleep -> loading (waking) -> awake; a load may fail; a host's death makes any
-of them lost until it is loaded again. Proposes what to put to sleep, and why; the caller does it and reports back.
-Pure: `now` is monotonic nanoseconds.
+cold -> loading -> awake -> sleeping -> asleep -> loading (waking) -> awake; a load may fail. When a host dies, what was
+awake or wanted is lost until it is loaded again, and what slept is cold. Proposes what to put to sleep, and why; the
+caller does it and reports back. Pure: `now` is monotonic nanoseconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llmos.syscalls.types import Reason
 from .arbiter.history import WAYS, History, Key, Way
 from .arbiter.policies import policy_named
 from .arbiter.residence import SECOND, Candidate, Choice, Policy, apart, choose, together
-from .ledger import size_text
+from .ledger import count_text, size_text
 from .resident import TRANSITIONS, Event, Model, State
 
 STAY_S, LONGEST_STAY_S = 2.0, 30.0
@@ -105,14 +105,15 @@ class Residency:
             states = " or ".join(allowed)
             raise BadState(f"{model} is {entry.state}; {event} needs a model that is {states}", state=entry.state.value)
         if event is Event.SLEEP and entry.active:
-            raise BadState(f"{model} cannot sleep: {entry.active} requests run on it", state=entry.state.value)
-        if event in (Event.LOST, Event.UNLOAD):
+            active = count_text(entry.active, "request")
+            raise BadState(f"{model} cannot sleep: {active} under way", state=entry.state.value)
+        if event in (Event.LOST, Event.GONE, Event.UNLOAD):
             entry.running = 0
         if event in (Event.LOADED, Event.SLEEP_FAILED):
             entry.used = now
         if event is Event.LOADED:
             entry.ready = now
-        if event in (Event.LOAD_FAILED, Event.SLEPT, Event.LOST, Event.UNLOAD):
+        if after in (State.FAILED, State.ASLEEP, State.LOST, State.COLD):
             entry.granted = False
         entry.state = after
         return after

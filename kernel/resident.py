@@ -30,6 +30,10 @@ class Event(StrEnum):
     SLEEP_FAILED = "sleep_failed"
     WAKE = "wake"
     LOST = "lost"
+    GONE = "gone"
+    """What slept is gone with its host."""
+    NO_ROOM = "no_room"
+    """It was to be loaded or woken and found no room."""
     UNLOAD = "unload"
 
 
@@ -42,6 +46,8 @@ TRANSITIONS: dict[Event, tuple[tuple[State, ...], State]] = {
     Event.SLEEP_FAILED: ((State.SLEEPING,), State.AWAKE),
     Event.WAKE: ((State.ASLEEP,), State.LOADING),
     Event.LOST: ((State.LOADING, State.AWAKE, State.SLEEPING, State.ASLEEP), State.LOST),
+    Event.GONE: ((State.SLEEPING, State.ASLEEP), State.COLD),
+    Event.NO_ROOM: ((State.LOADING,), State.COLD),
     Event.UNLOAD: ((State.COLD, State.AWAKE, State.ASLEEP, State.FAILED, State.LOST), State.COLD),
 }
 

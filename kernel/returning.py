@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def lost(kernel: Kernel, driver: Driver, cause: str) -> None:
-    """Its models are lost until the driver is back; requests that wait keep waiting."""
+    """Its models are lost until the driver is back; requests that wait keep waiting. What slept is cold."""
     kernel.swaps.device_lost(driver)
     kernel.rooms.device_lost(driver, cause)
     for model in list(kernel.models.by_id.values()):
@@ -24,6 +24,9 @@ def lost(kernel: Kernel, driver: Driver, cause: str) -> None:
         ended, state = f"driver {driver.name} ended: {cause}", kernel.residency.state(model.id)
         if state is State.COLD:
             continue  # it has nothing there to lose
+        if state in (State.SLEEPING, State.ASLEEP) and not _wanted(kernel, model, state):
+            _go_cold(kernel, model, ended)
+            continue
         if state is not State.FAILED:
             model.why = [kernel.reason("driver.lost", ended)]
             level = "info" if kernel.draining else "warning"
@@ -36,6 +39,20 @@ def lost(kernel: Kernel, driver: Driver, cause: str) -> None:
             kernel.models.event(model, Event.LOST)
 
 
+def _wanted(kernel: Kernel, model: ModelObject, state: State) -> bool:
+    """Whether a model that is not awake was on its way back, or somebody waits for it."""
+    coming = state is State.ASLEEP and model.loading is not None
+    return coming or bool(kernel.scheduler.waiting(model.id))
+
+
+def _go_cold(kernel: Kernel, model: ModelObject, ended: str) -> None:
+    """It slept when its driver ended: it keeps its name and handles, and is loaded when somebody asks for it."""
+    model.why = [kernel.reason("model.cold", f"{ended} while it slept; the next request loads it from its files")]
+    kernel.log("model", f"{model.name} is cold: {model.why[0].text}", model.id, model.why)
+    kernel.holdings.contexts_lost(model, ended)
+    kernel.models.event(model, Event.GONE)
+
+
 def gone(kernel: Kernel, driver: Driver, error: LlmosError) -> None:
     """The driver will not come back: requests that wait for its models end."""
     for model in kernel.models.by_id.values():
@@ -45,7 +62,7 @@ def gone(kernel: Kernel, driver: Driver, error: LlmosError) -> None:
 
 
 def back(kernel: Kernel, driver: Driver) -> None:
-    """Load again what was lost; bases before their adapters."""
+    """Load again what was lost, bases before their adapters; what finds no room is cold until somebody asks for it."""
     lost = [m for m in kernel.models.by_id.values() if m.driver is driver and m.loading is None]
     for model in sorted(lost, key=lambda m: m.base is not None):
         if kernel.residency.state(model.id) is State.LOST:

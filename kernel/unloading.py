@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llmos.syscalls.driver import HostUnload
 from llmos.syscalls.errors import Busy, Cancelled, LlmosError, NotFound
 
+from .ledger import count_text
 from .recipes import names_of
 from .residency import State
 from .supervisor import UP
@@ -49,7 +50,8 @@ def _check(kernel: Kernel, model: ModelObject, force: bool) -> None:
     adapters = kernel.models.adapters_of(model)
     active = len(kernel.scheduler.running(model.id)) + len(kernel.scheduler.waiting(model.id))
     if (active or adapters) and not force:
-        what = f"{active} requests use it" if active else f"adapters are loaded on it: {names_of(adapters)}"
+        on_it = f"adapters are loaded on it: {names_of(adapters)}"
+        what = f"it has {count_text(active, 'request')} to answer" if active else on_it
         hint = "wait, or use force" if active else "unload them first, or use force"
         raise Busy(f"{model.name} is busy: {what}; {hint}", retry_after_ms=1000 if active else 0)
 

@@ -70,7 +70,7 @@ CODES: Mapping[str, Code] = {
         "The device that a driver is for is not in this machine.", "drivers.load in the configuration names the drivers"
     ),
     "driver.lost": Code(
-        "A model's driver ended; the model is loaded again when the driver is back.", "see llmos why of the driver"
+        "A model's driver ended; what was awake is loaded again when the driver is back.", "see llmos why of the driver"
     ),
     "overdue": Code(
         "The work loop of a driver gave no sign of life for as long as it had announced.",
@@ -84,6 +84,10 @@ CODES: Mapping[str, Code] = {
         "A model that was not on its device is made ready.", "pin it, or give it a longer keep_alive, so that it stays"
     ),
     "model.asleep": Code("Somebody put a model to sleep.", "llmos wake NAME"),
+    "model.cold": Code(
+        "A model is in no memory: it slept when its driver ended, or found no room. The next request loads it.",
+        "llmos wake NAME loads it now; llmos show NAME --plan DEVICE says what it needs",
+    ),
     "model.idle": Code(
         "A model was not used for its keep-alive time.", "llmos pin NAME, or load it with a longer keep_alive"
     ),

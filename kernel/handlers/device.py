@@ -6,6 +6,7 @@ from llmos.syscalls import calls
 from llmos.syscalls.errors import LlmosError, OverQuota
 from llmos.syscalls.types import ALL_RIGHTS, Buffer, Kind, Lease
 
+from ..ledger import size_text
 from ..objects import RESERVATION, DeviceObject, LeaseObject
 from ..requests import Request
 from .registry import implements
@@ -26,17 +27,16 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
         )
     kernel.quotas.check_bytes(session.owner, call.bytes, "alloc_gpu", session.limits.device_bytes)
     lease_id = kernel.new_id("l")
-    admitted = kernel.ledger.reserve(device.name, lease_id, "lease", call.bytes)
-    request.decided(admitted, (lease_id, device.name), "info")
     session.lease_bytes += call.bytes
     given, file = None, None
-    if call.share:
-        try:
+    try:
+        await _room(request, device, lease_id, call.bytes)
+        if call.share:
             given, file = await kernel.holdings.share_lease(device.driver, lease_id, call.bytes, session.peer.uid)
-        except LlmosError:
-            session.lease_bytes -= call.bytes
-            kernel.ledger.release(lease_id)
-            raise
+    except LlmosError:
+        session.lease_bytes -= call.bytes
+        kernel.ledger.release(lease_id)
+        raise
     expires = None
     if call.ttl_s is not None:
         expires = kernel.wall() + call.ttl_s
@@ -59,6 +59,16 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
         handle=handle, id=lease_id, device=device.name, bytes=call.bytes, expires=expires, share=call.share,
         kind=RESERVATION if given is None else given.kind, mapping=given.path or given.handle.hex() if given else "",
     )  # fmt: skip
+
+
+async def _room(request: Request, device: DeviceObject, lease: str, bytes: int) -> None:
+    """Have the bytes of a lease promised; who sleeps for it does so to the end, even if the request ends meanwhile."""
+    kernel, session = request.kernel, request.session
+    name = f"a lease of {size_text(bytes)} for {session.program!r}"
+    making = kernel.runner.detached(kernel.rooms.lease(device.driver, lease, name, bytes))
+    admitted = await kernel.runner.kept(making, lambda _: kernel.ledger.release(lease))
+    kernel.quotas.check_bytes(session.owner, bytes, "alloc_gpu", session.limits.device_bytes)  # others came meanwhile
+    request.decided(admitted, (lease, device.name), "info")
 
 
 @implements(calls.AllocBuffer)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from llmos.syscalls.driver import Located
 from llmos.syscalls.types import Eviction, LoadOptions, Plan, Reason
 
-from ..ledger import size_text
+from ..ledger import count_text, size_text
 from ..recipes import predicted
 from ..residency import Sleep
 
@@ -69,7 +69,7 @@ def judge(
     if victims:
         frees = sum(each.bytes for each in victims)
         gone = ", ".join(f"{each.model} ({size_text(each.bytes)})" for each in evictions)
-        wait = f" when {busy} requests on them have ended" if busy else ""
+        wait = f" when what runs on them has ended ({count_text(busy, 'request')})" if busy else ""
         reason = Reason(
             code="plan.evicts", text=f"{have}; {gone} would be put to sleep{wait}",
             numbers={**numbers, "frees": frees, "busy": busy}, rule=victims[0].reason.rule,

@@ -52,7 +52,7 @@ def test_a_load_waits_until_the_busy_model_has_ended_what_it_runs(kernel: Inside
     kernel.advance(STAY)
     waiting = load(program, "two")
     assert not program.done(waiting) and decided(kernel, "memory.waits") == [
-        "two waits for room: 1 requests run on one"
+        "two waits for room: 1 request under way on one"
     ]
     later = program.start(one, "second")  # a slot is free, but the model is drained
     assert kernel.null.names().count("submit") == 1

@@ -39,10 +39,10 @@ def test_a_life(residency: Residency) -> None:
 
 LEGAL = {
     State.COLD: {Event.LOAD, Event.UNLOAD},
-    State.LOADING: {Event.LOADED, Event.LOAD_FAILED, Event.LOST},
+    State.LOADING: {Event.LOADED, Event.LOAD_FAILED, Event.LOST, Event.NO_ROOM},
     State.AWAKE: {Event.SLEEP, Event.LOST, Event.UNLOAD},
-    State.SLEEPING: {Event.SLEPT, Event.SLEEP_FAILED, Event.LOST},
-    State.ASLEEP: {Event.WAKE, Event.LOST, Event.UNLOAD},
+    State.SLEEPING: {Event.SLEPT, Event.SLEEP_FAILED, Event.LOST, Event.GONE},
+    State.ASLEEP: {Event.WAKE, Event.LOST, Event.GONE, Event.UNLOAD},
     State.FAILED: {Event.LOAD, Event.UNLOAD},
     State.LOST: {Event.LOAD, Event.UNLOAD},
 }
@@ -109,7 +109,7 @@ def test_a_busy_model_never_sleeps(residency: Residency) -> None:
     residency.begin("m1", 1)
     residency.begin("m1", 2)
     assert residency.tick(99 * SECOND) == [] and residency.victims("cpu0", 1, 99) == []
-    with pytest.raises(BadState, match="2 requests run on it"):
+    with pytest.raises(BadState, match="2 requests under way"):
         residency.event("m1", Event.SLEEP, 3)
     residency.end("m1", 4)
     assert residency.tick(99 * SECOND) == []
@@ -234,7 +234,7 @@ class Life(RuleBasedStateMachine):
             assert event not in LEGAL[before] or (event is Event.SLEEP and self.running[model])
             return
         assert event in LEGAL[before]
-        if event in (Event.LOST, Event.UNLOAD):
+        if event in (Event.LOST, Event.GONE, Event.UNLOAD):
             self.running[model] = 0
 
     @rule(model=models)

@@ -150,6 +150,31 @@ def test_a_host_that_dies_while_its_model_sleeps_brings_it_back(folder: Path) ->
         assert client.wait(client.start(model, "back")).value["choices"][0]["text"] == "back"
 
 
+def test_after_a_crash_what_slept_is_cold_and_so_is_what_finds_no_room(folder: Path) -> None:
+    for name in ("one", "two"):
+        write_model(folder / "home/models" / name, size=600)
+    with running(folder, "[drivers.null0.config]\nmemory_bytes = 1000\n") as kernel, kernel.client() as client:
+        slept, awake = client.load("one"), client.load("two")
+        assert (state(client, slept), state(client, awake)) == ("asleep", "awake")
+        with client.driver_goes_through("backoff", "starting", "ready"):
+            kill(client.host())
+        eventually(kernel, lambda: state(client, awake) == "awake", lambda: state(client, awake))
+        assert state(client, slept) == "cold" and weights(client) == 1
+        control(client, client.grants["null0"], "limit", bytes=500)
+        with client.driver_goes_through("backoff", "starting", "ready"):
+            kill(client.host())
+        eventually(kernel, lambda: state(client, awake) == "cold", lambda: state(client, awake))
+        for model, why in ((slept, "while it slept"), (awake, "600 B are needed on null0")):
+            info = client.call("stat_object", handle=model)
+            told = client.call("read_journal", system=client.system, about=info["id"])
+            reasons = [reason for record in told for reason in record["reasons"] if reason["code"] == "model.cold"]
+            assert info["health"] == "ok" and why in info["reasons"][0]["text"] and info["reasons"][0] in reasons
+        assert weights(client) == 0
+        control(client, client.grants["null0"], "limit", bytes=0)
+        for model, text in ((slept, "one"), (awake, "two"), (slept, "again")):
+            assert client.infer(model, text)["choices"][0]["text"] == text
+
+
 # ---- conversations
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import MEMORY, Inside, Program, inside
+from scripted import MEMORY, Inside, Program, inside, loaded, rows
 
+from llmos.syscalls.driver import PlanRows
 from llmos.syscalls.errors import (
-    BadHandle, BadState, NoDeviceMemory, NoResources, NotSupported, OverQuota, PeerGone, Unavailable,
+    BadHandle, BadState, Cancelled, NoDeviceMemory, NoResources, NotSupported, OverQuota, PeerGone, Unavailable,
 )  # fmt: skip
+from llmos.syscalls.types import LedgerRow
 
 
 def lease(program: Program, size: int = 4096, **body: object) -> dict:
@@ -72,6 +75,75 @@ def test_a_lease_survives_its_device(kernel: Inside, program: Program) -> None:
 def test_what_is_not_free_is_refused(program: Program) -> None:
     error = lease_error(program, MEMORY + 1)
     assert isinstance(error, NoDeviceMemory) and error.free == MEMORY
+
+
+def test_models_that_nobody_uses_make_room_for_a_lease(kernel: Inside, program: Program) -> None:
+    model = program.load("tiny")
+    found = lease(program, MEMORY)
+    assert program.state(model) == "asleep" and free(kernel) == 0
+    (why,) = program.call("stat_object", handle=model)["reasons"]
+    assert why["code"] == "model.evicted"
+    assert why["text"].startswith(f"it makes room for a lease of 1.0 MiB for {kernel.session(program).program!r}: ")
+    told = [reason.code for reason in kernel.kernel.decisions.of(found["id"])]
+    assert told == ["model.evicted", "memory.admitted"]
+    program.call("close_handle", handle=found["handle"])
+    program.control(model, "wake")
+    assert free(kernel) == MEMORY - 1024
+
+
+def test_what_is_pinned_or_busy_does_not_leave_for_a_lease(kernel: Inside, program: Program) -> None:
+    pinned, busy = program.load("tiny"), program.load("other")
+    program.control(pinned, "pin")
+    number = program.start(busy, "x")
+    error = lease_error(program, MEMORY - 1024)
+    assert isinstance(error, NoDeviceMemory) and (error.evictable, error.free) == (0, MEMORY - 2048)
+    assert [program.state(model) for model in (pinned, busy)] == ["awake", "awake"]
+    assert free(kernel) == MEMORY - 2048 and kernel.session(program).lease_bytes == 0
+    kernel.null.release("submit")
+    program.wait(number)
+    assert lease(program, MEMORY - 1024) and program.state(busy) == "asleep"
+
+
+def test_a_lease_that_is_given_up_while_a_model_goes_to_sleep_leaves_nothing(kernel: Inside, program: Program) -> None:
+    model = program.load("tiny")
+    kernel.null.holds.add("sleep")
+    number = program.send("alloc_gpu", device=program.grants["null0"], bytes=MEMORY)
+    program.cancel(number)
+    assert isinstance(program.wait(number).error, Cancelled) and program.state(model) == "sleeping"
+    kernel.null.release("sleep")
+    assert program.state(model) == "asleep" and free(kernel) == MEMORY
+    assert kernel.session(program).lease_bytes == 0
+
+
+def test_a_device_that_ends_while_it_makes_room_gives_no_lease(kernel: Inside, program: Program) -> None:
+    model = program.load("tiny")
+    kernel.null.holds.add("sleep")
+    number = program.send("alloc_gpu", device=program.grants["null0"], bytes=MEMORY)
+    kernel.null.dies()
+    assert isinstance(program.wait(number).error, PeerGone) and program.state(model) == "cold"
+    kernel.null.starts()
+    assert free(kernel) == MEMORY and kernel.session(program).lease_bytes == 0
+
+
+def test_leases_that_wait_for_room_do_not_exceed_what_policy_allows(folder: Path) -> None:
+    tenth = MEMORY // 10
+    settings = f"[policy.uid.{os.getuid()}.limits]\ndevice_bytes = {12 * tenth}\n"
+    with inside(folder, settings, drivers="null0,models") as kernel:
+        program = kernel.program()
+        resting = [LedgerRow(device="host", what="weights", owner="", allocator=5 * tenth)]
+        kernel.null.answers.update(
+            plan=PlanRows(rows=rows(5 * tenth)), load=loaded(5 * tenth), sleep=loaded(rows=resting)
+        )
+        program.load("tiny")
+        kernel.null.holds.add("sleep")
+        numbers = [
+            program.send("alloc_gpu", device=program.grants["null0"], bytes=size * tenth) for size in (6, 3)
+        ]
+        kernel.null.release("sleep")
+        given, refused = (program.wait(number) for number in numbers)
+        assert given.error is None and isinstance(refused.error, OverQuota)
+        assert kernel.session(program).lease_bytes == 6 * tenth
+        assert sum(row.ledger for row in kernel.kernel.ledger.rows("null0")) == 6 * tenth
 
 
 def test_the_sessions_share_is_its_limit(kernel: Inside, program: Program) -> None:

@@ -92,7 +92,7 @@ def test_a_dry_run_says_for_whose_requests_it_would_wait(kernel: Inside, program
     plan = program.call("load_model", path="/models/other", options={"dry_run": True})["plan"]
     assert (plan["fits"], plan["would_evict"]) == (True, ["tiny"])
     text = plan["reasons"][0]["text"]
-    assert text.endswith("tiny (1.0 KiB) would be put to sleep when 1 requests on them have ended")
+    assert text.endswith("tiny (1.0 KiB) would be put to sleep when what runs on them has ended (1 request)")
     kernel.null.release("submit")
     program.wait(number)
 
@@ -207,7 +207,7 @@ def test_a_busy_model_is_unloaded_only_by_force(kernel: Inside, program: Program
     model = program.load("tiny")
     running = program.start(model, "x")
     error = program.error("unload_model", model=model)
-    assert isinstance(error, Busy) and "1 requests use it" in str(error)
+    assert isinstance(error, Busy) and "1 request to answer" in str(error)
     program.call("unload_model", model=model, force=True)
     kernel.null.release("submit")
     assert program.wait(running).error is None
