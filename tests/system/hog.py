@@ -6,11 +6,13 @@ import sys
 
 
 def main() -> None:
-    held = bytearray()
+    held: list[bytearray] = []
     for line in sys.stdin:
-        held = bytearray()  # given back before the next is taken
-        held = bytearray(b"\1") * int(line)  # written to, and only once in memory
-        print(len(held), flush=True)
+        more = int(line) - sum(map(len, held))
+        if more < 0:
+            held, more = [], int(line)  # given back before the next is taken
+        held.append(bytearray(b"\1") * more)  # written to, and only once in memory
+        print(sum(map(len, held)), flush=True)
 
 
 if __name__ == "__main__":

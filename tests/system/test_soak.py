@@ -31,6 +31,8 @@ RUNTIME = 128 * MIB
 """What the process of the device may hold beside models."""
 SLACK = 2048 * MIB
 """What other programs of the machine may take meanwhile without harm; the one of this test takes it and more."""
+LOOK_S = 2.0
+"""Longer than between two looks of the kernel at the machine: what was taken is counted by then."""
 HELD = ("weights", "kv", "workspace", "lease", "tuning")
 EXPECTED = {"ok", "PeerGone", "Unavailable", "Busy", "DriverFailed", "TimedOut", "NoDeviceMemory"}
 """How a request with a deadline may end while hosts are killed under it, and others have the memory."""
@@ -74,7 +76,13 @@ class Hog:
     """A program outside, and the bytes that it has."""
 
     process: subprocess.Popen[str]
+    beyond: int
+    """What it takes of the memory that was promised, beside all that is free."""
     bytes: int = 0
+
+    def press(self, free: int) -> None:
+        """Take all that is free, and what was promised."""
+        self.take(self.bytes + free + self.beyond)
 
     def take(self, count: int) -> None:
         """Have so many bytes, no matter how many it had."""
@@ -86,12 +94,12 @@ class Hog:
 
 
 @contextmanager
-def hog() -> Iterator[Hog]:
+def hog(beyond: int) -> Iterator[Hog]:
     process = subprocess.Popen(
         [sys.executable, str(HERE / "hog.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     try:
-        yield Hog(process)
+        yield Hog(process, beyond)
     finally:
         process.communicate()
 
@@ -154,12 +162,12 @@ def soak(folder: Path, seconds: float, every: float) -> None:
     write_models(folder / "home/models")
     one, config = configured(folder)
     chance, kills = random.Random(SEED), Kills()
-    with running(folder, config, drivers="cpu0,models") as kernel, kernel.client() as client, hog() as outside:
+    with running(folder, config, drivers="cpu0,models") as kernel, kernel.client() as client, hog(2 * one) as outside:
         client.await_driver("ready", "cpu0")
         before = held(client)
         programs = [start(kernel, folder, seed) for seed in range(PROGRAMS)]
         while time.monotonic() - kills.began < seconds:
-            wait(client, kills, chance.uniform(0.5, 1.5) * every)
+            wait(client, kills, outside, chance.uniform(0.5, 1.5) * every)
             outside.take(0)
             client.await_driver("ready", "cpu0")
             event = chance.choice(("host", "host", "program", "hog"))
@@ -175,7 +183,7 @@ def soak(folder: Path, seconds: float, every: float) -> None:
                 programs.append(programs[victim])
                 programs[victim] = start(kernel, folder, PROGRAMS + kills.programs)
             else:
-                outside.take(on_device(client, "host")["free"] + 2 * one)
+                outside.press(on_device(client, "host")["free"])
                 kills.hogs += 1
         outside.take(0)
         for program in programs:
@@ -190,12 +198,15 @@ def soak(folder: Path, seconds: float, every: float) -> None:
         assert summed(client, "llmos_driver_restarts") == kills.hosts, "a host ended that was not killed here"
 
 
-def wait(client: RawClient, kills: Kills, seconds: float) -> None:
-    """Let the load go on for so long, and see whether memory is short meanwhile."""
+def wait(client: RawClient, kills: Kills, outside: Hog, seconds: float) -> None:
+    """Let the load go on for so long, and see whether memory is short meanwhile; a hog keeps it so."""
     short, until = False, time.monotonic() + seconds
     while time.monotonic() < until:
-        time.sleep(0.25)
-        short = short or not on_device(client, "host")["free"]
+        time.sleep(LOOK_S)
+        free = on_device(client, "host")["free"]
+        short = short or not free
+        if outside.bytes and free:
+            outside.press(free)
     if short:
         kills.shortages += 1
         kills.note("memory was short")
