@@ -28,6 +28,7 @@ from . import checkpoint, fronts, kinds, plugged
 from .checkpoint import CONFIG, Weights
 from .finite import check_answer, check_finite, check_moved
 from .kinds import Kind
+from .lengths import context_of, usable_context
 from .mapped import FilePages
 from .memory import device_of, out_of_memory
 from .pages import NARROW
@@ -42,12 +43,6 @@ from .quantized.quantizing import Report, chosen
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 """What safetensors calls them."""
-
-UNBOUNDED_CONTEXT = 32_768
-"""Tokens, for models that name no limit of their own (recurrent ones, ALiBi)."""
-
-CONTEXTS = ("max_position_embeddings", "max_seq_len", "n_ctx", "max_target_positions")
-"""Where configurations say how many tokens a model takes."""
 
 TRIAL_TOKENS = 4
 TRIAL_TEXT = "a b"
@@ -141,7 +136,7 @@ def describe(
         config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
         text = config.get_text_config(decoder=True)
         kind, architecture = _kind(source, config)
-        context = _context(text, settings) if kind.tokens else 0
+        context = context_of(text, settings.max_context) if kind.tokens else 0
     except FAILURES as error:
         raise bad_model(source, error, CONFIG) from error
     fronts.check(source, kind)
@@ -187,7 +182,9 @@ def load(
             check_moved(module, weights)
     with pages.watched() if sparing else nothing:
         vocabulary = _try(source, module, about, causal)
-    about = replace(about, context=_usable_context(module, tokenizer, about), foreign=None)
+    if about.kind.tokens and not about.causal:
+        about = replace(about, context=usable_context(module, tokenizer, about.context))
+    about = replace(about, foreign=None)
     return Bundle(module, tokenizer, about, _eos(module), vocabulary, processor)
 
 
@@ -346,30 +343,6 @@ def _kind(source: ModelSource, config: Any) -> tuple[Kind, str]:
         why = f"{name} is of no kind that this device serves"
         raise NotSupported(f"{source.path}: {why}", why=why)
     return kind, name
-
-
-def _context(text: Any, settings: LoadSettings) -> int:
-    sizes = (getattr(text, name, None) for name in CONTEXTS)
-    own = next((int(size) for size in sizes if size and size > 0), None)
-    asked = settings.max_context
-    if asked is None:
-        return own or UNBOUNDED_CONTEXT
-    if asked < 1 or (own is not None and asked > own):
-        want = f"1 to {own}" if own else "at least 1"
-        said = f"max_context is {asked}, this model takes {want} tokens"
-        raise BadArgument(said, name="max_context", got=str(asked), want=want)
-    return asked
-
-
-def _usable_context(module: Any, tokenizer: Any, about: Description) -> int:
-    """Encoders of the RoBERTa family count positions from behind the padding index, and their tokenizer knows."""
-    if about.causal or not about.kind.tokens:
-        return about.context
-    sizes = [about.context, int(tokenizer.model_max_length)]
-    for name, table in module.named_modules():
-        if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None:
-            sizes.append(table.num_embeddings - table.padding_idx - 1)
-    return min(size for size in sizes if size > 0)
 
 
 def _dtype(raw: Mapping[str, Any], weights: Weights, settings: LoadSettings, place: Place) -> torch.dtype:

@@ -92,10 +92,6 @@ def test_context_is_the_models_or_less(llama: Path) -> None:
     for wrong in (0, 129):
         with pytest.raises(BadArgument, match=str(wrong)):
             load(llama, max_context=wrong)
-    unbounded = loader._context(config_of("mamba"), LoadSettings(max_context=None))
-    assert unbounded in (loader.UNBOUNDED_CONTEXT, 128)
-    with pytest.raises(BadArgument, match="at least 1"):
-        loader._context(transformers.MambaConfig(), LoadSettings(max_context=0))
 
 
 @pytest.mark.parametrize(
