@@ -56,11 +56,11 @@ def test_an_error_is_its_last_line(tmp_path: Path) -> None:
 
 
 def test_an_error_names_a_source_as_the_program_does(tmp_path: Path) -> None:
-    recipe = {"kind": "quantize", "quant": {"width": 8}, "options": {}}
+    recipe = {"kind": "prune", "sparsity": 0.5, "options": {}}
     with begun(job_of(tmp_path, names=["/models/mine"], recipe=recipe)) as process:
         *_, line = [line for line in process.communicate()[0].splitlines() if line]
     error = json.loads(line)["error"]
-    assert error["name"] == "BadModel" and error["message"].startswith("/models/mine has no")
+    assert error["name"] == "NotSupported" and error["message"].startswith("/models/mine is not pruned")
 
 
 def test_asked_to_end_it_leaves_nothing(tmp_path: Path) -> None:
