@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from llmos.syscalls.errors import LlmosError, OverQuota
+from llmos.syscalls.errors import LlmosError
 from llmos.syscalls.types import Advice, Plan, Quant, Reason
 
 from .advice.advisor import DeviceFacts, Facts, ModelFacts, OwnerFacts, Planned, Wish, advise, wishes
@@ -86,7 +87,7 @@ class Advisor:
         return ModelFacts(
             id=model.id,
             name=model.name,
-            path=model.path,
+            path=_named(kernel, model),
             device=model.driver.name,
             weights=held["weights"],
             kv=held["kv"],
@@ -146,8 +147,8 @@ class Advisor:
         )
         refused: Counter[tuple[str, str, int]] = Counter()
         for each in kernel.decisions.refused_since(since):
-            if isinstance(each.error, OverQuota):
-                refused.update((owner, each.error.what, each.error.limit) for owner in owners & set(each.about))
+            if each.quota is not None:
+                refused.update((owner, *each.quota) for owner in owners & set(each.about))
         return [
             OwnerFacts(owner=owner, what=what, limit=limit, refused=count, answered=answered[owner])
             for (owner, what, limit), count in refused.items()
@@ -185,6 +186,16 @@ class Advisor:
             kernel.log("advice", f"{model.name} with {dict(wish.options)}: {error}", model.id, level="debug")
             return
         self._plans[wish] = Planned(_planned(plan, "weights"), _planned(plan, "kv"))
+
+
+def _named(kernel: Kernel, model: ModelObject) -> str:
+    """What every session can load it by: its path where policy mounts it, else the folder of this machine that the one
+    session has mounted which loaded it."""
+    policy, source = kernel.config.policy(kernel.uid), model.located.source
+    everywhere = policy is not None and any(mount.source == source for mount in policy.mounts.values())
+    if everywhere or not source.startswith("/") or os.pathsep in source:
+        return model.path
+    return "file:" + (source.rstrip("/") + model.located.path).rstrip("/")
 
 
 def _short(reason: Reason) -> int:

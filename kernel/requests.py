@@ -89,15 +89,16 @@ class Request:
         """Send an error."""
         about = [self.id, self.session.id, self.session.owner, *self._subjects()]
         seconds = (self.kernel.runner.clock() - self.arrived) / 1e9
+        reasons = [*(_plain(reason) for reason in self.reasons), *error.reasons]
+        mine = type(error)(error.text, reasons=reasons, request=self.id, **error.fields())
+        frame = error_frames(0, mine)[1]
         if isinstance(error, (Busy, OverQuota)):
-            self.kernel.decisions.refused(self.spec.name, about, error, seconds)
+            self.kernel.decisions.refused(self.spec.name, about, error, frame, seconds, len(self.reasons))
         else:
             for reason in outcome.ended(self.spec.name, error, seconds):
                 self.kernel.decide(about, reason, "info" if isinstance(error, NoDeviceMemory) else "debug")
-        reasons = [*(_plain(reason) for reason in self.reasons), *error.reasons]
-        mine = type(error)(error.text, reasons=reasons, request=self.id, **error.fields())
         self.kernel.metrics_error(self.spec.name, type(error).__name__)
-        self._finish(MessageKind.ERROR, error_frames(0, mine)[1])
+        self._finish(MessageKind.ERROR, frame)
 
     def _subjects(self) -> list[str]:
         """What it was about: the models and devices that it named."""

@@ -18,8 +18,7 @@ from llmos.syscalls.types import Reason, Record
 
 from ..journal import MAX_TEXT, Journal, cleaned
 from .codes import change
-from .outcome import ended
-from .refusals import Refusals, Refused, unit_of
+from .refusals import Refusals, Refused, cause, unit_of
 
 IDS = 2000
 EACH = 32
@@ -72,15 +71,22 @@ class Decisions:
         )  # fmt: skip
         self._keep(cleaned(record) if len(reason.text) > MAX_TEXT else record)
 
-    def refused(self, call: str, about: Sequence[str], error: Busy | OverQuota, seconds: float) -> None:
-        """Keep that a request was turned away so long after it came; the reasons that its error carries too. `about`
-        are its own id and those of its session, its owner, and what it named."""
-        if not _is_short(error):  # a host may have sent anything
-            for reason in ended(call, error, seconds):
-                self.note(about, reason)
-            return
+    def refused(
+        self,
+        call: str,
+        about: Sequence[str],
+        error: Busy | OverQuota,
+        answer: bytes,
+        seconds: float,
+        known: int = 0,
+    ) -> None:
+        """Keep that a request was turned away with that error so long after it came, and with that body of an answer,
+        whose first `known` reasons were decided before. `about` are its own id and those of its session, its owner, and
+        what it named."""
         first = self._journal.number(1 + len(error.reasons))
-        self._refusals.add(Refused(first, self._wall(), call, tuple(about), error, seconds))
+        quota = (error.what, error.limit) if isinstance(error, OverQuota) else None
+        refused = Refused(first, self._wall(), call, tuple(about), answer, known, seconds, quota)
+        self._refusals.add(refused, cause(call, error))
 
     def refused_since(self, at: float) -> list[Refused]:
         """Requests that were turned away after a time (seconds since the epoch), of the newest."""
@@ -128,10 +134,6 @@ class Decisions:
         mine = [cleaned(record) for record in self._of(about) if record.seq > after and record.seq not in known]
         both = sorted([*found, *mine], key=lambda record: record.seq)
         return both[-limit:] if after < 0 else both[:limit]
-
-
-def _is_short(error: Busy | OverQuota) -> bool:
-    return all(len(text) <= MAX_TEXT for text in (error.text, *(str(told.get("text")) for told in error.reasons)))
 
 
 def _completed(record: Record) -> Record:

@@ -1,5 +1,6 @@
 """Requests that were turned away: under overload nothing is more frequent, so one costs a few entries in memory.
 
+Of each the answer is kept as it was sent: bytes, which no garbage collection looks into.
 The newest are kept by their request, each for itself. For everything else that they are about (the session, its owner,
 the model) those of one cause are one decision, with their number and what is said of the newest: a flood does not push
 out what else was decided. What `why` says of them is made when somebody asks.
@@ -13,8 +14,9 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from llmos.syscalls.errors import Busy, OverQuota
+from llmos.syscalls.errors import Busy, OverQuota, from_wire
 from llmos.syscalls.types import Reason, Record
+from llmos.syscalls.wire import unpack_body
 
 from .outcome import ended
 
@@ -30,19 +32,25 @@ class Refused:
     """Of the first of its reasons; they are numbered one after the other."""
     at: float
     call: str
-    about: Sequence[str]
-    error: Busy | OverQuota
+    about: tuple[str, ...]
+    answer: bytes
+    """The body that was sent."""
+    known: int
+    """So many of its reasons were decided before."""
     seconds: float
+    quota: tuple[str, int] | None
+    """The limit that was reached, by its name, where that is why."""
 
     def reasons(self) -> list[Reason]:
-        return ended(self.call, self.error, self.seconds)
+        error = from_wire(unpack_body(self.answer))
+        error.reasons = error.reasons[self.known :]
+        return ended(self.call, error, self.seconds)
 
-    @property
-    def cause(self) -> str:
-        """What those have in common that count as one."""
-        what = [self.error.what] if isinstance(self.error, OverQuota) else []
-        rules = [str(told.get("rule", "")) for told in self.error.reasons]
-        return " ".join([self.call, type(self.error).__name__, *what, *rules])
+
+def cause(call: str, error: Busy | OverQuota) -> str:
+    """What those have in common that count as one."""
+    what = [error.what] if isinstance(error, OverQuota) else []
+    return " ".join([call, type(error).__name__, *what, *(str(told.get("rule", "")) for told in error.reasons)])
 
 
 @dataclass(slots=True)
@@ -72,12 +80,13 @@ class Refusals:
         self._by_request: OrderedDict[str, Refused] = OrderedDict()
         self._alike: OrderedDict[tuple[tuple[str, ...], str], Alike] = OrderedDict()
 
-    def add(self, refused: Refused) -> None:
+    def add(self, refused: Refused, cause: str) -> None:
+        """Keep one, which counts with those that are about the same and have the same cause."""
         request, *others = refused.about
         self._by_request[request] = refused
         if len(self._by_request) > self._limit:
             self._by_request.popitem(last=False)
-        key = (tuple(others), refused.cause)
+        key = (tuple(others), cause)
         alike = self._alike.get(key)
         if alike is None:
             alike = self._alike[key] = Alike(refused, refused.at)

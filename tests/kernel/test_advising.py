@@ -17,6 +17,7 @@ from llmos.syscalls.driver import PlanRows
 from llmos.syscalls.errors import BadHandle, Busy, NotSupported, OverQuota
 from llmos.syscalls.events import MetricEvent, Spent
 from llmos.syscalls.types import Number, Reason
+from llmos.syscalls.wire import error_frames
 
 
 @pytest.fixture
@@ -106,7 +107,8 @@ def test_the_facts_of_owners_are_counted_from_how_requests_ended(kernel: Inside)
     kernel.kernel.interrupt(session.requests[request], refusal)
     kernel.settle()
     assert isinstance(program.error("load_model", path="/models/none", device=999), BadHandle)
-    kernel.kernel.decisions.refused("infer", ["r-1", session.id, session.owner], Busy("full"), 0.0)
+    busy = Busy("full")
+    kernel.kernel.decisions.refused("infer", ["r-1", session.owner], busy, error_frames(0, busy)[1], 0.0)
     (facts,) = kernel.kernel.advisor.facts().owners
     assert (facts.owner, facts.what, facts.limit, facts.refused) == (session.owner, "tokens_per_minute", 7, 1)
     assert facts.answered == 1, "loads are no inferences"

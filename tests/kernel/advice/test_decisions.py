@@ -12,6 +12,7 @@ from llmos.kernel.advice.decisions import Decisions
 from llmos.kernel.journal import MAX_TEXT, Journal
 from llmos.syscalls.errors import Busy, OverQuota
 from llmos.syscalls.types import Reason
+from llmos.syscalls.wire import error_frames
 
 
 def wall() -> float:
@@ -24,6 +25,10 @@ def _decisions(ids: int = 10, each: int = 4, path: Path | None = None, ring: int
 
 def _reason(text: str = "why", code: str = "model.evicted", **given: object) -> Reason:
     return Reason(code=code, text=text, **given)  # type: ignore[arg-type]
+
+
+def _refuse(decisions: Decisions, error: Busy | OverQuota, *about: str) -> None:
+    decisions.refused("infer", about, error, error_frames(0, error)[1], 0.0)
 
 
 def test_a_decision_gets_its_time_and_what_would_change_it() -> None:
@@ -98,7 +103,7 @@ def test_a_flood_of_refusals_pushes_out_nothing_else() -> None:
     told = decisions.decide(["m1", "s1"], _reason("made room"), "debug")
     last = decisions._journal.last
     for number in range(10):
-        decisions.refused("infer", [f"r{number}", "s1", "1000", "m1"], Busy("full", retry_after_ms=5), 0.0)
+        _refuse(decisions, Busy("full", retry_after_ms=5), f"r{number}", "s1", "1000", "m1")
     assert decisions.of("m1")[0] == told and "newest of 10" in decisions.of("m1")[1].text
     assert decisions.of("1000") == decisions.of("s1")[1:] == decisions.of("m1")[1:]
     (refused,) = decisions.of("r9")
@@ -114,20 +119,11 @@ def test_a_refusal_takes_a_number_for_each_of_its_reasons() -> None:
     decisions = _decisions()
     why = {"code": "quota.over", "text": "used up", "numbers": {"limit": 7}, "rule": "tokens_per_minute"}
     error = OverQuota("used up", what="tokens_per_minute", limit=7, reasons=[why])
-    decisions.refused("infer", ["r1", "s1"], error, 0.0)
+    _refuse(decisions, error, "r1", "s1")
+    assert [each.quota for each in decisions.refused_since(0.0)] == [("tokens_per_minute", 7)]
     decisions.note(["s1"], _reason())
     assert [record.seq for record in decisions.read(about="s1")] == [1, 2, 3]
     assert [reason.code for reason in decisions.of("s1")] == ["quota.over", "request.refused", "model.evicted"]
-
-
-def test_a_refusal_that_a_host_made_long_is_kept_short() -> None:
-    decisions = _decisions()
-    decisions.refused("infer", ["r1", "m1"], Busy("x" * 10**6), 0.0)
-    long = {"code": "request.refused", "text": "x" * 10**6}
-    decisions.refused("infer", ["r2", "m1"], Busy("full", reasons=[long]), 0.0)
-    for id in ("r1", "r2"):
-        assert all(len(reason.text) < 2 * MAX_TEXT for reason in decisions.of(id)) and decisions.of(id)
-    assert decisions.refused_since(0.0) == []
 
 
 def test_what_no_reader_would_take_is_stored_as_text() -> None:
