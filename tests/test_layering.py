@@ -23,12 +23,12 @@ ROOMS = {
         "metrics handles pending requests session resident residency cooling idling lane eviction scheduler buffers "
         "children services channel link sharing discovery supervisor speed objects quota dispatch instruments advising "
         "alarms procfs holdings recipes memory returning observing locating unloading models swaps inference files "
-        "tasks fitting following transforms sessions actions handlers yielding core server __main__"
+        "tasks fitting following transforms tunes sessions joining actions handlers yielding core server __main__"
     ),
     "drivers": (
-        "requests contract parent hookspecs plugins sampling ops quant formats engine tuning devices filesystems "
-        "transform buffers convert pulse outgoing link leases pacing held orders metering device_calls file_calls host "
-        "worker conformance"
+        "requests tunes contract parent hookspecs plugins sampling ops quant formats engine tuning devices filesystems "
+        "transform buffers convert pulse outgoing link leases pacing held tuning_calls orders metering device_calls "
+        "file_calls host worker conformance"
     ),
     "userland": (
         "places options interrupt flow inputs protocol link methods held private join pump bulk system_flows "
