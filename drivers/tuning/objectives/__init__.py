@@ -1,0 +1,1 @@
+"""What can be learnt, one class each behind one protocol (`protocol.Objective`)."""

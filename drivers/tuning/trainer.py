@@ -1,0 +1,299 @@
+"""The training loop: steps of micro-batches, evaluation, checkpoints.
+
+It knows of no thread, device or engine: it gets a module, batches and a recipe, and calls `yield_` wherever somebody
+else may have a turn. A run that was interrupted goes on from its newest checkpoint and ends with the same weights, to
+the bit, as one that was not (on a CPU with the same number of threads).
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llmos.syscalls.errors import BadArgument, BadState
+
+from .aids import Backward, backward_of
+from .checkpoint import Checkpoints, Saved
+from .data.batches import Batch, steps_of
+from .objectives.protocol import Loss, Objective
+from .optimizing import Optimizer, Schedule
+from .randomness import Randomness
+from .recipe import Recipe
+
+_SKIPPED_AT_MOST = 8
+"""Steps in a row whose gradients are not finite, before a run is given up."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`stage`: evaluate, train, checkpoint; `values` are what is known then, `step` the updates made so far."""
+
+    step: int
+    steps: int
+    stage: str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """`reason`: done, or early where the held-out loss no longer fell. `before` and `after` are held-out figures.
+
+    `seconds` are those of training and evaluating, waits for others included; `tokens` without padding.
+    """
+
+    steps: int
+    tokens: int
+    seconds: float
+    reason: str
+    before: dict[str, float]
+    after: dict[str, float]
+    best_step: int
+    skipped: int
+
+
+@dataclass
+class Training:
+    """What is trained. The module stands on the device of its parameters; batches are moved there.
+
+    Attributes:
+        module: what requires a gradient moves, and is float32.
+        batches: by position, which counts on through the epochs; their number is that of one epoch.
+        held_out: what is evaluated on, the same each time it is asked for; empty for no evaluation.
+        progress: called after each step, evaluation and checkpoint.
+        checkpoints: where the run is kept and goes on from; None for neither.
+        backward: another way to add gradients than `loss.backward()` (`aids`); `loss` likewise.
+        mark: is told the module and the call to make between its layers, before anything else.
+        asked: whether somebody wants a checkpoint after this step.
+        clock: seconds.
+    """
+
+    module: nn.Module
+    objective: Objective
+    recipe: Recipe
+    batches: Sequence[Batch]
+    held_out: Sequence[Batch] | Iterable[Batch] = ()
+    progress: Callable[[Progress], None] = lambda _: None
+    checkpoints: Checkpoints | None = None
+    loss: Loss | None = None
+    backward: Backward | None = None
+    mark: Callable[[nn.Module, Callable[[], None]], object] | None = None
+    asked: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = time.monotonic
+
+
+def train(job: Training, yield_: Callable[[], None] = lambda: None) -> Report:
+    """Run a job to its end, from its newest checkpoint where there is one; the module then has the best weights known.
+
+    These are the last ones, or with `early_stopping` those of the smallest held-out loss. What `yield_` raises ends
+    the run at once; checkpoints that were written stay.
+
+    Raises:
+        BadArgument: nothing is trainable, or not in float32; nothing is to be learnt in a whole step.
+        BadState: the checkpoint belongs to another run; gradients are not finite for many steps.
+        OSError: a checkpoint cannot be written.
+    """
+    run = _Run(job, yield_)
+    with run.randomness:
+        return run.whole()
+
+
+@dataclass
+class _Point:
+    """Where a run is, apart from tensors; JSON in a checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+    in_a_row: int = 0
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+    best: float = math.inf
+    best_step: int = 0
+    without_gain: int = 0
+
+
+class _Run:
+    def __init__(self, job: Training, yield_: Callable[[], None]) -> None:
+        self._job = job
+        self._recipe = job.recipe
+        self._optimizer = Optimizer(job.module, job.recipe)
+        self._device = next(iter(self._optimizer.trainable.values())).device
+        self._steps = steps_of(job.recipe, len(job.batches))
+        self._schedule = Schedule(job.recipe, self._steps)
+        self.randomness = Randomness(job.recipe.seed, self._device)
+        self._yield = self.randomness.outside(yield_)
+        self._loss = job.loss or job.objective.loss
+        self._backward = job.backward or backward_of(self._loss)
+        self._at = _Point()
+        self._best: dict[str, Tensor] = {}
+        if job.mark is not None:
+            job.mark(job.module, self._yield)
+        per_epoch = max(1, math.ceil(len(job.batches) / job.recipe.accumulation))
+        self._evaluate_every = job.recipe.evaluate_every or per_epoch
+        self._checkpoint_every = job.recipe.checkpoint_every or per_epoch
+
+    def whole(self) -> Report:
+        self._resume()
+        self._since = self._job.clock()
+        self._began = (self._at.tokens, self._at.step, self._since)
+        if not self._at.before:
+            self._at.before = self._evaluate()
+        early = self._over()
+        while self._at.step < self._steps and not early:
+            self._step()
+            if self._at.step % self._evaluate_every == 0 and self._at.step < self._steps:
+                self._judge(self._evaluate())
+            early = self._over()
+            if self._at.step % self._checkpoint_every == 0 or self._job.asked():
+                self._save()
+        if not early:
+            self._judge(self._evaluate())
+        self._take_best()
+        self._count_seconds()
+        at = self._at
+        reason = "early" if early else "done"
+        return Report(at.step, at.tokens, at.seconds, reason, at.before, at.after, at.best_step or at.step, at.skipped)
+
+    def _step(self) -> None:
+        """One update, from `accumulation` micro-batches."""
+        self._job.module.train()
+        begin, count = self._at.step * self._recipe.accumulation, self._recipe.accumulation
+        micro = [self._ready(self._job.batches[begin + n], training=True) for n in range(count)]
+        weight = sum(self._job.objective.weight(batch) for batch in micro)
+        if not weight:
+            raise BadArgument(f"nothing is to be learnt in step {self._at.step + 1}", name="data", want="labels")
+        total = torch.zeros((), device=self._device)
+        for batch in micro:
+            total += self._backward(self._job.module, batch, weight).total
+            self._at.tokens += batch.tokens
+            self._yield()
+        norm = self._optimizer.clip()
+        rate = self._schedule.at(self._at.step)
+        if math.isfinite(norm):
+            self._optimizer.step(rate, self._yield)
+            self._at.in_a_row = 0
+        else:
+            self._skip(norm)
+        self._optimizer.clear()
+        self._at.step += 1
+        self._tell("train", {"loss": float(total) / weight, "lr": rate, "grad_norm": norm, **self._pace()})
+
+    def _skip(self, norm: float) -> None:
+        """An update with such gradients would leave no weight whole."""
+        self._at.skipped += 1
+        self._at.in_a_row += 1
+        if self._at.in_a_row > _SKIPPED_AT_MOST:
+            raise BadState(
+                f"the norm of the gradients has been {norm} for {self._at.in_a_row} steps: take a smaller "
+                f"learning_rate than {self._recipe.learning_rate:g}, or a warm-up", state="diverged",
+            )  # fmt: skip
+
+    def _ready(self, batch: Batch, training: bool) -> Batch:
+        return self._job.objective.prepare(batch, training).to(self._device)
+
+    @torch.no_grad()
+    def _evaluate(self) -> dict[str, float]:
+        """Figures of the held-out batches; nothing where there are none. Draws no random numbers from the run's."""
+        self._job.module.eval()
+        states = self.randomness.states()
+        sums: dict[str, float] = {"loss": 0.0, "weight": 0.0}
+        for batch in self._job.held_out:
+            prepared = self._ready(batch, training=False)
+            outcome = self._job.objective.loss(self._job.module, prepared)
+            sums["loss"] += float(outcome.total)
+            sums["weight"] += self._job.objective.weight(prepared)
+            for name, value in outcome.sums.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            self._yield()
+        self.randomness.restore(states)
+        if not sums["weight"]:
+            return {}
+        figures = self._job.objective.summary(sums)
+        self._tell("evaluate", figures)
+        return figures
+
+    def _judge(self, figures: dict[str, float]) -> None:
+        """Take note of an evaluation: whether it is the best so far."""
+        self._at.after = figures
+        if not self._recipe.early_stopping or not figures:
+            return
+        if figures["loss"] < self._at.best:
+            self._at.best, self._at.best_step, self._at.without_gain = figures["loss"], self._at.step, 0
+            self._best = {name: value.detach().clone() for name, value in self._optimizer.trainable.items()}
+        else:
+            self._at.without_gain += 1
+
+    def _over(self) -> bool:
+        return 0 < self._recipe.early_stopping <= self._at.without_gain
+
+    @torch.no_grad()
+    def _take_best(self) -> None:
+        if self._best and self._at.best_step != self._at.step:
+            for name, value in self._best.items():
+                self._optimizer.trainable[name].copy_(value)
+            self._at.after = self._evaluate()
+
+    def _save(self) -> None:
+        if self._job.checkpoints is None:
+            return
+        self._count_seconds()
+        parts: dict[str, dict[str, Tensor]] = {
+            "trainable": {name: value.detach() for name, value in self._optimizer.trainable.items()},
+            "optimizer": self._optimizer.states(), "random": self.randomness.states(), "best": self._best,
+        }  # fmt: skip
+        tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+        self._job.checkpoints.write(Saved(self._at.step, tensors, {**vars(self._at), "steps": self._steps}))
+        self._tell("checkpoint", {})
+
+    @torch.no_grad()
+    def _resume(self) -> None:
+        saved = self._job.checkpoints.newest() if self._job.checkpoints is not None else None
+        if saved is None:
+            return
+        facts: dict[str, Any] = dict(saved.facts)
+        if facts.pop("steps") != self._steps:
+            raise BadState(f"the checkpoint belongs to a run of another length than {self._steps}", state="foreign")
+        weights = saved.part("trainable")
+        if weights.keys() != self._optimizer.trainable.keys():
+            raise BadState("the checkpoint belongs to a model of other trainable weights", state="foreign")
+        for name, parameter in self._optimizer.trainable.items():
+            parameter.copy_(weights[name])
+        self._optimizer.restore(saved.part("optimizer"))
+        self.randomness.restore(saved.part("random"))
+        self._best = {name: value.to(self._device) for name, value in saved.part("best").items()}
+        self._at = _Point(**facts)
+
+    def _count_seconds(self) -> None:
+        now = self._job.clock()
+        self._at.seconds += now - self._since
+        self._since = now
+
+    def _pace(self) -> dict[str, float]:
+        """Tokens a second since this process took the run up, the seconds that are left at this pace, peak memory."""
+        tokens, step, since = self._began
+        taken = max(1e-9, self._job.clock() - since)
+        left = (self._steps - self._at.step) * taken / (self._at.step - step)
+        return {
+            "tokens_per_s": (self._at.tokens - tokens) / taken, "left_s": left,
+            "peak_bytes": float(peak_bytes(self._device)),
+        }  # fmt: skip
+
+    def _tell(self, stage: str, values: dict[str, float]) -> None:
+        self._job.progress(Progress(self._at.step, self._steps, stage, values))
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that was in use: of torch on a GPU, of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
