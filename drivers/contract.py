@@ -27,6 +27,10 @@ from .requests import (
     SpansResult as SpansResult, StepEvent as StepEvent, TablePart as TablePart, TaskResult as TaskResult,
     TensorView as TensorView, TokenLogprob as TokenLogprob, TranscriptResult as TranscriptResult, Usage as Usage,
 )  # fmt: skip
+from .tunes import (
+    TuneDoneEvent as TuneDoneEvent, TuneEvent as TuneEvent, TuneJob as TuneJob, TunePlan as TunePlan,
+    TuneProgressEvent as TuneProgressEvent,
+)  # fmt: skip
 
 @dataclass(frozen=True)
 class Facts:
@@ -181,8 +185,9 @@ class Device(ABC):
         """Mark a request as cancelled; the next step ends it with a DoneEvent of reason `cancelled`. Any thread."""
 
     @abstractmethod
-    def step(self) -> Sequence[StepEvent]:
-        """Advance the accepted requests by one bounded step; what happened: often nothing, if nothing streams."""
+    def step(self) -> Sequence[StepEvent | TuneEvent]:
+        """Advance the accepted requests and jobs by one bounded step; what happened: often nothing, if nothing
+        streams."""
 
     @abstractmethod
     def memory(self) -> Sequence[Row]:
@@ -248,6 +253,27 @@ class Device(ABC):
     def end_lease(self, lease: str) -> int:
         """Free them; returns how many bytes. Raises NotFound."""
         raise NotFound(f"no lease {lease}")
+
+    def plan_tune(self, job: TuneJob) -> TunePlan:
+        """What a job would take, without allocating. Raises NotFound, BadArgument, NotSupported."""
+        raise NotSupported(f"this device cannot tune {job.model}", why="tune is not implemented by the driver")
+
+    def tune(self, job: TuneJob) -> TunePlan:
+        """Begin a job, to be advanced by `step` beside the requests until a TuneDoneEvent or FailedEvent ends it;
+        `cancel` ends it too. Raises before any work: as `plan_tune`, Exists, BadState, NoDeviceMemory."""
+        raise NotSupported(f"this device cannot tune {job.model}", why="tune is not implemented by the driver")
+
+    def pause_tune(self, job: str) -> None:
+        """Keep a job where it is, and its memory, until `resume_tune` or `cancel`. Raises NotFound."""
+        raise NotFound(f"no job {job}")
+
+    def resume_tune(self, job: str) -> None:
+        """Let a job go on. Raises NotFound."""
+        raise NotFound(f"no job {job}")
+
+    def checkpoint_tune(self, job: str) -> None:
+        """Have a checkpoint written soon; a TuneProgressEvent of stage checkpoint says that it is. Raises NotFound."""
+        raise NotFound(f"no job {job}")
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,9 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from llmos.syscalls.driver import (
-    ContextOpened, Fault, HostAdapter, HostCheckpoint, HostDropContext, HostEndLease, HostInspect, HostLease,
-    HostLoad, HostOpenContext, HostPause, HostPlan, HostPreempt, HostResume, HostSetBudget, HostSetShares, HostSleep,
-    HostSubmit, HostSwap, HostTransform, HostTune, HostUnload, HostWake, Inspected, Loaded, Located, Memory,
-    MetricEvent, PlanRows, Ready, Stats,
+    ContextOpened, Fault, HostAdapter, HostDropContext, HostEndLease, HostInspect, HostLease, HostLoad, HostOpenContext,
+    HostPlan, HostPreempt, HostSetBudget, HostSetShares, HostSleep, HostSubmit, HostSwap, HostTransform, HostTune,
+    HostUnload, HostWake, Inspected, Loaded, Located, Memory, MetricEvent, PlanRows, Ready, Stats,
 )  # fmt: skip
 from llmos.syscalls.errors import (
     BadArgument, BadState, Busy, Cancelled, Exists, LlmosError, NotFound, NotSupported, PeerGone, TooLarge,
@@ -35,27 +34,27 @@ from .metering import Metering
 from .orders import Orders
 from .outgoing import Outgoing
 from .pulse import Pulse
+from .tuning_calls import TuningCalls
 
 _READ_BYTES_PER_S = 25e6
 """Slower than any disk worth using: what a load is allowed for each byte."""
 _PROGRESS_S = 0.1
 _KEPT_CANCELS = 1024
-_NOT_YET = HostTune, HostTransform, HostCheckpoint, HostPause, HostResume
 
 
 class DeviceCalls:
     """Serves one device. All methods but `cancel` and `stats` belong to the work thread."""
 
     STARTS_WORK: ClassVar[tuple[type[Call[Any]], ...]] = (
-        HostSubmit, HostLoad, HostSwap, HostWake, HostOpenContext, HostPlan, HostLease,
+        HostSubmit, HostLoad, HostSwap, HostWake, HostOpenContext, HostPlan, HostLease, HostTune,
     )  # fmt: skip
     """Refused while draining."""
     CHANGES_MEMORY: ClassVar[tuple[type[Call[Any]], ...]] = (
         HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter, HostOpenContext, HostDropContext, HostLease,
-        HostEndLease,
+        HostEndLease, HostTune,
     )  # fmt: skip
     LONG: ClassVar[tuple[type[Call[Any]], ...]] = (
-        HostPlan, HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter, HostInspect, HostLease,
+        HostPlan, HostLoad, HostUnload, HostSleep, HostWake, HostSwap, HostAdapter, HostInspect, HostLease, HostTune,
     )  # fmt: skip
     """May take long enough for control calls to need a thread of their own."""
 
@@ -78,6 +77,7 @@ class DeviceCalls:
         self._count = Counters()
         self._metering = Metering()
         self._orders = Orders(device, self._versions, self._running.__contains__)
+        self._tunes = TuningCalls(device, facts.name, out, self._model)
         self._reported: list[LedgerRow] = []
         self._handlers: Mapping[type[Call[Any]], Callable[[int, Any], Any]] = {
             HostPlan: self._plan,
@@ -95,7 +95,8 @@ class DeviceCalls:
             HostSetBudget: self._orders.set_budget,
             HostPreempt: self._orders.preempt,
             **leases.handlers(device),
-            **dict.fromkeys(_NOT_YET, self._not_supported),
+            **self._tunes.handlers,
+            HostTransform: self._not_supported,
         }
 
     @property
@@ -105,7 +106,7 @@ class DeviceCalls:
 
     @property
     def busy(self) -> bool:
-        return bool(self._running)
+        return bool(self._running) or self._tunes.busy
 
     @property
     def pause(self) -> float:
@@ -122,7 +123,7 @@ class DeviceCalls:
         if isinstance(call, HostWake | HostSleep | HostUnload):
             held = self._models.get(call.id)
             return self._limits.load + (held.bytes if held else 0) / _READ_BYTES_PER_S
-        if isinstance(call, HostAdapter | HostInspect | HostLease):
+        if isinstance(call, HostAdapter | HostInspect | HostLease | HostTune):
             return self._limits.load
         return max(self._limits.step, 10 * self._device.step_seconds())
 
@@ -134,7 +135,8 @@ class DeviceCalls:
 
     def cancel(self, request: str) -> None:
         """Noted first and looked up second, while `_submit` does the opposite: one of the two sees the other."""
-        self._cancelled[request] = None
+        if not self._tunes.cancel(request):
+            self._cancelled[request] = None
         if request in self._running:
             self._device.cancel(request)
 
@@ -148,7 +150,7 @@ class DeviceCalls:
         chunks: list[tuple[int, Chunk]] = []
         ended: list[Callable[[], None]] = []
         began = time.monotonic()
-        events = self._device.step()
+        events = self._tunes.told(self._device.step())
         self._orders.pacing.stepped(began, time.monotonic())
         self._pulse.steps += 1
         for event in events:
@@ -279,9 +281,7 @@ class DeviceCalls:
         self._models[call.id] = held
         return self._loaded(held)
 
-    def _bring(
-        self, number: int, model: str, key: str, located: Located, options: LoadOptions, base: str
-    ) -> Held:
+    def _bring(self, number: int, model: str, key: str, located: Located, options: LoadOptions, base: str) -> Held:
         source = convert.to_source(located)
         try:
             loaded = self._device.load(key, source, convert.to_settings(options), self._sink(number, model), base)

@@ -14,7 +14,10 @@ from .errors import (
     BadModel, BadState, Busy, Conflict, DeviceFault, Exists, NoDeviceMemory, NoSpace, NotDirectory, NotFound,
     NotSupported, ReadOnly,
 )  # fmt: skip
-from .events import VERSION, Beat, Capacity, DeviceFacts, Fault, HostEvent, Memory, MetricEvent, Overrun, Ready, Spent
+from .events import (
+    VERSION, Beat, Capacity, DeviceFacts, Fault, HostEvent, Memory, MetricEvent, Overrun, Ready, Spent, TuneEnded,
+    TuneProgress,
+)  # fmt: skip
 from .spec import Call, Stream, Table
 from .types import (
     Argument, Chunk, Data, Done, EmbedOptions, Entry, Freed, Hit, Inference, Input, LedgerRow, LoadOptions,
@@ -23,7 +26,7 @@ from .types import (
 
 __all__ = [
     "VERSION", "Beat", "Capacity", "DeviceFacts", "Fault", "HostEvent", "Memory", "MetricEvent", "Overrun",
-    "Ready", "Spent",
+    "Ready", "Spent", "TuneEnded", "TuneProgress",
 ]  # fmt: skip
 
 HOST_CALLS = Table()
@@ -114,6 +117,16 @@ class LeaseGiven(Value):
     """cuda-ipc: what CUDA opens."""
     path: str = ""
     """shm: the file to map."""
+
+
+class Tuning(Value):
+    """What a tuning job takes: rows of `what="tuning"`, optimizer steps, and tokens in all; `facts` are for people and
+    for the record of the run."""
+
+    rows: list[LedgerRow]
+    steps: int
+    tokens: int
+    facts: dict[str, Any] = {}
 
 
 class ContextOpened(Value):
@@ -275,12 +288,25 @@ class HostEndLease(Call[Freed], name="end_lease", table=HOST_CALLS, errors=(NotF
     id: str
 
 
-class HostTune(Call[Done], name="tune", table=HOST_CALLS, errors=(NotSupported,)):
+class HostTune(
+    Call[Tuning], name="tune", table=HOST_CALLS,
+    errors=(NotSupported, NotFound, Exists, BadState, NoDeviceMemory, BadModel),
+):  # fmt: skip
+    """Begin a tuning job on a loaded model: `TuneProgress` tells how far it is and `TuneEnded` how it ended; `cancel`
+    ends it. With `dry_run` it is only planned.
+
+    The result is written into the empty folder `folder`. Checkpoints are written into `keep`, and what lies there is
+    gone on from. `base_path` is the path of the model, for the lineage of the result.
+    """
+
     id: str
     model: str
     recipe: TuneRecipe
     data: Located
     folder: str
+    keep: str
+    base_path: str = ""
+    dry_run: bool = False
 
 
 class HostTransform(Call[Done], name="transform", table=HOST_CALLS, errors=(NotSupported, BadModel)):
@@ -291,14 +317,20 @@ class HostTransform(Call[Done], name="transform", table=HOST_CALLS, errors=(NotS
 
 
 class HostCheckpoint(Call[Done], name="checkpoint", table=HOST_CALLS, errors=(NotSupported, NotFound)):
+    """Have a tuning job write a checkpoint soon; an event of stage `checkpoint` says that it is written."""
+
     id: str
 
 
 class HostPause(Call[Done], name="pause", table=HOST_CALLS, errors=(NotSupported, NotFound)):
+    """Keep a tuning job where it is, with its memory."""
+
     id: str
 
 
 class HostResume(Call[Done], name="resume", table=HOST_CALLS, errors=(NotSupported, NotFound)):
+    """Let a tuning job go on."""
+
     id: str
 
 

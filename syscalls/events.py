@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .types import LedgerRow, Number, Value
 
 VERSION = 1
@@ -96,4 +98,25 @@ class Fault(Value, tag_field="event", tag="fault"):
     sticky: bool = True
 
 
-HostEvent = Ready | Beat | MetricEvent | Capacity | Spent | Memory | Overrun | Fault
+class TuneProgress(Value, tag_field="event", tag="tune_progress"):
+    """A tuning job has done `step` of `steps`; a stage `checkpoint` says that it would go on from here."""
+
+    id: str
+    step: int
+    steps: int
+    values: dict[str, float] = {}
+    stage: str = "train"
+
+
+class TuneEnded(Value, tag_field="event", tag="tune_ended"):
+    """A tuning job is over: done (its result lies in its folder and `manifest` says what it is), cancelled or failed,
+    which alone has an `error`."""
+
+    id: str
+    reason: str
+    values: dict[str, float] = {}
+    manifest: dict[str, Any] = {}
+    error: dict[str, Any] | None = None
+
+
+HostEvent = Ready | Beat | MetricEvent | Capacity | Spent | Memory | Overrun | Fault | TuneProgress | TuneEnded

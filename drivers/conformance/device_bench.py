@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from llmos.drivers import convert
 from llmos.drivers.contract import (
     ChoiceResult, ChunkEvent, Device, DoneEvent, EmbedSettings, FailedEvent, Facts, LoadedModel, LoadSettings,
-    ModelSource, Prompt, Request, Row, SamplingParams,
+    ModelSource, Prompt, Request, Row, SamplingParams, StepEvent, TuneEvent,
 )  # fmt: skip
 from llmos.syscalls.errors import LlmosError
 
@@ -104,12 +104,21 @@ class DeviceBench:
             self.step(outcomes)
         return list(outcomes.values())
 
+    def events(self) -> list[StepEvent]:
+        """What one step says of requests; nobody tunes here."""
+        said: list[StepEvent] = []
+        for event in self.device.step():
+            expect(not isinstance(event, TuneEvent), f"step() returned a {type(event).__name__}, and nothing is tuned")
+            if not isinstance(event, TuneEvent):
+                said.append(event)
+        return said
+
     def one(self, request: Request) -> Outcome:
         return self.run(request)[0]
 
     def step(self, outcomes: dict[str, Outcome]) -> None:
         """One step; every event must belong to a request that runs."""
-        for event in self.device.step():
+        for event in self.events():
             outcome = outcomes.get(event.request)
             expect(outcome is not None, f"step() answers request {event.request!r}, which nobody made")
             assert outcome is not None

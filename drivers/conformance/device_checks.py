@@ -222,7 +222,7 @@ def unload_ends_requests(bench: DeviceBench) -> None:
     bench.device.submit(request)
     bench.device.step()
     bench.unload()
-    ends = [event for _turn in range(3) for event in bench.device.step() if event.request == request.id]
+    ends = [event for _turn in range(3) for event in bench.events() if event.request == request.id]
     expect(len(ends) <= 1, f"after unload its request was answered {len(ends)} times")
 
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from llmos.drivers import sampling
 from llmos.drivers.contract import (
     Device, DoneEvent, EmbedSettings, Facts, FailedEvent, Leased, LoadedModel, LoadSettings, ModelSource,
-    OpenedContext, Overrun, ProgressSink, Request, Row, StepEvent, Usage,
+    OpenedContext, Overrun, ProgressSink, Request, Row, StepEvent, TuneEvent, Usage,
 )  # fmt: skip
 from llmos.drivers.hookspecs import Send, hookimpl
 from llmos.syscalls.errors import (
@@ -32,6 +32,7 @@ from .null_model import (
     SAMPLING, TASKS, Echo, NullContext, NullJob, NullModel, TensorMover, check_embedding, embed, prompt_ids,
     prompt_text, task_of,
 )  # fmt: skip
+from .null_tuning import NullTuner
 from .null_turns import NullTurns
 from .shared_files import SharedFiles
 
@@ -44,7 +45,7 @@ KV_BYTES = 1024
 """Bytes a token of a conversation is said to take."""
 
 
-class NullDevice(Device):
+class NullDevice(NullTuner):
     """See the module. Thread-safe as far as the contract asks: `cancel` only sets a flag."""
 
     name = "null0"
@@ -57,6 +58,7 @@ class NullDevice(Device):
     }
 
     def __init__(self) -> None:
+        super().__init__()
         self.tamper = Tamper()
         self._device = self.name
         self._config: Mapping[str, Any] = {}
@@ -68,6 +70,7 @@ class NullDevice(Device):
         self._turns = NullTurns()
         self._files = SharedFiles()
         self._steps = 0
+        self._said: list[StepEvent | TuneEvent] = []
 
     # ---- the device
 
@@ -82,13 +85,13 @@ class NullDevice(Device):
 
     def facts(self) -> Facts:
         memory = int(self._config.get("memory_bytes", MEMORY_BYTES))
-        features = {"tensors": 1, "adapters": 1, "contexts": 1, "parks": 1}
+        features = dict.fromkeys(("tensors", "adapters", "contexts", "parks", "tunes"), 1)
         return Facts(self._device, "null", memory, description="no hardware: echoes", features=features)
 
     def memory(self) -> Sequence[Row]:
         rows = [_row("weights", name, model.bytes) for name, model in self._models.items() if model.awake]
         kv = [_row("kv", name, context.max_tokens * KV_BYTES) for name, context in self._contexts.items()]
-        return [*rows, *kv, *self._files.rows()]
+        return [*rows, *kv, *self.tuning_rows(), *self._files.rows()]
 
     def cache_usage(self) -> Mapping[str, float]:
         """It has no pages: the share of its slots that are taken."""
@@ -141,6 +144,7 @@ class NullDevice(Device):
             kv += self.drop_context(name)
         for job in self._jobs.values():
             job.cancelled = job.cancelled or job.request.model == model
+        self._said += self.end_tunings(model)
         return kv + (freed.bytes if freed.awake else 0)
 
     def sleep(self, model: str, host_bytes: int | None = None) -> LoadedModel:
@@ -224,9 +228,7 @@ class NullDevice(Device):
         if cached + len(ids) > limit and not truncates:
             tokens = cached + len(ids)
             raise TooLarge(f"the prompt has {tokens} tokens, {limit} fit; shorten it", limit=limit, got=tokens)
-        echo = None if embeds else Echo(
-            ids, request.sampling, room=limit - cached - len(ids), stream=request.stream
-        )
+        echo = None if embeds else Echo(ids, request.sampling, room=limit - cached - len(ids), stream=request.stream)
         return NullJob(request, task, [*model.faults, *faults], ids, cached, echo, time.monotonic())
 
     def set_shares(self, shares: Mapping[str, float]) -> None:
@@ -244,12 +246,13 @@ class NullDevice(Device):
         job = self._jobs.get(request)
         if job is not None:
             job.cancelled = True
+        self.cancel_tune(request)
 
-    def step(self) -> Sequence[StepEvent]:
+    def step(self) -> Sequence[StepEvent | TuneEvent]:
         self._steps += 1
         if self._jobs:
             self._happen(self._configured("step"))
-        events: list[StepEvent] = []
+        events, self._said = [*self._said, *self.tune_on()], []
         slots = {name: model.slots for name, model in self._models.items()}
         going_on = self._turns.choose([job.request for job in self._jobs.values()], slots)
         for job in [job for job in self._jobs.values() if job.cancelled or job.request.id in going_on]:
@@ -319,6 +322,11 @@ class NullDevice(Device):
     def _happen(self, faults: Sequence[Fault]) -> None:
         for fault in faults:
             null_faults.perform(fault)
+
+    def take_room(self, model: str, size: int) -> None:
+        if not self._model(model).awake:
+            raise BadState(f"model {model} sleeps: wake it first", state="asleep")
+        self._make_room(size)
 
     def _make_room(self, size: int) -> None:
         limit = min(self.facts().memory_bytes, int(self._config.get("oom_after", MEMORY_BYTES)))
