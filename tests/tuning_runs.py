@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import peft
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
-from llmos.drivers.tuning.data.batches import Batches
+from llmos.drivers.engine.models import Resident
+from llmos.drivers.tuning.data.batches import Batch, Batches
 from llmos.drivers.tuning.data.example import Example
+from llmos.drivers.tuning.objectives.protocol import Objective, inputs
 from llmos.drivers.tuning.recipe import Recipe
 
 VOCABULARY = 24
+
+Serve = Callable[..., tuple[Resident, Path]]
+"""The fixture `serve`: a loaded model by its architecture and settings, and its folder."""
 
 
 def llama(dropout: float = 0.0, layers: int = 2, size: int = 16, vocabulary: int = VOCABULARY) -> Any:
@@ -54,3 +61,36 @@ def recipe(**fields: Any) -> Recipe:
 
 def batches(made: Recipe, examples: Sequence[Example] | None = None) -> Batches:
     return Batches(examples or sentences(16), made)
+
+
+def bert(head: str, **more: Any) -> Any:
+    """A model that reads both ways, of a class of the library such as `ForMaskedLM`, with random weights."""
+    config = transformers.BertConfig(
+        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3,
+        pad_token_id=0, **more,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    return getattr(transformers, f"Bert{head}")(config)
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    """What backward passes have left, by parameter."""
+    return {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
+
+
+def learnt(objective: Objective, module: nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor]]:
+    """The mean loss of a batch, and its gradients."""
+    mean = objective.loss(module, batch).total / objective.weight(batch)
+    mean.backward()  # type: ignore[no-untyped-call]
+    return mean.item(), gradients(module)
+
+
+def same_as_the_librarys(objective: Objective, module: Any, batch: Batch, **labels: Tensor) -> None:
+    """Whether an objective has the loss and the gradients of a model's own loss for these labels."""
+    other = copy.deepcopy(module)
+    loss, made = learnt(objective, module, batch)
+    wanted = other(**inputs(batch), **labels).loss
+    wanted.backward()
+    assert abs(loss - wanted.item()) <= 1e-5 * abs(wanted.item())
+    torch.testing.assert_close(made, gradients(other), rtol=1e-4, atol=1e-6)

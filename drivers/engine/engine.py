@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,30 +19,20 @@ from ..ops.table import OpTable
 from . import causal, counting, drafts, kept, models, others, resting, sharing
 from .cancels import Cancels
 from .lora import source as lora_source
-from .lora.store import LoraStore
 from .lora.trial import check_runs
 from .lora.weights import LoraWeights, interpret
 from .memory import free_bytes
-from .models import Entry
+from .models import Entry, Resident
 from .plan import PREFILL_CHUNK, Footprint
 from .place import PROCESSOR, Place
 from .plugged import NONE, Architectures
 from .prepare import collect
-from .runner import Conversation
+from .retired import RetiredVersions
+from .runner import Conversation, Runner
 from .serving import serving, token_answer
 from .sharing import Sharing
 
 MEMORY = "tensors in memory"
-
-
-@dataclass(frozen=True)
-class Retired:
-    """A version of an adapter that was replaced, and the requests that still use it."""
-
-    entry: Entry
-    adapters: LoraStore
-    name: str
-    requests: frozenset[str]
 
 
 class Engine:
@@ -60,7 +50,7 @@ class Engine:
         self._ready: list[StepEvent] = []
         self._cancels = Cancels()
         self._versions = (f"adapter{number}" for number in itertools.count())
-        self._retired: list[Retired] = []
+        self._retired = RetiredVersions()
         self._uses = itertools.count(1)
 
     def plan(self, source: ModelSource, settings: LoadSettings) -> Sequence[Row]:
@@ -233,7 +223,7 @@ class Engine:
         if runner is None:
             return events
         events.extend(counting.explained(self._entries, runner, self._turns.step(runner)))
-        self._drop_retired()
+        self._retired.drop()
         return events
 
     def set_shares(self, shares: Mapping[str, float]) -> None:
@@ -248,6 +238,18 @@ class Engine:
         """Let others of its class go before a request. Raises NotFound."""
         if not any(runner.preempt(request) for runner in self._turns):
             raise NotFound(f"the request {request} does not run here")
+
+    def base(self, id: str) -> Resident:
+        """What is in memory of a model. Raises NotFound, NotSupported for an adapter, BadState when it sleeps."""
+        return self._model(id).awake()
+
+    def join(self, runner: Runner) -> None:
+        """Give steps also to a runner that is nobody's, as long as it is busy."""
+        self._turns.add(runner)
+
+    def leave(self, runner: Runner) -> None:
+        """Give it no more steps."""
+        self._turns.remove(runner)
 
     def usage(self) -> dict[str, Usage]:
         """Of each request under way what it took so far."""
@@ -332,25 +334,16 @@ class Engine:
             adapters.drop(version)
             raise
         if entry.resident is not None:
-            adapters.retire(entry.adapter)
-            requests = frozenset(request.id for request in entry.requests())
-            self._retired.append(Retired(entry, adapters, entry.adapter, requests))
+            self._retired.retire(entry, adapters)
         entry.adapter, entry.resident = version, below
-        self._drop_retired()
-
-    def _drop_retired(self) -> None:
-        """Drop the versions whose requests have ended."""
-        for retired in list(self._retired):
-            if retired.requests.isdisjoint(request.id for request in retired.entry.requests()):
-                retired.adapters.drop(retired.name)
-                self._retired.remove(retired)
+        self._retired.drop()
 
     def _rest(self, entry: Entry, sleeps: bool = False) -> int:
         """End an entry's requests and drop what it holds in memory, or put it to rest; returns the bytes."""
         freed = entry.held_bytes() + entry.kv_bytes()
         self._end([request.id for request in entry.requests()])
         freed += sum(conversation.forget() for conversation in self._conversations_of(entry))
-        self._drop_retired()
+        self._retired.drop()
         if entry.resident is not None and entry.base is not None:
             entry.resident.shared.adapters.drop(entry.adapter)
         resident, entry.resident, entry.resting = entry.resident, None, None

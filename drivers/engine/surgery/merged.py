@@ -72,37 +72,37 @@ class MergedLinear(nn.Module):
         self.in_features = product.packed.in_features
         self.out_features = product.packed.sizes[number]
         self.packed = product.packed if number == 0 else None
-        self._product = product
-        self._number = number
+        self.product = product
+        self.number = number
 
     @property
     def dtype(self) -> torch.dtype:
         """That of inputs and answers."""
-        return self._product.packed.dtype
+        return self.product.packed.dtype
 
     @property
     def weight(self) -> Tensor:
         """A copy [N, K] of this layer's weights, for code that looks at them."""
-        weights: Tensor = torch.split(self._product.packed.unpack(), list(self._product.packed.sizes))[self._number]
+        weights: Tensor = torch.split(self.product.packed.unpack(), list(self.product.packed.sizes))[self.number]
         return weights
 
     def forward(self, x: Tensor) -> Tensor:
         """x [.., K] to [.., N]."""
-        return self._product.follow(self._number, x) if self._number else self._product.lead(x)
+        return self.product.follow(self.number, x) if self.number else self.product.lead(x)
 
     @property
     def takes_float8(self) -> bool:
         """Whether `whole` takes inputs that are rounded to e4m3 already."""
-        packed = self._product.packed
+        packed = self.product.packed
         return isinstance(packed, Float8Taking) and packed.activations == "float8"
 
     def whole(self, x: Tensor | Float8Rows) -> Tensor:
         """The whole product [.., sum of N] at once."""
-        answer: Tensor = self._product.packed(x)
+        answer: Tensor = self.product.packed(x)
         return answer
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, number={self._number}"
+        return f"in_features={self.in_features}, out_features={self.out_features}, number={self.number}"
 
 
 class SingleLinear(nn.Module):

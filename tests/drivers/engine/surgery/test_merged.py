@@ -57,7 +57,7 @@ def test_nothing_is_held_once_all_have_taken_theirs(x: torch.Tensor) -> None:
     for name in ("q_proj", "k_proj", "v_proj"):
         getattr(merged, name)(x)
     assert isinstance(merged.q_proj, MergedLinear)
-    assert merged.q_proj._product._input is None
+    assert merged.q_proj.product._input is None
 
 
 def test_the_weights_are_kept_once_and_can_be_read_by_name() -> None:

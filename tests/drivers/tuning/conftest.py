@@ -1,0 +1,38 @@
+"""Tiny models as they lie in memory of a device that serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_models
+from tuning_runs import Serve
+
+from llmos.drivers.contract import LoadSettings
+from llmos.drivers.engine.engine import Engine
+from llmos.drivers.engine.models import Resident
+from llmos.drivers.ops.cpu.ops import register_native
+from llmos.drivers.ops.reference import register_reference
+from llmos.drivers.ops.table import OpTable
+
+
+@pytest.fixture(scope="session")
+def ops() -> OpTable:
+    table = OpTable()
+    register_reference(table)
+    register_native(table)
+    return table
+
+
+@pytest.fixture
+def serve(ops: OpTable, tmp_path_factory: pytest.TempPathFactory) -> Serve:
+    """A loaded model by its architecture and settings, and its folder."""
+
+    def loaded(name: str = "llama", **settings: Any) -> tuple[Resident, Path]:
+        folder = tiny_models.build(tmp_path_factory.mktemp("served") / name, name)
+        engine = Engine(ops)
+        engine.load("m", tiny_models.source_of(folder), LoadSettings(**settings), tiny_models.silent)
+        return engine.base("m"), folder
+
+    return loaded
