@@ -21,9 +21,9 @@ class Batch:
     Attributes:
         input_ids: [R, T] int64.
         position_ids: [R, T] int64; they start again at each example in a row, and at the padding.
-        labels: [R, T] int64 not shifted, IGNORED at padding and at the first token of each example; where labels are
-            of whole rows: [R] int64 classes, [R, C] float32 classes that apply, [R] float32 scores, [R, 2] int64
-            first and last token of an answer.
+        labels: [R, T] int64 not shifted, IGNORED at padding and, unless they are aligned, at the first token of each
+            example; where labels are of whole rows: [R] int64 classes, [R, C] float32 classes that apply, [R] float32
+            scores, [R, 2] int64 first and last token of an answer.
         documents: [R, T] int64, which example of its row each token is of, from 0; -1 is padding.
         kinds: [R, T] int64, which of two texts a token is of; None where the model does not tell them apart.
         others: the further texts of the rows, one batch each.
@@ -76,14 +76,14 @@ class Batches(Sequence[Batch]):
             recipe: of which batch_size, packing, max_length and seed count.
             padding: the token of places that hold none.
             room: tokens of a packed row, where it is not the recipe's max_length or the longest example; 0 for one
-                example to a row, whatever the recipe says.
+                example to a row, whatever the recipe says, as every objective but causal-lm has it.
             shuffled: false for the rows in the order of the file, as evaluation takes them.
         """
         self._examples, self._size, self._seed, self._padding = examples, recipe.batch_size, recipe.seed, padding
         self._shuffled = shuffled
         longest = max(len(example) for example in examples)
         self.room = max(longest, room or recipe.max_length or longest) if recipe.packing and room != 0 else 0
-        if self.room and packable(examples):
+        if self.room and recipe.objective == "causal-lm" and packable(examples):
             self.rows = packing.pack([len(example) for example in examples], self.room, recipe.seed)
         else:
             self.room, self.rows = 0, tuple((number,) for number in range(len(examples)))
@@ -147,7 +147,8 @@ def collate(rows: Sequence[Sequence[Example]], padding: int = 0) -> Batch:
             documents[index, place] = document
             if not first.whole:
                 labels[index, place] = torch.as_tensor(example.labels)
-                labels[index, start] = IGNORED
+                if not example.aligned:
+                    labels[index, start] = IGNORED
             if kinds is not None:
                 kinds[index, place] = torch.as_tensor(example.kinds)
             start += len(example)

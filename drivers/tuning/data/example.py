@@ -20,6 +20,8 @@ class Example:
         whole: whether labels are of the row, not of its tokens.
         others: further texts of the same row: what a text is near to and far from; the answer that was not chosen.
         kinds: for each token which of two texts it is of, where the model tells them apart; else empty.
+        aligned: whether each label is said at its own token, the first one's too; else by what comes before it, and
+            that of the first is not learned.
     """
 
     tokens: Sequence[int]
@@ -27,11 +29,12 @@ class Example:
     whole: bool = False
     others: tuple[Example, ...] = ()
     kinds: Sequence[int] = ()
+    aligned: bool = False
 
     @property
     def learned(self) -> int:
-        """Tokens whose label counts; none where they are of the row. The first token is never predicted."""
-        return 0 if self.whole else sum(label != IGNORED for label in self.labels[1:])
+        """Tokens whose label counts; none where they are of the row."""
+        return 0 if self.whole else sum(label != IGNORED for label in self.labels[0 if self.aligned else 1 :])
 
     def __len__(self) -> int:
         return len(self.tokens)
