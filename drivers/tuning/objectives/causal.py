@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -26,12 +26,21 @@ class Causal(Scored):
         return batch.labels[:, 1:]
 
     def scores(self, module: nn.Module, batch: Batch, kept: Tensor) -> Tensor:
-        # Without a cache: with one, the library would not look for examples in positions.
-        logits: Tensor = module(**inputs(batch), use_cache=False).logits
-        # Prompts that are learnt stand before the tokens and have scores too.
-        scores: Tensor = logits[:, -batch.labels.shape[1] : -1][kept]
-        return scores
+        return of_labels(answered(module, batch).logits, batch)[kept]
 
     def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
         figures = super().summary(sums)
         return figures | {"perplexity": math.exp(min(figures["loss"], 700.0))}
+
+
+def answered(module: nn.Module, batch: Batch, **more: bool) -> Any:
+    """What the module says of a batch; without a cache: with one, the library looks for no examples in positions."""
+    return module(**inputs(batch), use_cache=False, **more)
+
+
+def of_labels(values: Tensor, batch: Batch) -> Tensor:
+    """Of [rows, all tokens, ..] what is at the token before each label: [rows, tokens - 1, ..].
+
+    Prompts that are learnt stand before the tokens of the batch and have values too.
+    """
+    return values[:, -batch.labels.shape[1] : -1]

@@ -98,8 +98,11 @@ class Scored(ABC):
     def loss(self, module: nn.Module, batch: Batch) -> Outcome:
         targets = self.targets(batch)
         kept = targets != IGNORED
-        scores = self.scores(module, batch, kept).float()
-        wanted = targets[kept].to(scores.device)
+        return self.judged(self.scores(module, batch, kept), targets[kept])
+
+    def judged(self, given: Tensor, wanted: Tensor) -> Outcome:
+        """What scores [items, classes] are worth where `wanted`, int64 [items], are the right classes."""
+        scores, wanted = given.float(), wanted.to(given.device)
         weights = None if self.class_weights is None else self.class_weights.to(scores.device)
         total = functional.cross_entropy(
             scores, wanted, weight=weights, label_smoothing=self.smoothing, reduction="sum"

@@ -23,10 +23,6 @@ def batch() -> Batch:
     return collate([[each] for each in tuning_runs.sentences(4)])
 
 
-def gradients(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
-
-
 def pair(dropout: float = 0.0) -> tuple[nn.Module, Any]:
     """Two equal modules of which only adapters move."""
     module = tuning_runs.lora(tuning_runs.llama(), dropout)
@@ -53,7 +49,7 @@ def test_plain_gradients_are_those_of_the_mean() -> None:
     wanted = other(input_ids=given.input_ids, attention_mask=given.attention_mask, labels=given.labels).loss
     wanted.backward()
     assert not outcome.total.requires_grad and float(outcome.total) / weight == pytest.approx(wanted.item(), rel=1e-6)
-    torch.testing.assert_close(gradients(module), gradients(other), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(tuning_runs.gradients(module), tuning_runs.gradients(other), rtol=1e-5, atol=1e-7)
 
 
 def test_mixed_precision_has_products_in_bfloat16_and_gradients_in_float32() -> None:
@@ -67,7 +63,7 @@ def test_mixed_precision_has_products_in_bfloat16_and_gradients_in_float32() -> 
     assert not torch.equal(mixed.total, plain.total)
     torch.testing.assert_close(mixed.total, plain.total, rtol=2e-2, atol=0.0)
     mixed.total.backward()  # type: ignore[no-untyped-call]
-    assert {value.dtype for value in gradients(module).values()} == {torch.float32}
+    assert {value.dtype for value in tuning_runs.gradients(module).values()} == {torch.float32}
 
 
 def test_r_drop_is_the_mean_of_two_passes_and_their_divergence() -> None:
@@ -87,7 +83,7 @@ def test_r_drop_is_the_mean_of_two_passes_and_their_divergence() -> None:
     apart = ((p.exp() * (p - q)).sum(-1) + (q.exp() * (q - p)).sum(-1)).mean() / 2
     (plain + 0.7 / 2 * apart).backward()
     assert apart.item() > 1e-4
-    torch.testing.assert_close(gradients(module), gradients(other), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(tuning_runs.gradients(module), tuning_runs.gradients(other), rtol=1e-4, atol=1e-6)
 
 
 def test_r_drop_while_not_training_is_one_pass() -> None:
@@ -123,7 +119,7 @@ def test_embeddings_are_moved_up_the_loss(backward: aids.Backward, pace: float, 
         at = at * (0.5 / at.flatten(1).norm(dim=1)).clamp(max=1.0)[:, None, None]
     assert at.flatten(1).norm(dim=1).max().item() == pytest.approx(0.5)  # the bound is met by some row
     mean_of(other, given, embeddings + at).backward()
-    torch.testing.assert_close(gradients(module), gradients(other), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(tuning_runs.gradients(module), tuning_runs.gradients(other), rtol=1e-4, atol=1e-5)
 
 
 def test_embeddings_are_left_as_they_were() -> None:
@@ -149,7 +145,7 @@ def test_layers_that_are_computed_again_give_the_same_gradients() -> None:
         torch.manual_seed(3)
         aids.backward_of(LOSS)(each, given, weight)
     assert counts == [2, 1]
-    ours, theirs = gradients(module), gradients(other)
+    ours, theirs = tuning_runs.gradients(module), tuning_runs.gradients(other)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -10,23 +9,10 @@ import peft
 import pytest
 import torch
 import tuning_runs
-from torch import Tensor, nn
 
-from llmos.drivers.tuning.data.batches import Batch, collate
+from llmos.drivers.tuning.data.batches import collate
 from llmos.drivers.tuning.data.example import Example
 from llmos.drivers.tuning.objectives.causal import Causal
-
-
-def gradients(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.grad for name, value in module.named_parameters() if value.grad is not None}
-
-
-def learnt(module: nn.Module, batch: Batch) -> tuple[float, dict[str, Tensor]]:
-    """The mean loss of a batch and its gradients."""
-    objective = Causal()
-    mean = objective.loss(module, batch).total / objective.weight(batch)
-    mean.backward()
-    return mean.item(), gradients(module)
 
 
 def answers(count: int) -> list[Example]:
@@ -35,14 +21,8 @@ def answers(count: int) -> list[Example]:
 
 
 def test_padded_rows_have_the_loss_and_gradients_of_the_library() -> None:
-    ours = tuning_runs.llama()
-    theirs = copy.deepcopy(ours)
     batch = collate([[each] for each in answers(5)])
-    loss, made = learnt(ours, batch)
-    wanted = theirs(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels).loss
-    wanted.backward()
-    assert loss == pytest.approx(wanted.item(), rel=1e-6)
-    torch.testing.assert_close(made, gradients(theirs), rtol=1e-5, atol=1e-7)
+    tuning_runs.same_as_the_librarys(Causal(), tuning_runs.llama(), batch, labels=batch.labels)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -52,8 +32,8 @@ def test_packed_rows_have_the_loss_and_gradients_of_single_ones(attention: str) 
     one, other = tuning_runs.llama(), tuning_runs.llama()
     for module in (one, other):
         module.set_attn_implementation(attention)
-    loss, made = learnt(one, packed)
-    wanted, theirs = learnt(other, single)
+    loss, made = tuning_runs.learnt(Causal(), one, packed)
+    wanted, theirs = tuning_runs.learnt(Causal(), other, single)
     assert packed.packed and not single.packed and Causal().weight(packed) == Causal().weight(single)
     assert loss == pytest.approx(wanted, rel=1e-6)
     torch.testing.assert_close(made, theirs, rtol=1e-4, atol=1e-6)
@@ -65,7 +45,7 @@ def test_an_example_does_not_learn_from_its_neighbour() -> None:
     losses = []
     for neighbour in (first, other):
         hidden = Example(neighbour.tokens, [-100] * len(neighbour))
-        losses.append(learnt(tuning_runs.llama(), collate([[hidden, second]]))[0])
+        losses.append(tuning_runs.learnt(Causal(), tuning_runs.llama(), collate([[hidden, second]]))[0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 

@@ -1,0 +1,70 @@
+"""Of two answers the better one is to be likelier (DPO)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..data.batches import Batch
+from ..data.example import IGNORED
+from .causal import answered, of_labels
+from .protocol import Outcome, average
+
+Without = Callable[[nn.Module], AbstractContextManager[object]]
+
+
+def without_adapter(module: nn.Module) -> AbstractContextManager[object]:
+    """The module as it was before: for adapters of peft, whose base is the reference."""
+    made: AbstractContextManager[object] = module.disable_adapter()  # type: ignore[operator]
+    return made
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Rows hold the better answers, `others[0]` the worse ones, after the same prompts (Rafailov et al. 2023).
+
+    The loss of a pair is -log sigmoid(`beta` * margin): by how much the better answer has become likelier against the
+    worse one, since the reference, which is the module inside `reference(module)`.
+    """
+
+    head: ClassVar[str] = "causal-lm"
+    beta: float = 0.1
+    reference: Without = without_adapter
+
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        return batch
+
+    def weight(self, batch: Batch) -> float:
+        return float(len(batch.input_ids))
+
+    def loss(self, module: nn.Module, batch: Batch) -> Outcome:
+        margin = self._margin(module, batch)
+        was = module.training
+        with torch.no_grad(), self.reference(module):
+            module.eval()  # the reference answers without dropout
+            before = self._margin(module, batch)
+            module.train(was)
+        gained = self.beta * (margin - before)
+        return Outcome(-functional.logsigmoid(gained).sum(), {"right": (gained.detach() > 0).sum()})
+
+    def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
+        return {"loss": average(sums), "accuracy": sums["right"] / max(1.0, sums["weight"])}
+
+    def _margin(self, module: nn.Module, batch: Batch) -> Tensor:
+        return likelihood(module, batch) - likelihood(module, batch.others[0])
+
+
+def likelihood(module: nn.Module, batch: Batch) -> Tensor:
+    """float32 [rows]: the log-probability of each row's tokens that have a label."""
+    logits = of_labels(answered(module, batch).logits, batch)
+    labels = batch.labels[:, 1:]
+    losses = functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
+    )
+    return -losses.view_as(labels).sum(1)
