@@ -1,4 +1,4 @@
-"""Files of training data, and bases with real tokenizers."""
+"""Files of training data, bases with real tokenizers, and data sets made of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tiny_models import byte_level
 from llmos.drivers.contract import SourceFile
 from llmos.drivers.engine import kinds
 from llmos.drivers.tuning.data.base import Base
+from llmos.drivers.tuning.data.dataset import Dataset, encode, finished
 from llmos.drivers.tuning.data.source import DataSource, Row
 from llmos.drivers.tuning.recipe import Recipe
 
@@ -48,3 +49,7 @@ def base(tokenizer: Any = None, kind: kinds.Kind = kinds.CAUSAL, context: int = 
 
 def row(values: Mapping[str, Any], line: int = 1) -> Row:
     return Row(values, "rows.jsonl", line)
+
+
+def dataset(folder: Path, rows: Sequence[Any], made: Recipe, of: Base) -> Dataset:
+    return finished(encode(source(folder, {"rows.jsonl": jsonl(rows)}), made, of))

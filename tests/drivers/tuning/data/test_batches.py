@@ -99,6 +99,20 @@ def test_further_texts_become_batches_beside() -> None:
     assert batch.tokens == 2 * (3 + 2 + 1)
 
 
+def test_the_first_token_is_learned_where_labels_are_at_their_own_tokens() -> None:
+    """What an encoder reads and a decoder writes: the first token of an answer is to be said, too."""
+    told = Example((4, 5), (4, 5), aligned=True)
+    batch = collate([[Example((1, 2), (IGNORED, IGNORED), others=(told,), aligned=True)]])
+    assert batch.others[0].labels.tolist() == [[4, 5]]
+    assert collate([[Example((4, 5), (4, 5))]]).labels.tolist() == [[IGNORED, 5]]
+
+
+def test_only_causal_texts_are_packed() -> None:
+    """Others look at all that stands in their row."""
+    examples = made([3] * 20)
+    assert Batches(examples, Recipe("lora", objective="masked-lm", max_length=9)).room == 0
+
+
 def test_steps_of_a_run() -> None:
     assert steps_of(Recipe("lora", epochs=2), 5) == 10
     assert steps_of(Recipe("lora", epochs=2, accumulation=4), 5) == 3
