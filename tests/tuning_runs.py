@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,3 +95,17 @@ def same_as_the_librarys(objective: Objective, module: Any, batch: Batch, **labe
     wanted.backward()
     assert abs(loss - wanted.item()) <= 1e-5 * abs(wanted.item())
     torch.testing.assert_close(made, gradients(other), rtol=1e-4, atol=1e-6)
+
+
+def allocated(work: Callable[[], object]) -> int:
+    """The most bytes that torch's allocator held at once beyond those before, as its own profiler tells."""
+    gc.collect()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        work()
+    assert profile.profiler is not None and profile.profiler.kineto_results is not None
+    events = [each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"]
+    now = most = 0
+    for each in sorted(events, key=lambda event: event.start_ns()):
+        now += each.nbytes()
+        most = max(most, now)
+    return most

@@ -79,7 +79,7 @@ class Batches(Sequence[Batch]):
                 example to a row, whatever the recipe says, as every objective but causal-lm has it.
             shuffled: false for the rows in the order of the file, as evaluation takes them.
         """
-        self._examples, self._size, self._seed, self._padding = examples, recipe.batch_size, recipe.seed, padding
+        self._examples, self.size, self._seed, self._padding = examples, recipe.batch_size, recipe.seed, padding
         self._shuffled = shuffled
         longest = max(len(example) for example in examples)
         self.room = max(longest, room or recipe.max_length or longest) if recipe.packing and room != 0 else 0
@@ -87,7 +87,7 @@ class Batches(Sequence[Batch]):
             self.rows = packing.pack([len(example) for example in examples], self.room, recipe.seed)
         else:
             self.room, self.rows = 0, tuple((number,) for number in range(len(examples)))
-        self.per_epoch = math.ceil(len(self.rows) / self._size)
+        self.per_epoch = math.ceil(len(self.rows) / self.size)
         self._order: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
@@ -98,7 +98,16 @@ class Batches(Sequence[Batch]):
         """The batch at a position that counts on through the epochs."""
         if position < 0:
             raise IndexError(f"there is no batch {position}")
-        return collate([[self._examples[n] for n in row] for row in self.members(position)], self._padding)
+        return self.of(self.members(position))
+
+    def of(self, rows: Sequence[tuple[int, ...]]) -> Batch:
+        """A batch of rows, each as the numbers of its examples."""
+        return collate([[self._examples[n] for n in row] for row in rows], self._padding)
+
+    def length(self, row: tuple[int, ...]) -> int:
+        """Tokens of a row, those of its other texts included."""
+        every = (self._examples[n] for n in row)
+        return sum(len(each) + sum(len(other) for other in each.others) for each in every)
 
     def __iter__(self) -> Iterator[Batch]:
         """Those of the first epoch."""
@@ -110,7 +119,7 @@ class Batches(Sequence[Batch]):
         if self._order[0] != epoch:
             count = len(self.rows)
             self._order = epoch, packing.order(count, self._seed, epoch) if self._shuffled else list(range(count))
-        return [self.rows[row] for row in self._order[1][index * self._size : (index + 1) * self._size]]
+        return [self.rows[row] for row in self._order[1][index * self.size : (index + 1) * self.size]]
 
 
 def batches(examples: Sequence[Example], recipe: Recipe, epoch: int = 0, padding: int = 0) -> Iterator[Batch]:

@@ -1,0 +1,201 @@
+"""Bytes that a tuning job takes, before any of them is there.
+
+One pass of the largest micro-batch is gone through on tensors without content (torch's FakeTensorMode), forwards and
+backwards, and what lives at once is counted. So no architecture, method or objective needs a formula of its own. What
+a run's path depends on (tokens, masks, labels) is small and real.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map_only
+
+from ..contract import Row
+from . import aids, optimizing
+from .data.batches import Batch, Batches
+from .objectives.protocol import Objective
+from .recipe import Recipe
+
+_MASKED = ("aten.index.Tensor", "aten.index_put_.default", "aten.index_put.default", "aten._index_put_impl_.default")
+"""Operators whose places may be given as a mask, of which the answer's shape depends on the content."""
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """What a job takes beside the model.
+
+    Attributes:
+        trainable: weights that move.
+        gradients: of these.
+        states: the optimizer's.
+        best: the copy that `early_stopping` keeps.
+        activations: the most that lives at once in a pass beside gradients.
+        updating: the most that an update needs beside gradients.
+    """
+
+    trainable: int
+    gradients: int
+    states: int
+    best: int
+    activations: int
+    updating: int
+
+    @property
+    def total(self) -> int:
+        """The most at any time."""
+        kept = self.trainable + self.gradients + self.states + self.best
+        return kept + max(self.activations, self.updating)
+
+    def rows(self, owner: str, device: str = "") -> tuple[Row, ...]:
+        """As the device's ledger has it."""
+        return (Row("tuning", owner, predicted=self.total, device=device),)
+
+    def facts(self) -> Mapping[str, int]:
+        """By name, the total too."""
+        return {**dataclasses.asdict(self), "total": self.total}
+
+
+def plan(module: nn.Module, objective: Objective, recipe: Recipe, batch: Batch, scratch: int = 0) -> Bytes:
+    """What training will take at most.
+
+    Args:
+        module: the model with what is trained around it, on the meta device, in the dtypes it computes with. It is
+            used up: its tensors are replaced by others without content.
+        objective: what is learnt.
+        recipe: of which accumulation, early_stopping and gradient_checkpointing count.
+        batch: the largest micro-batch, with content.
+        scratch: bytes that a product takes for itself, apart from its answer.
+
+    Raises:
+        BadArgument: as `train`: nothing is trainable, or not in float32.
+    """
+    moving = optimizing.trainable(module)
+    if recipe.gradient_checkpointing:
+        aids.save_memory(module)
+    size = sum(value.nbytes for value in moving.values())
+    largest = max(value.nbytes for value in moving.values())
+    most = _most_of_a_pass(module, objective, batch, recipe.accumulation > 1)
+    return Bytes(
+        trainable=size, gradients=size, states=2 * size + 4 * len(moving), best=size if recipe.early_stopping else 0,
+        activations=max(0, most - size) + scratch, updating=2 * largest,
+    )  # fmt: skip
+
+
+def largest(batches: Batches) -> Batch:
+    """The longest rows of a run in one batch: no batch of any epoch has more tokens."""
+    return batches.of(sorted(batches.rows, key=batches.length, reverse=True)[: batches.size])
+
+
+def _most_of_a_pass(module: nn.Module, objective: Objective, batch: Batch, again: bool) -> int:
+    """The most bytes that live at once, gradients included; with those of another micro-batch there before, `again`."""
+    module.train()
+    with torch.random.fork_rng(devices=()):
+        prepared = objective.prepare(batch, training=True)
+    backward = aids.backward_of(objective.loss)
+    weight = objective.weight(prepared) or 1.0
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _hollow(module)
+        with torch.random.fork_rng(devices=()), Living(module) as living:
+            for _ in range(2 if again else 1):
+                backward(module, prepared, weight)
+    for parameter in module.parameters():
+        parameter.grad = None
+    most: int = living.most
+    return most
+
+
+def _hollow(module: nn.Module) -> None:
+    """Put tensors without content in the place of a module's; buffers of integers become zeros."""
+    made: dict[int, Tensor] = {}
+
+    def of(tensor: Tensor) -> Tensor:
+        if tensor.is_floating_point():
+            return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+        with unset_fake_temporarily():
+            return torch.zeros(tensor.shape, dtype=tensor.dtype)
+
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                new = made.get(id(parameter))
+                if new is None:
+                    new = made[id(parameter)] = nn.Parameter(of(parameter), requires_grad=parameter.requires_grad)
+                part._parameters[name] = new  # type: ignore[assignment]
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = of(buffer)
+
+
+class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of tensors that are made inside it: `now` of those that live, `most` at once.
+
+    Inside torch's FakeTensorMode: what has only operands with content is computed as ever. Those of `module` were
+    there before.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.most = 0
+        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        for tensor in (*module.parameters(), *module.buffers()):
+            self._note(tensor, counted=False)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if any(isinstance(value, FakeTensor) for value in tree_iter((args, given))):
+            if str(func) == "aten.index_put.default" and not torch.is_grad_enabled():
+                func = torch.ops.aten.index_put_.default  # torch's own gradient of a choice, outside of any mode
+            answer = func(*_with_places(func, args), **given)
+            if str(func) == "aten.topk.default":
+                answer = (answer[0], _spread(answer[1], args[0].shape[-1]))
+        else:
+            with unset_fake_temporarily():
+                answer = func(*args, **given)
+        tree_map_only(Tensor, self._note, answer)
+        return answer
+
+    def _note(self, tensor: Tensor, counted: bool = True) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes() if counted else 0
+        if key in self._known:
+            return
+        self._known[key] = weakref.ref(storage, partial(self._gone, key, size))
+        self.now += size
+        self.most = max(self.most, self.now)
+
+    def _gone(self, key: int, size: int, _: object) -> None:
+        del self._known[key]
+        self.now -= size
+
+
+def _with_places(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments with places as numbers where a real mask says which: the shape is then known."""
+    if str(func) not in _MASKED:
+        return args
+    places: list[Tensor | None] = []
+    for index in args[1]:
+        if isinstance(index, Tensor) and index.dtype == torch.bool and not isinstance(index, FakeTensor):
+            with unset_fake_temporarily():
+                places += index.nonzero().unbind(-1)
+        else:
+            places.append(index)
+    return (args[0], places, *args[2:])
+
+
+def _spread(chosen: Tensor, count: int) -> Tensor:
+    """Choices among `count` that are as even as can be, such as experts, with content."""
+    with unset_fake_temporarily():
+        return (torch.arange(math.prod(chosen.shape)) % count).view(tuple(chosen.shape))
