@@ -75,9 +75,13 @@ class Tensors:
         if name not in self.headers:
             file = next(iter(self._files))
             raise BadModel(f"{self.source.path} has no tensor {name}", file=file, why=f"has no tensor {name}")
-        self._pages.trim()
+        self.trim()
         tensor: torch.Tensor = self._files[self.headers[name]["file"]].get_tensor(name)
         return tensor
+
+    def trim(self) -> None:
+        """Give back pages that were read, and what the heap has free between things that stay, once they are many."""
+        self._pages.trim()
 
 
 @contextmanager

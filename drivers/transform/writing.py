@@ -54,6 +54,7 @@ class Writing:
         for part, tensor in ((NUMBERS, weight.numbers), (SCALE, weight.scale), (SHIFT, weight.shift)):
             if tensor is not None:
                 self._out.add(f"{stem}.{part}", tensor)
+        self._source.trim()  # what was worked with is free now, in pieces that the heap keeps
         self._done.update(self.stored(name))
         self.schemes[name] = weight.scheme
 

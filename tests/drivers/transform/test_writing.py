@@ -12,6 +12,7 @@ from tiny_models import build, silent, source_of
 
 from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine import loader
+from llmos.drivers.engine.mapped import HEAP, STEP, resident_bytes
 from llmos.drivers.ops.quantized import Scheme, round_to_nearest
 from llmos.drivers.transform import shards
 from llmos.drivers.transform.writing import Writing
@@ -48,3 +49,16 @@ def test_what_was_quantized_and_changed_is_written_and_all_else_copied(tmp_path:
     loaded = loader.load(source_of(tmp_path / "out"), LoadSettings(), silent).module
     wanted = round_to_nearest(module.lm_head.weight, W8).dequantized()
     assert torch.equal(loaded.model.embed_tokens(torch.arange(5)), wanted[:5])
+
+
+def test_what_the_heap_has_free_after_a_layer_is_given_back(tmp_path: Path) -> None:
+    module = transformers.AutoModelForCausalLM.from_pretrained(build(tmp_path / "m"))
+    (tmp_path / "out").mkdir()
+    with shards.opened(source_of(tmp_path / "m")) as tensors, torch.inference_mode():
+        writing = Writing(tmp_path / "out", tensors, module)
+        made = round_to_nearest(module.get_submodule(LAYER).weight, W8)
+        before = resident_bytes(HEAP)
+        scraps = [bytes(30_000) for _ in range(4000)][::6]  # and holes between them
+        assert resident_bytes(HEAP) > before + 4 * STEP
+        writing.add(LAYER, made)
+        assert resident_bytes(HEAP) < before + 3 * STEP and scraps
