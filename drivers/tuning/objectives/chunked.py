@@ -1,0 +1,133 @@
+"""The next token, with the scores of a few tokens at a time.
+
+Scores of a whole batch take more memory than all else where the vocabulary is large: float32 for each token and class,
+and as much again for their logarithms and for their gradient. Here a part of the tokens is scored, its gradient taken
+back to the states before the head at once, and its scores forgotten (as in Liger Kernel, arXiv:2410.10989).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..data.batches import Batch
+from ..data.example import IGNORED
+from .causal import Causal, answered, of_labels
+from .protocol import Outcome
+
+ROOM = 1 << 22
+"""Scores at a time: 16 MiB of float32, three times that with logarithms and gradient."""
+
+Judge = Callable[[Tensor, Tensor], Tensor]
+"""Scores float32 [items, classes] and right classes int64 [items] to losses [items]."""
+
+
+@dataclass(frozen=True)
+class Chunked(Causal):
+    """As `Causal`, without `scores` in its outcome; for modules that `fits` is true of.
+
+    Attributes:
+        room: numbers of scores that may be there at once, those of one token at least.
+    """
+
+    head: ClassVar[str] = "causal-lm"
+    room: int = ROOM
+
+    def loss(self, module: nn.Module, batch: Batch) -> Outcome:
+        targets = self.targets(batch)
+        kept = targets != IGNORED
+        head = _head(module)
+        assert head is not None
+        states = before_head(module, head, batch)[kept]
+        losses, right = _Losses.apply(states, targets[kept], head, self._judge, self.room)  # type: ignore[no-untyped-call]
+        return Outcome(losses.sum(), {"right": right.sum(), "items": torch.tensor(right.numel())})
+
+    def _judge(self, scores: Tensor, wanted: Tensor) -> Tensor:
+        weights = None if self.class_weights is None else self.class_weights.to(scores.device)
+        return functional.cross_entropy(
+            scores, wanted, weight=weights, label_smoothing=self.smoothing, reduction="none"
+        )
+
+
+class _Losses(torch.autograd.Function):
+    """Losses [items] of states [items, size], and whether the best score is the right one, bool [items].
+
+    A loss depends on its own state alone: so the gradient of each is known in the forward pass but for a factor.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, wanted: Tensor, head: nn.Module, judge: Judge, room: int
+    ) -> tuple[Tensor, Tensor]:
+        wants_gradient = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(states) if wants_gradient else None
+        losses = torch.empty(len(states), device=states.device)
+        right = torch.empty(len(states), dtype=torch.bool, device=states.device)
+        start, count = 0, 1
+        while start < len(states):
+            place = slice(start, start + count)
+            part = states[place].detach().requires_grad_(wants_gradient)
+            with torch.enable_grad() if wants_gradient else nullcontext():
+                scores = head(part).float()
+                each = judge(scores, wanted[place])
+                total = each.sum()
+            losses[place], right[place] = each.detach(), scores.detach().argmax(-1) == wanted[place]
+            if gradient is not None:
+                (gradient[place],) = torch.autograd.grad(total, part)
+            start, count = start + count, max(1, room // scores.shape[-1])
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(right)
+        return losses, right
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * given[0][:, None].to(gradient.dtype), None, None, None, None
+
+
+def before_head(module: nn.Module, head: nn.Module, batch: Batch) -> Tensor:
+    """What the head would score at the token before each label: [rows, tokens - 1, size]."""
+    caught: list[Tensor] = []
+
+    def catch(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        caught.append(given[0])
+        return (given[0][:, -1:], *given[1:])  # it has a token to score, since the library asks for something
+
+    handle = head.register_forward_pre_hook(catch)
+    try:
+        answered(module, batch)
+    finally:
+        handle.remove()
+    return of_labels(caught[0], batch)
+
+
+@torch.no_grad()
+def fits(module: nn.Module, batch: Batch) -> bool:
+    """Whether a module's scores are what its head makes of the states before it, and the head stays as it is.
+
+    Some models scale or bound their scores afterwards, which a head alone does not tell: so the batch is tried.
+    """
+    head = _head(module)
+    if head is None:
+        return False
+    was = module.training
+    module.eval()
+    try:
+        plain, states = of_labels(answered(module, batch).logits, batch), before_head(module, head, batch)
+        return bool(torch.allclose(head(states).float(), plain.float(), rtol=1e-2, atol=1e-3))
+    finally:
+        module.train(was)
+
+
+def _head(module: nn.Module) -> nn.Module | None:
+    """What makes scores of states; None where there is no such part or it is to be learnt."""
+    head: nn.Module | None = module.get_output_embeddings()  # type: ignore[operator]
+    if head is None or any(parameter.requires_grad for parameter in head.parameters()):
+        return None
+    return head
