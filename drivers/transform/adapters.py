@@ -1,7 +1,4 @@
-"""LoRA adapters added to the weights of their base, so that the result needs none.
-
-Which adapters there are and what their tensors mean is that of serving them (`engine.lora.weights`).
-"""
+"""Adapters of PEFT worked into the weights of their base, so that the result needs none."""
 
 from __future__ import annotations
 
@@ -10,25 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from llmos.syscalls.errors import BadModel
 
 from ..contract import ModelSource, ProgressSink
 from ..engine import checkpoint
 from ..engine.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from ..engine.lora.weights import LoraWeights, interpret
-from . import merging, shards
+from . import shards
+from .changes import Change, Place, changes_of, check_weight, fits
 from .shards import Shards, Tensors
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter's tensors; its layers keep their weights [inputs, outputs] where it is `transposed`."""
+    """What an adapter changes."""
 
     path: str
-    weights: LoraWeights
-    transposed: bool
+    changes: Mapping[Place, Change]
 
 
 def into_base(
@@ -38,9 +32,12 @@ def into_base(
 
     Raises:
         BadModel: an adapter that changes a layer which the base has not, or has in another shape.
-        NotSupported: an adapter of a kind that is not served either.
+        NotSupported: an adapter of another kind than those of `changes`, or a weight for one that has none.
     """
     read = [_read(source) for source in sources[1:]]
+    for adapter, weight in zip(read, weights, strict=True):
+        for change in adapter.changes.values():
+            check_weight(change, weight, adapter.path)
     with shards.opened(sources[0]) as base:
         placed = [_placed(base, adapter) for adapter in read]
         shards.copy_rest(sources[0], folder, progress)
@@ -51,7 +48,7 @@ def into_base(
             dtype = tensor.dtype
             for adapter, targets, weight in zip(read, placed, weights, strict=True):
                 if name in targets:
-                    tensor = _added(tensor, adapter, targets[name], weight)
+                    tensor = adapter.changes[targets[name]](tensor, weight)
             out.add(name, tensor.to(dtype))
         out.close()
     return {"metrics": {"method": "adapter", "layers": sum(len(targets) for targets in placed)}}
@@ -61,35 +58,21 @@ def _read(source: ModelSource) -> Adapter:
     config = checkpoint.read_json(source, ADAPTER_CONFIG)
     with shards.opened(source, checkpoint.check_file(source, ADAPTER_WEIGHTS)) as tensors:
         whole = {name: tensors.read(name).clone() for name in tensors}
-    weights = interpret(whole, config, source.path, ADAPTER_WEIGHTS)
-    return Adapter(source.path, weights, bool(config.get("fan_in_fan_out")))
+    return Adapter(source.path, changes_of(whole, config, source.path))
 
 
-def _placed(base: Tensors, adapter: Adapter) -> dict[str, str]:
-    """The target of each tensor of the base that the adapter changes. Raises BadModel."""
-    found: dict[str, str] = {}
-    for target, wanted in _shapes(adapter).items():
-        name = base.weight_of(target)
-        if not name or base.shape(name) != wanted:
-            has = f"has {name} of the shape {list(base.shape(name))}" if name else "has no such layer"
-            why = f"{adapter.path} changes {target} of the shape {list(wanted)}, and {base.source.path} {has}"
+def _placed(base: Tensors, adapter: Adapter) -> dict[str, Place]:
+    """What each tensor of the base is to the adapter that changes it. Raises BadModel."""
+    found: dict[str, Place] = {}
+    for place, change in adapter.changes.items():
+        layer, part = place
+        weight = base.weight_of(layer)
+        name = f"{weight.removesuffix('weight')}{part}" if weight else ""
+        if weight and name not in base and change.optional:
+            continue
+        if name not in base or not fits(change, base.shape(name)):
+            has = f"has {name} of the shape {list(base.shape(name))}" if name in base else "has no such layer"
+            why = f"{adapter.path} changes {layer} of the shape {list(change.shape)}, and {base.source.path} {has}"
             raise BadModel(f"{why}; merge it into the base that it was trained on", file=ADAPTER_WEIGHTS, why=why)
-        found[name] = target
+        found[name] = place
     return found
-
-
-def _shapes(adapter: Adapter) -> dict[str, tuple[int, ...]]:
-    """Of each target, the shape that its weight has in the base."""
-    shapes: dict[str, tuple[int, ...]] = {target: tuple(t.shape) for target, t in adapter.weights.copies.items()}
-    for target, pair in adapter.weights.pairs.items():
-        sizes = (len(pair.b), pair.a.shape[1])
-        shapes[target] = sizes[::-1] if adapter.transposed else sizes
-    return shapes
-
-
-def _added(tensor: Tensor, adapter: Adapter, target: str, weight: float) -> Tensor:
-    tensor = adapter.weights.copies.get(target, tensor)
-    pair = adapter.weights.pairs.get(target)
-    if pair is None:
-        return tensor
-    return merging.low_rank(tensor, pair.a, pair.b, weight * pair.scale, adapter.transposed)

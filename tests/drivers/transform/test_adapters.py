@@ -76,9 +76,9 @@ def test_an_adapter_of_another_base_is_refused_with_its_layer(tmp_path: Path) ->
         merged(tmp_path, adapter)
 
 
-def test_an_adapter_that_is_more_than_low_rank_sums_is_refused(tmp_path: Path) -> None:
+def test_an_adapter_of_another_kind_is_refused(tmp_path: Path) -> None:
     base = saved(tmp_path / "base", "llama")
     adapter = save_adapter(base, tmp_path / "adapter")
-    (adapter / "adapter_config.json").write_text(json.dumps({**config_of(adapter), "use_dora": True}))
-    with pytest.raises(NotSupported, match="DoRA"):
+    (adapter / "adapter_config.json").write_text(json.dumps({**config_of(adapter), "use_qalora": True}))
+    with pytest.raises(NotSupported, match="QALoRA"):
         merged(tmp_path, adapter)
