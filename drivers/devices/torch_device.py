@@ -18,11 +18,13 @@ from llmos.syscalls.errors import BadArgument, BadState, Exists, LlmosError
 
 from .. import plugins
 from ..contract import (
-    Device, Leased, LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink, Request, Row, StepEvent, Usage,
+    Leased, LoadedModel, LoadSettings, ModelSource, OpenedContext, ProgressSink, Request, Row, StepEvent, TuneEvent,
+    TuneJob, TunePlan, Usage,
 )  # fmt: skip
 from ..ops.table import OpTable
 from .figures import Figures, shared_out
 from .shared_files import SharedFiles
+from .tuning import TuningDevice
 
 if TYPE_CHECKING:
     from ..engine.engine import Engine
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 PREFILL_TOKENS = 512
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
-FEATURES: Mapping[str, int] = {"adapters": 1, "contexts": 1, "parks": 1, "parts": 1, "tensors": 1}
+FEATURES: Mapping[str, int] = {"adapters": 1, "contexts": 1, "parks": 1, "parts": 1, "tensors": 1, "tunes": 1}
 """What the engine can do on any device."""
 
 
@@ -45,7 +47,7 @@ class Leases(Protocol):
     def close(self) -> None: ...
 
 
-class TorchDevice(Device):
+class TorchDevice(TuningDevice):
     """An engine on some device of torch."""
 
     kind: ClassVar[str]
@@ -60,6 +62,7 @@ class TorchDevice(Device):
     }
 
     def __init__(self) -> None:
+        super().__init__()
         self.ops = OpTable()
         self._device = self.name
         self._engine: Engine | None = None
@@ -138,6 +141,7 @@ class TorchDevice(Device):
 
     def stop(self) -> None:
         self._leases.close()
+        self.stop_tunings()
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -162,9 +166,11 @@ class TorchDevice(Device):
     def unload(self, model: str) -> int:
         self._changing()
         with self._watched():
+            self.end_tunings(model)
             return self._running().unload(model)
 
     def sleep(self, model: str, host_bytes: int | None = None) -> LoadedModel:
+        self.check_untuned(model)
         self._changing()
         with self._watched():
             return self._running().sleep(model, host_bytes)
@@ -186,10 +192,20 @@ class TorchDevice(Device):
 
     def cancel(self, request: str) -> None:
         self._running().cancel(request)
+        self.cancel_tune(request)
 
-    def step(self) -> Sequence[StepEvent]:
+    def step(self) -> Sequence[StepEvent | TuneEvent]:
         with self._watched():
-            return self._running().step()
+            return [*self.tunings_ended(), *self._running().step()]
+
+    def plan_tune(self, job: TuneJob) -> TunePlan:
+        with self._watched():
+            return super().plan_tune(job)
+
+    def tune(self, job: TuneJob) -> TunePlan:
+        self._changing()
+        with self._watched():
+            return super().tune(job)
 
     def usage(self) -> Mapping[str, Usage]:
         return self._running().usage()
@@ -208,7 +224,7 @@ class TorchDevice(Device):
 
     def memory(self) -> Sequence[Row]:
         """The engine's rows, and one of what the device holds for no model; see `figures`."""
-        rows = self._running().memory()
+        rows = [*self._running().memory(), *self.tuning_rows()]
         shared = shared_out(rows, self._held(), self._absent(), self._device, self.pooled)
         return [*shared, *self._leases.rows()]
 

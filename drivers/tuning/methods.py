@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from llmos.syscalls.errors import BadArgument, NotSupported
 
 from ..engine import kinds
+from .owning import HEADS, own_heads
 from .recipe import Recipe
 from .resident import ResidentLinear
 
@@ -57,6 +58,7 @@ def adapt(view: Any, kind: kinds.Kind, recipe: Recipe, steps: int, base_path: st
         NotSupported: a method that this kind of model cannot have.
     """
     settings = _settings(kind, recipe, steps)
+    own_heads(view, kind)
     for part in view.modules() if recipe.method == "adalora" else ():
         if isinstance(part, ResidentLinear):
             part.written = True
@@ -83,8 +85,8 @@ class Ranks:
     """AdaLoRA gives ranks to the layers that need them most: after each step, by what gradients have told so far."""
 
     def __init__(self, adapted: peft.PeftModel) -> None:
-        self._model: Any = adapted.base_model
-        self._allocator: Any = self._model.rankallocator
+        model: Any = adapted.base_model
+        self._model, self._allocator = model, model.rankallocator
         self._allocator.reset_ipt()
 
     def stepped(self, step: int) -> None:
@@ -159,16 +161,17 @@ def _settings(kind: kinds.Kind, recipe: Recipe, steps: int) -> Any:
     common: dict[str, Any] = {"task_type": task, "modules_to_save": list(recipe.modules_to_save) or None}
     targets: Any = list(recipe.target_modules) or EVERY_LINEAR
     low_rank: dict[str, Any] = {
-        **common, "lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout,
-        "target_modules": targets,
+        **common, "lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout, "target_modules": targets,
+        "exclude_modules": rf"(.*\.)?({'|'.join(HEADS[kind])})(\..*)?" if kind in HEADS else None,
     }  # fmt: skip
     if method in LORA:
         return peft.LoraConfig(r=recipe.rank, **low_rank, **LORA[method])
     if method == "adalora":
         # As its authors do: rank falls between a tenth and seven tenths of the run, from half as much again.
-        first: dict[str, Any] = {"init_r": recipe.rank * 3 // 2, "target_r": recipe.rank, "total_step": max(steps, 10)}
-        when: dict[str, Any] = {"tinit": max(steps, 10) // 10, "tfinal": max(steps, 10) * 3 // 10, "deltaT": max(1, steps // 100)}
-        return peft.AdaLoraConfig(**low_rank, **first, **when)
+        total = max(steps, 10)
+        ranks: dict[str, Any] = {"init_r": recipe.rank * 3 // 2, "target_r": recipe.rank, "total_step": total}
+        when: dict[str, Any] = {"tinit": total // 10, "tfinal": total * 3 // 10, "deltaT": max(1, total // 100)}
+        return peft.AdaLoraConfig(**low_rank, **ranks, **when)
     if method == "ia3":
         return peft.IA3Config(**common, **({"target_modules": targets} if recipe.target_modules else {}))
     if method in PROMPTS:

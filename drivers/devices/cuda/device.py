@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmos.syscalls.errors import BadArgument, BadState, NotFound, NotSupported
 
-from ...contract import DeviceFactory, Facts, FailedEvent, StepEvent
+from ...contract import DeviceFactory, Facts, FailedEvent, StepEvent, TuneEvent
 from ...hookspecs import hookimpl
 from ...ops.table import OpTable
 from ..torch_device import FEATURES, TorchDevice
@@ -131,7 +131,7 @@ class CudaDevice(TorchDevice):
         features = {**now.figures, **known, **FEATURES}
         return Facts(self._device, self.kind, total, foreign, name, features, unit=",".join(self._uuids))
 
-    def step(self) -> Sequence[StepEvent]:
+    def step(self) -> Sequence[StepEvent | TuneEvent]:
         """A request that a lost context has failed takes the process with it."""
         events = super().step()
         for event in events:

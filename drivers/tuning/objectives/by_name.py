@@ -1,18 +1,50 @@
-"""The objective that a recipe names."""
+"""The objective that a recipe names, for a base."""
 
 from __future__ import annotations
 
-from llmos.syscalls.errors import NotSupported
+from llmos.syscalls.errors import BadModel
 
-from ..data.dataset import Dataset
+from ..data.base import Base
 from ..recipe import Recipe
+from .answers import Answers
 from .causal import Causal
+from .classes import Masked, Rows, Tokens
+from .embedding import Embedding
+from .preference import Preference
 from .protocol import Objective
+from .seq2seq import Seq2seq
+from .values import MultiLabel, Regression
 
 
-def objective_of(recipe: Recipe, data: Dataset) -> Objective:
-    """Raises NotSupported for one that cannot be trained yet."""
-    if recipe.objective == "causal-lm":
-        return Causal(smoothing=recipe.label_smoothing)
-    why = f"the objective {recipe.objective} is not trained by this device"
-    raise NotSupported(f"{why}; take causal-lm", why=why)
+def objective_of(recipe: Recipe, base: Base) -> Objective:
+    """Raises BadModel when the base lacks what the objective needs."""
+    smoothing = recipe.label_smoothing
+    match recipe.objective:
+        case "masked-lm":
+            return _masked(recipe, base)
+        case "seq2seq":
+            return Seq2seq(smoothing=smoothing)
+        case "classification":
+            return Rows(smoothing=smoothing)
+        case "multi-label":
+            return MultiLabel()
+        case "regression":
+            return Regression()
+        case "token-classification":
+            return Tokens(smoothing=smoothing)
+        case "question-answering":
+            return Answers()
+        case "embedding":
+            return Embedding(temperature=recipe.temperature)
+        case "preference":
+            return Preference(beta=recipe.beta)
+    return Causal(smoothing=smoothing)
+
+
+def _masked(recipe: Recipe, base: Base) -> Masked:
+    mask = base.tokenizer.mask_token_id
+    if mask is None:
+        why = "its tokenizer has no mask token"
+        raise BadModel(f"{base.name} cannot learn masked-lm: {why}", file="tokenizer_config.json", why=why)
+    share, vocabulary = recipe.masked_share, len(base.tokenizer)
+    return Masked(smoothing=recipe.label_smoothing, mask=mask, vocabulary=vocabulary, share=share)

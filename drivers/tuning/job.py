@@ -1,0 +1,165 @@
+"""One tuning job: checked and planned whole, then trained beside the model that serves, then written as an adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from llmos.syscalls.errors import NotSupported
+
+from ..contract import TuneEvent, TuneJob, TunePlan, TuneProgressEvent
+from ..engine.loader import empty_module
+from ..engine.models import Resident
+from . import methods, planning
+from .checkpoint import Checkpoints
+from .data.base import Base
+from .data.batches import Batches, steps_of
+from .data.dataset import Dataset, encode, finished
+from .data.source import DataSource
+from .objectives.by_name import objective_of
+from .objectives.protocol import Objective
+from .recipe import Recipe
+from .resident import ResidentLinear, training_view
+from .slices import Yield, mark
+from .trainer import Progress, Report, Training, train
+
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job whose recipe, data and model fit together. `module` is what is trained: adapters around a view of the
+    weights that serve."""
+
+    job: TuneJob
+    recipe: Recipe
+    data: Dataset
+    batches: Batches
+    held_out: Batches | tuple[()]
+    objective: Objective
+    module: PeftModel
+    plan: TunePlan
+
+
+def prepare(job: TuneJob, resident: Resident) -> Prepared:
+    """Check all that can be checked before any work is done, and plan it.
+
+    Raises:
+        BadArgument: the recipe or a row of the data is wrong.
+        BadModel: the model cannot learn the objective.
+        NotSupported: the model cannot be tuned where it serves, or not by this method.
+    """
+    recipe = Recipe.of(job.recipe)
+    if resident.shares is not None:
+        why = "its weights are split among ranks"
+        raise NotSupported(f"{job.model} cannot be tuned: {why}; load it on a device of one rank", why=why)
+    base = Base.of(resident.bundle, job.base_path)
+    data = finished(encode(DataSource(job.data.path, job.data.files), recipe, base))
+    room = 0 if recipe.method in methods.PROMPTS else None
+    batches = Batches(data.train, recipe, base.padding, room)
+    held_out = Batches(data.held_out, recipe, base.padding, room, shuffled=False) if data.held_out else ()
+    steps = steps_of(recipe, len(batches))
+    objective = objective_of(recipe, base)
+    about = resident.bundle.about
+    with torch.random.fork_rng(devices=()):  # an adapter's first values depend on the recipe's seed alone
+        torch.manual_seed(recipe.seed)
+        module = methods.adapt(training_view(resident.bundle), about.kind, recipe, steps, job.base_path)
+        hollow = methods.adapt(empty_module(about), about.kind, recipe, steps)
+    planned = planning.plan(hollow, objective, recipe, planning.largest(batches), _scratch(module, about.dtype))
+    tokens = sum(len(example) for example in data.train) * steps * recipe.accumulation // max(1, len(batches))
+    facts = {
+        "method": recipe.method, "objective": recipe.objective, "data": dict(data.facts), "bytes": planned.facts(),
+    }  # fmt: skip
+    plan = TunePlan(planned.rows(job.id), steps, tokens, facts)
+    return Prepared(job, recipe, data, batches, held_out, objective, module, plan)
+
+
+def _scratch(module: PeftModel, dtype: torch.dtype) -> int:
+    """Bytes of the largest frozen matrix: packed ones are unpacked for their gradient, one at a time."""
+    linear = [part for part in module.modules() if isinstance(part, ResidentLinear)]
+    return max((part.in_features * part.out_features * dtype.itemsize for part in linear), default=0)
+
+
+class Running:
+    """A job under way: what `Slices` works at, and what there is to tell of it."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        self._prepared = prepared
+        self._events: deque[TuneEvent] = deque()
+        self._asked = threading.Event()
+        self._report: Report | None = None
+        self.manifest: Mapping[str, Any] = {}
+        """What the result is, once it is written."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """The figures at the end; empty before it."""
+        report = self._report
+        if report is None:
+            return {}
+        before = {f"{name}_before": value for name, value in report.before.items()}
+        return {**report.after, **before, "tokens": float(report.tokens), "seconds": report.seconds}
+
+    def checkpoint(self) -> None:
+        """Have one written after the step under way."""
+        self._asked.set()
+
+    def told(self) -> list[TuneEvent]:
+        """What has happened since it was asked last."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def work(self, yield_: Yield) -> None:
+        """Train and write the result. Raises what ends the job."""
+        prepared = self._prepared
+        prepared.job.keep.mkdir(parents=True, exist_ok=True)
+        report = train(
+            Training(
+                prepared.module, prepared.objective, prepared.recipe, prepared.batches, prepared.held_out,
+                progress=self._tell, checkpoints=Checkpoints(prepared.job.keep, identity_of(prepared)), mark=mark,
+                asked=self._taken,
+            ),
+            yield_,
+        )  # fmt: skip
+        self._report = report
+        prepared.job.folder.mkdir(parents=True, exist_ok=True)
+        settings = methods.export(prepared.module, prepared.job.folder)
+        self.manifest = _manifest(prepared, report, settings)
+
+    def _taken(self) -> bool:
+        asked = self._asked.is_set()
+        self._asked.clear()
+        return asked
+
+    def _tell(self, progress: Progress) -> None:
+        job = self._prepared.job.id
+        self._events.append(TuneProgressEvent(job, progress.step, progress.steps, progress.values, progress.stage))
+
+
+def identity_of(prepared: Prepared) -> Mapping[str, str]:
+    """Whose checkpoints these are: those of another recipe, other data or another base are no start for this job."""
+    recipe = json.dumps({**prepared.job.recipe}, sort_keys=True, default=str)
+    return {
+        "recipe": hashlib.sha256(recipe.encode()).hexdigest(), "data": prepared.data.digest,
+        "base": prepared.job.version,
+    }  # fmt: skip
+
+
+def _manifest(prepared: Prepared, report: Report, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the result is and where it comes from: plain values."""
+    job = prepared.job
+    return {
+        "kind": "adapter", "base": job.base_path, "base_version": job.version, "peft_type": settings["peft_type"],
+        "recipe": dict(job.recipe), "data": dict(prepared.data.facts), "steps": report.steps, "ended": report.reason,
+        "before": report.before, "after": report.after,
+    }  # fmt: skip
+
+

@@ -1,0 +1,141 @@
+"""The tuning jobs of a device: each is a runner among those that serve, on the weights of a model that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from llmos.syscalls.errors import BadState, DriverFailed, Exists, LlmosError, NotFound
+
+from ..contract import FailedEvent, Prompt, Request, Row, StepEvent, TuneDoneEvent, TuneEvent, TuneJob, TunePlan
+from ..engine.engine import Engine
+from ..engine.memory import out_of_memory
+from .job import Prepared, Running, prepare
+from .runner import TuneRunner
+from .slices import Slices
+
+Event = StepEvent | TuneEvent
+
+
+@dataclass(eq=False)
+class _Under:
+    """A job under way."""
+
+    prepared: Prepared
+    running: Running
+    runner: TuneRunner
+
+
+class Tunings:
+    """Every method is called on the work thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._jobs: dict[str, _Under] = {}
+        self._planned: Prepared | None = None
+        """The last one that was planned, and not begun yet: its data need not be read again."""
+
+    def plan(self, job: TuneJob) -> TunePlan:
+        """Raises NotFound, BadArgument, BadModel, BadState, NotSupported."""
+        self._planned = None
+        self._planned = prepare(job, self._engine.base(job.model))
+        return self._planned.plan
+
+    def begin(self, job: TuneJob) -> TunePlan:
+        """Raises what `plan` does, and Exists."""
+        if job.id in self._jobs:
+            raise Exists(f"a job {job.id} runs already")
+        kept, self._planned = self._planned, None
+        if kept is None or replace(kept.job, folder=job.folder, keep=job.keep) != job:
+            kept = prepare(job, self._engine.base(job.model))
+        prepared = replace(kept, job=job)
+        running = Running(prepared)
+        standing = Request(job.id, job.model, Prompt(), work_class=job.work_class)
+        slices = Slices(running.work)
+        runner = TuneRunner(standing, slices, running.told, lambda error: [self._end(job.id, error)])
+        self._jobs[job.id] = _Under(prepared, running, runner)
+        self._engine.join(runner)
+        return prepared.plan
+
+    def pause(self, job: str) -> None:
+        """Raises NotFound."""
+        runner = self._under(job).runner
+        runner.hold()
+        self._engine.leave(runner)
+
+    def resume(self, job: str) -> None:
+        """Raises NotFound."""
+        runner = self._under(job).runner
+        runner.go_on()
+        self._engine.join(runner)
+
+    def checkpoint(self, job: str) -> None:
+        """Raises NotFound."""
+        self._under(job).running.checkpoint()
+
+    def cancel(self, jobs: Sequence[str]) -> list[Event]:
+        """End those of these jobs that are under way; also those that stand still."""
+        events: list[Event] = []
+        for job in jobs:
+            if job in self._jobs:
+                runner = self._jobs[job].runner
+                events += runner.cancel((job,))
+                self._engine.leave(runner)
+        return events
+
+    def end_of(self, model: str) -> list[Event]:
+        """The jobs of a model that leaves fail."""
+        events: list[Event] = []
+        for job in [job for job, under in self._jobs.items() if under.prepared.job.model == model]:
+            under = self._jobs.pop(job)
+            self._engine.leave(under.runner)
+            under.runner.close()
+            gone = BadState("the model was unloaded while it was tuned", state="unloaded")
+            events.append(FailedEvent(job, gone))
+        return events
+
+    def check_idle(self, model: str) -> None:
+        """Raises BadState for a model that is tuned."""
+        for job, under in self._jobs.items():
+            if under.prepared.job.model == model:
+                raise BadState(f"{model} is tuned by {job}; wait for it, or cancel it", state="tuning")
+
+    def rows(self) -> list[Row]:
+        """What jobs take of the device, planned and held."""
+        return [
+            replace(row, allocator=row.predicted, driver=row.predicted)
+            for under in self._jobs.values()
+            for row in under.prepared.plan.rows
+        ]
+
+    def close(self) -> None:
+        """End all, where they stand."""
+        for under in self._jobs.values():
+            under.runner.close()
+        self._jobs.clear()
+
+    def _under(self, job: str) -> _Under:
+        try:
+            return self._jobs[job]
+        except KeyError:
+            raise NotFound(f"no job {job} runs here") from None
+
+    def _end(self, job: str, error: BaseException | None) -> Event:
+        """The last event of a job."""
+        running = self._jobs.pop(job).running
+        if error is not None:
+            return FailedEvent(job, _typed(error))
+        if running.manifest:
+            return TuneDoneEvent(job, "done", running.values, running.manifest)
+        return TuneDoneEvent(job, "cancelled", running.values)
+
+
+def _typed(error: BaseException) -> LlmosError:
+    """What ended a job, as its owner is told. The device serves on."""
+    full = out_of_memory(error)
+    if full is not None:
+        return full
+    if isinstance(error, LlmosError):
+        return error
+    cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+    return DriverFailed(f"the job failed: {cause}", cause=cause)
