@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from llmos.syscalls.driver import (
     Folder, FsReport, HostClose, HostCommit, HostFsControl, HostList, HostLocate, HostOpen, HostRead, HostRelease,
     HostRemove, HostSearch, HostStage, HostStat, HostWrite, Located, Memory, MetricEvent, Opened, Ready, Stats, Version,
 )  # fmt: skip
-from llmos.syscalls.errors import BadArgument, NotFound
+from llmos.syscalls.errors import BadArgument, LlmosError, NotFound
 from llmos.syscalls.spec import Call
 from llmos.syscalls.types import BufferOut, Data, Done, Entry, Handle, Hit, Written
 
 from . import contract, convert
 from .buffers import Buffers
+from .filesystems.paths import file_errors
 
 FILE_S = 30.0
 LONG_S = 600.0
@@ -203,6 +207,12 @@ class FileCalls:
     def _stage(self, _number: int, call: HostStage) -> Folder:
         system = self._system(call.source)
         inner, folder = system.stage(_path(call.path))
+        if call.take:
+            try:
+                _take(Path(call.take), folder, call.path)
+            except LlmosError:
+                system.release(inner)
+                raise
         token = self._token("staged")
         self._staged[token] = system, inner
         return Folder(path=str(folder), token=token)
@@ -222,6 +232,20 @@ def _known(table: Mapping[str, T], token: str) -> T:
         return table[token]
     except KeyError:
         raise NotFound(f"token {token!r} names nothing open here; the driver may have been restarted") from None
+
+
+def _take(source: Path, folder: Path, path: str) -> None:
+    """Put the files of one folder into another, as links where both lie on one disk. Raises NotFound, NoSpace."""
+    if not source.is_dir():
+        raise NotFound(f"there is no folder {source} to take for {path}")
+    with file_errors(path, writing=True):
+        for file in [each for each in source.rglob("*") if each.is_file()]:
+            target = folder / file.relative_to(source)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file, target)
+            except OSError:
+                shutil.copyfile(file, target)
 
 
 def _path(path: str) -> str:

@@ -174,6 +174,10 @@ async def _priority(request: Request, found: TaskObject, options: Mapping[str, A
     request.kernel.tasks.priority(found, options["nice"])
 
 
+async def _checkpoint(request: Request, found: TaskObject, options: Mapping[str, Any]) -> None:
+    request.kernel.tunes.checkpoint(found)
+
+
 # ---- mounts and sessions
 
 
@@ -247,6 +251,7 @@ ACTIONS: Mapping[Kind, Mapping[str, Action]] = {
     Kind.TASK: {
         "pause": Action("pause", _pause),
         "resume": Action("resume", _resume),
+        "checkpoint": Action("checkpoint", _checkpoint),
         "priority": Action("priority", _priority, options={"nice": Nice}, required=("nice",)),
     },
     Kind.MOUNT: {

@@ -58,6 +58,7 @@ from .sessions import SessionService
 from .swaps import SwapService
 from .tasks import TaskService
 from .transforms import TransformService
+from .tunes.service import TuneService
 from .yielding import tell_who_yields
 from .supervisor import Driver, Supervisor
 
@@ -123,6 +124,7 @@ class Kernel:
         self.files = FileService(self)
         self.transforms = TransformService(self)
         self.tasks = TaskService(self)
+        self.tunes = TuneService(self)
         self.services = Services(self)
         self.alarms = AlarmService(self)
         self.advisor = Advisor(self)
@@ -165,6 +167,7 @@ class Kernel:
         for driver in self.supervisor.drivers.values():
             self.supervisor.start(driver)
         self.services.start()
+        self.tunes.boot()
 
     # ---- ids, journal, events
 
@@ -341,6 +344,7 @@ class Kernel:
         self.memory.tick()
         put_idle_to_sleep(self, now)
         self.cooling.tick()
+        self.tunes.tick(now)
         self.rooms.look_everywhere()
         self.alarms.tick(now)
         self.advisor.tick(now)
@@ -352,7 +356,8 @@ class Kernel:
         self.draining = True
         self.services.stop()
         self.tasks.kill_all()
-        busy = bool(self.scheduler.running())
+        self.tunes.drain()
+        busy = bool(self.scheduler.running()) or self.tunes.busy
         for driver in self.supervisor.drivers.values():
             self.supervisor.stop(driver, self.config.limits.drain_s if busy else 0.0)
 

@@ -37,11 +37,11 @@ LAST: Rank = (len(CLASS_RANK), 0)
 
 @dataclass(eq=False, slots=True)
 class _Want:
-    """Room on a device for `owner`, weights of a model or a lease, of exactly these bytes by use."""
+    """Room on a device for `owner`, weights of a model, a lease or a task, of exactly these bytes by use."""
 
     driver: Driver
     id: str
-    """Of the model or lease."""
+    """Of the model, lease or task."""
     name: str
     owner: str
     sizes: Mapping[str, int]
@@ -49,7 +49,7 @@ class _Want:
     look: Future[None]
     """Done when it is worth looking again."""
     model: ModelObject | None = None
-    """None for a lease."""
+    """None for a lease or task."""
     may_wait: bool = False
     told: bool = False
     alarm: int = 0
@@ -90,8 +90,16 @@ class Rooms:
             NoDeviceMemory: not even all idle models that may leave hold enough.
             PeerGone: the driver has ended meanwhile.
         """
+        return await self.admit(driver, lease, name, {LEASE: bytes})
+
+    async def admit(self, driver: Driver, owner: str, name: str, sizes: Mapping[str, int]) -> Reason:
+        """Promise bytes (by use) to what is no model; idle models sleep for it, busy ones are not waited for.
+
+        Raises:
+            NoDeviceMemory, PeerGone: as `lease`.
+        """
         runner = self._kernel.runner
-        want = _Want(driver, lease, name, lease, {LEASE: bytes}, runner.clock(), runner.future())
+        want = _Want(driver, owner, name, owner, sizes, runner.clock(), runner.future())
         return await self._promised(want)
 
     async def _promised(self, want: _Want) -> Reason:

@@ -55,12 +55,19 @@ def tell_measured(model: ModelObject) -> None:
         link.call(HostFsControl(source=located.source, action="measure", options={**about, "values": values}))
 
 
-async def _find(kernel: Kernel, session: Session, path: str) -> tuple[Driver, Located]:
-    point, inner = session.mounts.resolve(path)
-    driver = kernel.filesystem(point.filesystem, path)
+async def locate_at(
+    kernel: Kernel, filesystem: str, source: str, inner: str, path: str, version: str = ""
+) -> tuple[Driver, Located]:
+    """The files at a place inside of a file system, which the program calls `path`; raises what finding them raises."""
+    driver = kernel.filesystem(filesystem, path)
     await kernel.supervisor.wait_ready(driver)
     assert driver.link is not None
-    located = driver.link.call(HostLocate(source=point.source, path=inner))
+    located = driver.link.call(HostLocate(source=source, path=inner, version=version))
     with told_from_outside(inner, path):
         found = await kernel.runner.kept(located, lambda late: release(driver, late))
-    return driver, replace(found, source=point.source)
+    return driver, replace(found, source=source)
+
+
+async def _find(kernel: Kernel, session: Session, path: str) -> tuple[Driver, Located]:
+    point, inner = session.mounts.resolve(path)
+    return await locate_at(kernel, point.filesystem, point.source, inner, path)

@@ -82,7 +82,7 @@ class ModelService:
         """Load, or join the load or the loaded model of the same recipe."""
         name = model_name(options.name, path)
         files, located = await locate(self._kernel, request.session, path, options.draft)
-        known = self._same(driver, located, options, base)
+        known = self.same(driver, located, options, base)
         if known is not None:
             release(files, located)
             if known.loading is not None:
@@ -101,16 +101,16 @@ class ModelService:
                 f"the name {name!r} belongs to {holder.path} on {holder.driver.name}; "
                 "give another name, or take it over: replace=True (at the command line: --replace)"
             )
-        model = self._create(request, driver, files, located, options, base, name, path)
+        model = self.create(request.session.owner, driver, files, located, options, base, name, path)
         model.loading = self._kernel.runner.future()
         watch(model, request)
         self._kernel.runner.spawn(self._bring_up(model), lambda _value, error: self._came_up(model, error, holder))
         await model.loading
         return model
 
-    def _create(
+    def create(
         self,
-        request: Request,
+        owner: str,
         driver: Driver,
         files: Driver,
         located: Located,
@@ -119,9 +119,10 @@ class ModelService:
         name: str,
         path: str,
     ) -> ModelObject:
+        """Take up a model, cold."""
         kernel = self._kernel
         model = ModelObject(
-            id=kernel.new_id("m"), kind=Kind.MODEL, name=name, owner=request.session.owner, since=kernel.wall(),
+            id=kernel.new_id("m"), kind=Kind.MODEL, name=name, owner=owner, since=kernel.wall(),
             path=path, version=located.version, driver=driver, files=files, located=located, options=options, base=base,
         )  # fmt: skip
         model.host_id = kernel.new_id("w")
@@ -193,9 +194,10 @@ class ModelService:
         self.forget(model, error)
         waiting.fail(error)
 
-    def _same(
+    def same(
         self, driver: Driver, located: Located, options: LoadOptions, base: ModelObject | None
     ) -> ModelObject | None:
+        """The model that such a load would join."""
         wanted = (driver.name, located.path, located.version, paths(located), recipe(options), base)
         for model in self.by_id.values():
             files = paths(model.located)

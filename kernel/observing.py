@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from llmos.syscalls.events import CACHE_USAGE, HostEvent, Memory, MetricEvent, Overrun, Spent
+from llmos.syscalls.events import (
+    CACHE_USAGE, HostEvent, Memory, MetricEvent, Overrun, Spent, TuneEnded, TuneProgress,
+)  # fmt: skip
 from llmos.syscalls.types import Reason
 
 from . import returning
@@ -46,6 +48,7 @@ class DriverObserver(Observer):
             self._kernel.holdings.device_lost(driver)
             self._kernel.ledger.release_device(driver.name)
             rows.gone(self._kernel, driver)
+            self._kernel.tunes.device_lost(driver, cause)
             if driver.state in (DriverState.FAILED, DriverState.STOPPED):
                 returning.gone(self._kernel, driver, self._kernel.supervisor.failure(driver))
 
@@ -53,6 +56,8 @@ class DriverObserver(Observer):
         if isinstance(event, Memory):
             rows.take(self._kernel, driver, event.rows)
             self._kernel.ledger.set_foreign(driver.name, event.foreign_bytes)
+        elif isinstance(event, TuneProgress | TuneEnded):
+            self._kernel.tunes.told(event)
         elif isinstance(event, MetricEvent):
             self._take_figures(driver, event)
         elif isinstance(event, Overrun):

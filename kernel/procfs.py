@@ -1,8 +1,8 @@
 """/dev, /proc and /sys: the kernel's own tables as files, made when they are read. Pure: a tree of names and texts.
 
 `/dev/NAME` is a device; `/proc/{sessions,models,tasks,requests,drivers,services}/ID` are objects as JSON; `/sys` holds
-version, limits, memory (the ledger), queues (by model, class and owner), alerts, advice, codes (of reasons), metrics
-(Prometheus text) and journal (the newest records).
+version, limits, memory (the ledger), queues (by model, class and owner), alerts, advice, codes (of reasons), runs (of
+tuning, the records by id), metrics (Prometheus text) and journal (the newest records).
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class ProcFs:
             "alerts": lambda: _json(kernel.alarms.raised()),
             "advice": lambda: _json(kernel.advisor.advice()),
             "codes": lambda: _json({code: each._asdict() for code, each in CODES.items()}),
+            "runs": {name: lambda n=name: kernel.tunes.runs.text(n) for name in kernel.tunes.runs.names},
             "metrics": self._metrics,
             "journal": lambda: b"".join(_json(record) for record in kernel.journal.read(-1, limit=1000)),
         }

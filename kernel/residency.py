@@ -107,6 +107,8 @@ class Residency:
         if event is Event.SLEEP and entry.active:
             active = count_text(entry.active, "request")
             raise BadState(f"{model} cannot sleep: {active} under way", state=entry.state.value)
+        if event is Event.SLEEP and any(each.jobs for each in entry.unit):
+            raise BadState(f"{model} cannot sleep: it is being tuned", state=entry.state.value)
         if event in (Event.LOST, Event.GONE, Event.UNLOAD):
             entry.running = 0
         if event in (Event.LOADED, Event.SLEEP_FAILED):
@@ -144,6 +146,18 @@ class Residency:
         entry = self._models.get(model)
         if entry is not None and entry.running:
             entry.running -= 1
+            entry.used = now
+
+    def hold(self, model: str) -> None:
+        """A task works on the model's weights: until as many `let_go` it is never proposed for sleep, and cannot be put
+        to it. Raises NotFound."""
+        self._model(model).jobs += 1
+
+    def let_go(self, model: str, now: int) -> None:
+        """The task is over. Of a model that was dropped meanwhile this does nothing."""
+        entry = self._models.get(model)
+        if entry is not None:
+            entry.jobs -= 1
             entry.used = now
 
     def pin(self, model: str, pinned: bool, now: int) -> None:

@@ -62,6 +62,8 @@ class Model:
     state: State = State.COLD
     bytes: int = 0
     running: int = 0
+    jobs: int = 0
+    """Tasks that work on its weights for long, such as tuning: it stays where it is while there are any."""
     ready: int = 0
     """When it was loaded or woke."""
     granted: bool = False
@@ -82,7 +84,7 @@ class Model:
 
     @property
     def fixed(self) -> bool:
-        return any(each.pinned for each in self.unit)
+        return any(each.pinned or each.jobs for each in self.unit)
 
     @property
     def last_used(self) -> int:

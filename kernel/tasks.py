@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .core import Kernel
 
 ENDED = frozenset({"done", "failed", "cancelled"})
+JOBS = 8
+"""Jobs of the kernel's own that may run at a time for one user."""
 _KEEP = 1000
 
 
@@ -94,6 +96,13 @@ class TaskService:
         if len(running) >= _KEEP:
             raise OverQuota(f"{_KEEP} programs of this user run already", what="programs", limit=_KEEP)
 
+    def check_jobs(self, owner: str) -> None:
+        """Raises OverQuota when a user has too many tasks, or too many jobs among them."""
+        self.check_room(owner)
+        mine = [t for t in self.all() if t.owner == owner and t.work != "program" and t.status not in ENDED]
+        if len(mine) >= JOBS:
+            raise OverQuota(f"{JOBS} jobs of this user run already; wait for one", what="jobs", limit=JOBS)
+
     def started(self, pid: int) -> bool:
         """Whether a process is a program of ours or was started by one and stayed in its session (setsid(2))."""
         try:
@@ -138,30 +147,49 @@ class TaskService:
         return result
 
     async def cancel(self, task: TaskObject, grace_s: float) -> None:
-        """End a program: SIGTERM, then SIGKILL after `grace_s` seconds. Returns when it has ended."""
-        if task.child is None:
+        """End a program: SIGTERM, then SIGKILL after `grace_s` seconds; a job of a driver there. Returns when it has
+        ended."""
+        tuned = self._kernel.tunes.of(task)
+        if tuned is not None:
+            self._kernel.tunes.cancel(tuned)
+        elif task.child is None:
             return
-        task.status = "cancelled"
-        task.child.signal(signal.SIGCONT)
-        task.child.terminate(grace_s)
+        else:
+            task.status = "cancelled"
+            task.child.signal(signal.SIGCONT)
+            task.child.terminate(grace_s)
         future = self._kernel.runner.future()
         task.waiters.append(future)
         await future
 
     def pause(self, task: TaskObject) -> ObjectInfo:
         self._check(task, "running")
-        assert task.child is not None
-        task.child.signal(signal.SIGSTOP)
+        tuned = self._kernel.tunes.of(task)
+        if tuned is not None:
+            self._kernel.tunes.pause(tuned)
+        else:
+            assert task.child is not None
+            task.child.signal(signal.SIGSTOP)
         return self._changed(task, "paused")
 
     def resume(self, task: TaskObject) -> ObjectInfo:
+        if task.status == "failed" and self._kernel.tunes.again(task):
+            return task.describe()
         self._check(task, "paused")
-        assert task.child is not None
-        task.child.signal(signal.SIGCONT)
+        tuned = self._kernel.tunes.of(task)
+        if tuned is not None:
+            self._kernel.tunes.resume(tuned)
+        else:
+            assert task.child is not None
+            task.child.signal(signal.SIGCONT)
         return self._changed(task, "running")
 
     def priority(self, task: TaskObject, nice: int) -> ObjectInfo:
-        """Set the nice value of a program: 0 normal, 19 lowest."""
+        """Set the nice value of a program: 0 normal, 19 lowest; a tuning job is background work above 0, else batch."""
+        tuned = self._kernel.tunes.of(task)
+        if tuned is not None:
+            self._kernel.tunes.priority(tuned, nice)
+            return task.describe()
         if task.child is None:
             raise BadState(f"{task.id} has ended", state=task.status)
         try:

@@ -29,7 +29,6 @@ from .objects import TaskObject
 from .policy import KERNEL_FILESYSTEM
 from .requests import Request
 from .supervisor import Driver
-from .tasks import ENDED
 
 if TYPE_CHECKING:
     from .core import Kernel
@@ -39,8 +38,6 @@ KINDS: Mapping[str, tuple[int, int]] = {
 }  # fmt: skip
 """What can be done, and how many sources it takes at least and at most."""
 WORKER = ("-P", "-m", "llmos.drivers.worker")
-JOBS = 8
-"""Jobs that may run at a time for one user."""
 _ENVIRON = {
     "OMP_WAIT_POLICY": "passive", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -84,10 +81,7 @@ class TransformService:
         if session.peer.uid != self._kernel.uid and any(_is_url(each) for each in (*call.sources, call.out)):
             # The worker would reach the network, and use the keys of the hub, as the kernel's own user.
             raise Denied("transform_model: only programs of the kernel's own user may name URLs", missing="uid")
-        self._kernel.tasks.check_room(session.owner)
-        mine = [t for t in self._kernel.tasks.all() if t.owner == session.owner and t.work != "program"]
-        if len([task for task in mine if task.status not in ENDED]) >= JOBS:
-            raise OverQuota(f"{JOBS} jobs of this user run already; wait for one", what="jobs", limit=JOBS)
+        self._kernel.tasks.check_jobs(session.owner)
 
     async def _job(self, request: Request, call: TransformModel, held: Held) -> tuple[dict[str, Any], tuple[str, str]]:
         """What the worker is told, and the path of the model inside and outside of its file system."""

@@ -36,6 +36,7 @@ async def unload(kernel: Kernel, model: ModelObject, *, force: bool, drain: bool
     _check_still(model)
     here = kernel.residency.state(model.id) is not State.COLD
     kernel.models.forget(model, Cancelled(f"{model.name} is unloaded"))
+    kernel.tunes.model_gone(model)
     freed = kernel.ledger.release(model.host_id)
     kernel.rooms.look(model.driver.name)
     if here and model.driver.link is not None and model.driver.state in UP and model.loaded is not None:
@@ -49,6 +50,8 @@ def _check(kernel: Kernel, model: ModelObject, force: bool) -> None:
     _check_still(model)
     adapters = kernel.models.adapters_of(model)
     active = len(kernel.scheduler.running(model.id)) + len(kernel.scheduler.waiting(model.id))
+    if not force and (tuned := kernel.tunes.on(model)):
+        raise Busy(f"{model.name} is busy: {', '.join(tuned)} tunes it; wait, cancel that, or use force")
     if (active or adapters) and not force:
         on_it = f"adapters are loaded on it: {names_of(adapters)}"
         what = f"it has {count_text(active, 'request')} to answer" if active else on_it
@@ -67,7 +70,7 @@ async def _drained(kernel: Kernel, model: ModelObject) -> None:
         if model.loading is not None:
             with suppress(LlmosError):  # a load or sleep that fails leaves the model as it was
                 await model.loading
-        elif kernel.scheduler.running(model.id) or kernel.scheduler.waiting(model.id):
+        elif kernel.scheduler.running(model.id) or kernel.scheduler.waiting(model.id) or kernel.tunes.on(model):
             if model.idle is None or model.idle.done:
                 model.idle = kernel.runner.future()
             await model.idle

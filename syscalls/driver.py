@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from .answers import (
+    ContextOpened, Folder, FsReport, Inspected, LeaseGiven, Opened, Stats, Tuning, Version,
+)  # fmt: skip
 from .errors import (
     BadModel, BadState, Busy, Conflict, DeviceFault, Exists, NoDeviceMemory, NoSpace, NotDirectory, NotFound,
     NotSupported, ReadOnly,
@@ -25,8 +28,9 @@ from .types import (
 )  # fmt: skip
 
 __all__ = [
-    "VERSION", "Beat", "Capacity", "DeviceFacts", "Fault", "HostEvent", "Memory", "MetricEvent", "Overrun",
-    "Ready", "Spent", "TuneEnded", "TuneProgress",
+    "VERSION", "Beat", "Capacity", "ContextOpened", "DeviceFacts", "Fault", "Folder", "FsReport", "HostEvent",
+    "Inspected", "LeaseGiven", "Memory", "MetricEvent", "Opened", "Overrun", "Ready", "Spent", "Stats", "TuneEnded",
+    "TuneProgress", "Tuning", "Version",
 ]  # fmt: skip
 
 HOST_CALLS = Table()
@@ -107,64 +111,6 @@ class Loaded(Value):
 
 class PlanRows(Value):
     rows: list[LedgerRow]
-
-
-class LeaseGiven(Value):
-    """Bytes of a device that another program may use."""
-
-    kind: Annotated[str, "reservation, shm or cuda-ipc"]
-    handle: bytes = b""
-    """cuda-ipc: what CUDA opens."""
-    path: str = ""
-    """shm: the file to map."""
-
-
-class Tuning(Value):
-    """What a tuning job takes: rows of `what="tuning"`, optimizer steps, and tokens in all; `facts` are for people and
-    for the record of the run."""
-
-    rows: list[LedgerRow]
-    steps: int
-    tokens: int
-    facts: dict[str, Any] = {}
-
-
-class ContextOpened(Value):
-    tokens: int
-    max_tokens: int
-    bytes: int = 0
-
-
-class Stats(Value):
-    memory: list[LedgerRow] = []
-    values: dict[str, float] = {}
-
-
-class Opened(Value):
-    token: str
-    bytes: int
-    version: str
-
-
-class Version(Value):
-    version: str
-
-
-class Folder(Value):
-    path: str
-    token: str
-
-
-class FsReport(Value):
-    """What an action on a file system found or did."""
-
-    fields: dict[str, Any] = {}
-
-
-class Inspected(Value):
-    """What a driver told of its device."""
-
-    fields: dict[str, Any] = {}
 
 
 class HostStart(Call[Done], name="start", table=HOST_CALLS):
@@ -426,10 +372,12 @@ class HostRelease(Call[Done], name="release", table=HOST_CALLS):
 
 
 class HostStage(Call[Folder], name="stage", table=HOST_CALLS, errors=FILE_ERRORS):
-    """Make an empty folder for a result that `commit` will publish."""
+    """Make a folder for a result that `commit` will publish: empty, or with the files of the folder `take` of this
+    machine, which stay where they are too."""
 
     source: str
     path: str
+    take: str = ""
 
 
 class HostCommit(Call[Version], name="commit", table=HOST_CALLS, errors=FILE_ERRORS):

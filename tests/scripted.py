@@ -20,8 +20,8 @@ from llmos.kernel.memory.machine import Sample
 from llmos.kernel.pending import Runner
 from llmos.kernel.session import Peer, Session
 from llmos.kernel.supervisor import Driver, DriverState
-from llmos.syscalls.driver import ContextOpened, Loaded, LocalFile, Located, Opened, PlanRows
-from llmos.syscalls.errors import LlmosError, NotSupported
+from llmos.syscalls.driver import ContextOpened, Folder, Loaded, LocalFile, Located, Opened, PlanRows, Tuning
+from llmos.syscalls.errors import LlmosError, NotFound, NotSupported
 from llmos.syscalls.events import DeviceFacts, HostEvent
 from llmos.syscalls.types import Choice, Data, Entry, Freed, Inference, LedgerRow, Usage, Written
 from llmos.syscalls.wire import MessageKind, error_frames, pack, unpack
@@ -291,6 +291,12 @@ class Inside:
 
     def wall(self) -> float:
         return self.kernel_clock() / 1e9
+
+    def tuning(self) -> None:
+        """Let the null device tune in four steps, with 512 bytes, and nothing lie in /models that is not loaded."""
+        self.null.answers.setdefault("tune", Tuning(rows=rows(512, "tuning"), steps=4, tokens=80))
+        nothing = NotFound("nothing is there")
+        self.models.answers.update(stat=nothing, stage=Folder(path="/none", token="s1"), commit={"version": "1"})
 
     def kernel_clock(self) -> int:
         return self.loop.runner.clock() if self.loop is not None else self.now

@@ -17,7 +17,7 @@ import pytest
 from sources import FOLDERS, ROOT, Import, imports, modules, name_of
 
 ROOMS = {
-    "syscalls": "errors types events describe spec wire frames shm calls driver manual",
+    "syscalls": "errors types events answers describe spec wire frames shm calls driver manual",
     "kernel": (
         "settings restart placing namespace policy arbiter alert_rules config console store journal ledger advice "
         "metrics handles pending requests session resident residency cooling idling lane eviction scheduler buffers "

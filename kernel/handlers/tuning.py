@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from llmos.syscalls import calls
-from llmos.syscalls.errors import NotSupported
+from llmos.syscalls.types import Task
 
 from ..requests import Request
 from .registry import implements
 
 
 @implements(calls.Tune)
-def tune(request: Request, call: calls.Tune) -> None:
-    raise NotSupported(f"tune: the method {call.recipe.method!r} is not offered yet", why="no driver announces tuning")
+async def tune(request: Request, call: calls.Tune) -> Task:
+    return await request.kernel.tunes.start(request, call)

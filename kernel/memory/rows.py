@@ -31,7 +31,8 @@ def take(kernel: Kernel, driver: Driver, rows: Sequence[LedgerRow]) -> None:
     """All that a driver holds now, as it measured it."""
     own, host = _parted(rows)
     kernel.ledger.reconcile(driver.name, own)
-    owners = {model.host_id for model in kernel.models.by_id.values() if model.driver is driver} | {driver.name}
+    models = {model.host_id for model in kernel.models.by_id.values() if model.driver is driver}
+    owners = models | {driver.name} | kernel.tunes.tasks_on(driver)
     kernel.ledger.reconcile(HOST, host, owners)
 
 

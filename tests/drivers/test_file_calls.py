@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -203,6 +204,28 @@ def test_a_result_is_staged_and_committed(files: Any, root: Path) -> None:
     assert files.call("commit", body) == {"version": "v9"}
     assert notes(root) == ["committed stage of /out {'a': 1} v1"]
     assert files.call("commit", body)["name"] == "NotFound"
+
+
+def test_a_staged_folder_takes_the_files_of_another_which_keeps_them(files: Any, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "made" / "inner").mkdir(parents=True)
+    (tmp_path / "made" / "weights").write_text("w")
+    (tmp_path / "made" / "inner" / "words").write_text("i")
+    staged = Path(files.call("stage", {"source": str(root), "path": "/out", "take": str(tmp_path / "made")})["path"])
+    assert (staged / "weights").read_text() == "w" and (staged / "inner" / "words").read_text() == "i"
+    assert (tmp_path / "made" / "weights").read_text() == "w"
+    assert (staged / "weights").samefile(tmp_path / "made" / "weights")
+
+
+def test_files_of_another_disk_are_copied(files: Any, root: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        Path(folder, "weights").write_text("w")
+        staged = Path(files.call("stage", {"source": str(root), "path": "/out", "take": folder})["path"])
+        assert (staged / "weights").read_text() == "w"
+
+
+def test_a_folder_that_is_not_there_leaves_nothing_staged(files: Any, root: Path, tmp_path: Path) -> None:
+    error = files.call("stage", {"source": str(root), "path": "/out", "take": str(tmp_path / "none")})
+    assert error["name"] == "NotFound" and notes(root) == ["released stage of /out"]
 
 
 def test_a_staged_folder_can_be_given_up(files: Any, root: Path) -> None:

@@ -46,7 +46,7 @@ def test_requests_say_why_they_wait(kernel: Inside, program: Program) -> None:
 
 def test_the_system_shows_itself(kernel: Inside, program: Program) -> None:
     assert program.names("/sys") == [
-        "advice", "alerts", "codes", "journal", "limits", "memory", "metrics", "queues", "version",
+        "advice", "alerts", "codes", "journal", "limits", "memory", "metrics", "queues", "runs", "version",
     ]  # fmt: skip
     assert document(program, "/sys/version")["pid"] == kernel.kernel.pid
     assert document(program, "/sys/limits")["drain_s"] == 20
@@ -64,7 +64,7 @@ def test_what_is_not_there_is_not_found(program: Program, path: str) -> None:
 
 
 def test_files_and_folders_are_different(program: Program) -> None:
-    assert program.call("stat_path", path="/sys")["fields"] == {"entries": 9}
+    assert program.call("stat_path", path="/sys")["fields"] == {"entries": 10}
     entry = program.call("stat_path", path="/sys/version")
     assert (entry["path"], entry["kind"]) == ("/sys/version", "file") and entry["mtime"] > 0
     assert isinstance(program.error("list_dir", path="/sys/version"), NotDirectory)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from scripted import Inside, Program, inside
 
-from llmos.kernel import transforms
+from llmos.kernel import tasks, transforms
 from llmos.kernel.session import Peer
 from llmos.syscalls.driver import LocalFile, Located
 from llmos.syscalls.errors import (
@@ -183,7 +183,7 @@ def test_another_user_names_no_urls(folder: Path) -> None:
 
 def test_jobs_of_one_user_are_counted(live: Inside, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     worker("import time; time.sleep(600)")
-    monkeypatch.setattr(transforms, "JOBS", 1)
+    monkeypatch.setattr(tasks, "JOBS", 1)
     program = live.program()
     task = begin(program)
     error = refused(program, ["/models/tiny"])

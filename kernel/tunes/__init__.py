@@ -1,0 +1,1 @@
+"""Tuning: tasks that adapt models on their devices, and what is kept of each run."""

@@ -1,0 +1,288 @@
+"""All tuning tasks: begun, paused, resumed, checkpointed, cancelled, told of by drivers, and ended."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llmos.syscalls.calls import Tune
+from llmos.syscalls.driver import HostCancel, HostCheckpoint, HostPause, HostResume
+from llmos.syscalls.errors import BadState, Cancelled, LlmosError, NoSpace, NotSupported, PeerGone
+from llmos.syscalls.events import TuneEnded, TuneProgress
+from llmos.syscalls.types import Kind, Task, WorkClass
+
+from ..objects import ModelObject, TaskObject
+from ..requests import Request
+from ..supervisor import Driver
+from .life import Life
+from .recall import recall
+from .runs import Base, Place, Run, Runs
+from .tuned import WORK, Tuned, class_of, place_of, sentence
+
+if TYPE_CHECKING:
+    from ..core import Kernel
+
+CHECKPOINT_S = 300.0
+"""A job whose recipe does not say when to write a checkpoint is asked for one so often."""
+
+
+class TuneService:
+    """All tuning tasks that have not ended, and the records of those that have."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._tuned: dict[str, Tuned] = {}
+        self._life = Life(kernel)
+        self.runs = Runs(kernel.config.paths.home / "runs")
+
+    def of(self, task: TaskObject) -> Tuned | None:
+        """What belongs to a task; None of one that does not tune, or has ended."""
+        return self._tuned.get(task.id)
+
+    def on(self, model: ModelObject) -> list[str]:
+        """The tasks that tune a model."""
+        return [name for name, tuned in self._tuned.items() if tuned.model is model]
+
+    def tasks_on(self, driver: Driver) -> set[str]:
+        """The tasks whose bytes a driver holds."""
+        return {name for name, each in self._tuned.items() if each.model is not None and each.model.driver is driver}
+
+    @property
+    def busy(self) -> bool:
+        """Whether any driver works for a task."""
+        return any(tuned.begun for tuned in self._tuned.values())
+
+    # ---- beginning
+
+    async def start(self, request: Request, call: Tune) -> Task:
+        """Begin a task, once all is checked that can be before: paths, recipe, data and room.
+
+        Raises:
+            NotSupported: the model is an adapter, or its driver cannot do that.
+            Exists: something is at `out`.
+            BadArgument, NotFound, ReadOnly, NoDeviceMemory, OverQuota, NoSpace, DriverFailed, BadState.
+        """
+        kernel, session = self._kernel, request.session
+        model = kernel.model_of(request.entries["model"])
+        if model.base is not None:
+            why = f"it shares the weights of {model.base.name}: tune that"
+            raise NotSupported(f"{model.name} is an adapter; {why}", why=why)
+        kernel.tasks.check_jobs(session.owner)
+        data = place_of(*session.mounts.resolve(call.data), call.data)
+        out = place_of(*session.mounts.writable(call.out), call.out)
+        await self._life.check_out(out)
+        tuned = self._tuning(self._run(request, call, model, data, out), model)
+        kernel.residency.hold(model.id)
+        try:
+            await kernel.supervisor.wait_ready(model.driver)
+            await kernel.models.wake(model, request)
+            await self._life.admit(tuned, model)
+            self._keep(tuned.run, must=True)
+            handle = kernel.add_object(tuned.task, session, kernel.sessions.rights_of_maker(session, tuned.task))
+        except LlmosError:
+            self._life.give_back(tuned)
+            self._leave(tuned)
+            raise
+        session.roots[tuned.run.id] = handle
+        kernel.log("task", f"{tuned.run.id}: {tuned.task.name}, {tuned.run.steps} steps", tuned.run.id)
+        self._begin(tuned)
+        return Task(handle=handle, id=tuned.run.id, kind=WORK, state="running")
+
+    def _run(self, request: Request, call: Tune, model: ModelObject, data: Place, out: Place) -> Run:
+        kernel, located = self._kernel, model.located
+        place = Place(
+            path=model.path.partition("@")[0], filesystem=model.files.name, source=located.source, inner=located.path
+        )
+        base = Base(
+            name=model.name, version=model.version, device=model.driver.name, place=place, options=model.options
+        )
+        return Run(
+            id=kernel.new_id("t"), owner=request.session.owner, created=kernel.wall(), base=base, recipe=call.recipe,
+            data=data, out=out, work_class=class_of(call.work_class), code=str(kernel.facts()["version"]),
+        )  # fmt: skip
+
+    def _tuning(self, run: Run, model: ModelObject | None) -> Tuned:
+        task = TaskObject(
+            id=run.id, kind=Kind.TASK, name=f"{run.recipe.method} {run.base.name} to {run.out.path}", owner=run.owner,
+            since=run.created, argv=[], work=WORK, status=run.state,
+        )  # fmt: skip
+        return Tuned(run, task, self._kernel.runner.future(), model)
+
+    def _begin(self, tuned: Tuned) -> None:
+        self._tuned[tuned.run.id] = tuned
+        self._life.tell(tuned, "start")
+        steps = self._life.live(tuned) if tuned.model is not None else self._go_on(tuned)
+        tuned.job = self._kernel.runner.spawn(steps, partial(self._over, tuned))
+
+    # ---- coming back
+
+    def boot(self) -> None:
+        """Take up the tasks that had not ended when the last kernel did, under the same ids."""
+        for run in self.runs.unfinished():
+            tuned = self._tuning(run, None)
+            self._kernel.objects[run.id] = tuned.task
+            self._kernel.log("task", f"{run.id} is taken up again, {run.step} of {run.steps} steps were told", run.id)
+            self._begin(tuned)
+
+    def again(self, task: TaskObject) -> bool:
+        """Take up a task that has failed; False when it is none of ours. Raises OverQuota."""
+        run = self.runs.read(task.id)
+        if run is None:
+            return False
+        self._kernel.tasks.check_jobs(run.owner)
+        run.state, run.error, run.ended = "running", None, 0.0
+        task.status, task.value, task.exit = "running", None, None
+        self._keep(run)
+        self._begin(Tuned(run, task, self._kernel.runner.future()))
+        return True
+
+    async def _go_on(self, tuned: Tuned) -> TuneEnded:
+        """As `Life.live`, of a task whose model has to be found first."""
+        await self._life.unpaused(tuned)
+        model = await recall(self._kernel, tuned.run)
+        self._kernel.residency.hold(model.id)
+        tuned.model = model
+        return await self._life.live(tuned)
+
+    # ---- the end
+
+    def _over(self, tuned: Tuned, ended: TuneEnded | None, error: LlmosError | None) -> None:
+        """The end of a task, unless it goes on with the next kernel."""
+        kernel, run, task = self._kernel, tuned.run, tuned.task
+        if error is not None and kernel.draining and not tuned.cancelled:
+            return
+        del self._tuned[run.id]
+        self._leave(tuned)
+        if ended is not None:
+            run.values |= {name: value for name, value in ended.values.items() if value == value}
+        if error is None and ended is not None and ended.reason == "done":
+            state, text = "done", sentence(run)
+            path = run.out.path.partition("@")[0]
+            task.value = {"path": path, "version": run.version, "metrics": run.values, "run": run.id}
+        elif error is None or tuned.cancelled:
+            state, text, task.value = "cancelled", f"cancelled after step {run.step} of {run.steps}", {}
+        else:
+            state, text, run.error = "failed", str(error), error.to_wire()
+            task.value = {"error": run.error}
+        run.state, run.ended = state, kernel.wall()
+        self._keep(run)
+        if state != "failed":  # of that the checkpoints stay: `resume` goes on from them
+            self._life.forget(run.id)
+        kernel.tasks.finish(task, 0 if state == "done" else 1, state, text)
+
+    def _leave(self, tuned: Tuned) -> None:
+        """The model is its own again."""
+        model = tuned.model
+        if model is not None:
+            self._kernel.residency.let_go(model.id, self._kernel.runner.clock())
+            self._kernel.rooms.look(model.driver.name)
+            if model.idle is not None:
+                model.idle.set(None)
+
+    def _keep(self, run: Run, must: bool = False) -> None:
+        """Write its record. Raises NoSpace where it `must` be there; else that is only noted."""
+        try:
+            forgotten = self.runs.write(run)
+        except OSError as error:
+            text = f"the record of {run.id} cannot be written: {error}"
+            if must:
+                raise NoSpace(text) from None
+            self._kernel.log("task", text, run.id, level="warning")
+            return
+        for name in forgotten:
+            self._life.forget(name)
+
+    # ---- what is asked of a task
+
+    def pause(self, tuned: Tuned) -> None:
+        """Keep its job where it is, with a checkpoint, in case that its host ends meanwhile."""
+        if tuned.link is not None:
+            tuned.link.call(HostCheckpoint(id=tuned.run.id))
+            tuned.link.call(HostPause(id=tuned.run.id))
+        tuned.run.state = "paused"
+        self._keep(tuned.run)
+
+    def resume(self, tuned: Tuned) -> None:
+        """Let its job go on."""
+        if tuned.link is not None:
+            tuned.link.call(HostResume(id=tuned.run.id))
+        if tuned.wanted is not None:
+            tuned.wanted.set(None)
+        tuned.run.state = "running"
+        self._keep(tuned.run)
+
+    def checkpoint(self, task: TaskObject) -> None:
+        """Have its job write a checkpoint soon. Raises BadState when there is no job now, NotSupported."""
+        tuned = self._tuned.get(task.id)
+        if tuned is None or tuned.link is None:
+            raise BadState(f"{task.id} is {task.status} and has nothing to keep", state=task.status)
+        tuned.link.call(HostCheckpoint(id=task.id))
+
+    def priority(self, tuned: Tuned, nice: int) -> None:
+        """Batch work at 0 and below, background work above; a job that runs begins again from a checkpoint."""
+        wanted = (WorkClass.BACKGROUND if nice > 0 else WorkClass.BATCH).value
+        if wanted != tuned.run.work_class:
+            tuned.run.work_class = wanted
+            self._keep(tuned.run)
+            self._leave_driver(tuned)
+
+    def cancel(self, tuned: Tuned) -> None:
+        """End it; one whose result is being stored is done in a moment."""
+        if tuned.storing:
+            return
+        tuned.cancelled = True
+        if tuned.link is not None:
+            tuned.link.call(HostCancel(id=tuned.run.id))
+        else:
+            assert tuned.job is not None
+            self._kernel.runner.interrupt(tuned.job, Cancelled(f"{tuned.run.id} was cancelled"))
+
+    def drain(self) -> None:
+        """The kernel is to end: jobs leave their drivers with a checkpoint, from which the next kernel goes on."""
+        for tuned in self._tuned.values():
+            self._leave_driver(tuned)
+
+    def _leave_driver(self, tuned: Tuned) -> None:
+        if tuned.link is not None:
+            tuned.again = True
+            tuned.link.call(HostCheckpoint(id=tuned.run.id))
+
+    def tick(self, now: int) -> None:
+        """Ask for the checkpoints that are due; about once a second."""
+        for tuned in self._tuned.values():
+            due = tuned.kept_at + CHECKPOINT_S * 1e9
+            if now >= due and not tuned.run.recipe.checkpoint_every and tuned.link is not None:
+                tuned.kept_at = now
+                tuned.link.call(HostCheckpoint(id=tuned.run.id))
+
+    # ---- what drivers tell
+
+    def told(self, event: TuneProgress | TuneEnded) -> None:
+        """A driver says how far a job is, or that it is over; of a task that is gone it does not matter."""
+        tuned = self._tuned.get(event.id)
+        if tuned is None:
+            return
+        if isinstance(event, TuneEnded):
+            tuned.over.set(event)
+            return
+        kernel, run = self._kernel, tuned.run
+        run.steps = event.steps
+        run.told(event.step, kernel.wall(), event.values)
+        self._life.tell(tuned, event.stage)
+        if event.stage == "checkpoint":
+            tuned.kept_at = kernel.runner.clock()
+            self._keep(run)
+            if tuned.again and tuned.link is not None:
+                tuned.link.call(HostCancel(id=run.id))
+
+    def device_lost(self, driver: Driver, cause: str) -> None:
+        """A host has ended, and with it its jobs."""
+        for tuned in self._tuned.values():
+            if tuned.model is not None and tuned.model.driver is driver:
+                tuned.over.fail(PeerGone(f"driver {driver.name} ended: {cause}"))
+
+    def model_gone(self, model: ModelObject) -> None:
+        """A model was unloaded by force: its tasks fail."""
+        for tuned in [each for each in self._tuned.values() if each.model is model and each.job is not None]:
+            assert tuned.job is not None
+            self._kernel.runner.interrupt(tuned.job, BadState(f"{model.name} was unloaded", state="unloaded"))
