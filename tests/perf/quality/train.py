@@ -1,4 +1,4 @@
-"""Train the model that quality is measured on: `make quality-model`, half an hour on two cores.
+"""Train the model that quality is measured on: `make quality-model`, half an hour at most.
 
 A model of Llama's architecture with 12 million parameters on the sources of Python's standard library, kept in
 build/quality and never shipped. The rate follows a cosine over the steps, or over the minutes where those end first. A
