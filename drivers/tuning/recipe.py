@@ -37,6 +37,9 @@ OBJECTIVES: Mapping[str, tuple[str, ...]] = {
 LONG = ("", "refuse", "cut", "drop", "split")
 """What becomes of a text that is too long. Empty: a text file is split, every other row refused."""
 
+WEIGHTS = ("balanced", "effective")
+"""How rare classes may count more."""
+
 TRAINED = ("answers", "all")
 """Which tokens are learned from: those of answers, or those of prompts as well."""
 
@@ -57,8 +60,34 @@ _OPTIONS: Mapping[str, str] = {
     "virtual_tokens": "how many are learned", "train_on": ", ".join(TRAINED), "long": ", ".join(LONG[1:]),
     "dedupe": "true or false", "labels": "names, in order", "columns": "field of the schema to column of the file",
     "modules_to_save": "names of layers", "temperature": "of contrastive losses", "beta": "of preference losses",
-    "masked_share": "of tokens",
+    "masked_share": "of tokens", "class_weights": "balanced, effective", "augment": "a map",
 }  # fmt: skip
+
+_AUGMENT: Mapping[str, str] = {
+    "copies": "changed copies of each row, at least 1", "typos": "share of words", "drop_words": "share of words",
+    "swap_words": "share of words", "synonyms": "a map of words to lists of words", "synonym_share": "of those words",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Changed copies of the rows that are trained on.
+
+    Attributes:
+        copies: of each row, at most.
+        typos: share of words with a slip of the pen.
+        drop_words: share of words that go.
+        swap_words: share of words that change places with the next.
+        synonyms: words in small letters and what may stand in their place.
+        synonym_share: of these words in a text, how many are replaced.
+    """
+
+    copies: int = 1
+    typos: float = 0.0
+    drop_words: float = 0.0
+    swap_words: float = 0.0
+    synonyms: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    synonym_share: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -74,6 +103,8 @@ class Recipe:
         evaluate_every: steps between evaluations, 0 for one per epoch.
         checkpoint_every: steps between checkpoints, 0 for one per epoch.
         columns: for fields of a schema, the columns of the file that hold them.
+        class_weights: how rare classes count more (`data/weights.py`); empty for all alike.
+        augment: changed copies of rows; None for none.
     """
 
     method: str
@@ -115,6 +146,8 @@ class Recipe:
     dedupe: bool = True
     labels: tuple[str, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
+    class_weights: str = ""
+    augment: Augment | None = None
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> Recipe:
@@ -143,6 +176,10 @@ class Recipe:
             want = "an eval_fraction above 0"
             said = f"early_stopping looks at held-out rows, and eval_fraction is 0: it needs {want}, 0.1 say"
             raise BadArgument(said, name="early_stopping", got=str(self.early_stopping), want=want)
+        if self.class_weights and self.objective not in ("classification", "token-classification"):
+            want = "classification or token-classification"
+            said = f"class_weights has no meaning for the objective {self.objective}; it is for {want}"
+            raise BadArgument(said, name="class_weights", got=self.class_weights, want=want)
         if self.label_smoothing and self.objective not in ("causal-lm", "masked-lm", "seq2seq", "classification"):
             want = "0"
             said = f"label_smoothing has no meaning for the objective {self.objective}; leave it out"
@@ -175,6 +212,24 @@ class _Checked(Options):
         if not isinstance(value, Mapping) or not all(isinstance(each, str) for pair in value.items() for each in pair):
             raise self._refused(name, value, "a map of text to text")
         return tuple(sorted(value.items()))
+
+    def within_map(self, name: str, known: Mapping[str, str]) -> _Checked:
+        """The options of a map among them."""
+        value = self._given.get(name)
+        if not isinstance(value, Mapping):
+            raise self._refused(name, value, "a map")
+        return _Checked(name, known, {str(key): each for key, each in value.items()})
+
+    def synonyms(self, name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """A map of words to lists of words, in small letters."""
+        value = self._given.get(name, {})
+        fits = isinstance(value, Mapping) and all(
+            isinstance(word, str) and isinstance(others, list | tuple) and others
+            and all(isinstance(other, str) and other for other in others) for word, others in value.items()
+        )  # fmt: skip
+        if not fits:
+            raise self._refused(name, value, "a map of words to lists of words")
+        return tuple(sorted((word.lower(), tuple(others)) for word, others in value.items()))
 
     def seed(self, name: str) -> int:
         """An integer, whatever its sign."""
@@ -229,4 +284,16 @@ def _extra(given: _Checked) -> dict[str, Any]:
         "dedupe": given.flag("dedupe", True),
         "labels": tuple(given.texts("labels", ())),
         "columns": given.names("columns", {}),
+        "class_weights": given.choice("class_weights", "", ("", *WEIGHTS)),
+        "augment": _augment(given.within_map("augment", _AUGMENT)) if "augment" in given else None,
     }
+
+
+def _augment(given: _Checked) -> Augment:
+    shares = {name: given.share(name, 0.0) for name in ("typos", "drop_words", "swap_words")}
+    made = Augment(given.whole("copies", 1, 1), **shares, synonyms=given.synonyms("synonyms"),
+                   synonym_share=given.within("synonym_share", 0.3, above=0.0))  # fmt: skip
+    if not any(shares.values()) and not made.synonyms:
+        want = "typos, drop_words, swap_words or synonyms"
+        raise BadArgument(f"augment changes nothing; it needs {want}", name="augment", want=want)
+    return made

@@ -15,7 +15,7 @@ class Cleaning:
     def __init__(self, dedupe: bool) -> None:
         self._dedupe = dedupe
         self._seen: set[bytes] = set()
-        self.counts: Counter[str] = Counter(rows=0, duplicates=0, dropped=0, cut=0, split=0)
+        self.counts: Counter[str] = Counter(rows=0, duplicates=0, augmented=0, dropped=0, cut=0, split=0)
 
     def keeps(self, digest: bytes) -> bool:
         """Whether a row that says this is kept; it is counted."""

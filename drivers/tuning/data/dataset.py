@@ -9,6 +9,7 @@ from typing import Any
 
 from llmos.syscalls.errors import BadArgument
 
+from ..augment import Augmenter
 from ..recipe import Recipe
 from . import splits
 from .base import Base
@@ -47,6 +48,7 @@ class _Read:
 
     record: Record
     place: str
+    digest: bytes
     held_out: bool
 
 
@@ -57,7 +59,7 @@ def encode(source: DataSource, recipe: Recipe, base: Base) -> Steps:
 
     Args:
         source: the files.
-        recipe: the objective, `eval_fraction`, and how to treat what is too long or double.
+        recipe: the objective, `eval_fraction`, how to treat what is too long or double, and what copies to make.
         base: the model that is tuned.
 
     Raises:
@@ -78,16 +80,20 @@ def encode(source: DataSource, recipe: Recipe, base: Base) -> Steps:
         digest.update(own)
         if cleaning.keeps(own):
             apart = row.held_out or splits.held_out(own, recipe.eval_fraction)
-            rows.append(_Read(record, row.place, apart))
+            rows.append(_Read(record, row.place, own, apart))
         yield number
     if schema is None:
         want = f"rows for {recipe.objective}"
         raise BadArgument(f"{source.path} has no rows; it needs {want}", name="data", got="no rows", want=want)
     labels = Labels(recipe, base, seen_in(read.record for read in rows))
     encoding = Encoding(base, recipe, schema.name, labels, source.texts)
+    augmenter = Augmenter(recipe, schema.name)
     sides: dict[bool, list[Example]] = {False: [], True: []}
     for number, read in enumerate(rows, 1):
         sides[read.held_out] += encoding(read.record, read.place)
+        for copy in () if read.held_out else augmenter.copies(read.record, read.digest):
+            cleaning.counts["augmented"] += 1
+            sides[False] += encoding(copy, read.place, spare=True)
         yield cleaning.counts["rows"] + number
     cleaning.counts.update(encoding.counts)
     _check_sides(source.path, recipe, sides, cleaning)

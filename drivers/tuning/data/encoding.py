@@ -62,13 +62,19 @@ class Encoding:
         otherwise = {"seq2seq": self._rewriting, "masked-lm": self._hidden}
         self._make = otherwise.get(recipe.objective, makers[schema])
 
-    def __call__(self, record: Record, place: str) -> list[Example]:
+    def __call__(self, record: Record, place: str, spare: bool = False) -> list[Example]:
         """The examples of one row, none longer than the limit; none at all when it was dropped.
+
+        Args:
+            record: the row.
+            place: file and line, for errors.
+            spare: it is a copy, which may be dropped where a row would be refused.
 
         Raises:
             BadArgument: with file and line, and what to try.
         """
-        fitting = [short for example in self._make(record, place) for short in self._fitted(example, place)]
+        long = "drop" if spare and self._long == "refuse" else self._long
+        fitting = [short for example in self._make(record, place) for short in self._fitted(example, place, long)]
         return [example for example in fitting if self._teaches(example)]
 
     def _teaches(self, example: Example) -> bool:
@@ -79,17 +85,17 @@ class Encoding:
         self.counts["dropped"] += 1
         return False
 
-    def _fitted(self, example: Example, place: str) -> list[Example]:
+    def _fitted(self, example: Example, place: str, long: str) -> list[Example]:
         longest = max(len(example), *(len(other) for other in example.others), 0)
         if longest <= self.limit:
             return [example]
-        if self._long == "refuse":
+        if long == "refuse":
             want = f"shorten it, raise max_length, or set the option long to {self._ways}"
             raise refused(place, f"{longest} tokens, at most {self.limit} fit", want)
-        if self._long == "drop":
+        if long == "drop":
             self.counts["dropped"] += 1
             return []
-        if self._long == "cut":
+        if long == "cut":
             self.counts["cut"] += 1
             return [self._cut(example)]
         self.counts["split"] += 1

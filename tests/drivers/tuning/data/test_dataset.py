@@ -137,3 +137,26 @@ def test_conversations_are_read(tmp_path: Path) -> None:
 def test_a_folder_of_texts_is_split_into_rows(tmp_path: Path) -> None:
     made = finished(encode(source(tmp_path, {"a.txt": "words " * 200, "b.md": "more"}), recipe(), BASE))
     assert len(made.train) > 2 and max(map(len, made.train)) == BASE.context and made.facts["split"] == 1
+
+
+def test_rows_that_are_trained_on_are_augmented_and_no_others(tmp_path: Path) -> None:
+    rows = [{"text": f"the quick fox over number {n}", "label": n % 2} for n in range(30)]
+    of = base(pair_tokenizer(), kinds.SEQUENCE)
+    fields: dict[str, Any] = {"eval_fraction": 0.5, "options": {"augment": {"copies": 2, "typos": 0.5}}}
+    plain = dataset(tmp_path, rows, recipe("classification", eval_fraction=0.5), of)
+    more = dataset(tmp_path, rows, recipe("classification", **fields), of)
+    assert more.held_out == plain.held_out and more.digest == plain.digest
+    assert [example for example in more.train if example in plain.train] == plain.train
+    copies = more.facts["augmented"]
+    assert len(more.train) == len(plain.train) + copies and copies > len(plain.train) and plain.facts["augmented"] == 0
+    again = dataset(tmp_path, rows[::-1], recipe("classification", **fields), of)
+    assert sorted(again.train, key=repr) == sorted(more.train, key=repr), "each row has the copies that it has"
+
+
+def test_a_copy_that_became_too_long_is_no_error(tmp_path: Path) -> None:
+    """A row that fits is not refused for what was made of it."""
+    of = base(pair_tokenizer(), kinds.SEQUENCE, context=5)
+    fields = {"options": {"augment": {"copies": 30, "typos": 0.9}}}
+    made = dataset(tmp_path, [{"text": "quick brown jumps", "label": 0}], recipe("classification", **fields), of)
+    assert made.train[0].tokens == of.tokenizer("quick brown jumps")["input_ids"]
+    assert made.facts["dropped"] > 0 and made.facts["augmented"] == len(made.train) - 1 + made.facts["dropped"]
