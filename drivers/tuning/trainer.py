@@ -11,9 +11,9 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,18 @@ class Report:
     skipped: int
 
 
+class Companion(Protocol):
+    """What a method does beside the loop, such as giving ranks to the layers that need them."""
+
+    def stepped(self, step: int) -> None:
+        """After an update, which follows `step` others, while its gradients are there."""
+
+    def states(self) -> dict[str, Tensor]:
+        """What it goes on from after an interruption."""
+
+    def restore(self, states: Mapping[str, Tensor]) -> None: ...
+
+
 @dataclass
 class Training:
     """What is trained. The module stands on the device of its parameters; batches are moved there.
@@ -71,6 +83,7 @@ class Training:
         checkpoints: where the run is kept and goes on from; None for neither.
         backward: another way to add gradients than `loss.backward()` (`aids`); `loss` likewise.
         mark: is told the module and the call to make between its layers, before anything else.
+        companion: of the method; None for most.
         asked: whether somebody wants a checkpoint after this step.
         clock: seconds.
     """
@@ -85,6 +98,7 @@ class Training:
     loss: Loss | None = None
     backward: Backward | None = None
     mark: Callable[[nn.Module, Callable[[], None]], object] | None = None
+    companion: Companion | None = None
     asked: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
 
@@ -180,6 +194,8 @@ class _Run:
         rate = self._schedule.at(self._at.step)
         if math.isfinite(norm):
             self._optimizer.step(rate, self._yield)
+            if self._job.companion is not None:
+                self._job.companion.stepped(self._at.step)
             self._at.in_a_row = 0
         else:
             self._skip(norm)
@@ -249,6 +265,7 @@ class _Run:
         parts: dict[str, dict[str, Tensor]] = {
             "trainable": {name: value.detach() for name, value in self._optimizer.trainable.items()},
             "optimizer": self._optimizer.states(), "random": self.randomness.states(), "best": self._best,
+            "companion": self._job.companion.states() if self._job.companion is not None else {},
         }  # fmt: skip
         tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
         self._job.checkpoints.write(Saved(self._at.step, tensors, {**vars(self._at), "steps": self._steps}))
@@ -269,6 +286,8 @@ class _Run:
             parameter.copy_(weights[name])
         self._optimizer.restore(saved.part("optimizer"))
         self.randomness.restore(saved.part("random"))
+        if self._job.companion is not None:
+            self._job.companion.restore(saved.part("companion"))
         self._best = {name: value.to(self._device) for name, value in saved.part("best").items()}
         self._at = _Point(**facts)
 

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,49 @@ def test_a_run_that_was_interrupted_anywhere_ends_with_the_same_bits(tmp_path: P
         assert [e.values["loss"] for e in rest if e.stage == "train"] == [
             e.values["loss"] for e in told if e.stage == "train" and e.step > step
         ]
+
+
+class Counting:
+    """Adds up the gradients' sizes, and moves a weight by what it knows."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.seen, self.steps = module, torch.zeros(()), list[int]()
+
+    def stepped(self, step: int) -> None:
+        parameters = [value for value in self.module.parameters() if value.grad is not None]
+        assert parameters
+        self.steps.append(step)
+        with torch.no_grad():
+            self.seen += sum(value.grad.abs().sum() for value in parameters if value.grad is not None)
+            parameters[0].add_(self.seen, alpha=1e-3)
+
+    def states(self) -> dict[str, Tensor]:
+        return {"seen": self.seen}
+
+    def restore(self, states: Mapping[str, Tensor]) -> None:
+        self.seen = states["seen"].clone()
+
+
+def test_a_companion_sees_each_update_and_goes_on_after_an_interruption(tmp_path: Path) -> None:
+    recipe = tuning_runs.recipe(max_steps=5, checkpoint_every=2)
+    whole = job(recipe)
+    whole.companion = counted = Counting(whole.module)
+    train(whole)
+    assert counted.steps == [0, 1, 2, 3, 4]
+
+    def stops(entry: Progress) -> None:
+        if entry.stage == "checkpoint":
+            raise Stop
+
+    cut = job(recipe, checkpoints=Checkpoints(tmp_path, {}), progress=stops)
+    cut.companion = Counting(cut.module)
+    with pytest.raises(Stop):
+        train(cut)
+    again = job(recipe, checkpoints=Checkpoints(tmp_path, {}))
+    again.companion = resumed = Counting(again.module)
+    train(again)
+    assert resumed.steps == [2, 3, 4] and torch.equal(resumed.seen, counted.seen)
+    assert equal(weights(again.module), weights(whole.module))
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
