@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,11 +58,10 @@ def doubt(scores: Tensor, way: str = "entropy") -> Tensor:
     likely = scores.float().softmax(1)
     classes = likely.shape[1]
     if way == "entropy":
-        found: Tensor = torch.special.entr(likely).sum(1) / torch.log(torch.tensor(float(classes)))
-        return found
-    first, second = likely.topk(2, dim=1).values.T
-    found = 1 - (first - second) if way == "margin" else (1 - first) * classes / (classes - 1)
-    return found
+        entropy: Tensor = torch.special.entr(likely).sum(1)
+        return entropy / math.log(classes)
+    best: Tensor = likely.topk(2, dim=1).values
+    return 1 - (best[:, 0] - best[:, 1]) if way == "margin" else (1 - best[:, 0]) * classes / (classes - 1)
 
 
 def k_centre(vectors: Tensor, count: int, chosen: Sequence[int] = ()) -> list[int]:

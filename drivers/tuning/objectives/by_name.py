@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+
 from llmos.syscalls.errors import BadModel
 
 from ..data.base import Base
@@ -16,22 +20,26 @@ from .seq2seq import Seq2seq
 from .values import MultiLabel, Regression
 
 
-def objective_of(recipe: Recipe, base: Base) -> Objective:
-    """Raises BadModel when the base lacks what the objective needs."""
+def objective_of(recipe: Recipe, base: Base, class_weights: Sequence[float] | None = None) -> Objective:
+    """The objective; `class_weights` say how much each class counts, where it is one of single classes.
+
+    Raises BadModel when the base lacks what the objective needs.
+    """
     smoothing = recipe.label_smoothing
+    weights = None if class_weights is None else torch.tensor(class_weights)
     match recipe.objective:
         case "masked-lm":
             return _masked(recipe, base)
         case "seq2seq":
             return Seq2seq(smoothing=smoothing)
         case "classification":
-            return Rows(smoothing=smoothing)
+            return Rows(smoothing=smoothing, class_weights=weights)
         case "multi-label":
             return MultiLabel()
         case "regression":
             return Regression()
         case "token-classification":
-            return Tokens(smoothing=smoothing)
+            return Tokens(smoothing=smoothing, class_weights=weights)
         case "question-answering":
             return Answers()
         case "embedding":

@@ -45,6 +45,12 @@ def test_its_class_with_what_the_recipe_says(name: str, options: dict[str, Any],
     assert type(made) is type(wanted) and made == wanted
 
 
+@pytest.mark.parametrize("name", ["classification", "token-classification"])
+def test_classes_count_as_they_are_weighed(name: str) -> None:
+    made = objective_of(Recipe.of({"method": "lora", "objective": name}), BASE, (0.5, 2.0))
+    assert isinstance(made, Rows) and made.class_weights is not None and made.class_weights.tolist() == [0.5, 2.0]
+
+
 def test_none_is_left_out() -> None:
     assert {name for name, _, _ in MADE} == set(OBJECTIVES)
 
