@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from llmos.syscalls import calls, driver, errors, events, types, wire
+from llmos.syscalls import answers, calls, driver, errors, events, types, wire
 from llmos.syscalls.manual import Manual, error_entry, manual, spell, spell_value
 from llmos.syscalls.spec import COMMON_ARGUMENTS, SYSCALLS, CallSpec
 
@@ -186,7 +186,7 @@ def host_types() -> str:
     """The types of the kernel-host interface."""
     table_calls = {spec.cls for spec in driver.HOST_CALLS.values()}
     parts = []
-    for module in (events, driver):
+    for module in (events, driver, answers):
         for cls in vars(module).values():
             if isinstance(cls, type) and cls.__module__ == module.__name__ and cls not in table_calls:
                 parts += _type(cls)

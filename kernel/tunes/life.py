@@ -93,7 +93,7 @@ class Life:
 
     def give_back(self, tuned: Tuned) -> None:
         """Its driver does not have it any more: its bytes and its data are free."""
-        tuned.admitted = tuned.begun = False
+        tuned.admitted = tuned.begun = tuned.pausing = tuned.rests = False
         self._kernel.ledger.release(tuned.run.id)
         for driver, located in tuned.held:
             release(driver, located)
@@ -162,9 +162,15 @@ class Life:
         await self._ask(tuned, model, dry_run=False)
         tuned.begun = True
         self.tell(tuned, "begin")
-        if tuned.task.status == "paused" and tuned.link is not None:
-            tuned.link.call(HostPause(id=tuned.run.id))
+        if tuned.task.status == "paused":
+            self.rest(tuned)
         return await tuned.over
+
+    def rest(self, tuned: Tuned) -> None:
+        """Pause its job, which has nothing that is not in its checkpoint."""
+        tuned.rests = True
+        if tuned.link is not None:
+            tuned.link.call(HostPause(id=tuned.run.id))
 
     def _died(self, tuned: Tuned, error: PeerGone) -> None:
         """The host has died under it. Raises `error` where the kernel ends too, DriverFailed for the last time."""

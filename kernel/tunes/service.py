@@ -195,17 +195,18 @@ class TuneService:
     # ---- what is asked of a task
 
     def pause(self, tuned: Tuned) -> None:
-        """Keep its job where it is, with a checkpoint, in case that its host ends meanwhile."""
+        """Keep its job where it is, once it has written a checkpoint."""
         if tuned.link is not None:
+            tuned.pausing = True
             tuned.link.call(HostCheckpoint(id=tuned.run.id))
-            tuned.link.call(HostPause(id=tuned.run.id))
         tuned.run.state = "paused"
         self._keep(tuned.run)
 
     def resume(self, tuned: Tuned) -> None:
         """Let its job go on."""
-        if tuned.link is not None:
+        if tuned.rests and tuned.link is not None:
             tuned.link.call(HostResume(id=tuned.run.id))
+        tuned.pausing = tuned.rests = False
         if tuned.wanted is not None:
             tuned.wanted.set(None)
         tuned.run.state = "running"
@@ -214,7 +215,7 @@ class TuneService:
     def checkpoint(self, task: TaskObject) -> None:
         """Have its job write a checkpoint soon. Raises BadState when there is no job now, NotSupported."""
         tuned = self._tuned.get(task.id)
-        if tuned is None or tuned.link is None:
+        if tuned is None or tuned.link is None or tuned.rests:
             raise BadState(f"{task.id} is {task.status} and has nothing to keep", state=task.status)
         tuned.link.call(HostCheckpoint(id=task.id))
 
@@ -245,13 +246,16 @@ class TuneService:
     def _leave_driver(self, tuned: Tuned) -> None:
         if tuned.link is not None:
             tuned.again = True
-            tuned.link.call(HostCheckpoint(id=tuned.run.id))
+            leave = HostCancel if tuned.rests else HostCheckpoint
+            tuned.link.call(leave(id=tuned.run.id))
 
     def tick(self, now: int) -> None:
         """Ask for the checkpoints that are due; about once a second."""
         for tuned in self._tuned.values():
             due = tuned.kept_at + CHECKPOINT_S * 1e9
-            if now >= due and not tuned.run.recipe.checkpoint_every and tuned.link is not None:
+            if now < due or tuned.rests or tuned.run.recipe.checkpoint_every:
+                continue
+            if tuned.link is not None:
                 tuned.kept_at = now
                 tuned.link.call(HostCheckpoint(id=tuned.run.id))
 
@@ -274,6 +278,9 @@ class TuneService:
             self._keep(run)
             if tuned.again and tuned.link is not None:
                 tuned.link.call(HostCancel(id=run.id))
+            elif tuned.pausing:
+                tuned.pausing = False
+                self._life.rest(tuned)
 
     def device_lost(self, driver: Driver, cause: str) -> None:
         """A host has ended, and with it its jobs."""

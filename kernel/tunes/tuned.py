@@ -43,6 +43,10 @@ class Tuned:
     """Its bytes are promised."""
     begun: bool = False
     """Its driver has it."""
+    pausing: bool = False
+    """Its job is to be paused when it has written a checkpoint, in case that its host ends meanwhile."""
+    rests: bool = False
+    """Its job is paused at the driver."""
     storing: bool = False
     cancelled: bool = False
     again: bool = False

@@ -13,11 +13,7 @@ class Tune(
     Call[Task], name="tune",
     errors=(NotSupported, NoDeviceMemory, NotFound, ReadOnly, Exists, BadState, OverQuota, NoSpace),
 ):  # fmt: skip
-    """Adapt a model on its device, on the weights that are being served.
-
-    The task goes on after the death of the driver and of the kernel, from its last checkpoint. Its result is stored at
-    `out` as an entry with the model as its parent. With a work class other than batch it is background work.
-    """
+    """Adapt a model on its device, on the weights that are being served; the task outlives driver and kernel."""
 
     model: Annotated[Handle, Kind.MODEL, Right.READ, Right.RUN, "the model to start from"]
     recipe: Annotated[TuneRecipe, "method and hyper-parameters"]

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, get_type_hints
 
 import msgspec
-from llmos.syscalls import calls, driver, errors, events, types, wire
+from llmos.syscalls import answers, calls, driver, errors, events, types, wire
 from llmos.syscalls.manual import manual, spell, spell_value
 from llmos.syscalls.spec import COMMON_ARGUMENTS, SYSCALLS, CallSpec, Table
 
@@ -58,7 +58,7 @@ def declared() -> list[type[Any]]:
     modules = [types.authority, types.common, types.inputs, types.models, types.objects, types.results, types.sampling]
     found = [
         value
-        for module in [*modules, events, driver, wire]
+        for module in [*modules, events, answers, driver, wire]
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, (msgspec.Struct, Enum)) and value.__module__ == module.__name__
     ]

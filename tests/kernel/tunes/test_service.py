@@ -302,10 +302,35 @@ def test_a_model_that_is_replaced_is_tuned_to_the_end_first(
 
 def test_a_job_is_paused_and_resumed(kernel: Inside, program: Program, task: dict[str, Any]) -> None:
     assert program.control(task["handle"], "pause")["state"] == "paused"
-    assert kernel.null.names()[-2:] == ["checkpoint", "pause"] and record(kernel, task).state == "paused"
+    assert kernel.null.names()[-1] == "checkpoint" and record(kernel, task).state == "paused"
+    comes_to(kernel, task, 2, "checkpoint")
+    assert kernel.null.names()[-1] == "pause"
+    assert isinstance(program.control_error(task["handle"], "checkpoint"), BadState)
+    kernel.advance(2 * CHECKPOINT_S)
+    assert kernel.null.names()[-1] == "pause"
     assert isinstance(program.control_error(task["handle"], "pause"), BadState)
     assert program.control(task["handle"], "resume")["state"] == "running"
     assert kernel.null.names()[-1] == "resume" and record(kernel, task).state == "running"
+
+
+def test_a_pause_that_is_taken_back_before_its_checkpoint(
+    kernel: Inside, program: Program, task: dict[str, Any]
+) -> None:
+    program.control(task["handle"], "pause")
+    program.control(task["handle"], "resume")
+    comes_to(kernel, task, 2, "checkpoint")
+    assert not {"pause", "resume"} & set(kernel.null.names())
+
+
+def test_a_paused_job_leaves_its_driver_at_once(kernel: Inside, program: Program, task: dict[str, Any]) -> None:
+    program.control(task["handle"], "pause")
+    comes_to(kernel, task, 2, "checkpoint")
+    program.control(task["handle"], "priority", nice=-1)
+    assert kernel.null.names()[-1] == "cancel"
+    ends(kernel, task, "cancelled")
+    assert program.state(task["handle"]) == "paused" and len(jobs(kernel)) == 1 and tuning_bytes(kernel) == 0
+    program.control(task["handle"], "resume")
+    assert [job["work_class"] for job in jobs(kernel)] == ["background", "batch"]
 
 
 def test_a_job_that_is_paused_while_it_is_begun_is_paused_then(
@@ -406,6 +431,7 @@ def test_a_paused_job_waits_for_its_resume_when_its_host_died(
     program.control(task["handle"], "pause")
     kernel.null.dies()
     kernel.null.starts()
+    kernel.advance(2 * CHECKPOINT_S)
     assert len(jobs(kernel)) == 1 and program.state(task["handle"]) == "paused"
     program.control(task["handle"], "resume")
     assert len(jobs(kernel)) == 2

@@ -1,0 +1,144 @@
+"""Tuning through kill -9 of host and kernel, pauses and stops: the same task, and the same result as undisturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from system.kernel_process import ALL, KernelProcess, kill, running
+from system.model_folder import write_model
+from system.raw_client import RawClient
+
+LINES = 40
+"""Of the data: ten steps."""
+
+
+@pytest.fixture
+def home(folder: Path) -> Path:
+    """A folder with a model and data."""
+    write_model(folder / "home/models/null")
+    (folder / "home/files").mkdir(parents=True)
+    (folder / "home/files/data.jsonl").write_text("".join(f'{{"text": "line {n}"}}\n' for n in range(LINES)))
+    return folder
+
+
+@pytest.fixture
+def kernel(home: Path) -> Iterator[KernelProcess]:
+    with running(home, drivers=ALL) as kernel:
+        yield kernel
+
+
+@pytest.fixture
+def client(kernel: KernelProcess) -> Iterator[RawClient]:
+    with kernel.client() as client:
+        yield client
+
+
+def begin(client: RawClient, out: str, **options: Any) -> dict[str, Any]:
+    recipe = {"method": "lora", "batch_size": 4, "checkpoint_every": 2, "options": options}
+    for driver in ("null0", "models", "files"):
+        client.await_driver("ready", driver)
+    task: dict[str, Any] = client.call(
+        "tune", model=client.load("null"), recipe=recipe, data="/home/data.jsonl", out=f"/models/{out}"
+    )
+    return task
+
+
+def held(home: Path, step: int = 5) -> dict[str, Any]:
+    """Options of a job that waits before a step until `go` lets it on."""
+    return {"hold": [step, str(home / "go")]}
+
+
+def until_step(client: RawClient, task: Mapping[str, Any], step: int) -> None:
+    with client.watching("task", about=task["id"]) as events:
+        if client.call("stat_object", handle=task["handle"])["fields"]["progress"]["done"] < step:
+            client.until(lambda: any(event["fields"].get("done", 0) >= step for event in events.chunks))
+
+
+def ended(client: RawClient, task: Mapping[str, Any]) -> dict[str, Any]:
+    result: dict[str, Any] = client.call("wait_task", task=task["handle"])
+    return result
+
+
+def found(client: RawClient, id: str) -> dict[str, Any]:
+    """The task of that id, with a handle of this session."""
+    tasks = client.call("list_objects", system=client.system, kind="task")
+    return next(task for task in tasks if task["id"] == id)
+
+
+def weights(home: Path, name: str) -> bytes:
+    return (home / f"home/models/{name}/versions/1/adapter_model.safetensors").read_bytes()
+
+
+def undisturbed(client: RawClient, home: Path) -> bytes:
+    """What comes of the same recipe when nothing happens."""
+    assert ended(client, begin(client, "calm"))["state"] == "done"
+    return weights(home, "calm")
+
+
+def test_a_result_is_an_entry_with_its_parent_and_can_be_loaded(client: RawClient, home: Path) -> None:
+    result = ended(client, begin(client, "mine"))
+    assert (result["state"], result["value"]["path"], result["value"]["version"]) == ("done", "/models/mine", "1")
+    fields = client.call("stat_path", path="/models/mine")["fields"]
+    (parent,) = fields["lineage"]
+    assert (parent["stored"], parent["how"]) == ("/null@local", "adapter") and '"seed":0' in parent["recipe"]
+    adapter = client.call("load_model", path="/models/mine", base=client.load("null"))
+    assert client.infer(adapter["handle"], "hello")["choices"][0]["text"] == "hello"
+    assert not (home / "home/tunes").exists() or not list((home / "home/tunes").iterdir())
+
+
+def test_a_task_goes_on_after_its_host_was_killed(client: RawClient, home: Path) -> None:
+    task = begin(client, "mine", **held(home))
+    until_step(client, task, 5)
+    kill(client.host())
+    (home / "go").touch()
+    result = ended(client, task)
+    assert result["state"] == "done" and result["id"] == task["id"]
+    records = client.call("read_journal", system=client.system, about=task["id"])
+    assert any("begins again from its last checkpoint" in record["text"] for record in records)
+    assert weights(home, "mine") == undisturbed(client, home)
+
+
+def test_a_task_goes_on_after_the_kernel_was_killed(home: Path) -> None:
+    first = KernelProcess(home, drivers=ALL)
+    with first.client() as client:
+        task = begin(client, "mine", **held(home))
+        until_step(client, task, 5)
+        kill(first.pid)
+        first.process.wait()
+    first.close()
+    first.clean()
+    (home / "go").touch()
+    with running(home, drivers=ALL) as second, second.client() as client:
+        again = found(client, task["id"])
+        assert ended(client, again)["state"] == "done"
+        assert weights(home, "mine") == undisturbed(client, home)
+
+
+def test_a_task_goes_on_after_the_kernel_was_stopped(home: Path) -> None:
+    with running(home, drivers=ALL) as first, first.client() as client:
+        task = begin(client, "mine", **held(home))
+        until_step(client, task, 5)
+    assert (home / "home/tunes" / task["id"] / "keep/checkpoint.json").exists()
+    (home / "go").touch()
+    with running(home, drivers=ALL) as second, second.client() as client:
+        assert ended(client, found(client, task["id"]))["state"] == "done"
+        assert weights(home, "mine") == undisturbed(client, home)
+
+
+def test_requests_are_answered_beside_a_task_that_is_paused_resumed_and_cancelled(
+    client: RawClient, home: Path
+) -> None:
+    task = begin(client, "mine", **held(home))
+    until_step(client, task, 5)
+    model = client.load("null")
+    assert client.infer(model, "beside")["choices"][0]["text"] == "beside"
+    control = {"handle": task["handle"], "options": {}}
+    assert client.call("control_object", action="pause", **control)["state"] == "paused"
+    assert client.call("control_object", action="resume", **control)["state"] == "running"
+    assert client.call("cancel_task", task=task["handle"])["state"] == "cancelled"
+    assert "mine" not in client.names("/models")
+    assert not [row for row in client.call("stat_path", path="/sys/memory") if "tuning" in str(row)]
+    assert client.infer(model, "after")["choices"][0]["text"] == "after"
