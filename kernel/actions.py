@@ -15,6 +15,7 @@ from llmos.syscalls.errors import BadArgument, BadState, NotSupported
 from llmos.syscalls.types import Kind, Limits, Right
 
 from .following import CURRENT, follow, followers
+from .idling import keep_alive
 from .ledger import size_text
 from .memory.rows import size_device
 from .objects import ContextObject, DeviceObject, DriverObject, ModelObject, MountObject, SessionObject, TaskObject
@@ -132,9 +133,7 @@ async def _unpin(request: Request, found: ModelObject, options: Mapping[str, Any
 
 
 async def _keep_alive(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:
-    seconds = options["seconds"]
-    found.options = msgspec.structs.replace(found.options, keep_alive=seconds)
-    request.kernel.residency.keep_alive(found.id, seconds, request.kernel.runner.clock())
+    keep_alive(request.kernel, found, options["seconds"])
 
 
 async def _swap(request: Request, found: ModelObject, options: Mapping[str, Any]) -> None:

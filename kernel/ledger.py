@@ -228,7 +228,7 @@ class Ledger:
         free, evictable, place = self.free(device), self.evictable(device), self._device(device)
         rows = [row for each in self._filled(device) for row in self.rows(each)]
         largest = sorted(rows, key=lambda row: -row.ledger)[:4]
-        by_whom = ", ".join(f"{row.what} of {row.owner or row.device}: {size_text(row.ledger)}" for row in largest)
+        by_whom = ", ".join(f"{_holder(row)}: {size_text(row.ledger)}" for row in largest)
         numbers = {"needed": needed, "free": free, "evictable": evictable, "total": place.total}
         text = (
             f"{size_text(needed)} are needed on {device}, {size_text(free)} of {size_text(place.total)} are free and "
@@ -247,9 +247,12 @@ class Ledger:
             self._evictable.discard(owner)
 
     def evictable(self, device: str) -> int:
-        """Bytes of a device, or of its pool, that eviction could free."""
-        places = [self._device(each) for each in self.pool(device)]
-        return sum(row.ledger for place in places for key, row in place.rows.items() if key[0] in self._evictable)
+        """By how much more of a device could be promised, if all that eviction could free of it and its pool left."""
+        place = self._device(device)
+        members = [self._devices[each] for each in self.pool(device)]
+        own = place.total - place.used + self._leaving(place)
+        shared = self._left_in_pool(device) + sum(self._leaving(each) for each in members)
+        return max(min(own, shared), 0) - self.free(device)
 
     def expire(self, now: int) -> list[str]:
         """Release the owners whose time has passed."""
@@ -287,6 +290,9 @@ class Ledger:
         total = named.total if named is not None else max(each.total for each in members)
         return total - sum(each.used for each in members)
 
+    def _leaving(self, place: _Device) -> int:
+        return sum(row.ledger for key, row in place.rows.items() if key[0] in self._evictable)
+
     def _tells_foreign(self, device: str) -> bool:
         return self._device(device).pool in ("", device)
 
@@ -307,6 +313,13 @@ def _check(counts: Iterable[int]) -> None:
 
 def _owners(keys: Iterable[tuple[str, str]]) -> list[str]:
     return list(dict.fromkeys(owner for owner, _ in keys))
+
+
+def _holder(row: LedgerRow) -> str:
+    """Who holds a row, for people."""
+    if row.what == FOREIGN:
+        return f"{row.owner or 'other programs'} on {row.device}"
+    return f"{row.what} of {row.owner or row.device}"
 
 
 def _rows(name: str, place: _Device) -> list[LedgerRow]:

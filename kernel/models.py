@@ -78,8 +78,8 @@ class ModelService:
 
     async def load(
         self, request: Request, driver: Driver, options: LoadOptions, base: ModelObject | None, path: str
-    ) -> ModelObject:
-        """Load, or join the load or the loaded model of the same recipe."""
+    ) -> tuple[ModelObject, bool]:
+        """Load, or join the load or the loaded model of the same recipe; whether it was made."""
         name = model_name(options.name, path)
         files, located = await locate(self._kernel, request.session, path, options.draft)
         known = self.same(driver, located, options, base)
@@ -90,7 +90,7 @@ class ModelService:
                 watch(known, request)
                 await known.loading
             await self.wake(known, request)
-            return known
+            return known, False
         holder = self.named(name)
         if holder is not None and holder.loading is not None:
             release(files, located)
@@ -106,7 +106,7 @@ class ModelService:
         watch(model, request)
         self._kernel.runner.spawn(self._bring_up(model), lambda _value, error: self._came_up(model, error, holder))
         await model.loading
-        return model
+        return model, True
 
     def create(
         self,

@@ -194,7 +194,8 @@ class ModelObject(KernelObject):
             "requests": self.requests,
             "used": self.used,
             "weights": self.host_id,
-            "tokens_per_s": round(self.speed.rate, 3),
+            "tokens_per_s": round(self.speed.stream, 3),
+            "throughput": round(self.speed.rate, 3),
             "first_token_s": round(self.speed.first_token_s, 6),
             "base": self.base.id if self.base is not None else "",
         }

@@ -27,7 +27,7 @@ class Speed:
         self.first_token_s = 0.0
         """Moving mean of the requests that streamed, 0 when there was none."""
         self.rate = 0.0
-        """Tokens per second of all requests together, as of the last `sample`."""
+        """Tokens per second of all requests together in the last seconds, also those without any; as of `sample`."""
         self._running: set[Attempt] = set()
         self._tokens = 0
         self._decoded = 0
@@ -64,11 +64,14 @@ class Speed:
                 self.rate = 0.0
         self._seen, self._at = total, now
 
+    @property
+    def stream(self) -> float:
+        """Tokens per second of a single stream after its first token, over all that streamed; 0 when none did."""
+        return self._decoded / (self._decode_ns / 1e9) if self._decode_ns else 0.0
+
     def values(self) -> dict[str, float]:
         """What was measured, for the catalogue: `load_s`, `first_token_s`, and `tokens_per_s` of a single stream."""
-        found = {"load_s": self.load_s, "first_token_s": self.first_token_s}
-        if self._decode_ns:
-            found["tokens_per_s"] = self._decoded / (self._decode_ns / 1e9)
+        found = {"load_s": self.load_s, "first_token_s": self.first_token_s, "tokens_per_s": self.stream}
         return {name: value for name, value in found.items() if value}
 
 

@@ -328,6 +328,11 @@ def _raise_quota(facts: Facts, plans: Plans) -> list[Advice]:
 # ---- adapters and rungs
 
 
+def _stored(model: ModelFacts) -> str:
+    """Where a model that is made of it can be stored: a folder of the machine is read only."""
+    return f"/models/{model.name}" if model.path.startswith("file:") else model.path
+
+
 def _merge_adapter(facts: Facts, plans: Plans) -> list[Advice]:
     """An adapter that is the only one, and asked instead of its base nearly always."""
     by_id = {model.id: model for model in facts.models}
@@ -349,7 +354,7 @@ def _merge_adapter(facts: Facts, plans: Plans) -> list[Advice]:
                 "merge_adapter", adapter,
                 f"{adapter.requests} of {asked} requests ask for the adapter {adapter.name}, hardly any for its base "
                 f"{base.name}: merged, it needs no bytes beside the base{faster}",
-                f"llmos merge {base.path} {adapter.path} {base.path}-{adapter.name} --method adapter",
+                f"llmos merge {base.path} {adapter.path} {_stored(base)}-{adapter.name} --method adapter",
                 {"requests": adapter.requests, "requests_of_base": base.requests, "bytes": adapter.bytes},
                 gain,
             )

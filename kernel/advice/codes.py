@@ -88,6 +88,10 @@ CODES: Mapping[str, Code] = {
         "A model is in no memory: it slept when its driver ended, or found no room. The next request loads it.",
         "llmos wake NAME loads it now; llmos show NAME --plan DEVICE says what it needs",
     ),
+    "model.settings": Code(
+        "A load of what was loaded already changed how long it stays, or could not.",
+        "llmos pin, unpin or keep-alive NAME; unload it to load it with another group",
+    ),
     "model.idle": Code(
         "A model was not used for its keep-alive time.", "llmos pin NAME, or load it with a longer keep_alive"
     ),

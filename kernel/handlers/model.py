@@ -6,6 +6,7 @@ from llmos.syscalls import calls
 from llmos.syscalls.errors import Denied
 from llmos.syscalls.types import Freed, Handle, Kind, ModelInfo, Plan, Reason, Right, Task
 
+from ..joining import take_over
 from ..locating import locate, release
 from ..memory.planning import dry_run
 from ..objects import DeviceObject, ModelObject
@@ -26,10 +27,13 @@ async def load_model(request: Request, call: calls.LoadModel) -> ModelInfo:
     await kernel.supervisor.wait_ready(driver)
     if base is not None:
         await kernel.models.wake(base, request)
-    model = await kernel.models.load(request, driver, options, base, call.path)
-    for reason in placed:
+    model, made = await kernel.models.load(request, driver, options, base, call.path)
+    info = model_info(request, model)
+    for reason in placed if made else ():
         request.decided(reason, (model.id, driver.name), "info")
-    return model_info(request, model)
+    if not made:
+        take_over(request, model, options, info.handle)
+    return info
 
 
 def _device(request: Request) -> tuple[Driver, list[Reason]]:

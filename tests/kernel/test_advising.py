@@ -66,6 +66,25 @@ def test_the_facts_of_a_model_are_those_that_stat_shows(kernel: Inside, folder: 
     assert kernel.kernel.advisor.facts().models[0].evicted == 0
 
 
+@pytest.mark.parametrize(
+    ("source", "path", "named"),
+    [
+        ("/srv/foxes", "/mnt/foxes/red@1", "file:/srv/foxes/red"),
+        ("/srv/fox/", "/mnt/foxes/", "file:/srv/fox"),
+        ("/srv:/opt", "/mnt/foxes/red", "/mnt/foxes/red"),
+        ("elsewhere", "/mnt/foxes/red", "/mnt/foxes/red"),
+    ],
+)
+def test_a_folder_that_one_session_has_mounted_is_named_as_every_session_can(
+    kernel: Inside, source: str, path: str, named: str
+) -> None:
+    program = kernel.program()
+    program.call("mount_fs", system=program.system, path="/mnt/foxes", filesystem="models", source=source)
+    program.call("load_model", path=path)
+    (facts,) = kernel.kernel.advisor.facts().models
+    assert facts.path == named
+
+
 def test_a_model_without_weights_on_a_device_says_nothing_of_them(kernel: Inside) -> None:
     program = kernel.program()
     program.load("tiny")

@@ -45,6 +45,10 @@ def test_a_device_that_dies_while_an_idle_model_falls_asleep(kernel: Inside, pro
     program.control(model, "keep_alive", seconds=1)
     kernel.advance(2)
     kernel.null.dies()
-    assert program.state(model) == "lost"
+    assert program.state(model) == "cold", "nobody used it, so its driver does not load it again when it is back"
+    kernel.null.holds.discard("sleep")
     kernel.null.starts()
-    assert program.state(model) == "awake"
+    assert program.state(model) == "cold" and kernel.null.names().count("load") == 1
+    number = program.start(model, "x")
+    kernel.null.release("submit")
+    assert program.wait(number).error is None and kernel.null.names().count("load") == 2

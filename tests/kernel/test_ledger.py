@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from llmos.kernel.ledger import Ledger, size_text
+from llmos.kernel.ledger import Ledger, count_text, size_text
 from llmos.syscalls.errors import NoDeviceMemory, NotFound
 from llmos.syscalls.types import LedgerRow
 
@@ -261,6 +261,26 @@ def test_a_device_whose_own_limit_is_short_is_held_by_its_own_rows_alone() -> No
     with pytest.raises(NoDeviceMemory) as refused:
         ledger.reserve("cpu0", "m2", "weights", 6 * MIB)
     assert refused.value.free == MIB and "buffer of s1: 30.0 MiB" in refused.value.by_whom
+    assert "other programs on host: 24.0 MiB" in refused.value.by_whom
+
+
+def test_what_could_be_evicted_is_what_could_then_be_promised() -> None:
+    """What sleeps in the machine's memory gives nothing to a device that is short by its own limit."""
+    ledger = pooled()
+    ledger.set_device("cpu0", 30 * MIB, pool="host")
+    ledger.reserve("cpu0", "m1", "weights", 25 * MIB)
+    ledger.reserve("host", "asleep", "weights", 40 * MIB)
+    ledger.set_evictable("asleep", True)
+    assert (ledger.free("cpu0"), ledger.evictable("cpu0"), ledger.evictable("host")) == (5 * MIB, 0, 40 * MIB)
+    ledger.set_evictable("m1", True)
+    assert ledger.evictable("cpu0") == 25 * MIB
+    ledger.set_foreign("host", 24 * MIB)
+    assert (ledger.excess("host"), ledger.evictable("cpu0"), ledger.evictable("host")) == (9 * MIB, 30 * MIB, 56 * MIB)
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, "0 requests"), (1, "1 request"), (2, "2 requests")])
+def test_counts_for_people(count: int, told: str) -> None:
+    assert count_text(count, "request") == told
 
 
 def test_what_others_use_of_a_pool_is_told_of_the_device_that_names_it() -> None:

@@ -87,11 +87,13 @@ def test_a_model_shows_its_speed_and_its_weights(kernel: Inside, program: Progra
     kernel.null.chunk({"index": 0, "text": "a", "tokens": [1]})
     kernel.advance(0.5)
     fields = program.call("stat_object", handle=model)["fields"]
-    assert fields["tokens_per_s"] == pytest.approx(1 - exp(-1 / RATE_S), abs=0.001) and fields["first_token_s"] == 0
+    assert fields["throughput"] == pytest.approx(1 - exp(-1 / RATE_S), abs=0.001)
+    assert fields["tokens_per_s"] == fields["first_token_s"] == 0
     kernel.null.release("submit")
     program.wait(number)
     fields = program.call("stat_object", handle=model)["fields"]
     assert fields["first_token_s"] == 0.5 and fields["weights"].startswith("w-")
+    assert fields["tokens_per_s"] == 2, "one more token in the half second after the first"
 
 
 def test_other_weights_begin_anew(kernel: Inside, program: Program) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -141,6 +142,8 @@ def test_merge_an_adapter_that_is_asked_instead_of_its_base() -> None:
     assert (advice.code, advice.about) == ("merge_adapter", "m-tone") and "38 of 40 requests" in advice.text
     assert advice.gain == {"bytes": -500, "tokens_per_s": 10.0} and "30.0 tokens/s instead of 20.0" in advice.text
     assert advice.action == "llmos merge /models/fox /models/tone /models/fox-tone --method adapter"
+    advice = _one(_facts(replace(base, path="file:/srv/foxes"), adapter))
+    assert advice.action == "llmos merge file:/srv/foxes /models/tone /models/fox-tone --method adapter"
     unmeasured = _model("tone", base="m-fox", requests=38, bytes=500)
     assert _one(_facts(base, unmeasured)).gain == {"bytes": -500}
     for models in (

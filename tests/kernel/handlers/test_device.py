@@ -240,7 +240,7 @@ def test_a_buffer_needs_room_on_the_machine(kernel: Inside, program: Program) ->
     kernel.kernel.memory.tick()
     left = kernel.kernel.ledger.free("host")
     error = program.error("alloc_buffer", system=program.system, bytes=left + 1)
-    assert isinstance(error, NoResources) and error.limit == left and "foreign of host" in str(error)
+    assert isinstance(error, NoResources) and error.limit == left and "other programs on host" in str(error)
     assert kernel.kernel.buffers.promised == 0 and kernel.kernel.ledger.free("host") == left
 
 

@@ -37,7 +37,7 @@ def _model(number: int, name: str, device: str, state: str, bytes: int, **more: 
     return {
         "id": f"m-{number}", "name": name, "path": f"/models/{name}", "version": "v2", "device": device, "state": state,
         "health": "ok", "bytes": bytes, "running": 0, "waiting": 0, "requests": 0, "tokens_per_s": 0.0,
-        "first_token_s": 0.0, "base": "", "rung": "P", "keep_alive": -1, "used": 0.0, **more,
+        "throughput": 0.0, "first_token_s": 0.0, "base": "", "rung": "P", "keep_alive": -1, "used": 0.0, **more,
     }  # fmt: skip
 
 

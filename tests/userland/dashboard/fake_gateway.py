@@ -54,8 +54,8 @@ class Fake:
         now = time.time() if at is None else at
         swing = 0.5 + 0.5 * math.sin(now / 9)
         models = [dict(model) for model in MODELS]
-        models[0].update(tokens_per_s=38 + 9 * swing, running=2 + round(2 * swing), used=now - 0.4)
-        models[1].update(tokens_per_s=11 * (1 - swing), used=now - 12)
+        models[0].update(tokens_per_s=41.2, throughput=38 + 9 * swing, running=2 + round(2 * swing), used=now - 0.4)
+        models[1].update(tokens_per_s=13.5, throughput=11 * (1 - swing), used=now - 12)
         models[2].update(used=now - 5400)
         rates = {
             "requests_per_s": 2.4 + swing, "tokens_per_s": 46 + 14 * swing, "errors_per_s": 0.0,

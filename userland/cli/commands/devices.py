@@ -9,14 +9,27 @@ from typing import Any
 from llmos.syscalls.errors import NotFound, NotSupported
 
 from ..cli import Cli
-from .looking import list_devices
+from . import memory
+from .looking import DEVICE_COLUMNS, device_row, used
 
 Served = Mapping[str, Mapping[str, Any]]
 """Of one device: by op and dtype who serves it, who would too, and who does not, with the reason."""
 
 
 def devices(cli: Cli, values: Namespace) -> int:
-    return _show_ops(cli) if values.ops else list_devices(cli, values)
+    return _show_ops(cli) if values.ops else _list(cli)
+
+
+def _list(cli: Cli) -> int:
+    """The devices, and below them the machine's own memory, which is one in the ledger alone."""
+    found = cli.system.devices()
+    if cli.out.result(found):
+        return 0
+    rows = [device_row(info) for info in found]
+    if host := memory.sizes(cli).get("host"):
+        rows.append(("host", "", "", *used(host["total"], host["free"]), "the machine's own memory"))
+    cli.out.table(DEVICE_COLUMNS, rows)
+    return 0
 
 
 def _show_ops(cli: Cli) -> int:

@@ -44,15 +44,17 @@ MODEL_COLUMNS = ("NAME", "ID", "STATE", "DEVICE", ">SIZE", ">CONTEXT", ">RUNNING
 
 def device_row(info: ObjectInfo) -> Row:
     f = info.fields
-    free = f.get("free", 0)
-    used = max(0, info.bytes - free)
-    # A device whose driver is down has told no size: nothing is known of its memory.
-    sizes = [text.size(size) for size in (info.bytes, used, free)] if info.bytes else [""] * 3
-    share = f"{100 * used / info.bytes:.0f} %" if info.bytes else ""
-    return (
-        info.name, info.state, info.health, *sizes, share,
-        f.get("description", "") or f.get("cause", ""),
-    )  # fmt: skip
+    about = f.get("description", "") or f.get("cause", "")
+    return (info.name, info.state, info.health, *used(info.bytes, f.get("free", 0)), about)
+
+
+def used(total: int, free: int) -> Row:
+    """Total, used and free bytes, and the share that is used. A device whose driver is down has told no size: nothing
+    is known of its memory."""
+    if not total:
+        return ("",) * 4
+    taken = max(0, total - free)
+    return (text.size(total), text.size(taken), text.size(free), f"{100 * taken / total:.0f} %")
 
 
 DEVICE_COLUMNS = ("NAME", "STATE", "HEALTH", ">MEMORY", ">USED", ">FREE", ">SHARE", "DESCRIPTION")
@@ -83,7 +85,6 @@ def _task_row(info: ObjectInfo) -> Row:
 
 
 ps = _listing(Kind.MODEL, MODEL_COLUMNS, model_row, "no model is loaded; try: load /models/tiny")
-list_devices = _listing(Kind.DEVICE, DEVICE_COLUMNS, device_row, "there is no device")
 drivers = _listing(
     Kind.DRIVER,
     ("NAME", "KIND", "STATE", ">PID", ">RESTARTS", ">THREADS", "SINCE", "BUSY WITH", "LAST CAUSE"),

@@ -20,12 +20,17 @@ UNWRITTEN = "kv: pages that nobody has written yet are promised and allocated, b
 
 def figures(cli: Cli) -> dict[str, Any]:
     """The rows of the ledger, and total and free bytes of each device."""
+    return {"devices": sizes(cli), "rows": json.loads(cli.system.read("/sys/memory"))}
+
+
+def sizes(cli: Cli) -> dict[str, dict[str, int]]:
+    """Total and free bytes of each device of the ledger, `host` among them."""
     devices: dict[str, dict[str, int]] = {}
     for name, metric in cli.system.metrics("llmos_device_").items():
         kind = "total" if name.startswith("llmos_device_total_bytes") else metric.labels.get("what", "")
         if kind in ("total", "free"):
             devices.setdefault(metric.labels["device"], {})[kind] = int(metric.value)
-    return {"devices": devices, "rows": json.loads(cli.system.read("/sys/memory"))}
+    return devices
 
 
 def view(cli: Cli) -> list[Any]:

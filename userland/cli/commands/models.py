@@ -83,7 +83,8 @@ def _plan(cli: Cli, info: ModelInfo) -> int:
     if cli.out.result(info) or info.plan is None:
         return 0
     plan = info.plan
-    verdict = "fits" if plan.fits else "does not fit"
+    evictions = text.several(len(plan.evictions), "eviction")
+    verdict = "does not fit" if not plan.fits else f"fits after {evictions}" if plan.evictions else "fits"
     cli.out.line(f"{info.path} {verdict} on {info.device}: needs {text.size(plan.needed)}, {text.size(plan.free)} free")
     cli.out.table(("WHAT", ">BYTES"), [(row.what, text.size(row.predicted)) for row in plan.rows])
     if plan.evictions:

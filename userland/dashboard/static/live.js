@@ -139,6 +139,6 @@ export class Live extends EventTarget {
 export function sample(data) {
   const values = {...data.rates};
   for (const device of data.devices ?? []) values[`used:${device.id}`] = device.total - device.free;
-  for (const model of data.models ?? []) values[`model:${model.id}`] = model.tokens_per_s;
+  for (const model of data.models ?? []) values[`model:${model.id}`] = model.throughput;
   return values;
 }

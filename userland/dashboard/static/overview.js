@@ -251,7 +251,7 @@ export function modelsTable(app, changed) {
         title: 'Tokens/s',
         numeric: true,
         value: (m) => m.tokens_per_s,
-        cell: (m) => number(m.tokens_per_s),
+        cell: (m) => (m.tokens_per_s ? number(m.tokens_per_s) : '–'),
       },
       {
         key: 'first',

@@ -168,6 +168,7 @@ def _model(info: ObjectInfo, metrics: Reading) -> dict[str, Any]:
         "waiting": int(gauge("llmos_num_requests_waiting")),
         "requests": fields.get("requests", 0),
         "tokens_per_s": fields.get("tokens_per_s", 0.0),
+        "throughput": fields.get("throughput", 0.0),
         "first_token_s": fields.get("first_token_s", 0.0),
         "base": fields.get("base", ""),
         "rung": fields.get("rung", ""),

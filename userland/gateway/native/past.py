@@ -111,7 +111,7 @@ class Past:
 def figures_of(picture: Mapping[str, Any]) -> dict[str, Any]:
     """What is drawn over time, out of one overview; named as the page does it."""
     used = {f"{USED}{device['id']}": device["total"] - device["free"] for device in picture["devices"]}
-    return {**picture["rates"], **used, **{f"{MODEL}{each['id']}": each["tokens_per_s"] for each in picture["models"]}}
+    return {**picture["rates"], **used, **{f"{MODEL}{each['id']}": each["throughput"] for each in picture["models"]}}
 
 
 def point_of(event: Event) -> dict[str, Any] | None:

@@ -13,7 +13,9 @@ def served(by: str, **refused: str) -> dict[str, Any]:
 
 def test_the_list(llmos: Any) -> None:
     ran = llmos("devices")
-    assert ran.status == 0 and "null0" in ran.out
+    null, host = (next(line for line in ran.out.splitlines() if line.startswith(name)) for name in ("null0", "host "))
+    assert ran.status == 0 and "no hardware: echoes" in null
+    assert "the machine's own memory" in host and " %" in host and "iB" in host
     assert [info["name"] for info in llmos("devices --json").json] == ["null0"]
 
 

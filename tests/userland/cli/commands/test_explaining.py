@@ -114,16 +114,17 @@ def test_the_numbers_of_why_are_those_of_the_answer_of_a_request_that_has_ended(
 def test_a_refused_request_says_by_which_numbers(llmos: Any, system: Any, loaded: Any) -> None:
     from llmos.syscalls.errors import NoDeviceMemory
 
-    free = system.find("device", "null0").fields["free"]
+    device = system.find("device", "null0")
+    free, wanted = device.fields["free"], device.bytes + 1
     with pytest.raises(NoDeviceMemory) as raised:
-        system.lease(free + 1, device="null0")
+        system.lease(wanted, device="null0")
     reasons = {each["code"]: each for each in llmos(f"why {raised.value.request} --json").json}
     refused = reasons["memory.refused"]["numbers"]
     error = raised.value
     assert (refused["needed"], refused["free"], refused["evictable"]) == (error.needed, error.free, error.evictable)
-    assert (error.needed, error.free) == (free + 1, free)
+    assert (error.needed, error.free, error.evictable) == (wanted, free, loaded.stat().bytes)
     ended = reasons["request.refused"]
-    assert ended["numbers"]["needed"] == free + 1 and ended["rule"] == "NoDeviceMemory" and ended["change"]
+    assert ended["numbers"]["needed"] == wanted and ended["rule"] == "NoDeviceMemory" and ended["change"]
     about_device = [each["code"] for each in llmos("why null0 --json").json]
     assert "memory.refused" in about_device
 

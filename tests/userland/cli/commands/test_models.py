@@ -38,6 +38,7 @@ def test_a_plan_says_what_would_have_to_sleep_and_what_is_missing(llmos: Any, sy
     free = system.plan_model("/models/null", device="null0").plan.free
     with system.lease(free - need // 2, device="null0"):
         ran = llmos("show null --plan null0")
+        assert "null fits after 1 eviction on null0: needs " in ran.out
         assert "would have to sleep for it:" in ran.out and "fox" in ran.out and "BACK IN" in ran.out
         system.model("fox").pin()
         ran = llmos("load null -d null0 -n")

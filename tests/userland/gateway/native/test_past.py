@@ -61,7 +61,7 @@ def test_curves_of_the_last_tasks_are_kept_and_told_of_those_that_are_seen() -> 
 
 def test_figures_of_an_overview() -> None:
     picture = {"rates": {"queue": 2}, "devices": [{"id": "d", "total": 10, "free": 4}],
-               "models": [{"id": "m", "tokens_per_s": 3.0}]}  # fmt: skip
+               "models": [{"id": "m", "throughput": 3.0}]}  # fmt: skip
     assert figures_of(picture) == {"queue": 2, "used:d": 6, "model:m": 3.0}
 
 
