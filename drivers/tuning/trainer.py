@@ -23,6 +23,7 @@ from llmos.syscalls.errors import BadArgument, BadState
 from .aids import Backward, backward_of
 from .checkpoint import Checkpoints, Saved
 from .data.batches import Batch, steps_of
+from .judging import Judging
 from .objectives.protocol import Loss, Objective
 from .optimizing import Optimizer, Schedule
 from .randomness import Randomness
@@ -79,6 +80,7 @@ class Training:
         module: what requires a gradient moves, and is float32.
         batches: by position, which counts on through the epochs; their number is that of one epoch.
         held_out: what is evaluated on, the same each time it is asked for; empty for no evaluation.
+        labels: names of classes, for figures of entities.
         progress: called after each step, evaluation and checkpoint.
         checkpoints: where the run is kept and goes on from; None for neither.
         backward: another way to add gradients than `loss.backward()` (`aids`); `loss` likewise.
@@ -93,6 +95,7 @@ class Training:
     recipe: Recipe
     batches: Sequence[Batch]
     held_out: Sequence[Batch] | Iterable[Batch] = ()
+    labels: Sequence[str] = ()
     progress: Callable[[Progress], None] = lambda _: None
     checkpoints: Checkpoints | None = None
     loss: Loss | None = None
@@ -222,6 +225,7 @@ class _Run:
         self._job.module.eval()
         states = self.randomness.states()
         sums: dict[str, float] = {"loss": 0.0, "weight": 0.0}
+        judging = Judging(self._recipe.objective, self._job.labels)
         for batch in self._job.held_out:
             prepared = self._ready(batch, training=False)
             outcome = self._job.objective.loss(self._job.module, prepared)
@@ -229,11 +233,12 @@ class _Run:
             sums["weight"] += self._job.objective.weight(prepared)
             for name, value in outcome.sums.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
+            judging.add(outcome, prepared)
             self._yield()
         self.randomness.restore(states)
         if not sums["weight"]:
             return {}
-        figures = self._job.objective.summary(sums)
+        figures = {**self._job.objective.summary(sums), **judging.figures()}
         self._tell("evaluate", figures)
         return figures
 

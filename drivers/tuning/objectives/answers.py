@@ -39,7 +39,7 @@ class Answers:
         with torch.no_grad():
             said = torch.stack([scores.argmax(-1) for scores in ends], dim=1)
             exact = (said == batch.labels).all(dim=1).sum()
-        return Outcome(total / 2, {"exact": exact})
+        return Outcome(total / 2, {"exact": exact}, said=said)
 
     def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
         return {"loss": average(sums), "exact_match": sums["exact"] / max(1.0, sums["weight"])}

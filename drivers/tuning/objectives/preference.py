@@ -51,7 +51,8 @@ class Preference:
             before = self._margin(module, batch)
             module.train(was)
         gained = self.beta * (margin - before)
-        return Outcome(-functional.logsigmoid(gained).sum(), {"right": (gained.detach() > 0).sum()})
+        said = gained.detach()
+        return Outcome(-functional.logsigmoid(gained).sum(), {"right": (said > 0).sum()}, said=said)
 
     def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
         return {"loss": average(sums), "accuracy": sums["right"] / max(1.0, sums["weight"])}

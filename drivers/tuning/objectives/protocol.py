@@ -21,12 +21,14 @@ class Outcome:
 
     `total` is the sum of the losses of its items, a float32 scalar with its graph; `sums` are figures that add up over
     micro-batches, as scalars without a graph. `scores`, float32 [items, classes], is there for aids that compare two
-    passes; None where an objective has none.
+    passes; None where an objective has none. `said`, without a graph, is what else is judged item by item: scores of
+    classes that may apply, numbers, first and last tokens, margins (`metrics.by_objective.Gathered`).
     """
 
     total: Tensor
     sums: Mapping[str, Tensor] = field(default_factory=dict)
     scores: Tensor | None = None
+    said: Tensor | None = None
 
 
 Loss = Callable[[nn.Module, Batch], Outcome]

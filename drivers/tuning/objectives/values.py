@@ -32,7 +32,7 @@ class Regression:
         total = functional.mse_loss(given, wanted, reduction="sum")
         with torch.no_grad():
             far = (given - wanted).abs().sum()
-        return Outcome(total, {"far": far})
+        return Outcome(total, {"far": far}, said=given.detach())
 
     def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
         return {"loss": average(sums), "mean_absolute_error": sums["far"] / max(1.0, sums["weight"])}
@@ -56,7 +56,7 @@ class MultiLabel:
         total = functional.binary_cross_entropy_with_logits(scores, wanted, reduction="sum")
         with torch.no_grad():
             right = ((scores > 0) == (wanted > 0.5)).sum()
-        return Outcome(total, {"right": right})
+        return Outcome(total, {"right": right}, said=scores.detach())
 
     def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
         return {"loss": average(sums), "accuracy": sums["right"] / max(1.0, sums["weight"])}
