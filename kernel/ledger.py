@@ -146,6 +146,17 @@ class Ledger:
             place.rows.update(before)
             raise
 
+    def lower(self, device: str, owner: str, rows: Mapping[str, int]) -> int:
+        """Promise an owner no more than `rows` (what -> bytes) of each use that they name; how many bytes that gives
+        back. What was measured counts on. Raises NotFound."""
+        place = self._device(device)
+        before = place.used
+        for what, count in rows.items():
+            row = place.rows.get((owner, what))
+            if row is not None and row.admitted is not None:
+                row.admitted = min(row.admitted, count)
+        return before - place.used
+
     def release(self, owner: str) -> int:
         """Give back all rows of an owner, on all devices; how many bytes they held."""
         freed = 0

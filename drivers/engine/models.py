@@ -205,7 +205,10 @@ def reside(
     entry: Entry, ops: OpTable, prefill_tokens: int, progress: ProgressSink, own: Architectures = NONE,
     place: Place = PROCESSOR,
 ) -> Resident:  # fmt: skip
-    """Load a model into memory. Raises NoDeviceMemory before it starts, when the weights cannot fit."""
+    """Load a model into memory, and plan it anew where it is served without the pages that were planned.
+
+    Raises NoDeviceMemory before it starts, when the weights cannot fit.
+    """
     check_free(entry, place)
     shares = place.begin(entry.source, entry.settings, entry.footprint.pages, progress)
     try:
@@ -214,6 +217,8 @@ def reside(
         if shares is not None:
             shares.drop()
         raise
+    if not any(isinstance(each, PagedRunner) for each in made.runners):
+        entry.footprint = entry.footprint.without_pages()
     trim_heap()
     return made
 

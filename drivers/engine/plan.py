@@ -69,6 +69,10 @@ class Footprint:
             workspace=ranks * self.workspace, paged=None if self.paged is None else ranks * self.paged,
         )  # fmt: skip
 
+    def without_pages(self) -> Footprint:
+        """The model on a rung that has no pages after all: each conversation keeps a state of its own."""
+        return replace(self, paged=None, pages=0)
+
     def with_draft(self, draft: Footprint) -> Footprint:
         """This model and a draft model on pages of its own; they take turns, so the larger workspace serves both."""
         paged = (self.paged or 0) + (draft.paged or 0)

@@ -9,7 +9,7 @@ from llmos.syscalls.events import DeviceFacts
 from llmos.syscalls.types import LedgerRow
 
 from ..ledger import HOST, Ledger
-from ..recipes import held
+from ..recipes import held, predicted, what
 
 if TYPE_CHECKING:
     from ..core import Kernel
@@ -44,8 +44,16 @@ def settle(kernel: Kernel, model: ModelObject, rows: Sequence[LedgerRow]) -> Non
 
 
 def awake(kernel: Kernel, model: ModelObject, rows: Sequence[LedgerRow]) -> None:
-    """A model woke or was loaded: what it holds of the machine's memory beside its device's."""
-    _settle_host(kernel, model, _parted(rows)[1])
+    """A model woke or was loaded: what it holds of the machine's memory, and what it takes of its device at most.
+
+    That may be less than the plan, as of a model that is served without the pages that were planned for it. Rows that
+    predict nothing say nothing of it.
+    """
+    own, host = _parted(rows)
+    _settle_host(kernel, model, host)
+    if any(row.predicted for row in own):
+        taken = kernel.models.corrections.apply(what(model.driver.name, model.located, model.options), own)[0]
+        kernel.ledger.lower(model.driver.name, model.host_id, predicted(taken))
 
 
 def gone(kernel: Kernel, driver: Driver) -> None:

@@ -165,6 +165,19 @@ def test_resize_follows_a_model_to_sleep_and_back(ledger: Ledger) -> None:
     assert ledger.free("cpu0") == 0
 
 
+def test_a_promise_is_lowered_even_where_too_much_is_in_use(ledger: Ledger) -> None:
+    ledger.admit("cpu0", [("weights", "m1", 60 * MIB), ("kv", "m1", 30 * MIB)])
+    ledger.set_foreign("cpu0", 50 * MIB)
+    assert ledger.lower("cpu0", "m1", {"kv": 10 * MIB, "weights": 70 * MIB, "workspace": 5}) == 20 * MIB
+    rows = [(row.what, row.predicted) for row in ledger.rows("cpu0") if row.owner]
+    assert rows == [("weights", 60 * MIB), ("kv", 10 * MIB)] and ledger.excess("cpu0") == 30 * MIB
+    ledger.reconcile("cpu0", [measured("kv", "m1", driver=25 * MIB), measured("x", "m1", driver=4)])
+    assert ledger.lower("cpu0", "m1", {"kv": 5, "x": 1}) == 0, "what is measured counts on"
+    assert ledger.held("m1") == 85 * MIB + 4
+    with pytest.raises(NotFound):
+        ledger.lower("none", "m1", {})
+
+
 def test_a_device_that_lost_its_contents_keeps_leases(ledger: Ledger) -> None:
     ledger.reserve("cpu0", "lease-1", "lease", 5 * MIB)
     ledger.expire_at("lease-1", 100)

@@ -73,6 +73,26 @@ def test_a_model_with_states_of_its_own_is_served_below_with_the_reasons(ops: Op
             engine.load("b", source_of(folder), LoadSettings(rung=rung), silent)
 
 
+def test_a_model_that_falls_from_pages_when_they_are_tried_takes_no_bytes_of_them(
+    ops: OpTable, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan sees no weights: that answers on pages are others than the library's shows only in the trial."""
+
+    def others(*_: Any) -> Any:
+        raise Refused("answers on pages are not those of the library")
+
+    monkeypatch.setattr(Trial, "fit_pages", others)
+    asked, fallen = (Engine(ops), LoadSettings(rung="G")), (Engine(ops), LoadSettings())
+    one, two = (engine.load("a", source_of(llama), settings, silent) for engine, settings in (asked, fallen))
+    assert (one.rung, two.rung) == ("G", "G") and list(two.rows) == list(one.rows)
+    paged = Engine(ops).plan(source_of(llama), LoadSettings())
+    assert {row.what: row.predicted for row in paged}["kv"] > {row.what: row.predicted for row in two.rows}["kv"] > 0
+    for engine, _ in (asked, fallen):
+        engine.open_context("c", "a", "", 16)
+    own, also = ([row for row in engine.memory() if row.owner == "c"] for engine, _ in (asked, fallen))
+    assert own == also and own[0].predicted > 0, "conversations have states of their own then"
+
+
 def test_layers_are_found_with_what_they_ask_for() -> None:
     found = ladder.paged_layers(module("gemma2", sliding_window=9, head_dim=8), 100)
     assert [meaning.reach.window for meaning in found.meanings] == [9, 0]

@@ -6,7 +6,8 @@ from scripted import HOST_MEMORY, MEMORY, MODEL_BYTES, Inside, Program, loaded, 
 
 from llmos.kernel.memory.rows import size_device
 from llmos.kernel.objects import DeviceObject
-from llmos.syscalls.events import DeviceFacts, Memory
+from llmos.syscalls.driver import PlanRows
+from llmos.syscalls.events import DeviceFacts, Memory, Overrun
 from llmos.syscalls.types import LedgerRow
 
 
@@ -43,6 +44,49 @@ def test_a_report_tells_of_both(kernel: Inside, program: Program) -> None:
     assert {row.owner: row.ledger for row in kernel.kernel.ledger.rows("host") if row.owner} == {other: 9}
     program.call("unload_model", model=one)
     assert kernel.kernel.ledger.free("null0") == MEMORY - MODEL_BYTES
+
+
+def test_what_a_model_takes_less_than_its_plan_is_free_for_others(kernel: Inside, program: Program) -> None:
+    """As of a model that is served without the pages that were planned for it."""
+    plan, less = [*rows(MODEL_BYTES), *rows(MEMORY - MODEL_BYTES, "kv")], [*rows(MODEL_BYTES), *rows(16, "kv")]
+    kernel.null.answers.update(plan=PlanRows(rows=plan), load=loaded(rows=less), wake=loaded(rows=less))
+    model = program.load("tiny")
+    assert held(kernel, "null0") == {"weights": MODEL_BYTES, "kv": 16}
+    kernel.null.answers["sleep"] = loaded(rows=[])
+    program.control(model, "sleep")
+    program.control(model, "wake")
+    assert held(kernel, "null0") == {"weights": MODEL_BYTES, "kv": 16}
+    kernel.null.answers.update(plan=PlanRows(rows=rows()), load=loaded())
+    other = program.load("other")
+    assert (program.state(model), program.state(other)) == ("awake", "awake"), "nothing had to leave for it"
+
+
+def test_who_waits_for_room_gets_what_a_model_does_not_take(kernel: Inside, program: Program) -> None:
+    plan = [*rows(MODEL_BYTES), *rows(MEMORY - MODEL_BYTES, "kv")]
+    kernel.null.answers.update(plan=PlanRows(rows=plan), load=loaded(rows=[*rows(MODEL_BYTES), *rows(16, "kv")]))
+    kernel.null.holds.add("load")
+    first = program.send("load_model", path="/models/first")
+    kernel.null.answers["plan"] = PlanRows(rows=rows())
+    second = program.send("load_model", path="/models/second")
+    assert kernel.null.names().count("load") == 1, "it waits for room"
+    kernel.null.release("load")
+    assert program.done(first) and kernel.null.names().count("load") == 2
+    kernel.null.release("load", loaded())
+    assert program.done(second)
+
+
+def test_what_was_learned_of_a_model_stays_promised(kernel: Inside, program: Program) -> None:
+    model = program.load("tiny")
+    kernel.null.event(Overrun(model=kernel.null.last("load")["id"], what="weights", predicted=0, measured=40))
+    program.call("unload_model", model=model)
+    program.load("tiny")
+    assert held(kernel, "null0") == {"weights": MODEL_BYTES + 40}
+
+
+def test_a_driver_that_predicts_nothing_of_what_it_loaded_takes_its_plan(kernel: Inside, program: Program) -> None:
+    kernel.null.answers["load"] = loaded(rows=[LedgerRow(device="null0", what="weights", owner="", allocator=5)])
+    program.load("tiny")
+    assert held(kernel, "null0") == {"weights": MODEL_BYTES}
 
 
 def test_what_a_host_kept_is_gone_with_it(kernel: Inside, program: Program) -> None:
