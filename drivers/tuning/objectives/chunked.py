@@ -8,7 +8,6 @@ back to the states before the head at once, and its scores forgotten (as in Lige
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -58,29 +57,30 @@ class Chunked(Causal):
 class _Losses(torch.autograd.Function):
     """Losses [items] of states [items, size], and whether the best score is the right one, bool [items].
 
-    A loss depends on its own state alone: so the gradient of each is known in the forward pass but for a factor.
+    A loss depends on its own state alone: so the gradient of each is known in the forward pass but for a factor. The
+    head's weights are asked for once: packed ones are unpacked for it.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, wanted: Tensor, head: nn.Module, judge: Judge, room: int
+        ctx: Any, states: Tensor, wanted: Tensor, head: nn.Linear, judge: Judge, room: int
     ) -> tuple[Tensor, Tensor]:
-        wants_gradient = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(states) if wants_gradient else None
+        matrix = head.weight.detach() if ctx.needs_input_grad[0] else None
+        gradient = torch.empty_like(states) if matrix is not None else None
         losses = torch.empty(len(states), device=states.device)
         right = torch.empty(len(states), dtype=torch.bool, device=states.device)
-        start, count = 0, 1
-        while start < len(states):
+        count = max(1, room // head.out_features)
+        for start in range(0, len(states), count):
             place = slice(start, start + count)
-            part = states[place].detach().requires_grad_(wants_gradient)
-            with torch.enable_grad() if wants_gradient else nullcontext():
-                scores = head(part).float()
-                each = judge(scores, wanted[place])
+            scores = head(states[place]).float()
+            right[place] = scores.argmax(-1) == wanted[place]
+            with torch.enable_grad():
+                each = judge(scores.requires_grad_(matrix is not None), wanted[place])
                 total = each.sum()
-            losses[place], right[place] = each.detach(), scores.detach().argmax(-1) == wanted[place]
-            if gradient is not None:
-                (gradient[place],) = torch.autograd.grad(total, part)
-            start, count = start + count, max(1, room // scores.shape[-1])
+            losses[place] = each.detach()
+            if matrix is not None and gradient is not None:
+                (slope,) = torch.autograd.grad(total, scores)
+                gradient[place] = slope.to(matrix.dtype) @ matrix
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(right)
         return losses, right
@@ -125,9 +125,9 @@ def fits(module: nn.Module, batch: Batch) -> bool:
         module.train(was)
 
 
-def _head(module: nn.Module) -> nn.Module | None:
-    """What makes scores of states; None where there is no such part or it is to be learnt."""
-    head: nn.Module | None = module.get_output_embeddings()  # type: ignore[operator]
-    if head is None or any(parameter.requires_grad for parameter in head.parameters()):
+def _head(module: nn.Module) -> nn.Linear | None:
+    """What makes scores of states; None where there is no such layer or it is to be learnt."""
+    head = module.get_output_embeddings()  # type: ignore[operator]
+    if not isinstance(head, nn.Linear) or any(parameter.requires_grad for parameter in head.parameters()):
         return None
     return head
