@@ -64,12 +64,12 @@ def batches(made: Recipe, examples: Sequence[Example] | None = None) -> Batches:
     return Batches(examples or sentences(16), made)
 
 
-def bert(head: str, **more: Any) -> Any:
+def bert(head: str, size: int = 16, **more: Any) -> Any:
     """A model that reads both ways, of a class of the library such as `ForMaskedLM`, with random weights."""
     config = transformers.BertConfig(
-        vocab_size=VOCABULARY, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.3,
-        pad_token_id=0, **more,
+        vocab_size=VOCABULARY, hidden_size=size, intermediate_size=2 * size, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0, initializer_range=0.3, pad_token_id=0, **more,
     )  # fmt: skip
     torch.manual_seed(1)
     return getattr(transformers, f"Bert{head}")(config)
