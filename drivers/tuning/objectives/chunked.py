@@ -39,12 +39,7 @@ class Chunked(Causal):
     room: int = ROOM
 
     def loss(self, module: nn.Module, batch: Batch) -> Outcome:
-        targets = self.targets(batch)
-        kept = targets != IGNORED
-        head = _head(module)
-        assert head is not None
-        states = before_head(module, head, batch)[kept]
-        losses, right = _Losses.apply(states, targets[kept], head, self._judge, self.room)  # type: ignore[no-untyped-call]
+        losses, right = losses_of(module, batch, self._judge, self.room)
         return Outcome(losses.sum(), {"right": right.sum(), "items": torch.tensor(right.numel())})
 
     def _judge(self, scores: Tensor, wanted: Tensor) -> Tensor:
@@ -52,6 +47,18 @@ class Chunked(Causal):
         return functional.cross_entropy(
             scores, wanted, weight=weights, label_smoothing=self.smoothing, reduction="none"
         )
+
+
+def losses_of(module: nn.Module, batch: Batch, judge: Judge, room: int = ROOM) -> tuple[Tensor, Tensor]:
+    """Of each token with a label, row by row: its loss, float32, and whether the likeliest one is right, bool."""
+    targets = batch.labels[:, 1:]
+    kept = targets != IGNORED
+    head = _head(module)
+    assert head is not None
+    states = before_head(module, head, batch)[kept]
+    losses: Tensor
+    losses, right = _Losses.apply(states, targets[kept], head, judge, room)  # type: ignore[no-untyped-call]
+    return losses, right
 
 
 class _Losses(torch.autograd.Function):

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from ..data.batches import Batch
 from ..data.example import IGNORED
+from . import chunked
 from .causal import answered, of_labels
 from .protocol import Outcome, average
 
@@ -30,12 +31,14 @@ class Preference:
     """Rows hold the better answers, `others[0]` the worse ones, after the same prompts (Rafailov et al. 2023).
 
     The loss of a pair is -log sigmoid(`beta` * margin): by how much the better answer has become likelier against the
-    worse one, since the reference, which is the module inside `reference(module)`.
+    worse one, since the reference, which is the module inside `reference(module)`. With `room`, so many scores are
+    there at once (`chunked`, for modules that it fits), with 0 all of them.
     """
 
     head: ClassVar[str] = "causal-lm"
     beta: float = 0.1
     reference: Without = without_adapter
+    room: int = 0
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
         return batch
@@ -58,14 +61,19 @@ class Preference:
         return {"loss": average(sums), "accuracy": sums["right"] / max(1.0, sums["weight"])}
 
     def _margin(self, module: nn.Module, batch: Batch) -> Tensor:
-        return likelihood(module, batch) - likelihood(module, batch.others[0])
+        return likelihood(module, batch, self.room) - likelihood(module, batch.others[0], self.room)
 
 
-def likelihood(module: nn.Module, batch: Batch) -> Tensor:
-    """float32 [rows]: the log-probability of each row's tokens that have a label."""
-    logits = of_labels(answered(module, batch).logits, batch)
-    labels = batch.labels[:, 1:]
-    losses = functional.cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="none"
-    )
-    return -losses.view_as(labels).sum(1)
+def likelihood(module: nn.Module, batch: Batch, room: int = 0) -> Tensor:
+    """float32 [rows]: the log-probability of each row's tokens that have a label; `room` as `Preference` has it."""
+    targets = batch.labels[:, 1:]
+    kept = targets != IGNORED
+    if room:
+        losses, _ = chunked.losses_of(module, batch, _each, room)
+    else:
+        losses = _each(of_labels(answered(module, batch).logits, batch)[kept].float(), targets[kept])
+    return torch.zeros(len(kept), device=losses.device).index_add(0, kept.nonzero()[:, 0], -losses)
+
+
+def _each(scores: Tensor, wanted: Tensor) -> Tensor:
+    return functional.cross_entropy(scores, wanted, reduction="none")

@@ -46,13 +46,15 @@ def said(module: Any, batch: Batch) -> list[Tensor]:
 
 def test_likelihoods_are_those_of_the_tokens_with_labels() -> None:
     given, made = pairs(), module()
-    torch.testing.assert_close(likelihood(made, given), torch.stack(said(made, given)), rtol=1e-4, atol=1e-5)
+    for room in (0, 40):
+        torch.testing.assert_close(likelihood(made, given, room), torch.stack(said(made, given)), rtol=1e-4, atol=1e-5)
 
 
-def test_the_loss_is_that_of_the_formula() -> None:
+@pytest.mark.parametrize("room", [0, 70])
+def test_the_loss_is_that_of_the_formula(room: int) -> None:
     ours, given = module(), pairs()
     theirs = copy.deepcopy(ours)
-    loss, gradients = tuning_runs.learnt(Preference(beta=0.3), ours, given)
+    loss, gradients = tuning_runs.learnt(Preference(beta=0.3, room=room), ours, given)
     good, bad = said(theirs, given), said(theirs, given.others[0])
     with torch.no_grad(), theirs.disable_adapter():
         good_before, bad_before = said(theirs, given), said(theirs, given.others[0])
