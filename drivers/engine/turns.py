@@ -28,6 +28,9 @@ MINIMA: Mapping[str, float] = {"batch": 0.1, "background": 0.05}
 MOST_OWED = 1.0
 """Seconds: what a class could not use for long it does not get all at once."""
 
+MOST_HAD = 0.5
+"""Seconds: so much of what a class got while no higher one wanted it counts, once one does."""
+
 CALM = 10.0
 """Seconds after which a class that does not come any more is not expected."""
 
@@ -91,7 +94,8 @@ class Dues:
         for rank in range(len(CLASSES)):
             part = self._minima[rank] * total
             if rank not in present or rank <= best:
-                self._owed[rank] = min(0.0, self._owed[rank] + part)
+                had = took.get(rank, 0.0) if self._minima[rank] else 0.0
+                self._owed[rank] = max(-MOST_HAD, min(0.0, self._owed[rank] + part) - had)
                 continue
             more = part - took.get(rank, 0.0)
             self._owed[rank] = min(MOST_OWED, self._owed[rank] + (more if rank == turn else max(0.0, more)))

@@ -76,7 +76,8 @@ class Directed:
         moved = self.moved(tensor, weight)
         inner = 0 if self.moved.transposed else 1
         lengths = torch.linalg.vector_norm(moved, dim=inner, keepdim=True)
-        return moved / lengths * self.magnitude.float().reshape(lengths.shape)
+        directed: Tensor = moved / lengths * self.magnitude.float().reshape(lengths.shape)
+        return directed
 
 
 @dataclass(frozen=True)

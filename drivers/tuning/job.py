@@ -19,12 +19,16 @@ from ..contract import TuneEvent, TuneJob, TunePlan, TuneProgressEvent
 from ..engine.loader import empty_module
 from ..engine.models import Resident
 from . import methods, planning
+from .aids import save_memory
 from .checkpoint import Checkpoints
 from .data.base import Base
-from .data.batches import Batches, steps_of
+from .data.batches import Batch, Batches, steps_of
 from .data.dataset import Dataset, encode, finished
 from .data.source import DataSource
+from .data.weights import weights_of
+from .objectives import chunked
 from .objectives.by_name import objective_of
+from .objectives.causal import Causal
 from .objectives.protocol import Objective
 from .recipe import Recipe
 from .resident import ResidentLinear, training_view
@@ -66,12 +70,17 @@ def prepare(job: TuneJob, resident: Resident) -> Prepared:
     batches = Batches(data.train, recipe, base.padding, room)
     held_out = Batches(data.held_out, recipe, base.padding, room, shuffled=False) if data.held_out else ()
     steps = steps_of(recipe, len(batches))
-    objective = objective_of(recipe, base)
+    weights = weights_of(recipe, data.train, len(base.labels) or len(data.labels))
+    objective = objective_of(recipe, base, weights)
     about = resident.bundle.about
     with torch.random.fork_rng(devices=()):  # an adapter's first values depend on the recipe's seed alone
         torch.manual_seed(recipe.seed)
         module = methods.adapt(training_view(resident.bundle), about.kind, recipe, steps, job.base_path)
         hollow = methods.adapt(empty_module(about), about.kind, recipe, steps)
+    if type(objective) is Causal and chunked.fits(module, _start_of(batches[0])):
+        objective = chunked.Chunked(smoothing=objective.smoothing)
+    if recipe.gradient_checkpointing:
+        save_memory(module)
     planned = planning.plan(hollow, objective, recipe, planning.largest(batches), _scratch(module, about.dtype))
     tokens = sum(len(example) for example in data.train) * steps * recipe.accumulation // max(1, len(batches))
     facts = {
@@ -79,6 +88,12 @@ def prepare(job: TuneJob, resident: Resident) -> Prepared:
     }  # fmt: skip
     plan = TunePlan(planned.rows(job.id), steps, tokens, facts)
     return Prepared(job, recipe, data, batches, held_out, objective, module, plan)
+
+
+def _start_of(batch: Batch, tokens: int = 8) -> Batch:
+    """A batch small enough to try something."""
+    rows = (slice(1), slice(tokens))
+    return Batch(batch.input_ids[rows], batch.position_ids[rows], batch.labels[rows], batch.documents[rows])
 
 
 def _scratch(module: PeftModel, dtype: torch.dtype) -> int:
@@ -124,8 +139,9 @@ class Running:
         report = train(
             Training(
                 prepared.module, prepared.objective, prepared.recipe, prepared.batches, prepared.held_out,
-                progress=self._tell, checkpoints=Checkpoints(prepared.job.keep, identity_of(prepared)), mark=mark,
-                asked=self._taken,
+                labels=prepared.data.labels, progress=self._tell,
+                checkpoints=Checkpoints(prepared.job.keep, identity_of(prepared)), mark=mark,
+                companion=methods.companion_of(prepared.module, prepared.recipe), asked=self._taken,
             ),
             yield_,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmos.drivers.contract import Prompt, Request
-from llmos.drivers.engine.turns import AGING, CALM, CLASSES, MINIMA, Classes, Dues, Guests, late, place
+from llmos.drivers.engine.turns import AGING, CALM, CLASSES, MINIMA, MOST_HAD, Classes, Dues, Guests, late, place
 from llmos.syscalls.errors import TimedOut
 
 
@@ -95,9 +95,33 @@ def test_one_class_alone_owes_nobody() -> None:
     for _ in range(10):
         assert dues.turn({1}) is None
         dues.spent({1}, {1: 1.0}, None)
-    assert dues.turn({0, 1}) is None, "it could use all the time"
+    waited = 0.0
+    while dues.turn({0, 1}) is None:
+        dues.spent({0, 1}, {0: 0.1}, None)
+        waited += 0.1
+    assert waited == pytest.approx(MOST_HAD / MINIMA["batch"], abs=0.11), "half a second of what it had counts, no more"
+
+
+def test_what_a_class_has_alone_counts_only_where_a_part_is_owed() -> None:
+    dues = Dues()
+    dues.set({"batch": 0.0})
+    for _ in range(10):
+        dues.spent({1}, {1: 1.0}, None)
+    dues.set({"batch": 0.1})
     dues.spent({0, 1}, {0: 1.0}, None)
     assert dues.turn({0, 1}) == 1
+
+
+def test_where_a_job_has_time_between_requests_it_takes_none_of_theirs() -> None:
+    """Requests come in bursts of half the time: the background has the other half, and no step inside a burst."""
+    dues = Dues()
+    for _ in range(20):
+        for _ in range(10):
+            assert dues.turn({2}) is None
+            dues.spent({2}, {2: 0.1}, None)
+        for _ in range(50):
+            assert dues.turn({0, 2}) is None
+            dues.spent({0, 2}, {0: 0.02}, None)
 
 
 def test_what_it_gets_beside_the_others_counts_for_its_part_and_not_against_it() -> None:

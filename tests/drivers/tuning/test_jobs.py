@@ -167,6 +167,18 @@ def test_it_goes_on_from_its_newest_checkpoint_to_the_same_weights(device: CpuDe
     another_life.stop()
 
 
+def test_with_less_memory_it_comes_to_the_same_weights(device: CpuDevice, job: TuneJob) -> None:
+    """What is computed again in the backward pass is what was computed before."""
+    plans = {}
+    for name, saving in (("plain", False), ("saving", True)):
+        each = another(job, name, max_length=64, packing=True, options={"gradient_checkpointing": saving})
+        plans[name] = device.tune(each).rows[0].predicted
+        assert isinstance(run(device, name)[-1], TuneDoneEvent)
+    mine, theirs = (load_file(job.folder.with_name(f"{name}-out") / "adapter_model.safetensors") for name in plans)
+    assert all(torch.allclose(mine[name], theirs[name], atol=1e-5) for name in mine)
+    assert plans["saving"] < plans["plain"]
+
+
 def test_paused_it_stands_still_and_goes_on(device: CpuDevice, job: TuneJob) -> None:
     device.tune(job)
     while not told(device.step(), "train"):
