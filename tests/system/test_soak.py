@@ -33,6 +33,8 @@ SLACK = 2048 * MIB
 """What other programs of the machine may take meanwhile without harm; the one of this test takes it and more."""
 LOOK_S = 2.0
 """Longer than between two looks of the kernel at the machine: what was taken is counted by then."""
+LATEST_S = 30.0
+"""What a hog may take longer than its turn, until memory is short: on a busy machine others give back as it takes."""
 HELD = ("weights", "kv", "workspace", "lease", "tuning")
 EXPECTED = {"ok", "PeerGone", "Unavailable", "Busy", "DriverFailed", "TimedOut", "NoDeviceMemory"}
 """How a request with a deadline may end while hosts are killed under it, and others have the memory."""
@@ -201,7 +203,7 @@ def soak(folder: Path, seconds: float, every: float) -> None:
 def wait(client: RawClient, kills: Kills, outside: Hog, seconds: float) -> None:
     """Let the load go on for so long, and see whether memory is short meanwhile; a hog keeps it so."""
     short, until = False, time.monotonic() + seconds
-    while time.monotonic() < until:
+    while (now := time.monotonic()) < until or (outside.bytes and not short and now < until + LATEST_S):
         time.sleep(LOOK_S)
         free = on_device(client, "host")["free"]
         short = short or not free
@@ -260,6 +262,6 @@ def _said(programs: list[Soaking]) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_two_minutes_of_kills_and_a_hog(folder: Path) -> None:
     soak(folder, 120.0, 6.0)
