@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from llmos.syscalls import types
 
 from . import object_flows, system_flows, why_flows
 from .aio import AsyncClient
-from .held import Cursor, Info, Opened, Region, Whole
+from .held import ENDED, Cursor, Info, Opened, Region, Whole
 from .methods import awaitable, awaitable_new, awaitable_stream
 
 
@@ -59,7 +59,22 @@ class AsyncTask(AsyncObject[types.Task]):
     cancel = awaitable(object_flows.cancel)
     pause = awaitable(object_flows.pause)
     resume = awaitable(object_flows.resume)
+    checkpoint = awaitable(object_flows.checkpoint)
+    progress = awaitable(object_flows.progress)
+    events = awaitable_stream(object_flows.events)
     set_priority = awaitable(object_flows.set_priority)
+
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        """How far it is, each time that it comes further, until it has ended."""
+        async with await self.events() as events:
+            info = await self.stat()
+            if info.state not in ENDED:
+                yield {"state": info.state, **info.fields["progress"]}
+                async for event in events:
+                    yield event.fields
+                    if event.fields.get("state") in ENDED:
+                        break
 
 
 class AsyncContext(AsyncObject[types.Context]):
@@ -76,6 +91,7 @@ class AsyncModel(AsyncObject[types.ModelInfo]):
     embed = awaitable(object_flows.embed)
     open_context = awaitable_new(object_flows.open_context, AsyncContext)
     tune = awaitable_new(object_flows.tune, AsyncTask)
+    plan_tune = awaitable(object_flows.plan_tune)
     unload = awaitable(object_flows.unload)
     sleep = awaitable(object_flows.sleep)
     wake = awaitable(object_flows.wake)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .client import Client
 
 C = TypeVar("C", bound="Client | AsyncClient")
+ENDED = frozenset({"done", "failed", "cancelled"})
+"""States of tasks after which nothing happens any more."""
 Info = TypeVar("Info", bound=ModelInfo | Context | Task | Buffer | Lease | File | Mount | ObjectInfo)
 
 

@@ -6,14 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-import msgspec
-
 from llmos.syscalls import calls
 from llmos.syscalls.errors import BadHandle, LlmosError, PeerGone
 from llmos.syscalls.spec import Call, Stream
 from llmos.syscalls.types import (
-    Chunk, Context, EmbedOptions, File, Freed, Inference, ModelInfo, ObjectInfo, Sampling, Task, TaskResult, TaskState,
-    TuneRecipe,
+    Chunk, Context, Done, EmbedOptions, Event, File, Freed, Inference, ModelInfo, ObjectInfo, Sampling, Task,
+    TaskResult, TaskState, TunePlan, TuneRecipe,
 )  # fmt: skip
 
 from .flow import Flow, OnProgress, ask
@@ -169,10 +167,32 @@ def open_context(self: OfModel, *, parent: OfContext | None = None, max_tokens: 
     return (yield from ask(calls.OpenContext(model=self.handle, parent=handle, max_tokens=max_tokens)))
 
 
-def tune(self: OfModel, recipe: TuneRecipe | Mapping[str, Any], *, data: str, out: str) -> Flow[Task]:
-    """Adapt the model on its device."""
-    plan = msgspec.convert(recipe, TuneRecipe) if isinstance(recipe, Mapping) else recipe
-    return (yield from ask(calls.Tune(model=self.handle, recipe=plan, data=data, out=out)))
+def tune(
+    self: OfModel, recipe: TuneRecipe | Mapping[str, Any], data: str, out: str, **common: Unpack[CallOptions]
+) -> Flow[Task]:
+    """Adapt the model on its device, beside the requests that it answers; the task goes on by itself.
+
+    Args:
+        recipe: a `TuneRecipe`, or its fields as a map: `{"method": "lora", "epochs": 3}`.
+        data: path of the training data in the namespace.
+        out: path of the result, such as `/models/mine`.
+        **common: `work_class="batch"` puts it before background work; `timeout`, `priority`, `key`.
+    """
+    return (yield from ask(calls.Tune(
+        model=self.handle, recipe=_recipe(recipe), data=data, out=out, **_common({**common})
+    )))  # fmt: skip
+
+
+def plan_tune(self: OfModel, recipe: TuneRecipe | Mapping[str, Any], data: str, out: str) -> Flow[TunePlan]:
+    """What `tune` would take, without beginning it. Arguments as for `tune`."""
+    call = calls.Tune(model=self.handle, recipe=_recipe(recipe), data=data, out=out, dry_run=True)
+    planned = yield from ask(call)
+    assert planned.plan is not None
+    return planned.plan
+
+
+def _recipe(given: TuneRecipe | Mapping[str, Any]) -> TuneRecipe:
+    return fill(TuneRecipe(method=""), given, "tune") if isinstance(given, Mapping) else given
 
 
 def unload(self: OfModel, *, force: bool = False) -> Flow[Freed]:
@@ -237,6 +257,22 @@ def wait(self: OfTask, timeout: float | None = None) -> Flow[TaskResult]:
 def cancel(self: OfTask, grace: float = 2.0) -> Flow[TaskState]:
     """End the task; it has `grace` seconds to end by itself."""
     return (yield from ask(calls.CancelTask(task=self.handle, grace_s=grace)))
+
+
+def progress(self: OfTask) -> Flow[dict[str, Any]]:
+    """How far the task is: `done` of `total` in `unit`, `stage`, and of tuning `loss`, `tokens_per_s`, `left_s`."""
+    return dict((yield from stat(self)).fields.get("progress", {}))
+
+
+def events(self: OfTask, *, credit: int = 64) -> Flow[Call[Stream[Event, Done]]]:
+    """What happens to the task, until the stream is closed."""
+    yield from ()
+    return calls.WatchEvents(system=self.client.welcome.system, kinds=["task"], about=self.info.id, credit=credit)
+
+
+def checkpoint(self: OfTask) -> Flow[ObjectInfo]:
+    """Have a task that tunes write a checkpoint soon."""
+    return (yield from _control(self, "checkpoint"))
 
 
 def pause(self: OfTask) -> Flow[ObjectInfo]:

@@ -5,15 +5,15 @@ Every method is a flow of `system_flows` or `object_flows`; see there for what i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from llmos.syscalls import types
 
 from . import object_flows, system_flows, why_flows
 from .client import Client
-from .held import Cursor, Info, Opened, Region, Whole
+from .held import ENDED, Cursor, Info, Opened, Region, Whole
 from .methods import blocking, blocking_new, blocking_stream
 
 
@@ -62,7 +62,22 @@ class Task(Object[types.Task]):
     cancel = blocking(object_flows.cancel)
     pause = blocking(object_flows.pause)
     resume = blocking(object_flows.resume)
+    checkpoint = blocking(object_flows.checkpoint)
+    progress = blocking(object_flows.progress)
+    events = blocking_stream(object_flows.events)
     set_priority = blocking(object_flows.set_priority)
+
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """How far it is, each time that it comes further, until it has ended."""
+        with self.events() as events:
+            info = self.stat()
+            if info.state not in ENDED:
+                yield {"state": info.state, **info.fields["progress"]}
+                for event in events:
+                    yield event.fields
+                    if event.fields.get("state") in ENDED:
+                        break
 
 
 class Context(Object[types.Context]):
@@ -79,6 +94,7 @@ class Model(Object[types.ModelInfo]):
     embed = blocking(object_flows.embed)
     open_context = blocking_new(object_flows.open_context, Context)
     tune = blocking_new(object_flows.tune, Task)
+    plan_tune = blocking(object_flows.plan_tune)
     unload = blocking(object_flows.unload)
     sleep = blocking(object_flows.sleep)
     wake = blocking(object_flows.wake)

@@ -81,15 +81,20 @@ class Life:
 
     async def admit(self, tuned: Tuned, model: ModelObject) -> None:
         """Have the job planned by its driver, and its bytes promised. Raises what either raises."""
-        kernel, run, data = self._kernel, tuned.run, tuned.run.data
-        tuned.held.append(await locate_at(kernel, data.filesystem, data.source, data.inner, data.path))
-        plan = await self._ask(tuned, model, dry_run=True)
+        kernel, run = self._kernel, tuned.run
+        plan = await self.plan(tuned, model)
         run.steps, run.tokens, run.facts = plan.steps, plan.tokens, plan.facts
         here, beside = sizes(plan.rows)
         kernel.quotas.check_bytes(run.owner, sum(here.values()), tuned.task.name, without=run.id)
         reason = await kernel.rooms.admit(model.driver, run.id, tuned.task.name, here)
         kernel.ledger.resize(HOST, run.id, beside)
         tuned.task.why, tuned.admitted = [reason], True
+
+    async def plan(self, tuned: Tuned, model: ModelObject) -> Tuning:
+        """What the job would take, as its driver says."""
+        data = tuned.run.data
+        tuned.held.append(await locate_at(self._kernel, data.filesystem, data.source, data.inner, data.path))
+        return await self._ask(tuned, model, dry_run=True)
 
     def give_back(self, tuned: Tuned) -> None:
         """Its driver does not have it any more: its bytes and its data are free."""

@@ -6,10 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from llmos.syscalls.calls import Tune
-from llmos.syscalls.driver import HostCancel, HostCheckpoint, HostPause, HostResume
+from llmos.syscalls.driver import HostCancel, HostCheckpoint, HostResume
 from llmos.syscalls.errors import BadState, Cancelled, LlmosError, NoSpace, NotSupported, PeerGone
 from llmos.syscalls.events import TuneEnded, TuneProgress
-from llmos.syscalls.types import Kind, Task, WorkClass
+from llmos.syscalls.types import Handle, Kind, Task, TunePlan, WorkClass
 
 from ..objects import ModelObject, TaskObject
 from ..requests import Request
@@ -17,7 +17,7 @@ from ..supervisor import Driver
 from .life import Life
 from .recall import recall
 from .runs import Base, Place, Run, Runs
-from .tuned import WORK, Tuned, class_of, place_of, sentence
+from .tuned import WORK, Tuned, class_of, place_of, sentence, sizes
 
 if TYPE_CHECKING:
     from ..core import Kernel
@@ -76,17 +76,34 @@ class TuneService:
         try:
             await kernel.supervisor.wait_ready(model.driver)
             await kernel.models.wake(model, request)
+            if call.dry_run:
+                return await self._planned(tuned, model)
             await self._life.admit(tuned, model)
             self._keep(tuned.run, must=True)
             handle = kernel.add_object(tuned.task, session, kernel.sessions.rights_of_maker(session, tuned.task))
         except LlmosError:
-            self._life.give_back(tuned)
-            self._leave(tuned)
+            self._drop(tuned)
             raise
         session.roots[tuned.run.id] = handle
         kernel.log("task", f"{tuned.run.id}: {tuned.task.name}, {tuned.run.steps} steps", tuned.run.id)
         self._begin(tuned)
         return Task(handle=handle, id=tuned.run.id, kind=WORK, state="running")
+
+    async def _planned(self, tuned: Tuned, model: ModelObject) -> Task:
+        """What it would take; nothing of it stays."""
+        plan = await self._life.plan(tuned, model)
+        free = self._kernel.ledger.free(model.driver.name)
+        self._drop(tuned)
+        needed = sum(sizes(plan.rows)[0].values())
+        told = TunePlan(
+            rows=plan.rows, needed=needed, free=free, steps=plan.steps, tokens=plan.tokens, facts=plan.facts
+        )
+        return Task(handle=Handle(0), id="", kind=WORK, state="planned", plan=told)
+
+    def _drop(self, tuned: Tuned) -> None:
+        """It never begins."""
+        self._life.give_back(tuned)
+        self._leave(tuned)
 
     def _run(self, request: Request, call: Tune, model: ModelObject, data: Place, out: Place) -> Run:
         kernel, located = self._kernel, model.located

@@ -19,3 +19,4 @@ class Tune(
     recipe: Annotated[TuneRecipe, "method and hyper-parameters"]
     data: Annotated[str, "path of the training data"]
     out: Annotated[str, "path of the result"]
+    dry_run: Annotated[bool, "only plan it"] = False

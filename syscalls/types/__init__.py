@@ -7,7 +7,9 @@ from .common import (
     Value,
 )  # fmt: skip
 from .inputs import Audio, Chat, Image, Input, Parts, Table, Tensors, Text, Tokens, Video
-from .models import Eviction, Freed, LedgerRow, LoadOptions, ModelInfo, Plan, Quant, TransformRecipe, TuneRecipe
+from .models import (
+    Eviction, Freed, LedgerRow, LoadOptions, ModelInfo, Plan, Quant, TransformRecipe, TunePlan, TuneRecipe,
+)  # fmt: skip
 from .objects import (
     Buffer, Data, Entry, File, Grant, GrantTo, Hit, Lease, Limits, LimitsOut, Mount, MountTo, NewHandle, ObjectInfo,
     Revoked, Task, TaskResult, TaskState, Welcome, WireLimits, Written,
@@ -26,6 +28,6 @@ __all__ = [
     "MountTo", "NewHandle", "Number", "ObjectInfo", "Parts", "Plan", "Quant", "Reason", "Record", "Revoked", "Right",
     "Rights", "Sampling", "Scores", "Span", "Spans", "Speculative", "Table", "Task", "TaskResult", "TaskResultValue",
     "TaskState", "Tensor", "TensorOut", "Tensors", "TensorsOut", "Text", "Timing", "TokenLogprob", "Tokens",
-    "Transcript", "TransformRecipe", "TuneRecipe", "Usage", "Value", "Video", "Welcome", "WireLimits", "WorkClass",
-    "Written",
+    "Transcript", "TransformRecipe", "TunePlan", "TuneRecipe", "Usage", "Value", "Video", "Welcome", "WireLimits",
+    "WorkClass", "Written",
 ]  # fmt: skip

@@ -154,6 +154,19 @@ class TuneRecipe(Argument):
     options: dict[str, Any] = {}
 
 
+class TunePlan(Value):
+    """What tuning would take: bytes beside the model, optimizer steps, tokens in all."""
+
+    rows: list[LedgerRow]
+    needed: int
+    """Bytes of the device."""
+    free: int
+    steps: int
+    tokens: int
+    facts: dict[str, Any] = {}
+    """What the driver tells of data and method, for people."""
+
+
 class TransformRecipe(Argument):
     """How to turn stored models into another: quantize, prune, merge, export, import or push."""
 

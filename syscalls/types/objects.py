@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from .authority import Handle, Rights
 from .common import Argument, BytesOut, Reason, Value
+from .models import TunePlan
 
 
 class Limits(Argument):
@@ -200,7 +201,9 @@ class Task(Value):
     handle: Handle
     id: str
     kind: str
-    state: Annotated[str, "queued, running, paused, checkpointing, done, failed or cancelled"]
+    state: Annotated[str, "queued, running, paused, checkpointing, done, failed or cancelled; planned: not begun"]
+    plan: TunePlan | None = None
+    """Of a tuning that was only planned; its handle is 0."""
 
 
 class TaskState(Value):

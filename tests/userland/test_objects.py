@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import pytest
 from system.model_folder import write_model
 
-from llmos.syscalls.errors import BadArgument, BadHandle, Exists, LlmosError, NotFound, NotSupported, TimedOut
+from llmos.syscalls.errors import (
+    BadArgument, BadHandle, BadState, Exists, LlmosError, NotFound, NotSupported, TimedOut,
+)  # fmt: skip
 from llmos.syscalls.types import Sampling, Tensor, Tensors, Text
 from llmos.userland import async_objects, objects
+from llmos.userland.aio import AsyncClient
+from llmos.userland.private import PrivateKernel
 
 NAMES = ("Mount", "Lease", "Buffer", "File", "Task", "Context", "Model", "System")
 
@@ -216,8 +221,55 @@ def test_what_the_kernel_does_not_offer_it_says(face: Any) -> None:
         face.search("/home", "x")
     with pytest.raises(NotSupported):
         face.transform(["/models/null"], "/models/new", {"kind": "distil"})
-    with pytest.raises(NotSupported), face.load_model("/models/null", device="null0") as model:
-        model.tune({"method": "lora"}, data="/home/x", out="/models/y")
+
+
+def test_a_model_is_tuned(face: Any) -> None:
+    face.write("/home/data.jsonl", b'{"text": "one"}\n{"text": "two"}\n')
+    with face.load_model("/models/null", device="null0") as model:
+        plan = model.plan_tune({"method": "lora", "batch_size": 1}, "/home/data.jsonl", "/models/tuned")
+        assert plan.steps == 2 and plan.needed <= plan.free
+        with pytest.raises(BadArgument, match="did you mean epochs"):
+            model.tune({"method": "lora", "epoch": 3}, "/home/data.jsonl", "/models/tuned")
+        with model.tune({"method": "lora", "batch_size": 1}, "/home/data.jsonl", "/models/tuned") as task:
+            result = task.wait(timeout=30)
+            assert result.state == "done" and result.value["path"] == "/models/tuned"
+            assert task.progress()["done"] == 2
+            with pytest.raises(BadState):
+                task.checkpoint()
+        face.remove("/models/tuned")
+
+
+def test_a_task_tells_how_far_it_is(system: objects.System, folder: Path) -> None:
+    system.write("/home/data.jsonl", b'{"text": "one"}\n' * 8)
+    recipe = {"method": "lora", "batch_size": 1, "options": {"hold": [3, str(folder / "go")]}}
+    with system.load_model("/models/null", device="null0") as model:
+        task = model.tune(recipe, "/home/data.jsonl", "/models/tuned", work_class="batch")
+        states = []
+        for told in task:
+            states.append(told["state"])
+            (folder / "go").touch()
+    assert states[0] == "running" and states[-1] == "done" and list(task) == []
+    system.remove("/models/tuned")
+
+
+def test_a_task_tells_an_async_program_how_far_it_is(kernel: PrivateKernel, folder: Path) -> None:
+    async def follow() -> list[str]:
+        async with async_objects.AsyncSystem(await AsyncClient.connect(kernel.address)) as system:
+            await system.write("/home/data.jsonl", b'{"text": "one"}\n' * 8)
+            recipe = {"method": "lora", "batch_size": 1, "options": {"hold": [3, str(folder / "go")]}}
+            model = await system.load_model("/models/null", device="null0")
+            task = await model.tune(recipe, "/home/data.jsonl", "/models/tuned")
+            states = []
+            async for told in task:
+                states.append(told["state"])
+                (folder / "go").touch()
+            assert [told async for told in task] == []
+            await system.remove("/models/tuned")
+            await model.unload()
+            return states
+
+    states = asyncio.run(follow())
+    assert states[0] == "running" and states[-1] == "done"
 
 
 def test_a_request_that_is_not_in_flight_cannot_be_cancelled(face: Any) -> None:

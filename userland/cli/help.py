@@ -23,16 +23,17 @@ def overview() -> str:
 
 
 def page(name: str) -> str:
-    """The page of a command, or of a system call. Raises NotFound."""
-    command = find_command(name)
-    if command is not None:
-        return _command_page(command)
+    """The page of a command, of a system call, or of both where they have one name. Raises NotFound."""
     import llmos.syscalls.calls  # noqa: F401  fills the table
     from llmos.syscalls import manual
     from llmos.syscalls.spec import SYSCALLS
 
+    command = find_command(name)
+    pages = [_command_page(command)] if command is not None else []
     if name in SYSCALLS:
-        return manual.text(SYSCALLS[name])
+        pages.append(manual.text(SYSCALLS[name]))
+    if pages:
+        return "\n\n".join(pages)
     near = difflib.get_close_matches(name, [*(c.name for c in COMMANDS), *SYSCALLS], 1)
     hint = f"; did you mean {near[0]}?" if near else "; help lists them"
     raise NotFound(f"there is no command and no call {name!r}{hint}")

@@ -5,15 +5,13 @@ command, an option or a help line is written in one place.
 """
 
 from .command import Argument, Command, Kind, flag, one, option
+from .making_table import DEVICE, FORCE, MAKING, REGISTERED, TUNING, WORK_CLASSES
 
-_DEVICE = option("-d --device", Kind.DEVICE, "the device to use; without it, the policy places the model")
-_FORCE = flag("-f --force", "do it although something still uses it")
 _RELOAD = flag("--reload", "move the loaded models that follow this name to the new version, without a pause")
 _PRIORITY = option("--priority", Kind.INTEGER, "higher runs earlier; 0 is usual")
 _TIMEOUT = option("--timeout", Kind.SECONDS, "give up after this many seconds")
 
 _LOADED = one(Kind.MODEL, "a loaded model, by name or id")
-_REGISTERED = one(Kind.MODEL_PATH, "a model: /models/[ORG/]NAME[@VERSION], or a folder such as ./my-model")
 _TASK = one(Kind.TASK, "the id of a task")
 _ANY_PATH = one(Kind.PATH, "a path of the namespace")
 
@@ -29,14 +27,8 @@ _SAMPLING = (
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _KV_DTYPES = ("auto", "int8", "fp8")
-_GROUPS = ("0", "32", "64", "128")
-_METHODS = ("rtn", "gptq", "awq", "smoothquant")
-_PRUNERS = ("magnitude", "wanda", "heads", "layers")
-_MERGERS = ("linear", "slerp", "ties", "dare", "adapter")
-_FORMATS = ("gguf", "gguf-f16", "gguf-q8_0", "gguf-q4_0")
 _LEVELS = ("debug", "info", "warning", "error")
 _ORDERS = ("rank", "name", "size", "new", "speed", "quality")
-_WORK_CLASSES = ("interactive", "batch", "background")
 
 _SYSTEM = (
     Command(
@@ -100,8 +92,8 @@ _INFERENCE = (
             Argument(name="prompt", kind=Kind.TEXT, help="what to ask", required=False, many=True),
         ),
         options=(
-            *_SAMPLING, _DEVICE, _PRIORITY, _TIMEOUT,
-            option("--work-class", Kind.CHOICE, "how urgent it is", choices=_WORK_CLASSES),
+            *_SAMPLING, DEVICE, _PRIORITY, _TIMEOUT,
+            option("--work-class", Kind.CHOICE, "how urgent it is", choices=WORK_CLASSES),
             flag("--raw", "continue the prompt as plain text, without the chat template"),
             flag("--no-stream", "print the answer when it is complete"),
             flag("--stats", "print tokens, timing and reasons after the answer"),
@@ -140,7 +132,7 @@ _FILES = (
         examples=("cp /models/tiny/README.md ./card.md", "cp ./notes.txt /home/notes.txt", "cp /models/tiny ./tiny"),
     ),
     Command(
-        name="rm", group="files", help="remove a file or a model", arguments=_ANY_PATH, options=(_FORCE,),
+        name="rm", group="files", help="remove a file or a model", arguments=_ANY_PATH, options=(FORCE,),
         changes=True, examples=("rm /home/notes.txt", "rm /models/acme/fox-7@1"),
     ),
     Command(
@@ -184,16 +176,16 @@ _FILES = (
 
 _MODELS = (
     Command(name="show", group="models", help="what a model is: manifest, size, versions, parents",
-            arguments=_REGISTERED, options=(
+            arguments=REGISTERED, options=(
                 option("--plan", Kind.DEVICE, "whether it would fit there now, and what would have to sleep for it"),
                 option("--quant", Kind.NAME, "plan it quantized: w8, w4, ..."),
                 option("--max-context", Kind.COUNT, "plan it for so long a context, in tokens"),
             ), examples=("show /models/tiny", "show /models/tiny --plan cpu0")),
     Command(
         name="load", group="models", help="load a model", changes=True, harmless=(("dry_run", True),),
-        arguments=_REGISTERED,
+        arguments=REGISTERED,
         options=(
-            _DEVICE,
+            DEVICE,
             option("--name", Kind.NAME, "the name of the loaded model"),
             flag("--pin", "never evict it"),
             option("--keep-alive", Kind.DURATION, "how long it stays loaded without use"),
@@ -212,7 +204,7 @@ _MODELS = (
         examples=("load /models/tiny", "load /models/acme/fox-7 --device cpu0 --name fox --pin"),
     ),
     Command(name="unload", group="models", help="unload a model and free its memory", arguments=_LOADED,
-            options=(_FORCE,), changes=True, examples=("unload tiny",)),
+            options=(FORCE,), changes=True, examples=("unload tiny",)),
     Command(name="sleep", group="models", help="move a model out of device memory, ready to wake",
             arguments=_LOADED, changes=True, examples=("sleep tiny",)),
     Command(name="wake", group="models", help="bring a sleeping model back", arguments=_LOADED, changes=True,
@@ -231,13 +223,13 @@ _MODELS = (
     ),
     Command(
         name="alias", group="models", help="give a version of a model an alias", changes=True,
-        arguments=(*_REGISTERED, *one(Kind.NAME, "the alias, without @", name="alias")), options=(_RELOAD,),
+        arguments=(*REGISTERED, *one(Kind.NAME, "the alias, without @", name="alias")), options=(_RELOAD,),
         examples=("alias /models/acme/fox-7@2 production", "alias /models/acme/fox-7@3 production --reload"),
     ),
-    Command(name="rollback", group="models", help="go back to the version before", arguments=_REGISTERED,
+    Command(name="rollback", group="models", help="go back to the version before", arguments=REGISTERED,
             options=(_RELOAD,), changes=True, examples=("rollback /models/acme/fox-7",)),
     Command(name="tag", group="models", help="give a version a tag, or take it away", changes=True, taught=False,
-            arguments=(*_REGISTERED, *one(Kind.NAME, "the tag", name="tag")),
+            arguments=(*REGISTERED, *one(Kind.NAME, "the tag", name="tag")),
             options=(flag("--remove", "take the tag away"),), examples=("tag /models/acme/fox-7@2 tested",)),
     Command(
         name="pull", group="models", help="bring a model into the registry", changes=True, taught=False,
@@ -249,77 +241,15 @@ _MODELS = (
         options=(
             option("--revision", Kind.VERSION, "the branch, tag or commit of the hub"),
             flag("--dequantize", "of a .gguf file: all weights become 16 bits"),
-            flag("--detach", "print the task and return; `wait` follows it"), _FORCE,
+            flag("--detach", "print the task and return; `wait` follows it"), FORCE,
         ),
         examples=("pull ./my-model", "pull hf:acme/fox-7 --revision main", "pull ./fox-7.gguf /models/acme/fox-7"),
     ),
     Command(
         name="push", group="models", help="copy a model to a folder or to another LLM OS", changes=True, taught=False,
-        arguments=(*_REGISTERED, Argument(name="target", kind=Kind.TEXT, help="a folder, or another LLM OS's URL")),
-        options=(flag("--detach", "print the task and return; `wait` follows it"), _FORCE),
+        arguments=(*REGISTERED, Argument(name="target", kind=Kind.TEXT, help="a folder, or another LLM OS's URL")),
+        options=(flag("--detach", "print the task and return; `wait` follows it"), FORCE),
         examples=("push /models/tiny ./copies/tiny", "push /models/acme/fox-7@2 http://otherhost:7411"),
-    ),
-)
-
-_JOB = (flag("--detach", "print the task and return; `wait` follows it"), _FORCE)
-_OUT = Argument(name="out", kind=Kind.PATH, help="where it goes: a name or path of /models, or a folder such as ./out")
-_LEARNT_FROM = option("--text", Kind.FILE, "text that the model is to be good at; may be repeated", many=True)
-
-_MAKING = (
-    Command(
-        name="quantize", group="models", help="store a model with narrower weights", changes=True, taught=False,
-        arguments=(*_REGISTERED, _OUT),
-        options=(
-            option("--to", Kind.NAME, "w4, w8, fp8, or with activations: w4a16, w8a16, w8a8, w4a8; w8 by default"),
-            option("--group", Kind.CHOICE, "inputs that share a scale; 0 for all of them", choices=_GROUPS),
-            option("--method", Kind.CHOICE, "how numbers are chosen; rtn needs no text", choices=_METHODS),
-            _LEARNT_FROM,
-            flag("--shift", "each group has a shift beside its scale"),
-            option("--head", Kind.CHOICE, "bits of the output layer", choices=("4", "8", "16")),
-            option("--budget", Kind.TEXT, "bytes of all weights, such as 4GiB: what suffers most is kept wider"),
-            option("--keep", Kind.TEXT, "layers that stay as they are, as *.down_proj; may be repeated", many=True),
-            *_JOB,
-        ),
-        examples=("quantize /models/acme/fox-7 fox-w4 --to w4 --method gptq --text ./notes.txt",
-                  "quantize /models/tiny tiny-w8"),
-    ),
-    Command(
-        name="prune", group="models", help="store a model without the weights that matter least", changes=True,
-        taught=False, arguments=(*_REGISTERED, _OUT),
-        options=(
-            option("--method", Kind.CHOICE, "what goes: weights, whole heads or whole layers", choices=_PRUNERS),
-            option("--sparsity", Kind.TEXT, "the part that goes, such as 0.5; or 2:4, two of each four"),
-            option("--layer", Kind.INTEGER, "with layers: this one goes; may be repeated", many=True),
-            _LEARNT_FROM, *_JOB,
-        ),
-        examples=("prune /models/acme/fox-7 fox-half --method wanda --sparsity 2:4 --text ./notes.txt",),
-    ),
-    Command(
-        name="merge", group="models", help="make one model of several, or put adapters into their base", changes=True,
-        taught=False,
-        arguments=(Argument(name="models", kind=Kind.MODEL_PATH, help="the models, and last where the result goes",
-                            many=True),),
-        options=(
-            option("--method", Kind.CHOICE, "how; adapter puts the others into the first", choices=_MERGERS),
-            option("--base", Kind.MODEL_PATH, "what the models were tuned from, for ties and dare"),
-            option("--weights", Kind.TEXT, "one number for each model, such as 0.7,0.3"),
-            option("--density", Kind.DECIMAL, "the part of each difference that ties and dare keep"),
-            option("--seed", Kind.INTEGER, "where the random numbers of dare start"),
-            flag("--as-given", "weights are used as they are, not divided by their sum"),
-            *_JOB,
-        ),
-        examples=("merge fox-chat fox-code fox-both --weights 0.7,0.3",
-                  "merge fox-chat fox-code fox-both --method ties --base fox", "merge fox ./adapter fox-new --method "
-                  "adapter"),
-    ),
-    Command(
-        name="export", group="models", help="write a model in another format", changes=True, taught=False,
-        arguments=(*_REGISTERED, Argument(name="out", kind=Kind.PATH, help="a file or folder, such as ./fox.gguf")),
-        options=(
-            option("--format", Kind.CHOICE, "gguf keeps the width of the weights; or with them as", choices=_FORMATS),
-            *_JOB,
-        ),
-        examples=("export /models/tiny ./tiny.gguf", "export /models/tiny ./tiny.gguf --format gguf-q8_0"),
     ),
 )
 
@@ -393,7 +323,7 @@ _REASONS = (
     ),
 )
 
-COMMANDS: tuple[Command, ...] = (*_INFERENCE, *_MODELS, *_MAKING, *_FILES, *_WORK, *_REASONS, *_SYSTEM)
+COMMANDS: tuple[Command, ...] = (*_INFERENCE, *_MODELS, *MAKING, *TUNING, *_FILES, *_WORK, *_REASONS, *_SYSTEM)
 
 
 def find_command(name: str) -> Command | None:

@@ -176,6 +176,19 @@ def test_only_tuning_tasks_are_taken_up_again(kernel: Inside) -> None:
     assert not kernel.kernel.tunes.again(other)
 
 
+def test_a_plan_begins_nothing(kernel: Inside, program: Program, model: int) -> None:
+    planned = begin(program, model, dry_run=True)
+    plan = planned["plan"]
+    assert (planned["handle"], planned["state"], plan["steps"], plan["needed"]) == (0, "planned", 4, 512)
+    assert plan["free"] == kernel.kernel.ledger.free("null0") and jobs(kernel) == []
+    assert kernel.files.names() == ["locate", "release"] and listed(program, "task") == []
+    kernel.null.answers["tune"] = BadArgument("no", name="method")
+    assert isinstance(program.error(
+        "tune", model=model, recipe=RECIPE, data="/home/d", out="/models/mine", dry_run=True
+    ), BadArgument)  # fmt: skip
+    program.control(model, "sleep")
+
+
 # ---- what is refused
 
 

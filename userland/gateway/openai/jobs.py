@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -52,17 +53,20 @@ async def create_job(request: Request) -> Response:
     task = await model.tune(recipe_of(body), data=data.path, out=out)
     row = Job(id, caller.key, task.info.id, msgspec.json.encode(body).decode(), time.time())
     gateway.store.add_job(row)
-    return json_response(_shown(row, task.info.state))
+    return json_response(await _shown(request, row, task.info.state))
 
 
 def recipe_of(body: JobBody) -> TuneRecipe:
-    """The recipe that the body means. Numbers may be "auto"."""
+    """The recipe that the body means. Numbers may be "auto"; what is named as in a `TuneRecipe` is taken as it is."""
     wanted = body.hyperparameters or {}
     for method in (body.method or {}).values():
         if isinstance(method, dict):
             wanted = {**wanted, **method.get("hyperparameters", {})}
-    given = {name: value for name, value in wanted.items() if isinstance(value, (int, float))}
+    given = {name: value for name, value in wanted.items() if value != "auto"}
     fields: dict[str, Any] = {"method": "lora"}
+    fields |= {name: value for name, value in given.items() if name in TuneRecipe.__struct_fields__}
+    if (body.method or {}).get("type") == "dpo":
+        fields["objective"] = "dpo"
     if "n_epochs" in given:
         fields["epochs"] = float(given["n_epochs"])
     if "batch_size" in given:
@@ -78,13 +82,15 @@ async def list_jobs(request: Request) -> Response:
     """The key's jobs, the newest first."""
     rows = gateway_of(request).store.jobs(caller_of(request).key)
     states = await _states(request)
-    return json_response(page(request, [_shown(row, states.get(row.task, "")) for row in rows], 20))
+    shown = page(request, [{"id": row.id, "row": row} for row in rows], 20)
+    shown["data"] = [await _shown(request, each["row"], states.get(each["row"].task, "")) for each in shown["data"]]
+    return json_response(shown)
 
 
 async def get_job(request: Request) -> Response:
     """One job."""
     row = _job(request)
-    return json_response(_shown(row, (await _states(request)).get(row.task, "")))
+    return json_response(await _shown(request, row, (await _states(request)).get(row.task, "")))
 
 
 async def cancel_job(request: Request) -> Response:
@@ -112,7 +118,7 @@ async def _act(request: Request, action: str) -> Response:
         await task.pause()
     else:
         await task.resume()
-    return json_response(_shown(row, (await task.stat()).state))
+    return json_response(await _shown(request, row, (await task.stat()).state))
 
 
 async def events(request: Request) -> Response:
@@ -136,9 +142,25 @@ async def events(request: Request) -> Response:
 
 
 async def checkpoints(request: Request) -> Response:
-    """The versions that were kept on the way: none are yet."""
-    _job(request)
-    return json_response(page(request, [], 10))
+    """The points at which held-out rows were judged, the newest first; the job keeps the checkpoints to itself."""
+    row = _job(request)
+    run = await _run(request, row)
+    shown = [
+        {
+            "object": "fine_tuning.job.checkpoint",
+            "id": f"ftckpt-{row.task}-{point['step']:g}",
+            "created_at": int(point["at"]),
+            "fine_tuned_model_checkpoint": _model(run),
+            "fine_tuning_job_id": row.id,
+            "step_number": int(point["step"]),
+            "metrics": {
+                "step": point["step"], "train_loss": point.get("loss"), "full_valid_loss": point["eval_loss"],
+            },
+        }
+        for point in reversed(run.get("curve", []))
+        if "eval_loss" in point
+    ]  # fmt: skip
+    return json_response(page(request, shown, 10))
 
 
 def _job(request: Request) -> Job:
@@ -158,25 +180,48 @@ async def _states(request: Request) -> dict[str, str]:
         return {}
 
 
-def _shown(row: Job, state: str) -> dict[str, Any]:
+async def _run(request: Request, row: Job) -> dict[str, Any]:
+    """What the kernel has recorded of the job; nothing where that is gone."""
+    system = await gateway_of(request).sessions.system(caller_of(request))
+    try:
+        run: dict[str, Any] = msgspec.json.decode(await system.read(f"/sys/runs/{row.task}"))
+    except NotFound:
+        return {}
+    return run
+
+
+def _model(run: Mapping[str, Any]) -> str | None:
+    """The name under which the result is asked for."""
+    if run.get("state") != "done":
+        return None
+    return str(run["out"]["path"].removeprefix("/models/").partition("@")[0])
+
+
+async def _shown(request: Request, row: Job, state: str) -> dict[str, Any]:
     body = msgspec.json.decode(row.body, type=dict[str, Any])
+    run = await _run(request, row)
+    state, error = state or run.get("state", ""), run.get("error")
+    left = run.get("values", {}).get("left_s") if state == "running" else None
     return {
         "id": row.id,
         "object": "fine_tuning.job",
         "created_at": int(row.created),
-        "finished_at": None,
+        "finished_at": int(run["ended"]) if run.get("ended") else None,
         "model": body["model"],
-        "fine_tuned_model": None,
+        "fine_tuned_model": _model(run),
         "organization_id": "llmos",
         "status": _STATES.get(state, "failed"),
         "training_file": body["training_file"],
         "validation_file": body.get("validation_file"),
         "hyperparameters": body.get("hyperparameters") or {},
         "result_files": [],
-        "trained_tokens": None,
-        "error": None,
+        "trained_tokens": run["tokens"] if run.get("state") == "done" else None,
+        "error": {"code": error["name"], "message": error["message"], "param": None} if error else None,
         "seed": body.get("seed") or 0,
-        "estimated_finish": None,
+        "estimated_finish": int(time.time() + left) if left is not None else None,
         "integrations": [],
-        "llmos": {"task": row.task},
+        "llmos": {
+            "task": row.task, "step": run.get("step", 0), "steps": run.get("steps", 0),
+            "values": run.get("values", {}),
+        },
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
@@ -150,12 +151,6 @@ def test_files_and_tuning(client: openai.OpenAI) -> None:
     assert kept.bytes == 16 and kept.filename == "my data.jsonl"
     assert [file.id for file in client.files.list()] == [kept.id] and client.files.retrieve(kept.id) == kept
     assert client.files.content(kept.id).read() == b'{"text": "fox"}\n'
-    with pytest.raises(openai.APIStatusError) as raised:
-        client.fine_tuning.jobs.create(model="null", training_file=kept.id)
-    assert raised.value.status_code == 501 and raised.value.body == {
-        "message": "tune: the method 'lora' is not offered yet", "type": "not_supported_error", "param": None,
-        "code": "not_supported", "fields": {"why": "no driver announces tuning"}, "reasons": [],
-    }  # fmt: skip
     assert list(client.fine_tuning.jobs.list()) == []
     with pytest.raises(openai.NotFoundError):
         client.fine_tuning.jobs.list_events("ftjob-none")
@@ -163,6 +158,39 @@ def test_files_and_tuning(client: openai.OpenAI) -> None:
     assert list(client.files.list()) == []
     with pytest.raises(openai.NotFoundError):
         client.files.content(kept.id)
+
+
+def test_a_job_is_made_followed_paused_and_done(client: openai.OpenAI, folder: Path) -> None:
+    data = client.files.create(file=("data.jsonl", b'{"text": "fox"}\n' * 40), purpose="fine-tune")
+    hold = {"hold": [2, str(folder / "go")]}
+    jobs = client.fine_tuning.jobs
+    job = jobs.create(
+        model="null", training_file=data.id, suffix="mine", seed=5,
+        method={"type": "supervised", "supervised": {"hyperparameters": {"batch_size": 4, "n_epochs": "auto"}}},
+        extra_body={"hyperparameters": {"options": hold}},
+    )  # fmt: skip
+    assert (job.status, job.fine_tuned_model, job.seed) == ("running", None, 5)
+    assert jobs.pause(job.id).status == "paused" and jobs.resume(job.id).status == "running"
+    assert [each.id for each in jobs.list()] == [job.id]
+    (folder / "go").touch()
+    while (job := jobs.retrieve(job.id)).status == "running":
+        pass
+    assert (job.status, job.fine_tuned_model) == ("succeeded", "null-mine")
+    assert job.finished_at is not None and job.trained_tokens and job.error is None
+    assert any("null-mine@1" in event.message for event in jobs.list_events(job.id))
+    assert list(jobs.checkpoints.list(job.id)) == []
+    failing = jobs.create(
+        model="null", training_file=data.id, suffix="other", extra_body={"hyperparameters": {"options": {"fail": 1}}}
+    )
+    while (failing := jobs.retrieve(failing.id)).status == "running":
+        pass
+    assert failing.status == "failed" and failing.error is not None and "on order" in failing.error.message
+    with pytest.raises(openai.BadRequestError):
+        jobs.create(model="null", training_file=data.id, extra_body={"hyperparameters": {"method": "magic"}})
+    held = jobs.create(model="null", training_file=data.id, extra_body={"hyperparameters": {"options": {
+        "hold": [1, str(folder / "never")]
+    }}})  # fmt: skip
+    assert jobs.cancel(held.id).status == "cancelled"
 
 
 def test_errors_have_their_class(client: openai.OpenAI, gateway: GatewayServer) -> None:

@@ -120,7 +120,7 @@ def test_files_that_cannot_be(gateway: GatewayServer) -> None:
 
 
 def test_a_tuning_job_shows_its_task(gateway: GatewayServer) -> None:
-    """No driver tunes yet: the task of this job is a program."""
+    """Also one whose task is none that tunes: here it is a program."""
     text = gateway.key()
     key = text.split("_")[1]
     caller = Caller(key, "u", f"key-{key}", frozenset({"tune"}))

@@ -1,0 +1,247 @@
+"""`tune` begins a task and follows it with a live curve of its loss, `runs` shows and compares what has been."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from llmos.syscalls.errors import BadArgument, BadState, LlmosError, NotFound, from_wire
+from llmos.syscalls.types import TunePlan, TuneRecipe
+from llmos.userland.objects import Task
+
+from .. import text
+from ..cli import Cli
+from ..curves import chart, sparkline
+from .inference import open_model
+from .registry import read_at
+
+RUNS = "/sys/runs"
+FIELDS = (
+    "method", "objective", "rank", "alpha", "epochs", "max_steps", "batch_size", "learning_rate", "max_length",
+    "eval_fraction", "checkpoint_every", "seed",
+)  # fmt: skip
+"""Fields of a recipe that have an option of their own."""
+
+
+def tune(cli: Cli, values: Namespace) -> int:
+    """Ctrl-C cancels the task; with --json, one object for each progress and then the result."""
+    recipe = recipe_of(values)
+    if values.detach and cli.private:
+        raise BadState("--detach needs a kernel that stays: start one with `llmos serve`", state="private")
+    with open_model(cli, values.model, values.device) as model:
+        data, out = read_at(cli, values.data), cli.stored(values.out)
+        if values.plan:
+            return _show_plan(cli, model.plan_tune(recipe, data, out), values.model)
+        urgency = {"work_class": values.work_class} if values.work_class else {}
+        task = model.tune(recipe, data, out, **urgency)
+    if values.detach:
+        if not cli.out.result(task.info):
+            cli.out.line(f"{task.info.id} works on it; `wait {task.info.id}` follows it")
+        return 0
+    try:
+        return _follow(cli, task, f"tuning {values.model}")
+    except KeyboardInterrupt:
+        task.cancel()
+        raise
+
+
+def recipe_of(values: Namespace) -> TuneRecipe:
+    """The recipe that the file and the options say. Raises BadArgument."""
+    fields: dict[str, Any] = {"method": "lora"}
+    if values.recipe:
+        fields |= _read(values.recipe)
+    fields |= {name: given for name in FIELDS if (given := getattr(values, name)) is not None}
+    for pair in values.set or ():
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise BadArgument(f"--set {pair}: write NAME=VALUE", name="set", got=pair, want="NAME=VALUE")
+        target = fields if name in TuneRecipe.__struct_fields__ else fields.setdefault("options", {})
+        target[name] = _value(value)
+    try:
+        return msgspec.convert(fields, TuneRecipe)
+    except msgspec.ValidationError as error:
+        raise BadArgument(f"the recipe: {str(error).replace('`', '')}", name="recipe", want="a recipe") from None
+
+
+def _read(name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(name).expanduser().read_text())
+    except OSError as error:
+        raise NotFound(f"{name} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadArgument(f"{name} is no TOML: {error}", name="recipe", got=name, want="a TOML file") from None
+
+
+def _value(given: str) -> Any:
+    """Numbers, lists and true or false as what they are, all else as text."""
+    try:
+        return json.loads(given)
+    except ValueError:
+        return given
+
+
+def _show_plan(cli: Cli, plan: TunePlan, model: str) -> int:
+    if not cli.out.result(plan):
+        fits = "which is free" if plan.needed <= plan.free else f"{text.size(plan.free)} are free"
+        cli.out.line(f"{plan.steps} steps, {text.count(plan.tokens)} tokens")
+        cli.out.line(f"{text.size(plan.needed)} beside {model}, {fits}")
+        for name, value in plan.facts.items():
+            cli.out.line(f"{name.replace('_', ' ')}: {text.size(value) if name.endswith('bytes') else value}")
+    return 0 if plan.needed <= plan.free else 1
+
+
+# ---- following
+
+
+def _follow(cli: Cli, task: Task, title: str) -> int:
+    """Show how far it is until it ends, and say what came of it; the exit status."""
+    with _live(cli, title) as show:
+        for told in task:
+            if "stage" in told and not cli.out.result(told):
+                show(told)
+    result = task.wait()
+    value = result.value if isinstance(result.value, dict) else {}
+    if "error" in value:
+        raise from_wire(value["error"])
+    if not cli.out.result(result):
+        done = result.state == "done"
+        cli.out.line(result.reasons[0].text if done and result.reasons else f"{result.id} is {result.state}")
+    return 0 if result.state == "done" else 1
+
+
+@contextmanager
+def _live(cli: Cli, title: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Where a person watches, one line that is refreshed; else nothing."""
+    losses: list[float] = []
+    if cli.out.as_json or not cli.out.terminal:
+        yield lambda _told: None
+        return
+    from rich.live import Live
+
+    with Live(console=cli.out.console, transient=True) as live:
+
+        def show(told: Mapping[str, Any]) -> None:
+            if told.get("stage") == "train" and "loss" in told:
+                losses.append(float(told["loss"]))
+            live.update(f"{title}  {status(told, losses)}")
+
+        yield show
+
+
+def status(told: Mapping[str, Any], losses: Sequence[float]) -> str:
+    """One line: how far, the curve of the loss, how fast, how long still."""
+    parts = [f"{told.get('done', 0)} of {told.get('total', 0)} steps"]
+    if told.get("stage") not in ("train", None):
+        parts.append(str(told["stage"]))
+    if losses:
+        parts.append(f"{sparkline(losses)} loss {losses[-1]:.4g}")
+    if "eval_loss" in told:
+        parts.append(f"held out {told['eval_loss']:.4g}")
+    if told.get("tokens_per_s"):
+        parts.append(f"{text.count(round(told['tokens_per_s']))} tokens/s")
+    if told.get("left_s"):
+        parts.append(f"{text.duration(told['left_s'])} left")
+    return "  ".join(parts)
+
+
+# ---- what has been
+
+
+def runs(cli: Cli, values: Namespace) -> int:
+    """All runs, one of them, or several compared."""
+    if not values.runs:
+        return _list(cli)
+    found = [_run(cli, name) for name in values.runs]
+    if cli.out.result(found[0] if len(found) == 1 else found):
+        return 0
+    if len(found) == 1:
+        _show(cli, found[0])
+    else:
+        _compare(cli, found)
+    return 0
+
+
+def _run(cli: Cli, name: str) -> dict[str, Any]:
+    """The record of a run, with the state that its task has now."""
+    run: dict[str, Any] = json.loads(cli.system.read(f"{RUNS}/{name}"))
+    if not run:
+        raise NotFound(f"the record of {name} cannot be read")
+    return run
+
+
+def _list(cli: Cli) -> int:
+    names = [entry.path.rpartition("/")[2] for entry in cli.system.list(RUNS)]
+    found = []
+    for name in names:
+        try:
+            found.append(_run(cli, name))
+        except LlmosError:
+            continue  # it was forgotten meanwhile, or is damaged
+    found.sort(key=lambda run: -run["created"])
+    if not cli.out.result([{key: value for key, value in run.items() if key != "curve"} for run in found]):
+        columns = ("ID", "State", "Model", "Method", ">Steps", ">Loss", ">Held out", "Result", "When")
+        cli.out.table(columns, [_row(run) for run in found], empty="there are no runs")
+    return 0
+
+
+def _row(run: Mapping[str, Any]) -> Sequence[object]:
+    version = f"@{run['version']}" if run["version"] else ""
+    result = run["out"]["path"].partition("@")[0] + version if run["state"] == "done" else ""
+    losses = [f"{run['values'][name]:.4g}" if name in run["values"] else "" for name in ("loss", "eval_loss")]
+    steps = f"{run['step']}/{run['steps']}"
+    return (
+        run["id"], run["state"], run["base"]["name"], run["recipe"]["method"], steps, *losses, result,
+        text.ago(run["created"]),
+    )  # fmt: skip
+
+
+def _show(cli: Cli, run: Mapping[str, Any]) -> None:
+    base, plain = run["base"], TuneRecipe(method="")
+    recipe = {name: value for name, value in run["recipe"].items() if value != getattr(plain, name)}
+    lines = {
+        "state": run["state"], "model": f"{base['place']['path']}@{base['version']} on {base['device']}",
+        "data": _stored_at(run["data"]), "recipe": text.fields(recipe), "seed": run["recipe"]["seed"],
+        "code": run["code"], "steps": f"{run['step']} of {run['steps']}", "tokens": text.count(run["tokens"]),
+        "result": run["out"]["path"].partition("@")[0] + (f"@{run['version']}" if run["version"] else ""),
+        **{name.replace("_", " "): value for name, value in run["facts"].items()},
+        **{name.replace("_", " "): f"{value:.5g}" for name, value in run["values"].items()},
+        "error": (run["error"] or {}).get("message", ""),
+    }  # fmt: skip
+    for name, value in lines.items():
+        if value not in ("", None):
+            cli.out.line(f"{name + ':':<20} {value}")
+    curves = {name.replace("_", " "): curve(run, name) for name in ("loss", "eval_loss")}
+    for line in chart({name: points for name, points in curves.items() if points}):
+        cli.out.line(line)
+
+
+def _stored_at(place: Mapping[str, str]) -> str:
+    """Where data lie: of a mounted folder of this machine, there, since the mount was one session's."""
+    return place["source"] + place["inner"] if place["path"].startswith("/mnt/") else place["path"]
+
+
+def _compare(cli: Cli, found: Sequence[Mapping[str, Any]]) -> None:
+    """What differs between the recipes, the last figures, and the curves in one chart."""
+    differing = sorted(
+        name for name in found[0]["recipe"] if len({json.dumps(run["recipe"].get(name)) for run in found}) > 1
+    )
+    columns = ("ID", "State", *differing, ">Steps", ">Loss", ">Held out")
+    rows = [
+        (run["id"], run["state"], *(run["recipe"].get(name) for name in differing), *_row(run)[4:7]) for run in found
+    ]
+    cli.out.table(columns, rows)
+    judged = "eval_loss" if all(curve(run, "eval_loss") for run in found) else "loss"
+    for line in chart({f"{run['id']} {judged.replace('_', ' ')}": curve(run, judged) for run in found}):
+        cli.out.line(line)
+
+
+def curve(run: Mapping[str, Any], name: str) -> list[tuple[float, float]]:
+    """The points of a figure by step."""
+    return [(point["step"], point[name]) for point in run["curve"] if name in point]
