@@ -44,7 +44,8 @@ class TunePlan:
 
 @dataclass(frozen=True)
 class TuneProgressEvent:
-    """`step` of `steps` are done. `values` by name: loss, eval_loss, learning_rate, tokens_per_s, left_s, peak_bytes.
+    """`step` of `steps` are done. `values` by name: loss, learning_rate, grad_norm, tokens_per_s, left_s, peak_bytes;
+    of held-out rows eval_loss and what else is known of them.
 
     `stage` is train, evaluate, checkpoint (one has been written and would be gone on from) or export.
     """

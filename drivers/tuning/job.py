@@ -156,8 +156,10 @@ class Running:
         return asked
 
     def _tell(self, progress: Progress) -> None:
-        job = self._prepared.job.id
-        self._events.append(TuneProgressEvent(job, progress.step, progress.steps, progress.values, progress.stage))
+        job, values = self._prepared.job.id, progress.values
+        if progress.stage == "evaluate":  # beside those of training, which have the same names
+            values = {f"eval_{name}": value for name, value in values.items()}
+        self._events.append(TuneProgressEvent(job, progress.step, progress.steps, values, progress.stage))
 
 
 def identity_of(prepared: Prepared) -> Mapping[str, str]:

@@ -204,7 +204,7 @@ class _Run:
             self._skip(norm)
         self._optimizer.clear()
         self._at.step += 1
-        self._tell("train", {"loss": float(total) / weight, "lr": rate, "grad_norm": norm, **self._pace()})
+        self._tell("train", {"loss": float(total) / weight, "learning_rate": rate, "grad_norm": norm, **self._pace()})
 
     def _skip(self, norm: float) -> None:
         """An update with such gradients would leave no weight whole."""

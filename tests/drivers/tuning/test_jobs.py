@@ -96,14 +96,15 @@ def test_a_job_from_rows_to_an_adapter_that_is_served(device: CpuDevice, job: Tu
     events = run(device, "t1")
     steps = told(events, "train")
     assert [each.step for each in steps] == [1, 2, 3, 4, 5, 6] and {each.steps for each in steps} == {6}
-    assert {"loss", "lr", "tokens_per_s", "left_s", "peak_bytes"} <= steps[0].values.keys()
+    assert {"loss", "learning_rate", "tokens_per_s", "left_s", "peak_bytes"} <= steps[0].values.keys()
     assert [each.step for each in told(events, "checkpoint")] == [2, 4, 6]
     first, *_, last = told(events, "evaluate")
-    assert first.step == 0 and last.values["loss"] < first.values["loss"]
+    assert first.step == 0 and last.values["eval_loss"] < first.values["eval_loss"]
     done = events[-1]
     assert isinstance(done, TuneDoneEvent) and done.reason == "done"
-    assert done.values["loss"] == last.values["loss"] and done.values["loss_before"] == first.values["loss"]
-    assert done.manifest["base"] == "/models/base" and done.manifest["after"]["loss"] == last.values["loss"]
+    assert done.values["loss"] == last.values["eval_loss"]
+    assert done.values["loss_before"] == first.values["eval_loss"]
+    assert done.manifest["base"] == "/models/base" and done.manifest["after"]["loss"] == last.values["eval_loss"]
     adapter = tiny_models.source_of(job.folder)
     device.load("a", adapter, LoadSettings(), tiny_models.silent, base="m")
     prompt = "three 13"

@@ -93,7 +93,7 @@ def test_losses_and_weights_are_those_of_the_library(fields: dict[str, Any], tmp
     assert report.steps == len(theirs) == len(steps) == recipe.max_steps
     assert [e.values["loss"] for e in steps] == pytest.approx([e["loss"] for e in theirs], rel=1e-5, abs=1e-4)
     assert [e.values["grad_norm"] for e in steps] == pytest.approx([e["grad_norm"] for e in theirs], rel=1e-4)
-    assert [e.values["lr"] for e in steps] == pytest.approx([e["learning_rate"] for e in theirs], rel=1e-12)
+    assert [e.values["learning_rate"] for e in steps] == pytest.approx([e["learning_rate"] for e in theirs], rel=1e-12)
     for name, value in weights(library).items():
         torch.testing.assert_close(weights(training.module)[name], value, rtol=1e-4, atol=1e-5)
 
