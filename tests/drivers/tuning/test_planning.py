@@ -101,23 +101,23 @@ def taken(name: str, recipe: Recipe, longest: int, **settings: Any) -> int:
 def close(name: str, recipe: Recipe, longest: int, **settings: Any) -> None:
     plan, truth = planned(name, recipe, longest, **settings), taken(name, recipe, longest, **settings)
     print(f"{name}: planned {plan.total}, taken {truth}, {plan.total / truth:.3f}: {plan.facts()}")
-    assert plan.total == pytest.approx(truth, rel=0.1)
+    assert plan.total == pytest.approx(truth, rel=0.05)  # 0.4 % were seen; what is promised is 10 %
 
 
 @pytest.mark.parametrize(
-    ("name", "fields"),
+    ("name", "fields", "longest"),
     [
-        ("llama", {}),
-        ("bert", {"packing": False, "options": {"accumulation": 2, "early_stopping": 1}, "eval_fraction": 0.1}),
+        ("llama", {"options": {"accumulation": 3}, "method": "full"}, 16),
+        ("bert", {"packing": False, "options": {"early_stopping": 1}, "eval_fraction": 0.1}, 96),
     ],
 )
-def test_the_plan_is_what_the_allocator_sees(name: str, fields: dict[str, Any]) -> None:
-    close(name, recipe_of(**fields), 96)
+def test_the_plan_is_what_the_allocator_sees(name: str, fields: dict[str, Any], longest: int) -> None:
+    close(name, recipe_of(**fields), longest)
 
 
 CASES: list[tuple[str, dict[str, Any], int]] = [
     ("llama", {"packing": False}, 128), ("llama", {"options": {"gradient_checkpointing": True}}, 128),
-    ("llama", {"method": "full"}, 64), ("llama", {"options": {"accumulation": 3}, "method": "full"}, 16),
+    ("llama", {"method": "full"}, 64), ("llama", {}, 96),
     ("qwen2", {}, 64), ("qwen2", {"batch_size": 1}, 256), ("gemma2", {"packing": False}, 128), ("gpt2", {}, 128),
     ("gpt2", {"packing": False, "options": {"gradient_checkpointing": True}}, 64), ("mixtral", {}, 64),
     ("bert", {}, 128), ("bert", {"method": "full"}, 64),
@@ -202,6 +202,16 @@ def test_products_that_take_memory_themselves_are_told_of() -> None:
         batch = planning.largest(Batches(examples("llama", 4, 16), recipe))
         plans.append(planning.plan(hollow, Causal(), recipe, batch, scratch).total)
     assert plans[1] == plans[0] + 1000
+
+
+def test_the_best_weights_are_one_copy_more() -> None:
+    plans = []
+    for options in ({}, {"early_stopping": 1}):
+        recipe = recipe_of(method="full", batch_size=1, eval_fraction=0.1, options=options)
+        with torch.device("meta"):
+            hollow = module("llama", recipe)
+        plans.append(planning.plan(hollow, Causal(), recipe, batch_of(recipe)))
+    assert plans[1].best == plans[0].trainable and plans[1].total == plans[0].total + plans[0].trainable
 
 
 def test_the_parts_make_up_the_total_and_the_row() -> None:

@@ -26,7 +26,7 @@ def pairs(count: int = 3) -> Batch:
 
 
 def module(dropout: float = 0.0) -> Any:
-    made = tuning_runs.lora(tuning_runs.llama(), dropout)
+    made = tuning_runs.lora(tuning_runs.llama(dropout), dropout)
     with torch.no_grad():
         for name, value in made.named_parameters():
             if "lora_B" in name:
