@@ -177,6 +177,20 @@ def test_preferences_of_conversations() -> None:
         one("preference", {"prompt": asked, "chosen": "b", "rejected": "c"}, "preference")
 
 
+def test_of_several_answers_the_last_is_preferred() -> None:
+    """Where the template renders earlier ones otherwise, and each is an example."""
+    made = byte_level()
+    made.chat_template = (
+        "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}"
+        "{% if message['role'] == 'assistant' and not loop.last %}!{% endif %}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    before = [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]
+    row = {"prompt": before, "chosen": "good", "rejected": "bad"}
+    example = one("preference", row, "preference", tokenizer=made)
+    assert [made.decode(learned(each)) for each in (example, *example.others)] == ["good<|end|>", "bad<|end|>"]
+
+
 LONG = "the quick brown fox jumps over the lazy dog and the other dog " * 9
 COUNT = len(BYTES(LONG)["input_ids"]) + 1
 

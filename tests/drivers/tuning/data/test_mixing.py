@@ -59,7 +59,8 @@ def test_by_size_every_row_comes_once_an_epoch_and_small_ones_oftener_when_alike
     rows = Counter(tuple(batch.input_ids[0].tolist()) for batch in Mixture(sets([30, 10]), 1.0))
     assert set(rows.values()) == {1} and len(rows) == 40
     assert Mixture(sets([30, 10]), math.inf).counts == (20, 20)
-    assert Mixture(sets([1000, 1, 1]), 1.0).counts == (1000, 1, 1)
+    assert Mixture(sets([100, 1, 1]), 1.0).counts == (100, 1, 1)
+    assert Mixture(sets([100, 1, 1]), 0.5).counts == (100, 1, 1), "nobody gets none"
 
 
 def test_epochs_and_seeds_differ_in_order() -> None:

@@ -47,6 +47,10 @@ def test_rows_keep_their_items_in_order_wherever_they_stand() -> None:
         seen.append(drawn.tolist())
         return 0.0
 
+    long = torch.arange(3000.0)
+    bootstrap(long, statistic=note, rows=(long % 2).long(), samples=1)
+    assert all(drawn[:1500] == sorted(drawn[:1500]) and drawn[1500:] == sorted(drawn[1500:]) for drawn in seen[:1])
+    seen.clear()
     bootstrap(values, statistic=note, rows=rows, samples=20)
     parts = {(1.0, 3.0, 4.0), (0.0, 2.0)}
     for drawn in seen[:-1]:
