@@ -1,4 +1,7 @@
-"""Tuning through kill -9 of host and kernel, pauses and stops: the same task, and the same result as undisturbed."""
+"""Tuning through kill -9 of host and kernel, pauses and stops: the same task, and the same result as undisturbed.
+
+The null device pretends to tune; the last tests train the bundled model on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -142,3 +145,43 @@ def test_requests_are_answered_beside_a_task_that_is_paused_resumed_and_cancelle
     assert "mine" not in client.names("/models")
     assert not [row for row in client.call("stat_path", path="/sys/memory") if "tuning" in str(row)]
     assert client.infer(model, "after")["choices"][0]["text"] == "after"
+
+
+REAL = "cpu0,models,files"
+REAL_RECIPE: Mapping[str, Any] = {
+    "method": "lora", "rank": 2, "dropout": 0.1, "batch_size": 2, "max_steps": 10, "max_length": 24, "packing": False,
+    "checkpoint_every": 2, "learning_rate": 1e-2, "target_modules": ["q_proj", "v_proj"], "eval_fraction": 0.1,
+}  # fmt: skip
+
+
+def begin_real(client: RawClient, out: str) -> dict[str, Any]:
+    client.await_driver("ready", "files")
+    client.await_driver("ready", "models")
+    client.await_driver("ready", "cpu0")
+    task: dict[str, Any] = client.call(
+        "tune", model=client.load("tiny", "cpu0"), recipe=dict(REAL_RECIPE), data="/home/data.jsonl",
+        out=f"/models/{out}",
+    )  # fmt: skip
+    return task
+
+
+@pytest.mark.slow
+def test_real_weights_are_the_same_to_the_last_bit_after_host_and_kernel_were_killed(home: Path) -> None:
+    with running(home, drivers=REAL) as kernel, kernel.client() as client:
+        assert ended(client, begin_real(client, "calm"))["state"] == "done"
+    first = KernelProcess(home, drivers=REAL)
+    with first.client() as client:
+        task = begin_real(client, "mine")
+        until_step(client, task, 3)
+        kill(client.host("cpu0"))
+        until_step(client, task, 6)
+        kill(first.pid)
+        first.process.wait()
+    first.close()
+    first.clean()
+    with running(home, drivers=REAL) as second, second.client() as client:
+        result = ended(client, found(client, task["id"]))
+        assert result["state"] == "done"
+        assert weights(home, "mine") == weights(home, "calm")
+        adapter = client.call("load_model", path="/models/mine", base=client.load("tiny", "cpu0"))
+        assert client.infer(adapter["handle"], "help", max_tokens=4)["choices"][0]["text"]
