@@ -88,7 +88,10 @@ class Cooling:
                 continue
             reason = kernel.stamp(replace(each.reason, text=f"{why}: {each.reason.text}"))
             kernel.decide([model.id, HOST], reason)
-            await self.chill(model, reason)
+            try:
+                await self.chill(model, reason)
+            except LlmosError as error:  # it is of another device than who needs the room, or that has ended too
+                kernel.log("memory", f"{model.name} has not left memory by itself: {error}", model.id, level="warning")
             left = True
         return left
 

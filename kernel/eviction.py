@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from llmos.syscalls.errors import BadState, LlmosError, NoDeviceMemory, PeerGone
+from llmos.syscalls.errors import BadState, Busy, LlmosError, NoDeviceMemory, PeerGone
 from llmos.syscalls.types import Reason
 
 from .lane import CLASS_RANK, Rank
@@ -176,6 +176,7 @@ class Rooms:
                 await self._evict(idle, want, None)
                 continue
             if rivals:
+                self._check_wanted(want, rivals)
                 self._drain([each for each in rivals if isinstance(each, Drain)], want, now)
                 return None
             try:
@@ -213,6 +214,12 @@ class Rooms:
             return
         kernel.decide([want.id, device], Reason(code="memory.refused", text=refusal.text, numbers=_numbers(refusal)))
         raise refusal
+
+    def _check_wanted(self, want: _Want, rivals: Sequence[Sleep | Drain]) -> None:
+        """Raises Busy when nobody waits any more for what would have to wait until its rivals have left."""
+        if not self._wanted(want):
+            names = ", ".join(self._kernel.models.by_id[each.model].name for each in rivals)
+            raise Busy(f"{want.name} may not be awake beside {names}, and nobody waits for it any more")
 
     def _wanted(self, want: _Want) -> bool:
         """Whether somebody waits for what may wait."""

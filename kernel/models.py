@@ -22,7 +22,7 @@ from .memory.corrections import Corrections
 from .memory.rows import awake, settle
 from .objects import ModelObject
 from .pending import Future
-from .recipes import model_name, owned, paths, predicted, recipe, tell, watch, what
+from .recipes import extra_slots, model_name, owned, paths, predicted, recipe, tell, watch, what
 from .residency import Event, State
 from .supervisor import Driver
 from .unloading import unload
@@ -33,13 +33,6 @@ if TYPE_CHECKING:
 
 NO_ROOM = (NoDeviceMemory, OverQuota, Busy)
 """Nothing is wrong with a model that could not be loaded for one of these: it may be when others have left."""
-
-
-def _extra(model: ModelObject) -> int:
-    """How many requests of a higher class a device takes beyond its slots: as many again where it can park work."""
-    facts = model.driver.facts
-    assert model.loaded is not None
-    return model.loaded.slots if facts is not None and facts.features.get("parks") else 0
 
 
 class ModelService:
@@ -164,7 +157,6 @@ class ModelService:
             if model.base is not None:
                 await self.wake(model.base)
             plan = await self.plan(model.driver, model.located, model.options, model.host_id)
-            kernel.quotas.check_bytes(model.owner, plan.needed, model.name, without=model.host_id)
             await self._room(model, plan)
             if model.base is None or self.ready_to_run(model.base):
                 return
@@ -173,10 +165,18 @@ class ModelService:
 
     async def _room(self, model: ModelObject, plan: Plan) -> None:
         """Have the bytes of a plan promised; once they are, what the plan was corrected by counts as planned."""
-        sizes = predicted(plan.rows)
+        kernel, sizes = self._kernel, predicted(plan.rows)
+        before = {row.what: row.ledger for row in kernel.ledger.rows(model.driver.name) if row.owner == model.host_id}
+        kernel.quotas.check_bytes(model.owner, plan.needed, model.name, without=model.host_id)
         for adapter in self._with(model):
             sizes["weights"] = sizes.get("weights", 0) + sum(predicted(adapter.rows()).values())
-        model.why = [*model.why, await self._kernel.rooms.make(model, model.host_id, sizes)]
+        model.why = [*model.why, await kernel.rooms.make(model, model.host_id, sizes)]
+        try:  # others of the same owner may have come meanwhile
+            kernel.quotas.check_bytes(model.owner, plan.needed, model.name, without=model.host_id)
+        except OverQuota:
+            kernel.ledger.lower(model.driver.name, model.host_id, {use: before.get(use, 0) for use in sizes})
+            kernel.residency.granted(model.id, 0)
+            raise
         self.corrections.loaded(what(model.driver.name, model.located, model.options))
 
     def _came_up(self, model: ModelObject, error: LlmosError | None, replaced: ModelObject | None) -> None:
@@ -222,7 +222,8 @@ class ModelService:
         awake(self._kernel, model, model.loaded.rows)
         size = sum(row.predicted for row in model.loaded.rows if row.device != HOST)
         self._kernel.residency.set_bytes(model.id, size)
-        self._kernel.scheduler.set_lane(model.id, model.loaded.slots, device=model.driver.name, extra=_extra(model))
+        slots, extra = model.loaded.slots, extra_slots(model)
+        self._kernel.scheduler.set_lane(model.id, slots, device=model.driver.name, extra=extra)
         self._kernel.pump()
 
     # ---- unloading
@@ -251,8 +252,13 @@ class ModelService:
         """Free the device bytes, its adapters' too. Raises BadState when it is not awake or requests run, NotSupported
         for an adapter.
 
-        Where it finds no place in the machine's memory it goes cold instead.
+        Where it finds no place in the machine's memory it goes cold instead. Callers at the same time share one sleep.
         """
+        if model.falling is None or model.falling.done:
+            model.falling = self._kernel.runner.detached(self._fall_asleep(model, reason))
+        await model.falling
+
+    async def _fall_asleep(self, model: ModelObject, reason: Reason) -> None:
         kernel = self._kernel
         if model.base is not None:
             why = f"it shares the weights of {model.base.name}, and sleeps and wakes with that"

@@ -160,6 +160,8 @@ class ModelObject(KernelObject):
     loaded: Loaded | None = None
     loading: Future[Any] | None = None
     idle: Future[Any] | None = None
+    falling: Future[None] | None = None
+    """Until it sleeps, from when that was asked for."""
     watchers: list[Request] = field(default_factory=list)
     why: list[Reason] = field(default_factory=list)
     requests: int = 0

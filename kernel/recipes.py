@@ -62,6 +62,13 @@ def what(device: str, located: Located, options: LoadOptions) -> tuple[object, .
     return (device, located.path, located.version, repr(recipe(options)))
 
 
+def extra_slots(model: ModelObject) -> int:
+    """How many requests of a higher class a device takes beyond its slots: as many again where it can park work."""
+    facts = model.driver.facts
+    assert model.loaded is not None
+    return model.loaded.slots if facts is not None and facts.features.get("parks") else 0
+
+
 def paths(located: Located) -> list[str]:
     """The files of a model and of its draft model."""
     return [file.path for each in (located, located.draft) if each is not None for file in each.files]

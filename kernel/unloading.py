@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llmos.syscalls.driver import HostUnload
-from llmos.syscalls.errors import Busy, Cancelled, LlmosError, NotFound
+from llmos.syscalls.errors import Busy, Cancelled, LlmosError, NotFound, PeerGone
 
 from .ledger import count_text
 from .recipes import names_of
@@ -40,7 +40,8 @@ async def unload(kernel: Kernel, model: ModelObject, *, force: bool, drain: bool
     freed = kernel.ledger.release(model.host_id)
     kernel.rooms.look(model.driver.name)
     if here and model.driver.link is not None and model.driver.state in UP and model.loaded is not None:
-        with suppress(NotFound):  # a driver that came back does not have what could not be loaded again
+        # A driver that came back does not have what could not be loaded again; one that ends now has nothing any more.
+        with suppress(NotFound, PeerGone):
             freed = max(freed, (await model.driver.link.call(HostUnload(id=model.host_id))).bytes)
     kernel.log("model", f"{model.name} is unloaded, {freed} bytes freed", model.id)
     return freed

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
-from scripted import HOST_MEMORY, Inside, Program, loaded
+from scripted import HOST_MEMORY, Inside, Program, inside, loaded
 
 from llmos.kernel.cooling import LASTING
 from llmos.syscalls.driver import PlanRows
@@ -110,6 +112,42 @@ def test_a_host_that_dies_while_a_model_leaves(kernel: Inside, program: Program)
     started = program.start(model, "x")
     kernel.null.release("submit")
     assert program.wait(started).error is None
+
+
+def test_a_model_that_waits_for_a_place_to_sleep_drives_out_one_and_not_one_a_second(
+    kernel: Inside, program: Program
+) -> None:
+    found = models(kernel, program, 4)
+    for model in found[:3]:
+        program.control(model, "sleep")
+    kernel.kernel.models.named("m3").resting = RESTS  # type: ignore[union-attr]
+    kernel.null.holds.add("unload")
+    program.control(found[3], "keep_alive", seconds=1)
+    for _ in range(4):
+        kernel.advance(1.0)
+    assert kernel.null.names().count("unload") == 1
+    asked = program.send("control_object", handle=found[3], action="sleep")
+    kernel.null.release("unload")
+    assert program.wait(asked).error is None and sorted(states(program, found)) == ["asleep"] * 3 + ["cold"]
+    assert kernel.null.names().count("sleep") == 4 and states(program, found[3:]) == ["asleep"]
+
+
+def test_what_leaves_with_the_death_of_another_host_has_made_room_too(folder: Path) -> None:
+    with inside(folder, drivers="null0,cpu0,models") as kernel:
+        program, cpu = kernel.program(), kernel.hosts["cpu0"]
+        assert cpu.driver.facts is not None
+        cpu.driver.facts = msgspec.structs.replace(cpu.driver.facts, pool="host", memory_bytes=HOST_MEMORY)
+        kernel.kernel.observer.driver_ready(cpu.driver)
+        found = models(kernel, program, 1)
+        kernel.null.answers["sleep"] = loaded(rows=[host_row(RESTS * 2)])
+        program.control(found[0], "sleep")
+        large = HOST_MEMORY * 6 // 10
+        cpu.answers.update(plan=PlanRows(rows=[own_row(large)]), load=loaded(large))
+        kernel.null.holds.add("unload")
+        number = program.send("load_model", path="/models/large", device=program.grants["cpu0"])
+        assert kernel.null.names()[-1] == "unload" and not program.done(number)
+        kernel.null.dies()
+        assert program.wait(number).error is None and states(program, found) == ["cold"]
 
 
 @pytest.fixture

@@ -176,6 +176,20 @@ def test_models_apart_are_never_awake_together(kernel: Inside, program: Program)
     assert isinstance(program.control_error(two, "wake"), Busy)
 
 
+def test_who_is_given_up_waits_no_longer_for_a_rival(kernel: Inside, program: Program) -> None:
+    sized(kernel, 1024)
+    one = program.call("load_model", path="/models/one", options={"group": "!x"})["handle"]
+    program.start(one, "first")
+    kernel.advance(STAY)
+    waiting = load(program, "two", group="!x")
+    second = program.start(one, "second")
+    program.cancel(waiting)
+    kernel.advance(1.0)
+    assert isinstance(program.wait(waiting).error, Cancelled)
+    assert kernel.null.names().count("submit") == 2 and not program.done(second), "one is drained for nobody"
+    assert len(kernel.kernel.models.by_id) == 1
+
+
 def test_models_together_sleep_and_wake_as_one(kernel: Inside, program: Program) -> None:
     sized(kernel, MEMORY // 4)
     pair = [

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 
 import pytest
-from scripted import MEMORY, Inside, Program, loaded, rows
+from scripted import MEMORY, Inside, Program, inside, loaded, rows
 
 from llmos.syscalls.driver import PlanRows
-from llmos.syscalls.errors import BadModel, BadState, NoDeviceMemory, NotSupported, Unavailable
+from llmos.syscalls.errors import BadModel, BadState, NoDeviceMemory, NotSupported, OverQuota, Unavailable
+from llmos.syscalls.types import LedgerRow
 
 
 @pytest.fixture
@@ -82,6 +85,44 @@ def test_a_failed_wake_is_a_failed_model_and_the_next_one_loads_it(
     assert program.state(model) == "awake"
     assert ("unload", before) == (kernel.null.calls[-3][0], kernel.null.calls[-3][1]["id"])
     assert kernel.null.last("load")["id"] != before
+
+
+def test_a_wake_takes_no_more_than_policy_allows(folder: Path) -> None:
+    tenth = MEMORY // 10
+    settings = f"[policy.uid.{os.getuid()}.limits]\ndevice_bytes = {8 * tenth}\n"
+    with inside(folder, settings, drivers="null0,models") as kernel:
+        program = kernel.program()
+        answers = {"plan": PlanRows(rows=rows(5 * tenth)), "load": loaded(5 * tenth), "wake": loaded(5 * tenth)}
+        kernel.null.answers.update(answers)
+        first = program.load("first")
+        program.control(first, "sleep")
+        second = program.load("second")
+        assert isinstance(program.control_error(first, "wake"), OverQuota) and program.state(first) == "asleep"
+        program.call("unload_model", model=second)
+        program.control(first, "wake")
+        assert program.state(first) == "awake"
+
+
+def test_a_wake_that_a_lease_of_the_same_owner_came_before_gives_its_room_back(folder: Path) -> None:
+    tenth = MEMORY // 10
+    settings = f"[policy.uid.{os.getuid()}.limits]\ndevice_bytes = {11 * tenth}\n"
+    with inside(folder, settings, drivers="null0,models") as kernel:
+        program = kernel.program()
+        kernel.null.answers.update(plan=PlanRows(rows=rows(5 * tenth)), load=loaded(5 * tenth))
+        model = program.load("first")
+        program.control(model, "sleep")
+        large = {"plan": PlanRows(rows=rows(6 * tenth)), "load": loaded(6 * tenth)}
+        kernel.null.answers.update(large, sleep=loaded(rows=[LedgerRow(device="host", what="weights", owner="",
+                                                                        allocator=6 * tenth)]))  # fmt: skip
+        program.load("second")
+        kernel.null.answers["plan"] = PlanRows(rows=rows(5 * tenth))
+        kernel.null.holds.add("sleep")
+        body = {"handle": model, "action": "wake", "options": {}}
+        woken = program.send("control_object", work_class="batch", **body)
+        program.call("alloc_gpu", device=program.grants["null0"], bytes=4 * tenth)
+        kernel.null.release("sleep")
+        assert isinstance(program.wait(woken).error, OverQuota) and program.state(model) == "asleep"
+        assert free(kernel) == MEMORY - 4 * tenth
 
 
 def test_wakes_at_the_same_time_are_one(kernel: Inside, program: Program, model: int) -> None:

@@ -58,3 +58,13 @@ def test_a_model_that_is_on_its_way_is_drained_when_that_is_over(kernel: Inside,
     assert not gone
     kernel.null.release("wake")
     assert gone == [None] and isinstance(program.wait(waiting).error, BadModel)
+
+
+def test_a_device_that_ends_while_it_unloads_has_given_the_bytes_back(kernel: Inside, program: Program) -> None:
+    model = program.load("tiny")
+    kernel.null.holds.add("unload")
+    number = program.send("unload_model", model=model)
+    kernel.null.dies()
+    assert program.wait(number).value == {"bytes": 1024} and not kernel.kernel.models.by_id
+    kernel.null.starts()
+    assert kernel.null.names().count("load") == 1

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from scripted import MEMORY, Inside, Program, inside, located, rows
+from scripted import MEMORY, Inside, Program, inside, loaded, located, rows
 
 from llmos.kernel.session import Peer
 from llmos.kernel.supervisor import DriverState
 from llmos.syscalls.driver import PlanRows
 from llmos.syscalls.errors import (
-    BadModel, BadState, Busy, Denied, DriverFailed, Exists, NoDeviceMemory, NotFound, NotSupported, PeerGone,
-    Unavailable,
+    BadModel, BadState, Busy, Denied, DriverFailed, Exists, NoDeviceMemory, NotFound, NotSupported, OverQuota,
+    PeerGone, Unavailable,
 )  # fmt: skip
+from llmos.syscalls.types import LedgerRow
 
 
 def load_error(program: Program, name: str = "tiny", **body: object) -> object:
@@ -159,6 +160,46 @@ def test_loads_at_the_same_time_are_one(kernel: Inside, program: Program) -> Non
     answer = program.wait(second)
     assert program.wait(first).value["id"] == answer.value["id"]
     assert "load.shared" in answer.reasons and answer.progress[0]["done"] == 3
+
+
+def test_loads_of_different_models_do_not_wait_for_each_other_where_both_fit(kernel: Inside, program: Program) -> None:
+    """Their host does one after the other; the kernel has promised both their bytes before."""
+    kernel.null.answers["plan"] = PlanRows(rows=rows(MEMORY // 2))
+    kernel.null.answers["load"] = loaded(MEMORY // 2)
+    kernel.null.holds.add("load")
+    first, second = (program.send("load_model", path=f"/models/{name}") for name in ("one", "two"))
+    assert kernel.null.names().count("load") == 2 and kernel.kernel.ledger.free("null0") == 0
+    third = program.send("load_model", path="/models/three")
+    assert not program.done(third) and kernel.null.names().count("load") == 2, "there is no room for it yet"
+    assert kernel.kernel.ledger.excess("null0") == 0
+    kernel.null.release("load")
+    assert program.done(first) and not program.done(second) and kernel.null.names()[-1] == "load"
+    kernel.null.release("load")
+    assert program.done(second) and not program.done(third) and kernel.kernel.ledger.free("null0") == 0
+    kernel.null.release("load")
+    assert program.wait(third).error is None and kernel.kernel.ledger.free("null0") == 0
+
+
+def test_loads_that_wait_for_room_do_not_exceed_what_policy_allows(folder: Path) -> None:
+    tenth = MEMORY // 10
+    settings = f"[policy.uid.{os.getuid()}.limits]\ndevice_bytes = {12 * tenth}\n"
+    with inside(folder, settings, drivers="null0,models") as kernel:
+        program = kernel.program()
+        resting = [LedgerRow(device="host", what="weights", owner="", allocator=5 * tenth)]
+        answers = {"plan": PlanRows(rows=rows(5 * tenth)), "load": loaded(5 * tenth), "sleep": loaded(rows=resting)}
+        kernel.null.answers.update(answers)
+        program.load("tiny")
+        kernel.null.holds.add("sleep")
+        numbers = []
+        for name, size in (("one", 6), ("two", 3)):
+            kernel.null.answers.update(plan=PlanRows(rows=rows(size * tenth)), load=loaded(size * tenth))
+            numbers.append(program.send("load_model", path=f"/models/{name}"))
+        kernel.null.answers["load"] = loaded(6 * tenth)
+        kernel.null.release("sleep")
+        given, refused = (program.wait(number) for number in numbers)
+        assert given.error is None and isinstance(refused.error, OverQuota)
+        assert sum(row.ledger for row in kernel.kernel.ledger.rows("null0")) == 6 * tenth
+        assert [model.name for model in kernel.kernel.models.by_id.values()] == ["tiny", "one"]
 
 
 def test_a_failed_load_fails_for_all_who_wait(kernel: Inside, program: Program) -> None:
