@@ -115,11 +115,12 @@ def figures_of(picture: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def point_of(event: Event) -> dict[str, Any] | None:
-    """A point of a task's curves: what its event says of a step."""
-    values = event.fields.get("metrics")
-    if event.kind != "task" or not isinstance(values, dict):
+    """A point of the curves of a task that tunes: the figures that its event tells of a step."""
+    told = event.fields
+    if event.kind != "task" or told.get("stage") not in ("train", "evaluate"):
         return None
-    return {"task": event.about, "step": event.fields.get("step", 0), "values": values}
+    values = {name: value for name, value in told.items() if isinstance(value, float) and name != "fraction"}
+    return {"task": event.about, "step": told.get("done", 0), "values": values}
 
 
 class Recorder:

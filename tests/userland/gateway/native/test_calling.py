@@ -183,11 +183,11 @@ def test_a_conversation_goes_on_until_it_is_closed(http: httpx2.Client) -> None:
     assert http.post("/api/v1/infer", json=body).status_code == 404
 
 
-def test_tuning_is_not_offered_yet(http: httpx2.Client) -> None:
+def test_data_of_others_are_not_tuned_on(http: httpx2.Client) -> None:
     load(http)
-    body = {"model": "null", "recipe": {"method": "lora"}, "data": "/home/me/data.jsonl", "out": "/models/tuned"}
-    answer = http.post("/api/v1/tune", json=body)
-    assert answer.status_code == 501 and answer.json()["error"]["type"] == "not_supported_error"
+    body = {"model": "null", "recipe": {"method": "lora"}, "data": "/home/you/data.jsonl", "out": "/models/tuned"}
+    assert http.post("/api/v1/tune", json=body).status_code in (403, 404)
+    assert http.post("/api/v1/tune", json={**body, "data": "/home/me/none"}).status_code == 404
 
 
 def test_every_call_of_the_table_is_offered_or_says_why_not(http: httpx2.Client) -> None:

@@ -18,11 +18,14 @@ def point(step: int, task: str = "t") -> dict[str, Any]:
     return {"task": task, "step": step, "values": {"loss": 1.0}}
 
 
-def test_a_point_of_a_curve_is_a_task_event_with_metrics() -> None:
-    event = Event(kind="task", about="t-1", fields={"step": 5, "metrics": {"loss": 1.5}})
-    assert point_of(event) == {"task": "t-1", "step": 5, "values": {"loss": 1.5}}
+def test_a_point_of_a_curve_is_a_task_event_of_a_step() -> None:
+    told = {"state": "running", "done": 5, "total": 9, "fraction": 0.55, "stage": "train", "loss": 1.5}
+    assert point_of(Event(kind="task", about="t-1", fields=told)) == {
+        "task": "t-1", "step": 5, "values": {"loss": 1.5},
+    }  # fmt: skip
+    assert point_of(Event(kind="task", about="t-1", fields={**told, "stage": "checkpoint"})) is None
     assert point_of(Event(kind="task", about="t-1", fields={"state": "running"})) is None
-    assert point_of(Event(kind="model", about="m", fields={"metrics": {"loss": 1.0}})) is None
+    assert point_of(Event(kind="model", about="m", fields=told)) is None
 
 
 @given(st.integers(0, 300), st.integers(2, 20))

@@ -40,17 +40,17 @@ def test_what_cannot_be_registered(gateway: GatewayServer, body: dict[str, Any],
     assert gateway.client().post("/register", json=body).status_code == status
 
 
-def test_tuning_answers_exactly_that_it_is_not_offered(gateway: GatewayServer) -> None:
+def test_a_model_is_tuned(gateway: GatewayServer) -> None:
     http = gateway.client()
     assert http.post("/api/v1/load_model", json={"path": "/models/null"}).is_success
-    answer = http.post("/microtune", json={"model": "null", "data": "/home/me/d.jsonl", "out": "/models/t", "rank": 4})
-    error = answer.json()["error"]
-    reasons = error.pop("reasons")
-    assert answer.status_code == 501 and reasons == []
-    assert error == {
-        "message": "tune: the method 'lora' is not offered yet", "type": "not_supported_error", "param": None,
-        "code": "not_supported", "fields": {"why": "no driver announces tuning"},
-    }  # fmt: skip
+    assert http.put("/api/v1/files/home/me/d.jsonl", content=b'{"text": "fox"}\n').is_success
+    order = {"model": "null", "data": "/home/me/d.jsonl", "out": "/models/tuned", "rank": 4, "batch_size": 1}
+    answer = http.post("/microtune", json=order)
+    task = answer.json()["value"]
+    assert answer.status_code == 202 and (task["kind"], task["state"]) == ("tune", "running")
+    result = http.post("/api/v1/wait_task", json={"task": task["id"]}).json()["value"]
+    assert result["value"]["path"] == "/models/tuned"
+    assert http.post("/microtune", json={**order, "method": "magic"}).status_code in (400, 409)
 
 
 @pytest.mark.parametrize(
