@@ -92,9 +92,24 @@ def _show_plan(cli: Cli, plan: TunePlan, model: str) -> int:
         fits = "which is free" if plan.needed <= plan.free else f"{text.size(plan.free)} are free"
         cli.out.line(f"{plan.steps} steps, {text.count(plan.tokens)} tokens")
         cli.out.line(f"{text.size(plan.needed)} beside {model}, {fits}")
-        for name, value in plan.facts.items():
-            cli.out.line(f"{name.replace('_', ' ')}: {text.size(value) if name.endswith('bytes') else value}")
+        for line in _facts(plan.facts):
+            cli.out.line(line)
     return 0 if plan.needed <= plan.free else 1
+
+
+def _facts(facts: Mapping[str, Any], sized: bool = False, indent: str = "") -> Iterator[str]:
+    """A line for each fact that says something; what is a map has its own lines below. `sized`: all are bytes."""
+    for name, value in facts.items():
+        title, bytes_ = f"{indent}{name.replace('_', ' ')}", sized or name.endswith("bytes")
+        if isinstance(value, Mapping):
+            if value:
+                yield f"{title}:"
+                yield from _facts(value, bytes_, indent + "  ")
+        elif isinstance(value, list):
+            if value:
+                yield f"{title}: {', '.join(map(str, value))}"
+        elif value:
+            yield f"{title}: {text.size(value) if bytes_ else value}"
 
 
 # ---- following

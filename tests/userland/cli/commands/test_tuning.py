@@ -130,3 +130,16 @@ def test_runs_are_listed_shown_and_compared(llmos: Any, here: Path) -> None:
 )  # fmt: skip
 def test_how_far_it_is_on_one_line(told: Mapping[str, Any], line: str) -> None:
     assert status(told, [2.0, 1.0] if "eval_loss" in told else []) == line
+
+
+def test_what_is_known_of_a_plan_is_shown_in_lines() -> None:
+    from llmos.userland.cli.commands.tuning import _facts
+
+    facts = {
+        "data_sha256": "ab", "data": {"bytes": 2048, "rows": 3, "dropped": 0, "labels": ["a", "b"], "held_out": {}},
+        "bytes": {"total_of_all": 4096, "ignored": []},
+    }  # fmt: skip
+    assert list(_facts(facts)) == [
+        "data sha256: ab", "data:", "  bytes: 2.0 KiB", "  rows: 3", "  labels: a, b", "bytes:",
+        "  total of all: 4.0 KiB",
+    ]  # fmt: skip
