@@ -30,6 +30,9 @@ from .recipe import Recipe
 _MASKED = ("aten.index.Tensor", "aten.index_put_.default", "aten.index_put.default", "aten._index_put_impl_.default")
 """Operators whose places may be given as a mask, of which the answer's shape depends on the content."""
 
+_TRIED = (2, 4)
+"""How many layers are gone through where all are alike."""
+
 
 @dataclass(frozen=True)
 class Bytes:
@@ -98,7 +101,35 @@ def largest(batches: Batches) -> Batch:
 
 
 def _most_of_a_pass(module: nn.Module, objective: Objective, batch: Batch, again: bool) -> int:
-    """The most bytes that live at once, gradients included; with those of another micro-batch there before, `again`."""
+    """The most bytes that live at once, gradients included; with those of another micro-batch there before, `again`.
+
+    Many layers that are alike are not all gone through: each takes as much as the one before.
+    """
+    layers = alike(module)
+    if layers is None or len(layers) <= _TRIED[1]:
+        return _counted(module, objective, batch, again)
+    whole, few = list(layers), []
+    for count in _TRIED:
+        del layers[:]
+        layers.extend(whole[:count])
+        few.append(_counted(module, objective, batch, again))
+    return few[1] + (len(whole) - _TRIED[1]) * (few[1] - few[0]) // (_TRIED[1] - _TRIED[0])
+
+
+def alike(module: nn.Module) -> nn.ModuleList | None:
+    """The model's layers, where there is one list of them and they differ in nothing but what their weights hold."""
+    found: dict[str, nn.ModuleList] = {}
+    for name, part in module.named_modules():
+        if isinstance(part, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in found):
+            forms = {tuple((key, value.shape) for key, value in layer.named_parameters()) for layer in part}
+            if len(part) > 1 and len(forms) > 1:
+                return None
+            found[name] = part
+    layers = [part for part in found.values() if len(part) > 1]
+    return layers[0] if len(layers) == 1 else None
+
+
+def _counted(module: nn.Module, objective: Objective, batch: Batch, again: bool) -> int:
     module.train()
     with torch.random.fork_rng(devices=()):
         prepared = objective.prepare(batch, training=True)

@@ -39,6 +39,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
     "mixtral": lambda: transformers.MixtralConfig(
         **COMMON, intermediate_size=96, num_key_value_heads=4, num_local_experts=4, num_experts_per_tok=2
     ),
+    "deep": lambda: transformers.LlamaConfig(**COMMON | {"num_hidden_layers": 11}, intermediate_size=96),
     "bert": lambda: transformers.BertConfig(**COMMON, intermediate_size=256, num_labels=3),
 }
 TARGETS = {
@@ -108,6 +109,7 @@ def close(name: str, recipe: Recipe, longest: int, **settings: Any) -> None:
     ("name", "fields", "longest"),
     [
         ("llama", {"options": {"accumulation": 3}, "method": "full"}, 16),
+        ("deep", {"options": {"accumulation": 2}}, 24),
         ("bert", {"packing": False, "options": {"early_stopping": 1}, "eval_fraction": 0.1}, 96),
     ],
 )
@@ -120,7 +122,8 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     ("llama", {"method": "full"}, 64), ("llama", {}, 96),
     ("qwen2", {}, 64), ("qwen2", {"batch_size": 1}, 256), ("gemma2", {"packing": False}, 128), ("gpt2", {}, 128),
     ("gpt2", {"packing": False, "options": {"gradient_checkpointing": True}}, 64), ("mixtral", {}, 64),
-    ("bert", {}, 128), ("bert", {"method": "full"}, 64),
+    ("deep", {"method": "full"}, 24), ("deep", {"options": {"gradient_checkpointing": True}}, 96),
+    ("deep", {"packing": False}, 64), ("bert", {}, 128), ("bert", {"method": "full"}, 64),
 ]  # fmt: skip
 
 
@@ -181,6 +184,17 @@ def test_nothing_is_allocated_for_a_plan() -> None:
     found: list[planning.Bytes] = []
     most = tuning_runs.allocated(lambda: found.append(planning.plan(hollow, Causal(), recipe, batch)))
     assert most < 0.02 * found[0].total
+
+
+def test_layers_are_alike_where_their_weights_have_the_same_forms() -> None:
+    def layer(size: int) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, size), nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)]))
+
+    same = nn.ModuleList([layer(3), layer(3), layer(3)])
+    assert planning.alike(nn.ModuleDict({"first": nn.Linear(2, 2), "layers": same})) is same
+    assert planning.alike(nn.ModuleList([layer(3), layer(4)])) is None
+    assert planning.alike(nn.ModuleDict({"reads": same, "writes": nn.ModuleList([layer(3), layer(3)])})) is None
+    assert planning.alike(nn.Linear(2, 2)) is None
 
 
 def test_chance_stays_as_it_was() -> None:
