@@ -6,6 +6,8 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+import msgspec
+
 from llmos.syscalls import calls
 from llmos.syscalls.errors import BadArgument, NotFound
 from llmos.syscalls.types import Event, Kind, Metric, ObjectInfo, Record
@@ -80,7 +82,7 @@ def _task_row(info: ObjectInfo) -> Row:
     f = info.fields
     what = " ".join(f.get("argv", [])) or info.name
     if (far := f.get("progress")) and info.state in ("running", "paused"):
-        what += f": {amount(Progress(**far))}"
+        what += f": {amount(msgspec.convert(far, Progress))}"  # tuning tells more than this
     return info.id, f.get("kind", ""), info.state, f.get("pid") or "", f.get("exit"), text.ago(info.since), what
 
 

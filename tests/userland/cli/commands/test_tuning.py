@@ -143,3 +143,14 @@ def test_what_is_known_of_a_plan_is_shown_in_lines() -> None:
         "data sha256: ab", "data:", "  bytes: 2.0 KiB", "  rows: 3", "  labels: a, b", "bytes:",
         "  total of all: 4.0 KiB",
     ]  # fmt: skip
+
+
+def test_tasks_tell_how_far_a_run_is(llmos: Any, here: Path) -> None:
+    hold = json.dumps([2, str(here / "go")]).replace(" ", "")
+    ran = llmos(f"tune null ./data.jsonl far --batch-size 8 --device null0 --detach --set 'hold={hold}' --json")
+    task = json.loads(ran.out)["id"]
+    while "lora null to /models/far: 2 of 10" not in llmos("tasks").out:
+        pass
+    (here / "go").touch()
+    assert llmos(f"wait {task}").status == 0
+    forget(llmos, "far")
