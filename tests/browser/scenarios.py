@@ -284,8 +284,8 @@ def before(place: Place) -> None:
 
 
 def runs(place: Place) -> None:
-    """Loss curves grow, two runs lie over each other, and a chart is a table too. Tuning says that it comes later."""
-    with walking(place, allowed="501") as walk:
+    """Loss curves grow, two runs lie over each other, a chart is a table too; a run is begun, and its page opens."""
+    with walking(place, allowed="404") as walk:
         walk.sign_in()
         walk.go("tasks")
         page = walk.page
@@ -304,7 +304,11 @@ def runs(place: Place) -> None:
         walk.go("tasks")
         page.get_by_role("button", name="Tune a model").click()
         dialog = page.get_by_role("dialog")
-        dialog.get_by_label("Data").fill("/home/me/train.jsonl")
+        dialog.get_by_label("Data").fill("/home/me/none.jsonl")
         dialog.get_by_label("Save as").fill("/models/mine")
         dialog.get_by_role("button", name="Begin").click()
-        expect(page.locator("dialog [data-state=later]")).to_contain_text("Not offered yet")
+        expect(dialog).to_contain_text("does not exist")
+        dialog.get_by_label("Data").fill("/home/me/train.jsonl")
+        dialog.get_by_role("button", name="Begin").click()
+        expect(page.get_by_role("heading", name="support-lora r8")).to_be_visible()
+        expect(page.get_by_role("button", name="Pause support-lora r8")).to_be_visible()

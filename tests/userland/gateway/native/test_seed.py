@@ -51,6 +51,8 @@ def test_a_model_is_tuned(gateway: GatewayServer) -> None:
     result = http.post("/api/v1/wait_task", json={"task": task["id"]}).json()["value"]
     assert result["value"]["path"] == "/models/tuned"
     assert http.post("/microtune", json={**order, "method": "magic"}).status_code in (400, 409)
+    by_path = http.post("/microtune", json={**order, "model": "/models/null", "out": "/models/tuned@second"})
+    assert by_path.status_code == 202, by_path.text
 
 
 @pytest.mark.parametrize(
