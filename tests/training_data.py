@@ -39,7 +39,7 @@ def source(folder: Path, files: Mapping[str, str | bytes]) -> DataSource:
 
 
 def recipe(objective: str = "causal-lm", **fields: Any) -> Recipe:
-    return Recipe.of({"method": "lora", "objective": objective, **fields})
+    return Recipe.of({"method": "lora", "objective": objective} | fields)
 
 
 def base(tokenizer: Any = None, kind: kinds.Kind = kinds.CAUSAL, context: int = CONTEXT, labels: Sequence[str] = (),

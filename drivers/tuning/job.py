@@ -21,6 +21,7 @@ from ..engine.models import Resident
 from . import methods, planning
 from .aids import save_memory
 from .checkpoint import Checkpoints
+from .data import packing
 from .data.base import Base
 from .data.batches import Batch, Batches, steps_of
 from .data.dataset import Dataset, encode, finished
@@ -66,7 +67,9 @@ def prepare(job: TuneJob, resident: Resident) -> Prepared:
         raise NotSupported(f"{job.model} cannot be tuned: {why}; load it on a device of one rank", why=why)
     base = Base.of(resident.bundle, job.base_path)
     data = finished(encode(DataSource(job.data.path, job.data.files), recipe, base))
-    room = 0 if recipe.method in methods.PROMPTS else None
+    view = training_view(resident.bundle)
+    mixed = _mixed(view, recipe, resident.bundle.vocabulary)
+    room = 0 if mixed else None
     batches = Batches(data.train, recipe, base.padding, room)
     held_out = Batches(data.held_out, recipe, base.padding, room, shuffled=False) if data.held_out else ()
     steps = steps_of(recipe, len(batches))
@@ -75,7 +78,7 @@ def prepare(job: TuneJob, resident: Resident) -> Prepared:
     about = resident.bundle.about
     with torch.random.fork_rng(devices=()):  # an adapter's first values depend on the recipe's seed alone
         torch.manual_seed(recipe.seed)
-        module = methods.adapt(training_view(resident.bundle), about.kind, recipe, steps, job.base_path)
+        module = methods.adapt(view, about.kind, recipe, steps, job.base_path)
         hollow = methods.adapt(empty_module(about), about.kind, recipe, steps)
     if type(objective) is Causal and chunked.fits(module, _start_of(batches[0])):
         objective = chunked.Chunked(smoothing=objective.smoothing)
@@ -85,9 +88,19 @@ def prepare(job: TuneJob, resident: Resident) -> Prepared:
     tokens = sum(len(example) for example in data.train) * steps * recipe.accumulation // max(1, len(batches))
     facts = {
         "method": recipe.method, "objective": recipe.objective, "data": dict(data.facts), "bytes": planned.facts(),
+        "packed": bool(batches.room), "unpacked": mixed,
     }  # fmt: skip
     plan = TunePlan(planned.rows(job.id), steps, tokens, facts)
     return Prepared(job, recipe, data, batches, held_out, objective, module, plan)
+
+
+def _mixed(view: Any, recipe: Recipe, vocabulary: int) -> str:
+    """Why texts cannot stand in one row of this model; empty where they can, or where none are to."""
+    if recipe.objective != "causal-lm" or not recipe.packing:
+        return ""
+    if recipe.method in methods.PROMPTS:
+        return "learned tokens stand before each row, not before each text"
+    return packing.crosses(view, vocabulary)
 
 
 def _start_of(batch: Batch, tokens: int = 8) -> Batch:

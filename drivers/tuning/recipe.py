@@ -17,6 +17,9 @@ METHODS: Mapping[str, float] = {
 }  # fmt: skip
 """What can move, each with the learning rate that is taken where the recipe names none."""
 
+VIRTUAL = ("prompt", "prefix", "p-tuning")
+"""Methods that learn tokens which stand before each text, in the model's context."""
+
 SCHEDULES = ("constant", "linear", "cosine", "polynomial", "inverse_sqrt")
 """How the learning rate goes after its warm-up."""
 

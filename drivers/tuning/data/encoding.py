@@ -9,7 +9,7 @@ from typing import Any
 
 from llmos.syscalls.errors import BadArgument
 
-from ..recipe import Recipe
+from ..recipe import VIRTUAL, Recipe
 from . import chat
 from .base import Base
 from .example import IGNORED, Example
@@ -41,11 +41,14 @@ class Encoding:
         self._ends = frozenset((base.tokenizer.eos_token_id, base.tokenizer.sep_token_id)) - {None}
         self._long = recipe.long or ("split" if texts and schema == "text" else "refuse")
         self.counts: Counter[str] = Counter(dropped=0, cut=0, split=0)
-        self.limit = recipe.max_length or base.context
-        if self.limit > base.context:
-            want = f"at most {base.context}"
+        before = recipe.virtual_tokens if recipe.method in VIRTUAL else 0
+        room = base.context - before
+        self.limit = recipe.max_length or max(1, room)
+        if self.limit > room:
+            want = f"at most {room}" if room > 0 else f"fewer virtual_tokens than {base.context}"
             said = f"max_length is {self.limit}, {base.name} takes {base.context} tokens"
-            raise BadArgument(said, name="max_length", got=str(self.limit), want=want)
+            said += f", {before} of which are learned before each text" if before else ""
+            raise BadArgument(f"{said}; it is {want}", name="max_length", got=str(self.limit), want=want)
         ways = {"text": ("cut", "drop", "split"), "answer": ("drop",), "tags": ("drop",)}.get(schema, ("cut", "drop"))
         self._ways = " or ".join((", ".join(ways[:-1]), ways[-1])) if len(ways) > 1 else ways[0]
         if self._long not in ("refuse", *ways):

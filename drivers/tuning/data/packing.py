@@ -57,7 +57,7 @@ def pack(lengths: Sequence[int], room: int, seed: int = 0) -> tuple[tuple[int, .
 
 def positions_of(documents: Tensor) -> Tensor:
     """Positions [R, T] that start again at each document; padding counts as one more."""
-    places = torch.arange(documents.shape[1]).expand_as(documents)
+    places = torch.arange(documents.shape[1], device=documents.device).expand_as(documents)
     begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
     starts = torch.where(begins, places, 0).cummax(dim=1).values
@@ -87,12 +87,13 @@ def crosses(module: torch.nn.Module, vocabulary: int) -> str:
     its configuration says: so two short examples are run apart and in one row.
     """
     generator = torch.Generator().manual_seed(0)
-    first, second = torch.randint(0, vocabulary, (2, 1, 6), generator=generator)
-    ids, documents = torch.cat([first, second], dim=1), torch.tensor([[0] * 6 + [1] * 6])
+    place = next((each.device for each in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+    first, second = torch.randint(0, vocabulary, (2, 1, 6), generator=generator).to(place)
+    ids, documents = torch.cat([first, second], dim=1), torch.tensor([[0] * 6 + [1] * 6], device=place)
     was = module.training
     module.eval()
     try:
-        alone = module(input_ids=second, position_ids=torch.arange(6)[None], use_cache=False).logits
+        alone = module(input_ids=second, position_ids=positions_of(documents)[:, 6:], use_cache=False).logits
         packed = module(input_ids=ids, position_ids=positions_of(documents), use_cache=False).logits[:, 6:]
     except TypeError as error:
         return f"the model takes no positions: {error}"

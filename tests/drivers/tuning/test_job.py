@@ -22,7 +22,11 @@ Make = Callable[..., Prepared]
 
 @pytest.fixture
 def make(serve: Serve, tmp_path: Path) -> Make:
-    resident, _ = serve("llama", dtype="float32")
+    return maker(serve, tmp_path)
+
+
+def maker(serve: Serve, tmp_path: Path, name: str = "llama") -> Make:
+    resident, _ = serve(name, dtype="float32")
 
     def prepared(text: str = "a b c d", version: str = "v1", **recipe: Any) -> Prepared:
         folder = tmp_path / "data"
@@ -85,3 +89,17 @@ def test_what_happened_is_told_once(make: Make) -> None:
     assert sorted(path.name for path in prepared.job.folder.iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors",
     ]  # fmt: skip
+
+
+def test_texts_stand_in_one_row_where_they_do_not_see_each_other(make: Make) -> None:
+    assert make().batches[0].packed and make().plan.facts["packed"] and make().plan.facts["unpacked"] == ""
+    alone = make(packing=False)
+    assert not alone.batches[0].packed and not alone.plan.facts["packed"]
+    prompt = make(method="prompt", options={"virtual_tokens": 4})
+    assert not prompt.batches[0].packed and "before each text" in prompt.plan.facts["unpacked"]
+
+
+@pytest.mark.parametrize("name", ["opt", "bloom"])
+def test_models_that_would_mix_texts_get_one_to_a_row(serve: Serve, tmp_path: Path, name: str) -> None:
+    prepared = maker(serve, tmp_path, name)()
+    assert not prepared.batches[0].packed and "change each other" in prepared.plan.facts["unpacked"]

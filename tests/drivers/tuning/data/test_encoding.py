@@ -267,6 +267,16 @@ def test_no_row_is_longer_than_the_context() -> None:
     assert encoding("text").limit == CONTEXT and encoding("text", max_length=9).limit == 9
 
 
+def test_tokens_that_are_learned_before_a_text_take_of_the_context() -> None:
+    of = base(BYTES)
+    fields: dict[str, Any] = {"method": "prompt", "options": {"virtual_tokens": 20}}
+    assert encoding("text", of=of, **fields).limit == CONTEXT - 20
+    with pytest.raises(BadArgument, match=f"takes {CONTEXT} tokens, 20 of which are learned .* at most {CONTEXT - 20}"):
+        encoding("text", of=of, max_length=CONTEXT - 19, **fields)
+    with pytest.raises(BadArgument, match=f"fewer virtual_tokens than {CONTEXT}"):
+        encoding("text", of=of, **{**fields, "options": {"virtual_tokens": CONTEXT}})
+
+
 def test_messages_need_a_chat_template() -> None:
     with pytest.raises(BadModel, match="no chat template"):
         encoding("messages")
