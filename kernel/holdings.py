@@ -31,6 +31,8 @@ class Holdings:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._timer: Timer | None = None
+        self.coming: dict[str, tuple[str, int]] = {}
+        """Leases that have their room and are being shared: whose, and how many bytes."""
 
     def make_buffer(self, session: Session, size: int) -> BufferObject:
         """A shared buffer for a session; `add_object` gives it the handle. Raises NoResources, OverQuota."""

@@ -246,6 +246,7 @@ class QuotaService:
         """Bytes of leases and models of an owner, or of a user with all its tenants."""
         kernel = self._kernel
         rows = [(found.owner, found.bytes) for found in kernel.objects.values() if isinstance(found, LeaseObject)]
+        rows += kernel.holdings.coming.values()
         models = [model for model in kernel.models.by_id.values() if model.host_id != without]
         rows += [(model.owner, kernel.ledger.held(model.host_id)) for model in models]
         return sum(held for owner, held in rows if owner == who or owner.startswith(f"{who}/"))

@@ -62,10 +62,12 @@ def gone(kernel: Kernel, driver: Driver, error: LlmosError) -> None:
 
 
 def back(kernel: Kernel, driver: Driver) -> None:
-    """Load again what was lost, bases before their adapters; what finds no room is cold until somebody asks for it."""
-    lost = [m for m in kernel.models.by_id.values() if m.driver is driver and m.loading is None]
-    for model in sorted(lost, key=lambda m: m.base is not None):
-        if kernel.residency.state(model.id) is State.LOST:
+    """Load again what was lost, bases before their adapters; what finds no room is cold until somebody asks for it, as
+    somebody may have done while it left memory."""
+    here = [m for m in kernel.models.by_id.values() if m.driver is driver and m.loading is None]
+    for model in sorted(here, key=lambda m: m.base is not None):
+        state = kernel.residency.state(model.id)
+        if state is State.LOST or (state is State.COLD and kernel.scheduler.waiting(model.id)):
             kernel.runner.spawn(_reload(kernel, model), lambda _value, _error: None)
 
 

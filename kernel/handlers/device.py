@@ -31,12 +31,15 @@ async def alloc_gpu(request: Request, call: calls.AllocGpu) -> Lease:
     given, file = None, None
     try:
         await _room(request, device, lease_id, call.bytes)
+        kernel.holdings.coming[lease_id] = (session.owner, call.bytes)
         if call.share:
             given, file = await kernel.holdings.share_lease(device.driver, lease_id, call.bytes, session.peer.uid)
     except LlmosError:
         session.lease_bytes -= call.bytes
         kernel.ledger.release(lease_id)
         raise
+    finally:
+        kernel.holdings.coming.pop(lease_id, None)
     expires = None
     if call.ttl_s is not None:
         expires = kernel.wall() + call.ttl_s

@@ -114,6 +114,22 @@ def test_a_host_that_dies_while_a_model_leaves(kernel: Inside, program: Program)
     assert program.wait(started).error is None
 
 
+def test_a_request_that_came_while_a_model_left_with_its_host_is_answered_by_the_next_one(
+    kernel: Inside, program: Program
+) -> None:
+    (model,) = models(kernel, program, 1)
+    kernel.kernel.models.named("m0").resting = 2 * HOST_MEMORY  # type: ignore[union-attr]
+    kernel.null.holds.add("unload")
+    program.send("control_object", handle=model, action="sleep")
+    number = program.start(model, "x")
+    kernel.null.dies()
+    kernel.null.holds.discard("unload")
+    kernel.null.starts()
+    assert program.state(model) == "awake" and not program.done(number)
+    kernel.null.release("submit")
+    assert program.wait(number).error is None
+
+
 def test_a_model_that_waits_for_a_place_to_sleep_drives_out_one_and_not_one_a_second(
     kernel: Inside, program: Program
 ) -> None:

@@ -385,3 +385,23 @@ def test_who_comes_while_room_is_made_and_goes_first_takes_it(kernel: Inside, pr
     assert program.wait(second).error is None and states(program, low, high) == ["awake", "asleep"]
     kernel.null.release("submit")
     assert program.wait(first).error is None
+
+
+def test_who_made_room_waits_while_who_goes_first_needs_more(kernel: Inside, program: Program) -> None:
+    (low,) = asleep(kernel, program, "low")
+    sized(kernel, MEMORY * 3 // 10)
+    running = program.start(program.load("two"), "x")
+    sized(kernel, BIG)
+    program.load("one")
+    kernel.advance(STAY)
+    kernel.null.holds.add("sleep")
+    first = program.start(low, "x", call_work_class="batch")
+    sized(kernel, MEMORY)
+    second = load(program, "huge")
+    kernel.null.holds.discard("sleep")
+    kernel.null.release("sleep")
+    assert states(program, low) == ["asleep"] and not program.done(second), "there was room for low"
+    kernel.null.release("submit")
+    assert program.wait(running).error is None and program.wait(second).error is None
+    kernel.null.release("submit")
+    assert program.wait(first).error is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scripted import MEMORY, Inside, Program, rows
+from scripted import MEMORY, Inside, Program, loaded, rows
 
 from llmos.kernel import fitting
 from llmos.kernel.supervisor import DriverState
@@ -45,7 +45,7 @@ def test_what_is_in_between_is_planned(kernel: Inside, program: Program) -> None
 
 
 def test_idle_models_would_give_way(kernel: Inside, program: Program) -> None:
-    kernel.null.answers["plan"] = PlanRows(rows=rows(MEMORY))
+    kernel.null.answers.update(plan=PlanRows(rows=rows(MEMORY)), load=loaded(MEMORY))
     model = program.load("tiny")
     kernel.models.answers["search"] = hits(middle=MIDDLE)
     assert found(program)["/models/middle"].endswith("0 B free and 1.0 MiB that idle models would give")

@@ -146,6 +146,21 @@ def test_leases_that_wait_for_room_do_not_exceed_what_policy_allows(folder: Path
         assert sum(row.ledger for row in kernel.kernel.ledger.rows("null0")) == 6 * tenth
 
 
+def test_a_lease_that_is_being_shared_counts_for_what_policy_allows(folder: Path) -> None:
+    tenth = MEMORY // 10
+    settings = f"[policy.uid.{os.getuid()}.limits]\ndevice_bytes = {8 * tenth}\n"
+    with inside(folder, settings, drivers="null0,models") as kernel:
+        program = kernel.program()
+        kernel.null.holds.add("lease")
+        number = program.send("alloc_gpu", device=program.grants["null0"], bytes=5 * tenth, share=True)
+        error = lease_error(program, 4 * tenth)
+        assert isinstance(error, OverQuota)
+        kernel.null.release("lease", NotSupported("no", why="a script"))
+        assert isinstance(program.wait(number).error, NotSupported)
+        lease(program, 8 * tenth)
+        assert isinstance(lease_error(program, 1), OverQuota), "counted once"
+
+
 def test_the_sessions_share_is_its_limit(kernel: Inside, program: Program) -> None:
     program.control(program.handle, "limit", lease_bytes=8192)
     lease(program)
