@@ -17,8 +17,8 @@ from measure import Row, machine, save, show
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "benchmarks" / "raw"
-ENGINE, GATEWAY, ARBITER = "engine", "gateway", "arbiter"
-ON_DEMAND = (ARBITER, GATEWAY, ENGINE)
+ENGINE, GATEWAY, ARBITER, TUNING = "engine", "gateway", "arbiter", "tuning"
+ON_DEMAND = (TUNING, ARBITER, GATEWAY, ENGINE)
 
 
 def suites() -> dict[str, Callable[[], Sequence[Row]]]:
@@ -83,6 +83,15 @@ def arbiter(options: argparse.Namespace) -> list[Row]:
     return run.rows(Path(options.folder) / name / "weights", _listed(options.only, run.SUITES), options.quick)
 
 
+def tuning(options: argparse.Namespace) -> list[Row]:
+    """Tuning beside plain PEFT and Trainer, and beside serving; see docs/tuning.md."""
+    from tuning import run
+
+    name = options.models or ("tiny" if options.quick else "135m")
+    wanted = _listed(options.only, run.SUITES)
+    return run.rows(Path(options.folder), name, wanted, options.rounds, options.threads, options.quick)
+
+
 def _listed(text: str, known: Sequence[str]) -> tuple[str, ...]:
     wanted = tuple(text.split(",")) if text else tuple(known)
     unknown = [name for name in wanted if name not in known]
@@ -94,7 +103,7 @@ def _listed(text: str, known: Sequence[str]) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "suite", nargs="*", help=f"which: {', '.join([*suites(), *ON_DEMAND])}; all but the last three by default"
+        "suite", nargs="*", help=f"which: {', '.join([*suites(), *ON_DEMAND])}; all but the last four by default"
     )
     parser.add_argument("--save", action="store_true", help="keep the raw figures under docs/benchmarks/raw")
     group = parser.add_argument_group(", ".join(ON_DEMAND))
@@ -114,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == ENGINE:
             engine(options, facts)
             continue
-        chosen = {GATEWAY: gateway, ARBITER: arbiter}.get(name)
+        chosen = {GATEWAY: gateway, ARBITER: arbiter, TUNING: tuning}.get(name)
         rows = chosen(options) if chosen is not None else list(suites()[name]())
         show(name, rows)
         if options.save:

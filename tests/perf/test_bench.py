@@ -33,6 +33,17 @@ def test_a_quick_run_has_a_figure_for_every_peer_and_aim(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_a_quick_run_of_tuning_has_a_figure_for_every_aim(tmp_path: Path) -> None:
+    command = [
+        sys.executable, str(PERF / "bench.py"), "tuning", "--quick", "--threads", "1", "--folder", str(tmp_path),
+    ]  # fmt: skip
+    shown = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    for name in ("LoRA", "most memory", "p95", "p99", "time left that a job got", "beside the weights"):
+        assert name in shown
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_quick_run_of_the_gateway_has_a_figure_for_every_aim(tmp_path: Path) -> None:
     command = [
         sys.executable, str(PERF / "bench.py"), "gateway", "--quick", "--threads", "1", "--folder", str(tmp_path),

@@ -1,0 +1,1 @@
+"""Tuning beside plain PEFT and Trainer, and beside serving."""

@@ -1,0 +1,88 @@
+"""Tuning's aims, as ratios of one run: LoRA beside plain PEFT and Trainer, and what requests feel of a job."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from measure import REPEATS, Row, quantile
+
+from .work import LENGTH, prepare
+
+ROOT = Path(__file__).resolve().parents[3]
+SUITES = ("training", "serving")
+SPEED_AIM, MEMORY_AIM = 1.3, 0.8
+P95_AIM, P99_AIM, KEPT_AIM, EXTRA_AIM = 1.15, 1.3, 0.85, 0.15
+BATCH = 8
+"""Rows of a step of Trainer; ours has as many tokens in rows that are full."""
+
+
+def rows(folder: Path, model: str, wanted: Sequence[str], rounds: int = REPEATS, threads: int = 2, quick: bool = False,
+         ) -> list[Row]:  # fmt: skip
+    """Those wanted of `SUITES`."""
+    paths = prepare(folder, model)
+    suites: dict[str, Callable[[], list[Row]]] = {
+        "training": lambda: training(*paths, 1 if quick else rounds, 4 if quick else 12, threads),
+        "serving": lambda: serving(*paths, 1 if quick else rounds, 5 if quick else 20, threads),
+    }
+    return [row for name in SUITES if name in wanted for row in suites[name]()]
+
+
+def training(model: Path, data: Path, rounds: int, steps: int, threads: int) -> list[Row]:
+    """Tokens without padding in a second, after the first step, and the most memory of the process; in turn."""
+    plain, ours = [], []
+    for _ in range(rounds):
+        plain.append(_child("plain", model, data, BATCH, steps, threads))
+        ours.append(_child("ours", model, data, 2, steps, threads, LENGTH))
+    speeds = [statistics.median(each["tokens_per_s"] for each in side) for side in (ours, plain)]
+    peaks = [statistics.median(each["peak"] for each in side) / 2**20 for side in (ours, plain)]
+    speed, memory = speeds[0] / speeds[1], peaks[0] / peaks[1]
+    note = f"{model.name}: PEFT and Trainer, {BATCH} rows padded; ours, 2 rows of {LENGTH} packed"
+    least, most = f">= {SPEED_AIM:g} times", f"<= {MEMORY_AIM:g} times"
+    return [
+        Row("LoRA", *speeds, "tokens/s", speed, least, speed >= SPEED_AIM, note),
+        Row("LoRA, most memory", *peaks, "MiB", memory, most, memory <= MEMORY_AIM, "of the whole process"),
+    ]
+
+
+def serving(model: Path, data: Path, rounds: int, seconds: int, threads: int) -> list[Row]:
+    """Gaps between tokens at half the load, alone and beside a job; what the job got of the time that was left."""
+    seen = _child("serving", model, data, threads, rounds, seconds)
+    alone, beside = seen["alone"], seen["beside"]
+    made = []
+    for q, aim in ((0.5, None), (0.95, P95_AIM), (0.99, P99_AIM), (1.0, None)):
+        ms = [quantile([sorted(each["gaps"]) for each in side], q) * 1e3 for side in (beside, alone)]
+        ratio = ms[0] / ms[1]
+        name = f"gap between tokens, {f'p{q * 100:g}' if q < 1 else 'longest'}"
+        made.append(Row(name, *ms, "ms", ratio, f"<= {aim:g}" if aim else "", ratio <= aim if aim else None))
+    left = sum(each["whole_s"] - each["served_s"] for each in alone)
+    tuned = sum(each["tuned_s"] for each in beside)
+    served = statistics.mean(each["served_s"] / each["whole_s"] for each in alone)
+    kept = tuned / left
+    note = f"serving took {served:.0%} of the time without it"
+    made.append(Row("time left that a job got", tuned, left, "s", kept, f">= {KEPT_AIM}", kept >= KEPT_AIM, note))
+    extra = seen["grown"] / seen["weights"]
+    mib = seen["grown"] / 2**20, seen["weights"] / 2**20
+    made.append(Row("memory of a job, beside the weights", *mib, "MiB", extra, f"<= {EXTRA_AIM}", extra <= EXTRA_AIM))
+    return made
+
+
+def _child(program: str, *arguments: object) -> dict[str, Any]:
+    """What a program of this folder prints last."""
+    here = Path(__file__).resolve().parents[1]
+    path = os.pathsep.join([str(here), str(here.parent), str(ROOT / "build" / "view")])
+    environment: Mapping[str, str] = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-m", f"tuning.{program}", *map(str, arguments)], check=False, env=environment,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{program} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
