@@ -31,7 +31,7 @@ from .objectives import chunked
 from .objectives.by_name import objective_of
 from .objectives.causal import Causal
 from .objectives.protocol import Objective
-from .recipe import Recipe
+from .recipe import PROMPTS, Recipe
 from .resident import ResidentLinear, training_view
 from .slices import Yield, mark
 from .trainer import Progress, Report, Training, train
@@ -98,7 +98,7 @@ def _mixed(view: Any, recipe: Recipe, vocabulary: int) -> str:
     """Why texts cannot stand in one row of this model; empty where they can, or where none are to."""
     if recipe.objective != "causal-lm" or not recipe.packing:
         return ""
-    if recipe.method in methods.PROMPTS:
+    if recipe.method in PROMPTS:
         return "learned tokens stand before each row, not before each text"
     return packing.crosses(view, vocabulary)
 

@@ -20,16 +20,13 @@ from llmos.syscalls.errors import BadArgument, NotSupported
 
 from ..engine import kinds
 from .owning import HEADS, own_heads
-from .recipe import Recipe
+from .recipe import PROMPTS, Recipe
 from .resident import ResidentLinear
 
 LORA: Mapping[str, Mapping[str, Any]] = {
     "lora": {}, "qlora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True},
 }  # fmt: skip
 """Low-rank adapters, and what tells each from plain LoRA (arXiv:2106.09685, 2305.14314, 2312.03732, 2402.09353)."""
-
-PROMPTS = ("prompt", "prefix", "p-tuning")
-"""Virtual tokens before those of the text (arXiv:2104.08691, 2101.00190, 2103.10385)."""
 
 TASKS: Mapping[kinds.Kind, peft.TaskType] = {
     kinds.CAUSAL: peft.TaskType.CAUSAL_LM, kinds.VISION: peft.TaskType.CAUSAL_LM,

@@ -17,8 +17,8 @@ METHODS: Mapping[str, float] = {
 }  # fmt: skip
 """What can move, each with the learning rate that is taken where the recipe names none."""
 
-VIRTUAL = ("prompt", "prefix", "p-tuning")
-"""Methods that learn tokens which stand before each text, in the model's context."""
+PROMPTS = ("prompt", "prefix", "p-tuning")
+"""Methods that learn tokens before those of the text (arXiv:2104.08691, 2101.00190, 2103.10385), in the context."""
 
 SCHEDULES = ("constant", "linear", "cosine", "polynomial", "inverse_sqrt")
 """How the learning rate goes after its warm-up."""

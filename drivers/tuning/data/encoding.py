@@ -9,7 +9,7 @@ from typing import Any
 
 from llmos.syscalls.errors import BadArgument
 
-from ..recipe import VIRTUAL, Recipe
+from ..recipe import PROMPTS, Recipe
 from . import chat
 from .base import Base
 from .example import IGNORED, Example
@@ -41,7 +41,7 @@ class Encoding:
         self._ends = frozenset((base.tokenizer.eos_token_id, base.tokenizer.sep_token_id)) - {None}
         self._long = recipe.long or ("split" if texts and schema == "text" else "refuse")
         self.counts: Counter[str] = Counter(dropped=0, cut=0, split=0)
-        before = recipe.virtual_tokens if recipe.method in VIRTUAL else 0
+        before = recipe.virtual_tokens if recipe.method in PROMPTS else 0
         room = base.context - before
         self.limit = recipe.max_length or max(1, room)
         if self.limit > room:

@@ -16,8 +16,8 @@ from torch.nn import functional
 from tuning_runs import Serve
 
 from llmos.drivers.engine import kinds
-from llmos.drivers.tuning.methods import LORA, PROMPTS, adapt, companion_of, export
-from llmos.drivers.tuning.recipe import METHODS, Recipe
+from llmos.drivers.tuning.methods import LORA, adapt, companion_of, export
+from llmos.drivers.tuning.recipe import METHODS, PROMPTS, Recipe
 from llmos.drivers.tuning.resident import ResidentLinear, training_view
 from llmos.syscalls.errors import BadArgument, NotSupported
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from llmos.drivers.tuning.methods import PROMPTS
-from llmos.drivers.tuning.recipe import METHODS, OBJECTIVES, VIRTUAL, Augment, Recipe
+from llmos.drivers.tuning.recipe import METHODS, OBJECTIVES, Augment, Recipe
 from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.types import TuneRecipe
 
@@ -77,10 +76,6 @@ def test_augmenting_is_read_whole() -> None:
     made = Recipe.of({"method": "lora", "options": {"augment": asked}})
     assert made.augment == Augment(2, 0.25, synonyms=(("fox", ("dog", "cat")),), synonym_share=1.0)
     assert Recipe.of({"method": "lora"}).augment is None
-
-
-def test_methods_that_learn_tokens_are_those_of_the_methods() -> None:
-    assert VIRTUAL == PROMPTS and set(VIRTUAL) <= set(METHODS)
 
 
 def test_every_objective_has_rows_that_teach_it() -> None:
