@@ -92,9 +92,11 @@ def manifest(run: Run, ended: TuneEnded) -> dict[str, Any]:
     """What the result says of itself: what its driver told, where it comes from and how to make it again."""
     told = dict(ended.manifest)
     recipe = {name: value for name, value in msgspec.to_builtins(run.recipe).items() if value not in ("", None, [], {})}
+    data = run.facts.get("data")
+    digest = str(data.get("digest", "")) if isinstance(data, dict) else ""
     how = {
         "path": run.base.place.path, "version": run.base.version, "how": str(told.pop("how", "adapter")),
-        "recipe": msgspec.json.encode({**recipe, "code": run.code}, order="deterministic").decode(),
+        "recipe": msgspec.json.encode({**recipe, "code": run.code, "data": digest}, order="deterministic").decode(),
         "data_sha256": str(run.facts.get("data_sha256", "")),
     }  # fmt: skip
     return {**told, "parents": [how], "metrics": dict(run.values)}

@@ -39,6 +39,9 @@ def test_a_manifest_says_how_it_was_made() -> None:
     made = manifest(one, TuneEnded(id="t", reason="done", manifest={"how": "finetune", "architecture": "Echo"}))
     assert made["architecture"] == "Echo" and "how" not in made and made["metrics"] == {"loss": 0.5}
     assert made["parents"][0]["how"] == "finetune" and made["parents"][0]["data_sha256"] == ""
+    assert '"code":"1","data":""' in made["parents"][0]["recipe"]
+    one.facts = {"data": {"digest": "ab12"}}
+    assert '"data":"ab12"' in manifest(one, TuneEnded(id="t", reason="done"))["parents"][0]["recipe"]
 
 
 def test_a_sentence_has_the_losses_that_are_known() -> None:

@@ -225,13 +225,14 @@ def _show(cli: Cli, run: Mapping[str, Any]) -> None:
         "data": _stored_at(run["data"]), "recipe": text.fields(recipe), "seed": run["recipe"]["seed"],
         "code": run["code"], "steps": f"{run['step']} of {run['steps']}", "tokens": text.count(run["tokens"]),
         "result": run["out"]["path"].partition("@")[0] + (f"@{run['version']}" if run["version"] else ""),
-        **{name.replace("_", " "): value for name, value in run["facts"].items()},
         **{name.replace("_", " "): f"{value:.5g}" for name, value in run["values"].items()},
         "error": (run["error"] or {}).get("message", ""),
     }  # fmt: skip
     for name, value in lines.items():
         if value not in ("", None):
             cli.out.line(f"{name + ':':<20} {value}")
+    for line in _facts(run["facts"]):
+        cli.out.line(line)
     curves = {name.replace("_", " "): curve(run, name) for name in ("loss", "eval_loss")}
     for line in chart({name: points for name, points in curves.items() if points}):
         cli.out.line(line)
