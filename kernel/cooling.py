@@ -65,14 +65,14 @@ class Cooling:
         try:
             for each in leaving:
                 await link.call(HostUnload(id=each.host_id))
-        finally:
+        finally:  # what a device keeps that failed to unload them is told by what it measures
             kernel.models.ended(leaving)
             done.set(model)
-        for each in leaving:
-            kernel.ledger.release(each.host_id)
-            each.host_id = kernel.new_id("w")
-            kernel.holdings.contexts_lost(each, "its model left memory")
-            each.why = [reason]
+            for each in leaving:
+                kernel.ledger.release(each.host_id)
+                each.host_id = kernel.new_id("w")
+                kernel.holdings.contexts_lost(each, "its model left memory")
+                each.why = [reason]
         kernel.instruments.evictions.labels(reason.code).inc()
         kernel.rooms.look(model.driver.name)
 

@@ -10,7 +10,7 @@ from scripted import HOST_MEMORY, Inside, Program, inside, loaded
 
 from llmos.kernel.cooling import LASTING
 from llmos.syscalls.driver import PlanRows
-from llmos.syscalls.errors import BadState, NoDeviceMemory, PeerGone
+from llmos.syscalls.errors import BadState, DeviceFault, NoDeviceMemory, PeerGone
 from llmos.syscalls.types import LedgerRow
 
 RESTS = HOST_MEMORY // 4
@@ -112,6 +112,27 @@ def test_a_host_that_dies_while_a_model_leaves(kernel: Inside, program: Program)
     started = program.start(model, "x")
     kernel.null.release("submit")
     assert program.wait(started).error is None
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_model_that_does_not_leave_well_is_loaded_anew(kernel: Inside, program: Program, ends: bool) -> None:
+    """Its host dies meanwhile, or fails to unload it: it goes by another id then, and its conversations are lost."""
+    (model,) = models(kernel, program, 1)
+    context = program.call("open_context", model=model)["handle"]
+    kernel.kernel.models.named("m0").resting = 2 * HOST_MEMORY  # type: ignore[union-attr]
+    kernel.null.holds.add("unload")
+    number = program.send("control_object", handle=model, action="sleep")
+    if ends:
+        kernel.null.dies()
+        kernel.null.holds.discard("unload")
+        kernel.null.starts()
+    else:
+        kernel.null.release("unload", DeviceFault("broken"))
+    assert program.wait(number).error is not None and program.state(context) == "lost"
+    assert program.state(model) == "cold" and kernel.kernel.ledger.rows("null0") == []
+    program.control(model, "wake")
+    first, second = [body["id"] for name, body in kernel.null.calls if name == "load"]
+    assert first != second
 
 
 def test_a_request_that_came_while_a_model_left_with_its_host_is_answered_by_the_next_one(
