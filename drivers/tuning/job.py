@@ -7,7 +7,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from .data.weights import weights_of
 from .objectives import chunked
 from .objectives.by_name import objective_of
 from .objectives.causal import Causal
+from .objectives.preference import Preference
 from .objectives.protocol import Objective
 from .recipe import PROMPTS, Recipe
 from .resident import ResidentLinear, training_view
@@ -80,8 +81,7 @@ def prepare(job: TuneJob, resident: Resident) -> Prepared:
         torch.manual_seed(recipe.seed)
         module = methods.adapt(view, about.kind, recipe, steps, job.base_path)
         hollow = methods.adapt(empty_module(about), about.kind, recipe, steps)
-    if type(objective) is Causal and chunked.fits(module, _start_of(batches[0])):
-        objective = chunked.Chunked(smoothing=objective.smoothing)
+    objective = _lighter(objective, module, _start_of(batches[0]))
     if recipe.gradient_checkpointing:
         save_memory(module)
     planned = planning.plan(hollow, objective, recipe, planning.largest(batches), _scratch(module, about.dtype))
@@ -92,6 +92,15 @@ def prepare(job: TuneJob, resident: Resident) -> Prepared:
     }  # fmt: skip
     plan = TunePlan(planned.rows(job.id), steps, tokens, facts)
     return Prepared(job, recipe, data, batches, held_out, objective, module, plan)
+
+
+def _lighter(objective: Objective, module: PeftModel, start: Batch) -> Objective:
+    """The same objective without the scores of all tokens at once, where the model allows it."""
+    if not isinstance(objective, Causal | Preference) or not chunked.fits(module, start):
+        return objective
+    if isinstance(objective, Preference):
+        return replace(objective, room=chunked.ROOM)
+    return chunked.Chunked(smoothing=objective.smoothing)
 
 
 def _mixed(view: Any, recipe: Recipe, vocabulary: int) -> str:

@@ -15,6 +15,8 @@ from tuning_runs import Serve
 
 from llmos.drivers.contract import TuneJob
 from llmos.drivers.tuning.job import Prepared, Running, identity_of, prepare
+from llmos.drivers.tuning.objectives.chunked import ROOM, Chunked
+from llmos.drivers.tuning.objectives.preference import Preference
 
 RECIPE: Mapping[str, Any] = {"method": "lora", "rank": 2, "batch_size": 2, "max_steps": 2, "max_length": 16}
 Make = Callable[..., Prepared]
@@ -28,10 +30,11 @@ def make(serve: Serve, tmp_path: Path) -> Make:
 def maker(serve: Serve, tmp_path: Path, name: str = "llama") -> Make:
     resident, _ = serve(name, dtype="float32")
 
-    def prepared(text: str = "a b c d", version: str = "v1", **recipe: Any) -> Prepared:
+    def prepared(text: str = "a b c d", version: str = "v1", row: Any = None, **recipe: Any) -> Prepared:
         folder = tmp_path / "data"
         folder.mkdir(exist_ok=True)
-        (folder / "rows.jsonl").write_text("".join(json.dumps({"text": f"{n} {text}"}) + "\n" for n in range(8)))
+        rows = [{**row, "prompt": str(n)} if row else {"text": f"{n} {text}"} for n in range(8)]
+        (folder / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
         source = tiny_models.source_of(folder)
         job = TuneJob("t1", "m", {**RECIPE, **recipe}, source, tmp_path / "out", tmp_path / "keep", version=version)
         return prepare(job, resident)
@@ -103,3 +106,10 @@ def test_texts_stand_in_one_row_where_they_do_not_see_each_other(make: Make) -> 
 def test_models_that_would_mix_texts_get_one_to_a_row(serve: Serve, tmp_path: Path, name: str) -> None:
     prepared = maker(serve, tmp_path, name)()
     assert not prepared.batches[0].packed and "change each other" in prepared.plan.facts["unpacked"]
+
+
+def test_scores_of_a_vocabulary_are_never_there_all_at_once(make: Make) -> None:
+    assert isinstance(make().objective, Chunked)
+    pairs = {"prompt": "a", "chosen": "b", "rejected": "c d"}
+    made = make(row=pairs, objective="preference", options={"beta": 0.3}).objective
+    assert isinstance(made, Preference) and made.room == ROOM and made.beta == 0.3
