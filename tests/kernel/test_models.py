@@ -10,6 +10,7 @@ from scripted import MEMORY, Inside, Program, inside, loaded, rows
 
 from llmos.syscalls.driver import PlanRows
 from llmos.syscalls.errors import BadModel, BadState, NoDeviceMemory, NotSupported, OverQuota, Unavailable
+from llmos.syscalls.events import Memory
 from llmos.syscalls.types import LedgerRow
 
 
@@ -85,6 +86,17 @@ def test_a_failed_wake_is_a_failed_model_and_the_next_one_loads_it(
     assert program.state(model) == "awake"
     assert ("unload", before) == (kernel.null.calls[-3][0], kernel.null.calls[-3][1]["id"])
     assert kernel.null.last("load")["id"] != before
+
+
+def test_a_wake_that_has_its_room_keeps_it_whatever_others_take_meanwhile(
+    kernel: Inside, program: Program, model: int
+) -> None:
+    program.control(model, "sleep")
+    kernel.null.holds.add("wake")
+    number = control(program, model, "wake")
+    kernel.null.event(Memory(device="null0", rows=[], foreign_bytes=MEMORY))
+    kernel.null.release("wake")
+    assert program.wait(number).error is None and program.state(model) == "awake"
 
 
 def test_a_wake_takes_no_more_than_policy_allows(folder: Path) -> None:
