@@ -157,6 +157,22 @@ class Ledger:
                 row.admitted = min(row.admitted, count)
         return before - place.used
 
+    def move(self, device: str, row: tuple[str, str], owner: str, rows: Mapping[str, int]) -> None:
+        """Promise `owner` exactly `rows` (what -> bytes), out of what the row (owner, what) of another is promised.
+
+        Raises:
+            NotFound: no such device.
+            ValueError: less than that is promised for the row.
+        """
+        place = self._device(device)
+        source, taken = place.rows.get(row), sum(rows.values())
+        if source is None or (source.admitted or 0) < taken:
+            raise ValueError(f"{row} has no {taken} bytes to give away")
+        source.admitted = (source.admitted or 0) - taken
+        for key in [key for key in place.rows if key[0] == owner]:
+            del place.rows[key]
+        place.rows.update({(owner, what): _Row(count) for what, count in rows.items()})
+
     def release(self, owner: str) -> int:
         """Give back all rows of an owner, on all devices; how many bytes they held."""
         freed = 0

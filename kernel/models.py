@@ -349,9 +349,8 @@ class ModelService:
         started = kernel.runner.clock()
         assert model.driver.link is not None
         model.loaded = await model.driver.link.call(HostWake(id=model.host_id), lambda progress: tell(model, progress))
-        kernel.ledger.lower(model.driver.name, model.host_id, predicted(plan.rows))
         for each in waking[1:]:
-            kernel.ledger.resize(model.driver.name, each.host_id, predicted(each.rows()))
+            kernel.ledger.move(model.driver.name, (model.host_id, "weights"), each.host_id, predicted(each.rows()))
         for each in waking:
             self._open(each, "wake", "awake again", started)
 

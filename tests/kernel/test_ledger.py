@@ -178,6 +178,19 @@ def test_a_promise_is_lowered_even_where_too_much_is_in_use(ledger: Ledger) -> N
         ledger.lower("none", "m1", {})
 
 
+def test_what_is_promised_to_one_goes_to_another_however_little_is_free(ledger: Ledger) -> None:
+    ledger.reserve("cpu0", "m1", "weights", 60 * MIB)
+    ledger.reserve("cpu0", "m2", "kv", MIB)
+    ledger.set_foreign("cpu0", 90 * MIB)
+    ledger.move("cpu0", ("m1", "weights"), "m2", {"weights": 20 * MIB})
+    rows = [(row.owner, row.what, row.predicted) for row in ledger.rows("cpu0") if row.owner]
+    assert rows == [("m1", "weights", 40 * MIB), ("m2", "weights", 20 * MIB)]
+    for row, size in ((("m1", "weights"), 41 * MIB), (("m1", "kv"), 1)):
+        with pytest.raises(ValueError, match="to give away"):
+            ledger.move("cpu0", row, "m2", {"weights": size})
+    assert ledger.held("m2") == 20 * MIB
+
+
 def test_a_device_that_lost_its_contents_keeps_leases(ledger: Ledger) -> None:
     ledger.reserve("cpu0", "lease-1", "lease", 5 * MIB)
     ledger.expire_at("lease-1", 100)

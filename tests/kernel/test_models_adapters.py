@@ -11,6 +11,7 @@ from scripted import HOST_MEMORY, MEMORY, Inside, Program, inside, loaded, rows
 
 from llmos.syscalls.driver import PlanRows
 from llmos.syscalls.errors import BadModel, BadState, Busy, NotSupported, PeerGone
+from llmos.syscalls.events import Memory
 
 BIG, SMALL = MEMORY * 4 // 10, MEMORY // 10
 STAY = 30.0
@@ -72,6 +73,18 @@ def test_they_sleep_and_wake_together(kernel: Inside, program: Program, pair: Pa
     program.control(pair.base, "sleep")
     program.control(pair.tone, "wake")
     assert states(program, pair) == ["awake", "awake"]
+
+
+def test_they_wake_with_the_room_that_they_have_whatever_others_take_meanwhile(
+    kernel: Inside, program: Program, pair: Pair
+) -> None:
+    program.control(pair.base, "sleep")
+    kernel.null.holds.add("wake")
+    number = control(program, pair.tone, "wake")
+    kernel.null.event(Memory(device="null0", rows=[], foreign_bytes=MEMORY))
+    kernel.null.release("wake")
+    assert program.wait(number).error is None and states(program, pair) == ["awake", "awake"]
+    assert held(kernel) == {"base": BIG, "tone": SMALL}
 
 
 def test_an_adapter_does_not_sleep_alone(kernel: Inside, program: Program, pair: Pair) -> None:
