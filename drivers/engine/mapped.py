@@ -23,6 +23,8 @@ STATUS = Path("/proc/self/status")
 MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ +(/.*)")
 DONTNEED = 4
 """MADV_DONTNEED of Linux's madvise(2)."""
+MMAP_THRESHOLD = -3
+"""M_MMAP_THRESHOLD of glibc's mallopt(3)."""
 
 FILES, HEAP = "RssFile:", "RssAnon:"
 STEP = 16 << 20
@@ -80,6 +82,14 @@ class FilePages:
 def trim_heap() -> None:
     """Give back what the heap has free between things that stay."""
     _advise("malloc_trim", ctypes.c_size_t(0))
+
+
+def keep_apart(size: int) -> None:
+    """From now on blocks of so many bytes or more come from the system, and go back to it when they are free.
+
+    By itself the heap raises this bound to what was freed last, 32 MiB at most, and keeps what is below in pieces.
+    """
+    _advise("mallopt", ctypes.c_int(MMAP_THRESHOLD), ctypes.c_int(size))
 
 
 def forget(start: int, count: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from llmos.syscalls.errors import BadState, DriverFailed, Exists, LlmosError, NotFound
 
 from ..contract import FailedEvent, Prompt, Request, Row, StepEvent, TuneDoneEvent, TuneEvent, TuneJob, TunePlan
+from ..engine import mapped
 from ..engine.engine import Engine
 from ..engine.memory import out_of_memory
 from .job import Prepared, Running, prepare
@@ -15,6 +16,10 @@ from .runner import TuneRunner
 from .slices import Slices
 
 Event = StepEvent | TuneEvent
+
+APART, TOGETHER = 1 << 20, 32 << 20
+"""Bytes: blocks of activations of which the heap would keep twice as many as live at once, while there are jobs; after
+that what the heap comes to by itself."""
 
 
 @dataclass(eq=False)
@@ -54,6 +59,7 @@ class Tunings:
         slices = Slices(running.work)
         runner = TuneRunner(standing, slices, running.told, lambda error: [self._end(job.id, error)])
         self._jobs[job.id] = _Under(prepared, running, runner)
+        mapped.keep_apart(APART)
         self._engine.join(runner)
         return prepared.plan
 
@@ -123,6 +129,8 @@ class Tunings:
     def _end(self, job: str, error: BaseException | None) -> Event:
         """The last event of a job."""
         running = self._jobs.pop(job).running
+        if not self._jobs:
+            mapped.keep_apart(TOGETHER)
         if error is not None:
             return FailedEvent(job, _typed(error))
         if running.manifest:

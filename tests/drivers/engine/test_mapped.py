@@ -100,3 +100,25 @@ def test_what_a_long_call_has_read_is_given_back_meanwhile(file: Path) -> None:
             assert time.monotonic() < deadline
     assert threading.active_count() == before
     assert resident_bytes(FILES) < start + (1 << 20) and found[257] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_blocks_that_are_kept_apart_go_back_when_they_are_free() -> None:
+    """Every second one of many blocks is freed: the heap alone keeps them, in pieces between those that stay."""
+    program = """
+import sys
+import torch
+from llmos.drivers.engine import mapped
+torch.empty(30 << 20, dtype=torch.uint8)  # freed: the heap now keeps all that is smaller
+if sys.argv[1] == "apart":
+    mapped.keep_apart(1 << 20)
+blocks = [torch.ones(4 << 20, dtype=torch.uint8) for _ in range(40)]
+before = mapped.resident_bytes(mapped.HEAP)
+del blocks[::2]
+print(before - mapped.resident_bytes(mapped.HEAP))
+"""
+    given = {}
+    for how in ("apart", "together"):
+        done = subprocess.run([sys.executable, "-c", program, how], check=True, capture_output=True, text=True)
+        given[how] = int(done.stdout)
+    assert given["apart"] >= 19 * (4 << 20) and given["together"] < 4 << 20
