@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_cases import slow_but
 
 from llmos.drivers.ops import reference_attention
 from llmos.drivers.ops.cases.attention import paged
@@ -68,8 +70,7 @@ def test_however_the_work_is_cut_the_answer_is_the_same_at_length(case: Any, con
     assert found.ok, (case.name, found)
 
 
-@pytest.mark.parametrize("splits", [1, 4])
-@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize(("splits", "twice"), slow_but([(4, True)], product([1, 4], [False, True])))
 def test_windows_caps_and_sinks_in_parts(splits: int, twice: bool) -> None:
     case = paged([(1, 61), (3, 40), (1, 16), (1, 17)], 6, 2, 16, 8, window=18, softcap=3.0, sinks=True)
     for tile in (8, 32):
@@ -77,7 +78,7 @@ def test_windows_caps_and_sinks_in_parts(splits: int, twice: bool) -> None:
         assert found.ok, found
 
 
-@pytest.mark.parametrize("splits", [1, 2])
+@pytest.mark.parametrize("splits", slow_but([1], [1, 2]))
 def test_wherever_a_row_ends_in_a_tile_it_sees_all_of_its_keys_and_no_more(splits: int) -> None:
     """Tiles that every query sees are gone over without masks: none too many."""
     config = Config(16, 8, splits, True, 4, 3)

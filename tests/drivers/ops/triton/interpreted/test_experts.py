@@ -28,7 +28,7 @@ from llmos.syscalls.errors import BadArgument
 CPU = torch.device("cpu")
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(
     routes(), st.sampled_from(ACTS), st.booleans(), st.booleans(),
     st.sampled_from((torch.float32, torch.bfloat16, torch.float16)),
@@ -39,7 +39,7 @@ def test_each_token_goes_through_its_experts(
     check_experts(experts.experts, chosen, gate, transposed, biases, dtype)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.lists(st.integers(-2, EXPERTS + 2), min_size=1, max_size=60), st.sampled_from((16, 32)))
 @example([0] * 15, 16)
 def test_every_entry_has_one_row_in_a_block_of_its_expert(chosen: list[int], rows: int) -> None:
@@ -80,6 +80,7 @@ def test_blocks_suffice_and_are_not_too_many() -> None:
         assert experts.blocks_of(entries, 3, 16) >= most
 
 
+@pytest.mark.slow
 def test_many_entries_take_larger_blocks() -> None:
     """Blocks in groups: the same numbers."""
     configs = [experts.select_config(entries, 4) for entries in (8, 200, 4000)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy
 import pytest
 import torch
@@ -39,8 +41,7 @@ def test_every_number_is_rounded_to_nearest_and_ties_to_even(dtype: torch.dtype)
     assert float(ours[3][0, 0, 0]) == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("dtype", LIMITS)
-@pytest.mark.parametrize("bad", slow_but(["nan"], ["nan", "inf", "-inf"]))
+@pytest.mark.parametrize(("bad", "dtype"), slow_but([("nan", torch.int8)], product(["nan", "inf", "-inf"], LIMITS)))
 def test_what_is_not_finite_stays_so(dtype: torch.dtype, bad: str) -> None:
     heads = torch.ones(32, 1, 16)
     heads[3, 0, 5] = float(bad)

@@ -3,11 +3,13 @@ product, what is filled up, the order of sums, and what is refused."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
 from packed_linears import check_gradient
+from slow_cases import slow_but
 
 from llmos.drivers.ops.cases.case import check
 from llmos.drivers.ops.cases.quantized import quantized
@@ -20,8 +22,11 @@ from llmos.drivers.ops.triton.quantized_choice import WHOLE, Choice
 from llmos.syscalls.errors import BadArgument
 
 CPU = torch.device("cpu")
-SLOW = (Scheme(8, 64), Scheme(4, 128, shift=True), Scheme(4, 0, shift=True), Scheme(8, 0), Scheme(8, 128, "float"))
-SCHEMES = (Scheme(4, 32, shift=True), *(pytest.param(scheme, marks=pytest.mark.slow) for scheme in SLOW))
+SCHEMES = (
+    Scheme(4, 32, shift=True), Scheme(8, 64), Scheme(4, 128, shift=True), Scheme(4, 0, shift=True), Scheme(8, 0),
+    Scheme(8, 128, "float"),
+)  # fmt: skip
+WHOLES = (Scheme(4, 64, shift=True), Scheme(8, 0), Scheme(8, 0, "float"))
 WAYS = (
     (2, Choice("gemv", 4, 2, 64, 2)), (3, Choice("gemv", 4, 4, 128)), (5, Choice("gemm", 16, 16, 32, 3)), (3, WHOLE)
 )  # fmt: skip
@@ -32,8 +37,10 @@ def made(scheme: Scheme, outs: int = 24, ins: int = 200, bias: bool = False, dty
     return weight, TritonQuantized([weight], torch.arange(outs) / 8 if bias else None, dtype)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
-def test_every_way_computes_the_same_product(scheme: Scheme) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "dtype"), slow_but([(SCHEMES[0], "float32")], product(SCHEMES, ["float32", "bfloat16"])), ids=str
+)
+def test_every_way_computes_the_same_product(scheme: Scheme, dtype: str) -> None:
     """Parts that end within a row, blocks of outputs and tokens that are not full, inputs that are no whole block."""
     for tokens, way in WAYS:
 
@@ -42,9 +49,8 @@ def test_every_way_computes_the_same_product(scheme: Scheme) -> None:
                 return way
 
         case = quantized(scheme, tokens, 200, [9, 4], "model", bias=True)
-        for dtype in ("float32", "bfloat16"):
-            verdict = check(case, Forced, ReferenceQuantized, CPU, dtype)
-            assert verdict.ok, (way, dtype, verdict)
+        verdict = check(case, Forced, ReferenceQuantized, CPU, dtype)
+        assert verdict.ok, (way, verdict)
 
 
 @pytest.mark.slow
@@ -78,16 +84,19 @@ def test_rows_are_those_of_the_weights() -> None:
     assert layer.rows(ids[:0]).shape == (0, 3, 200)
 
 
-@pytest.mark.parametrize("scheme", [Scheme(4, 64, shift=True), Scheme(8, 0), Scheme(8, 0, "float")], ids=str)
-def test_gradients_of_inputs_are_those_of_the_weights(scheme: Scheme, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "dtype"), slow_but([(WHOLES[0], torch.float32)], product(WHOLES, [torch.float32, torch.bfloat16])),
+    ids=str,
+)  # fmt: skip
+def test_gradients_of_inputs_are_those_of_the_weights(
+    scheme: Scheme, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of weights that are made whole at once, and in pieces."""
-    for dtype in (torch.float32, torch.bfloat16):
-        weight, layer = made(scheme, bias=True, dtype=dtype)
-        torch.testing.assert_close(layer.unpack(), weight.dequantized().to(dtype))
-        check_gradient(layer, layer.unpack())
-        with monkeypatch.context() as patched:
-            patched.setattr(layers, "PIECE_BYTES", 7 * 200 * dtype.itemsize)
-            check_gradient(layer, layer.unpack())
+    weight, layer = made(scheme, bias=True, dtype=dtype)
+    torch.testing.assert_close(layer.unpack(), weight.dequantized().to(dtype))
+    check_gradient(layer, layer.unpack())
+    monkeypatch.setattr(layers, "PIECE_BYTES", 7 * 200 * dtype.itemsize)
+    check_gradient(layer, layer.unpack())
 
 
 def test_large_layers_are_made_whole_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
