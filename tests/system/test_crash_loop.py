@@ -75,11 +75,11 @@ def test_a_stopped_driver_is_told_apart_and_started_again(folder: Path) -> None:
     with running(folder) as kernel, kernel.client() as client:
         model = client.load("null")
         handle = client.driver()["handle"]
-        hanging = client.start(model, "!late 60000; x")
-        client.quiet()
+        begun = client.start(model, "!slow 300; abcdefghijklmnopqrst", "infer_stream")
+        client.first_chunk(begun)  # what has not begun yet is told that the driver is stopping
         client.call("control_object", handle=handle, action="stop")
         client.await_driver("stopped")
-        assert isinstance(client.wait(hanging).error, PeerGone)
+        assert isinstance(client.wait(begun).error, PeerGone)
         error = client.wait(client.start(model, "x")).error
         assert isinstance(error, BadState)
         assert error.state == "stopped"
