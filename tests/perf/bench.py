@@ -78,9 +78,13 @@ def gateway(options: argparse.Namespace) -> list[Row]:
 def arbiter(options: argparse.Namespace) -> list[Row]:
     """Residency, scheduling and their cost; see docs/benchmarks/README.md."""
     from arbiter import run
+    from engine.models import causal
+    from engine.shapes import SHAPES
 
     name = options.models or ("tiny" if options.quick else "0.5b")
-    return run.rows(Path(options.folder) / name / "weights", _listed(options.only, run.SUITES), options.quick)
+    wanted = _listed(options.only, run.SUITES)
+    model = causal(Path(options.folder), SHAPES[name]) if "wake" in wanted else Path()
+    return run.rows(model, wanted, options.quick)
 
 
 def tuning(options: argparse.Namespace) -> list[Row]:

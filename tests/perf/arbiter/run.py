@@ -101,7 +101,7 @@ def wake_and_load(model: Path, rounds: int) -> list[Row]:
     load, wake = statistics.median(cold), statistics.median(woken)
     ratio = load / wake
     aim = f">= {WAKE_AIM:g} times"
-    return [Row("wake, beside a cold load", wake, load, "s", ratio, aim, ratio >= WAKE_AIM, model.name)]
+    return [Row("wake, beside a cold load", wake, load, "s", ratio, aim, ratio >= WAKE_AIM, model.parent.name)]
 
 
 def _mounted(client: Client, folder: Path) -> str:
