@@ -14,9 +14,8 @@ from ..data.batches import Batch
 from .protocol import Outcome, average, inputs
 
 
-@dataclass(frozen=True)
-class Regression:
-    """`labels`, float32 [rows] or [rows, numbers]; the loss is the squared error of each number."""
+class _Values:
+    """Each number of a row's labels counts alike."""
 
     head: ClassVar[str] = "sequence-classification"
 
@@ -25,6 +24,11 @@ class Regression:
 
     def weight(self, batch: Batch) -> float:
         return float(batch.labels.numel())
+
+
+@dataclass(frozen=True)
+class Regression(_Values):
+    """`labels`, float32 [rows] or [rows, numbers]; the loss is the squared error of each number."""
 
     def loss(self, module: nn.Module, batch: Batch) -> Outcome:
         wanted = batch.labels.float()
@@ -39,16 +43,8 @@ class Regression:
 
 
 @dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(_Values):
     """`labels`, float32 [rows, classes]: 1 for each class that applies; the loss is the mean over rows and classes."""
-
-    head: ClassVar[str] = "sequence-classification"
-
-    def prepare(self, batch: Batch, training: bool) -> Batch:
-        return batch
-
-    def weight(self, batch: Batch) -> float:
-        return float(batch.labels.numel())
 
     def loss(self, module: nn.Module, batch: Batch) -> Outcome:
         wanted = batch.labels.float()
