@@ -141,8 +141,9 @@ class Running:
         report = self._report
         if report is None:
             return {}
-        before = {f"{name}_before": value for name, value in report.before.items()}
-        return {**report.after, **before, "tokens": float(report.tokens), "seconds": report.seconds}
+        after = {f"eval_{name}": value for name, value in report.after.items()}
+        before = {f"eval_{name}_before": value for name, value in report.before.items()}
+        return {**after, **before, "tokens": float(report.tokens), "seconds": report.seconds}
 
     def checkpoint(self) -> None:
         """Have one written after the step under way."""

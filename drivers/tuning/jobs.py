@@ -93,7 +93,7 @@ class Tunings:
         """The jobs of a model that leaves fail."""
         events: list[Event] = []
         for job in [job for job, under in self._jobs.items() if under.prepared.job.model == model]:
-            under = self._jobs.pop(job)
+            under = self._remove(job)
             self._engine.leave(under.runner)
             under.runner.close()
             gone = BadState("the model was unloaded while it was tuned", state="unloaded")
@@ -126,11 +126,15 @@ class Tunings:
         except KeyError:
             raise NotFound(f"no job {job} runs here") from None
 
-    def _end(self, job: str, error: BaseException | None) -> Event:
-        """The last event of a job."""
-        running = self._jobs.pop(job).running
+    def _remove(self, job: str) -> _Under:
+        under = self._jobs.pop(job)
         if not self._jobs:
             mapped.keep_apart(TOGETHER)
+        return under
+
+    def _end(self, job: str, error: BaseException | None) -> Event:
+        """The last event of a job."""
+        running = self._remove(job).running
         if error is not None:
             return FailedEvent(job, _typed(error))
         if running.manifest:

@@ -95,7 +95,7 @@ TUNING = (
             option("--max-steps", Kind.COUNT, "end after so many steps"),
             option("--batch-size", Kind.COUNT, "rows of a step"),
             option("--learning-rate", Kind.DECIMAL, "how far a step goes"),
-            option("--max-length", Kind.COUNT, "tokens of a row; longer ones are cut"),
+            option("--max-length", Kind.COUNT, "tokens of a row; longer texts are split, other rows refused"),
             option("--eval-fraction", Kind.DECIMAL, "the part of the rows that is held out, to judge by"),
             option("--checkpoint-every", Kind.COUNT, "steps between checkpoints; by default every five minutes"),
             option("--seed", Kind.INTEGER, "the same seed gives the same result"),

@@ -102,8 +102,8 @@ def test_a_job_from_rows_to_an_adapter_that_is_served(device: CpuDevice, job: Tu
     assert first.step == 0 and last.values["eval_loss"] < first.values["eval_loss"]
     done = events[-1]
     assert isinstance(done, TuneDoneEvent) and done.reason == "done"
-    assert done.values["loss"] == last.values["eval_loss"]
-    assert done.values["loss_before"] == first.values["eval_loss"]
+    assert done.values["eval_loss"] == last.values["eval_loss"]
+    assert done.values["eval_loss_before"] == first.values["eval_loss"] and "loss" not in done.values
     assert done.manifest["base"] == "/models/base" and done.manifest["after"]["loss"] == last.values["eval_loss"]
     adapter = tiny_models.source_of(job.folder)
     device.load("a", adapter, LoadSettings(), tiny_models.silent, base="m")
