@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import peft
+import tiny_models
 import torch
 import transformers
 from torch import Tensor, nn
 
+from llmos.drivers.contract import TuneJob
 from llmos.drivers.engine.models import Resident
 from llmos.drivers.tuning.data.batches import Batch, Batches
 from llmos.drivers.tuning.data.example import Example
 from llmos.drivers.tuning.objectives.protocol import Objective, inputs
+from llmos.drivers.tuning.preparing import Prepared, prepare
 from llmos.drivers.tuning.recipe import Recipe
 
 VOCABULARY = 24
 
 Serve = Callable[..., tuple[Resident, Path]]
 """The fixture `serve`: a loaded model by its architecture and settings, and its folder."""
+
+JOB: Mapping[str, Any] = {"method": "lora", "rank": 2, "batch_size": 2, "max_steps": 2, "max_length": 16}
+Make = Callable[..., Prepared]
+"""The fixture `make`: a prepared job, by its recipe."""
 
 
 def llama(dropout: float = 0.0, layers: int = 2, size: int = 16, vocabulary: int = VOCABULARY) -> Any:
@@ -109,3 +117,19 @@ def allocated(work: Callable[[], object]) -> int:
         now += each.nbytes()
         most = max(most, now)
     return most
+
+
+def maker(serve: Serve, tmp_path: Path, name: str = "llama") -> Make:
+    """Prepares jobs of eight rows, as text or as `row` says, on a model that serves."""
+    resident, _ = serve(name, dtype="float32")
+
+    def prepared(text: str = "a b c d", version: str = "v1", row: Any = None, **recipe: Any) -> Prepared:
+        folder = tmp_path / "data"
+        folder.mkdir(exist_ok=True)
+        rows = [{**row, "prompt": str(n)} if row else {"text": f"{n} {text}"} for n in range(8)]
+        (folder / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+        source = tiny_models.source_of(folder)
+        job = TuneJob("t1", "m", {**JOB, **recipe}, source, tmp_path / "out", tmp_path / "keep", version=version)
+        return prepare(job, resident)
+
+    return prepared

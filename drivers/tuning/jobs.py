@@ -11,7 +11,8 @@ from ..contract import FailedEvent, Prompt, Request, Row, StepEvent, TuneDoneEve
 from ..engine import mapped
 from ..engine.engine import Engine
 from ..engine.memory import out_of_memory
-from .job import Prepared, Running, prepare
+from .job import Running
+from .preparing import Prepared, prepare
 from .runner import TuneRunner
 from .slices import Slices
 

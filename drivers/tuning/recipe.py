@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from llmos.syscalls.errors import BadArgument
 
-from ..engine.tasks.options import Options
+from .checked import Checked
 
 METHODS: Mapping[str, float] = {
     "lora": 2e-4, "rslora": 2e-4, "dora": 2e-4, "adalora": 5e-4, "qlora": 2e-4, "ia3": 3e-3, "prompt": 3e-2,
@@ -159,7 +158,7 @@ class Recipe:
         Raises:
             BadArgument: a field or an option that is unknown, of another type or out of range.
         """
-        given = _Checked("tune", _FIELDS, {name: value for name, value in mapping.items() if value is not None})
+        given = Checked("tune", _FIELDS, {name: value for name, value in mapping.items() if value is not None})
         if "method" not in given:
             raise BadArgument("tune needs a method", name="method", want=_FIELDS["method"])
         options = mapping.get("options") or {}
@@ -168,7 +167,7 @@ class Recipe:
         method = given.choice("method", "", tuple(METHODS))
         recipe = cls(
             **_main(given, method),
-            **_extra(_Checked("tune", _OPTIONS, {str(name): value for name, value in options.items()})),
+            **_extra(Checked("tune", _OPTIONS, {str(name): value for name, value in options.items()})),
         )
         recipe._agree()
         return recipe
@@ -189,57 +188,7 @@ class Recipe:
             raise BadArgument(said, name="label_smoothing", got=str(self.label_smoothing), want=want)
 
 
-class _Checked(Options):
-    """Options whose numbers have bounds, too."""
-
-    def within(self, name: str, default: float, *, above: float = -1.0, least: float = 0.0, below: float = math.inf,
-               ) -> float:  # fmt: skip
-        """A number of at least `least`, more than `above`, less than `below`."""
-        value = self.number(name, default)
-        if value < least or value <= above or value >= below:
-            low = f"above {above:g}" if above >= least else f"of at least {least:g}"
-            raise self._refused(name, value, f"a number {low}" + ("" if below == math.inf else f" and below {below:g}"))
-        return value
-
-    def share(self, name: str, default: float) -> float:
-        """From 0 to below 1."""
-        return self.within(name, default, below=1.0)
-
-    def more(self, name: str, default: float) -> float:
-        """Above 0."""
-        return self.within(name, default, above=0.0)
-
-    def names(self, name: str, default: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-        """A map of text to text."""
-        value = self._given.get(name, default)
-        if not isinstance(value, Mapping) or not all(isinstance(each, str) for pair in value.items() for each in pair):
-            raise self._refused(name, value, "a map of text to text")
-        return tuple(sorted(value.items()))
-
-    def within_map(self, name: str, known: Mapping[str, str]) -> _Checked:
-        """The options of a map among them."""
-        value = self._given.get(name)
-        if not isinstance(value, Mapping):
-            raise self._refused(name, value, "a map")
-        return _Checked(name, known, {str(key): each for key, each in value.items()})
-
-    def synonyms(self, name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """A map of words to lists of words, in small letters."""
-        value = self._given.get(name, {})
-        fits = isinstance(value, Mapping) and all(
-            isinstance(word, str) and isinstance(others, list | tuple) and others
-            and all(isinstance(other, str) and other for other in others) for word, others in value.items()
-        )  # fmt: skip
-        if not fits:
-            raise self._refused(name, value, "a map of words to lists of words")
-        return tuple(sorted((word.lower(), tuple(others)) for word, others in value.items()))
-
-    def seed(self, name: str) -> int:
-        """An integer, whatever its sign."""
-        return self.whole(name, 0, least=-(2**63))
-
-
-def _main(given: _Checked, method: str) -> dict[str, Any]:
+def _main(given: Checked, method: str) -> dict[str, Any]:
     """The recipe's own fields."""
     return {
         "method": method,
@@ -264,7 +213,7 @@ def _main(given: _Checked, method: str) -> dict[str, Any]:
     }
 
 
-def _extra(given: _Checked) -> dict[str, Any]:
+def _extra(given: Checked) -> dict[str, Any]:
     """The recipe's options."""
     return {
         "accumulation": given.whole("accumulation", 1, 1),
@@ -292,7 +241,7 @@ def _extra(given: _Checked) -> dict[str, Any]:
     }
 
 
-def _augment(given: _Checked) -> Augment:
+def _augment(given: Checked) -> Augment:
     shares = {name: given.share(name, 0.0) for name in ("typos", "drop_words", "swap_words")}
     made = Augment(given.whole("copies", 1, 1), **shares, synonyms=given.synonyms("synonyms"),
                    synonym_share=given.within("synonym_share", 0.3, above=0.0))  # fmt: skip

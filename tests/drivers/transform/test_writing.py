@@ -12,7 +12,7 @@ from tiny_models import build, silent, source_of
 
 from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine import loader
-from llmos.drivers.engine.mapped import HEAP, STEP, resident_bytes
+from llmos.drivers.engine.mapped import HEAP, STEP, resident_bytes, trim_heap
 from llmos.drivers.ops.quantized import Scheme, round_to_nearest
 from llmos.drivers.transform import shards
 from llmos.drivers.transform.writing import Writing
@@ -57,8 +57,9 @@ def test_what_the_heap_has_free_after_a_layer_is_given_back(tmp_path: Path) -> N
     with shards.opened(source_of(tmp_path / "m")) as tensors, torch.inference_mode():
         writing = Writing(tmp_path / "out", tensors, module)
         made = round_to_nearest(module.get_submodule(LAYER).weight, W8)
+        trim_heap()  # else the scraps go where earlier tests have left room
         before = resident_bytes(HEAP)
-        scraps = [bytes(30_000) for _ in range(4000)][::6]  # and holes between them
+        scraps = [b"x" * (30_000 + n % 2) for n in range(4000)][::6]  # and holes between them
         assert resident_bytes(HEAP) > before + 4 * STEP
         writing.add(LAYER, made)
         assert resident_bytes(HEAP) < before + 3 * STEP and scraps

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import tiny_models
-from tuning_runs import Serve
+from tuning_runs import Make, Serve, maker
 
 from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine.engine import Engine
@@ -36,3 +36,8 @@ def serve(ops: OpTable, tmp_path_factory: pytest.TempPathFactory) -> Serve:
         return engine.base("m"), folder
 
     return loaded
+
+
+@pytest.fixture
+def make(serve: Serve, tmp_path: Path) -> Make:
+    return maker(serve, tmp_path)

@@ -1,0 +1,115 @@
+"""A tuning job before it begins: recipe, data and model are checked together, and what it takes is planned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from llmos.syscalls.errors import NotSupported
+
+from ..contract import TuneJob, TunePlan
+from ..engine.loader import empty_module
+from ..engine.models import Resident
+from . import methods, planning
+from .aids import save_memory
+from .data import packing
+from .data.base import Base
+from .data.batches import Batch, Batches, steps_of
+from .data.dataset import Dataset, encode, finished
+from .data.source import DataSource
+from .data.weights import weights_of
+from .objectives import chunked
+from .objectives.by_name import objective_of
+from .objectives.causal import Causal
+from .objectives.preference import Preference
+from .objectives.protocol import Objective
+from .recipe import PROMPTS, Recipe
+from .resident import ResidentLinear, training_view
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job whose recipe, data and model fit together. `module` is what is trained: adapters around a view of the
+    weights that serve."""
+
+    job: TuneJob
+    recipe: Recipe
+    data: Dataset
+    batches: Batches
+    held_out: Batches | tuple[()]
+    objective: Objective
+    module: PeftModel
+    plan: TunePlan
+
+
+def prepare(job: TuneJob, resident: Resident) -> Prepared:
+    """Check all that can be checked before any work is done, and plan it.
+
+    Raises:
+        BadArgument: the recipe or a row of the data is wrong.
+        BadModel: the model cannot learn the objective.
+        NotSupported: the model cannot be tuned where it serves, or not by this method.
+    """
+    recipe = Recipe.of(job.recipe)
+    if resident.shares is not None:
+        why = "its weights are split among ranks"
+        raise NotSupported(f"{job.model} cannot be tuned: {why}; load it on a device of one rank", why=why)
+    base = Base.of(resident.bundle, job.base_path)
+    data = finished(encode(DataSource(job.data.path, job.data.files), recipe, base))
+    view = training_view(resident.bundle)
+    mixed = _mixed(view, recipe, resident.bundle.vocabulary)
+    room = 0 if mixed else None
+    batches = Batches(data.train, recipe, base.padding, room)
+    held_out = Batches(data.held_out, recipe, base.padding, room, shuffled=False) if data.held_out else ()
+    steps = steps_of(recipe, len(batches))
+    weights = weights_of(recipe, data.train, len(base.labels) or len(data.labels))
+    objective = objective_of(recipe, base, weights)
+    about = resident.bundle.about
+    with torch.random.fork_rng(devices=()):  # an adapter's first values depend on the recipe's seed alone
+        torch.manual_seed(recipe.seed)
+        module = methods.adapt(view, about.kind, recipe, steps, job.base_path)
+        hollow = methods.adapt(empty_module(about), about.kind, recipe, steps)
+    objective = _lighter(objective, module, _start_of(batches[0]))
+    if recipe.gradient_checkpointing:
+        save_memory(module)
+    planned = planning.plan(hollow, objective, recipe, planning.largest(batches), _scratch(module, about.dtype))
+    tokens = sum(len(example) for example in data.train) * steps * recipe.accumulation // max(1, len(batches))
+    facts = {
+        "method": recipe.method, "objective": recipe.objective, "data": dict(data.facts), "bytes": planned.facts(),
+        "packed": bool(batches.room), "unpacked": mixed,
+    }  # fmt: skip
+    plan = TunePlan(planned.rows(job.id), steps, tokens, facts)
+    return Prepared(job, recipe, data, batches, held_out, objective, module, plan)
+
+
+def _lighter(objective: Objective, module: PeftModel, start: Batch) -> Objective:
+    """The same objective without the scores of all tokens at once, where the model allows it."""
+    if not isinstance(objective, Causal | Preference) or not chunked.fits(module, start):
+        return objective
+    if isinstance(objective, Preference):
+        return replace(objective, room=chunked.ROOM)
+    return chunked.Chunked(smoothing=objective.smoothing)
+
+
+def _mixed(view: Any, recipe: Recipe, vocabulary: int) -> str:
+    """Why texts cannot stand in one row of this model; empty where they can, or where none are to."""
+    if recipe.objective != "causal-lm" or not recipe.packing:
+        return ""
+    if recipe.method in PROMPTS:
+        return "learned tokens stand before each row, not before each text"
+    return packing.crosses(view, vocabulary)
+
+
+def _start_of(batch: Batch, tokens: int = 8) -> Batch:
+    """A batch small enough to try something."""
+    rows = (slice(1), slice(tokens))
+    return Batch(batch.input_ids[rows], batch.position_ids[rows], batch.labels[rows], batch.documents[rows])
+
+
+def _scratch(module: PeftModel, dtype: torch.dtype) -> int:
+    """Bytes of the largest frozen matrix: packed ones are unpacked for their gradient, one at a time."""
+    linear = [part for part in module.modules() if isinstance(part, ResidentLinear)]
+    return max((part.in_features * part.out_features * dtype.itemsize for part in linear), default=0)

@@ -1,0 +1,65 @@
+"""How a job begins, and what it is planned to take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tuning_runs import Make, Serve, maker
+
+from llmos.drivers.tuning.objectives.chunked import ROOM, Chunked
+from llmos.drivers.tuning.objectives.preference import Preference
+from llmos.drivers.tuning.preparing import Prepared
+
+
+def moving(prepared: Prepared) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in prepared.module.named_parameters() if value.requires_grad}
+
+
+def test_it_begins_as_its_seed_says_and_leaves_the_generators_alone(make: Make) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    first = moving(make(seed=1))
+    assert torch.equal(torch.rand(3), expected)
+    again, other = moving(make(seed=1)), moving(make(seed=2))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_plan_counts_tokens_of_all_steps(make: Make) -> None:
+    prepared = make(max_steps=5, packing=False)
+    lengths = [len(example) for example in prepared.data.train]
+    assert prepared.plan.tokens == sum(lengths) * 5 // 4 and prepared.plan.steps == 5
+    (row,) = prepared.plan.rows
+    state = sum(4 * value.nbytes for value in moving(prepared).values())
+    assert (row.what, row.owner) == ("tuning", "t1") and row.predicted > state, "weights, gradients, two moments"
+    assert prepared.plan.facts["method"] == "lora" and prepared.plan.facts["data"]["rows"] == 8
+
+
+def test_more_rank_is_planned_as_more_bytes(make: Make) -> None:
+    small, large = make(rank=2), make(rank=64)
+    more = sum(value.nbytes for value in moving(large).values()) - sum(value.nbytes for value in moving(small).values())
+    assert large.plan.rows[0].predicted - small.plan.rows[0].predicted > 3 * more
+
+
+def test_texts_stand_in_one_row_where_they_do_not_see_each_other(make: Make) -> None:
+    assert make().batches[0].packed and make().plan.facts["packed"] and make().plan.facts["unpacked"] == ""
+    alone = make(packing=False)
+    assert not alone.batches[0].packed and not alone.plan.facts["packed"]
+    prompt = make(method="prompt", options={"virtual_tokens": 4})
+    assert not prompt.batches[0].packed and "before each text" in prompt.plan.facts["unpacked"]
+
+
+@pytest.mark.parametrize("name", ["opt", "bloom"])
+def test_models_that_would_mix_texts_get_one_to_a_row(serve: Serve, tmp_path: Path, name: str) -> None:
+    prepared = maker(serve, tmp_path, name)()
+    assert not prepared.batches[0].packed and "change each other" in prepared.plan.facts["unpacked"]
+
+
+def test_scores_of_a_vocabulary_are_never_there_all_at_once(make: Make) -> None:
+    assert isinstance(make().objective, Chunked)
+    pairs = {"prompt": "a", "chosen": "b", "rejected": "c d"}
+    made = make(row=pairs, objective="preference", options={"beta": 0.3}).objective
+    assert isinstance(made, Preference) and made.room == ROOM and made.beta == 0.3
