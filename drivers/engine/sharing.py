@@ -65,9 +65,8 @@ class Sharing:
 
     def next(self) -> Runner | None:
         """Who has the next step, however often it is asked."""
-        if len(self._clocks) < 2:
-            self._ranks = {}
-            return next(iter(self._clocks), None)
+        if not self._clocks:
+            return None
         self._ranks = {runner: min(map(rank, runner.requests()), default=0) for runner in self._clocks}
         chosen = self._classes.next(set(self._ranks.values()))
         mine = [runner for runner, its in self._ranks.items() if its == chosen]
@@ -84,7 +83,7 @@ class Sharing:
 
     def stepped(self, runner: Runner, seconds: float) -> None:
         """The step of the runner that was `next` is over."""
-        if self._ranks:
+        if runner in self._ranks:
             self._classes.spent(set(self._ranks.values()), self._ranks[runner], seconds)
         self._now = self._clocks[runner]
         mean = sum(self._shares.values()) / len(self._shares) if self._shares else 1.0

@@ -94,7 +94,9 @@ class Slices:
 def mark(module: nn.Module, yield_: Yield) -> list[Any]:
     """Call `yield_` between the layers of a module, forward and backward; returns handles to `remove` the hooks with.
 
-    A layer is a member of an `nn.ModuleList`, as decoders and encoders keep theirs, and each direct child of one.
+    A layer is a member of an `nn.ModuleList`, as decoders and encoders keep theirs, each direct child of one, and
+    whatever multiplies by a matrix, the head among them: that is where the time goes, so there it is called before and
+    afterwards.
     """
 
     def after(_module: nn.Module, _given: tuple[Any, ...], answer: Any) -> None:
@@ -106,6 +108,11 @@ def mark(module: nn.Module, yield_: Yield) -> list[Any]:
     def giving_way(_gradient: Tensor) -> None:
         yield_()
 
+    def before(_module: nn.Module, _given: tuple[Any, ...]) -> None:
+        yield_()
+
     layers = [layer for part in module.modules() if isinstance(part, nn.ModuleList) for layer in part]
-    units = {id(unit): unit for layer in layers for unit in (layer, *layer.children())}
-    return [unit.register_forward_hook(after) for unit in units.values()]
+    products = [part for part in module.modules() if isinstance(part, nn.Linear)]
+    units = {id(unit): unit for unit in (*products, *(u for layer in layers for u in (layer, *layer.children())))}
+    handles = [unit.register_forward_hook(after) for unit in units.values()]
+    return handles + [part.register_forward_pre_hook(before) for part in products]

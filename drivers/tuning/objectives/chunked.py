@@ -20,8 +20,12 @@ from ..data.example import IGNORED
 from .causal import Causal, answered, of_labels
 from .protocol import Outcome
 
-ROOM = 1 << 22
-"""Scores at a time: 16 MiB of float32, three times that with logarithms and gradient."""
+ROOM = 1 << 20
+"""Scores at a time: 4 MiB of float32, three times that with logarithms and gradient. Others have their turn in between:
+so it is little, too, that a part takes not much longer than a layer."""
+
+FEWEST = 16
+"""Tokens at a time at least: with fewer the weights of the head are read more often than they are worth."""
 
 Judge = Callable[[Tensor, Tensor], Tensor]
 """Scores float32 [items, classes] and right classes int64 [items] to losses [items]."""
@@ -32,7 +36,7 @@ class Chunked(Causal):
     """As `Causal`, without `scores` in its outcome; for modules that `fits` is true of.
 
     Attributes:
-        room: numbers of scores that may be there at once, those of one token at least.
+        room: numbers of scores that may be there at once, those of `FEWEST` tokens at least.
     """
 
     head: ClassVar[str] = "causal-lm"
@@ -76,7 +80,7 @@ class _Losses(torch.autograd.Function):
         gradient = torch.empty_like(states) if matrix is not None else None
         losses = torch.empty(len(states), device=states.device)
         right = torch.empty(len(states), dtype=torch.bool, device=states.device)
-        count = max(1, room // head.out_features)
+        count = max(FEWEST, room // head.out_features)
         for start in range(0, len(states), count):
             place = slice(start, start + count)
             scores = head(states[place]).float()

@@ -68,6 +68,18 @@ def test_models_divide_the_time_by_their_shares_however_long_their_steps_are() -
     assert took[fast] / took[slow] == pytest.approx(3.0, rel=0.1)
 
 
+def test_time_that_a_class_had_alone_counts_when_a_higher_one_comes() -> None:
+    low, high = runner("background"), runner("interactive")
+    seconds = {low: 0.02, high: 0.01}
+    sharing = sharing_of(low, high)
+    assert times(sharing, 300, seconds)[low] > 0, "it is owed a part of the time"
+    sharing.remove(high)
+    assert times(sharing, 25, seconds)[low] == pytest.approx(0.5)
+    sharing.add(high)
+    assert times(sharing, 900, seconds)[low] == 0, "half a second is the part of ten"
+    assert times(sharing, 300, seconds)[low] > 0
+
+
 def test_who_is_not_named_has_the_mean_and_nobody_has_nothing() -> None:
     one, two, new = (runner("batch") for _ in range(3))
     sharing = sharing_of(one, two, new)
