@@ -11,7 +11,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from .aids import Backward, backward_of
 from .checkpoint import Checkpoints, Saved
 from .data.batches import Batch, steps_of
 from .judging import Judging
-from .objectives.protocol import Loss, Objective
+from .objectives.protocol import Loss, Objective, Outcome
 from .optimizing import Optimizer, Schedule
 from .randomness import Randomness
 from .recipe import Recipe
@@ -117,9 +117,42 @@ def train(job: Training, yield_: Callable[[], None] = lambda: None) -> Report:
         BadState: the checkpoint belongs to another run; gradients are not finite for many steps.
         OSError: a checkpoint cannot be written.
     """
-    run = _Run(job, yield_)
+    run = Run(job, yield_)
     with run.randomness:
-        return run.whole()
+        run.begin()
+        while not run.over:
+            run.advance()
+        return run.finish()
+
+
+@dataclass(frozen=True)
+class Due:
+    """What a step is to learn from: its micro-batches, ready, and what the sum of their losses is divided by."""
+
+    micro: Sequence[Batch]
+    weight: float
+
+
+class Tally:
+    """What an evaluation of held-out batches comes to, batch by batch."""
+
+    def __init__(self, objective: Objective, judging: Judging) -> None:
+        self._objective, self._judging = objective, judging
+        self._sums: dict[str, float] = {"loss": 0.0, "weight": 0.0}
+
+    def add(self, outcome: Outcome, batch: Batch) -> None:
+        """Take note of a batch, as it was given to the objective, and of what came of it."""
+        self._sums["loss"] += float(outcome.total)
+        self._sums["weight"] += self._objective.weight(batch)
+        for name, value in outcome.sums.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        self._judging.add(outcome, batch)
+
+    def figures(self) -> dict[str, float]:
+        """Nothing where nothing was to be said."""
+        if not self._sums["weight"]:
+            return {}
+        return {**self._objective.summary(self._sums), **self._judging.figures()}
 
 
 @dataclass
@@ -138,8 +171,15 @@ class _Point:
     without_gain: int = 0
 
 
-class _Run:
-    def __init__(self, job: Training, yield_: Callable[[], None]) -> None:
+class Run:
+    """A run that whoever holds it leads step by step: `begin`, `advance` until it is `over`, `finish`.
+
+    Each of these is called inside `with run.randomness:`, so that several runs can take turns in one process. Who
+    makes passes for several runs at once calls `due` and `learned` for a step, and `held_out` and `judged` for an
+    evaluation, in place of `advance`.
+    """
+
+    def __init__(self, job: Training, yield_: Callable[[], None] = lambda: None) -> None:
         self._job = job
         self._recipe = job.recipe
         self._optimizer = Optimizer(job.module, job.recipe)
@@ -158,21 +198,56 @@ class _Run:
         self._evaluate_every = job.recipe.evaluate_every or per_epoch
         self._checkpoint_every = job.recipe.checkpoint_every or per_epoch
 
-    def whole(self) -> Report:
+    @property
+    def step(self) -> int:
+        """Updates made so far."""
+        return self._at.step
+
+    @property
+    def steps(self) -> int:
+        """All there are to be."""
+        return self._steps
+
+    @property
+    def tokens(self) -> int:
+        """Learned from so far, without padding."""
+        return self._at.tokens
+
+    @property
+    def over(self) -> bool:
+        """Whether no step is left, or the held-out loss no longer falls."""
+        return self._at.step >= self._steps or self._early
+
+    @property
+    def _early(self) -> bool:
+        return 0 < self._recipe.early_stopping <= self._at.without_gain
+
+    def begin(self, before: Mapping[str, float] | None = None) -> None:
+        """Go on from the newest checkpoint; else `before` are the figures of a module that learned nothing, which is
+        evaluated where nobody has them. Raises BadState."""
         self._resume()
         self._since = self._job.clock()
         self._began = (self._at.tokens, self._at.step, self._since)
         if not self._at.before:
-            self._at.before = self._evaluate()
-        early = self._over()
-        while self._at.step < self._steps and not early:
-            self._step()
-            if self._at.step % self._evaluate_every == 0 and self._at.step < self._steps:
-                self._judge(self._evaluate())
-            early = self._over()
-            if self._at.step % self._checkpoint_every == 0 or self._job.asked():
-                self._save()
-        if not early:
+            self._at.before = self._evaluate() if before is None else dict(before)
+
+    def advance(self) -> None:
+        """One step, and what is due after it."""
+        due = self.due()
+        total = torch.zeros((), device=self._device)
+        for batch in due.micro:
+            total += self._backward(self._job.module, batch, due.weight).total
+            self._yield()
+        self.learned(due, total)
+        if self.evaluates:
+            self._judge(self._evaluate())
+        if self._at.step % self._checkpoint_every == 0 or self._job.asked():
+            self.save()
+
+    def finish(self, judged: bool = False) -> Report:
+        """The last evaluation, unless it was `judged` already; the module then has the weights that count."""
+        early = self._early
+        if not early and not judged:
             self._judge(self._evaluate())
         self._take_best()
         self._count_seconds()
@@ -180,19 +255,20 @@ class _Run:
         reason = "early" if early else "done"
         return Report(at.step, at.tokens, at.seconds, reason, at.before, at.after, at.best_step or at.step, at.skipped)
 
-    def _step(self) -> None:
-        """One update, from `accumulation` micro-batches."""
+    def due(self) -> Due:
+        """What the next step learns from. Raises BadArgument where that is nothing."""
         self._job.module.train()
         begin, count = self._at.step * self._recipe.accumulation, self._recipe.accumulation
         micro = [self._ready(self._job.batches[begin + n], training=True) for n in range(count)]
         weight = sum(self._job.objective.weight(batch) for batch in micro)
         if not weight:
             raise BadArgument(f"nothing is to be learnt in step {self._at.step + 1}", name="data", want="labels")
-        total = torch.zeros((), device=self._device)
-        for batch in micro:
-            total += self._backward(self._job.module, batch, weight).total
-            self._at.tokens += batch.tokens
-            self._yield()
+        return Due(micro, weight)
+
+    def learned(self, due: Due, total: Tensor) -> None:
+        """One update from the gradients that are there; `total` is the sum of losses they come from. Raises BadState
+        where gradients have not been finite for many steps."""
+        self._at.tokens += sum(batch.tokens for batch in due.micro)
         norm = self._optimizer.clip()
         rate = self._schedule.at(self._at.step)
         if math.isfinite(norm):
@@ -204,7 +280,13 @@ class _Run:
             self._skip(norm)
         self._optimizer.clear()
         self._at.step += 1
-        self._tell("train", {"loss": float(total) / weight, "learning_rate": rate, "grad_norm": norm, **self._pace()})
+        values = {"loss": float(total) / due.weight, "learning_rate": rate, "grad_norm": norm, **self._pace()}
+        self._tell("train", values)
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether held-out rows are due now, between steps."""
+        return self._at.step % self._evaluate_every == 0 and self._at.step < self._steps
 
     def _skip(self, norm: float) -> None:
         """An update with such gradients would leave no weight whole."""
@@ -222,28 +304,33 @@ class _Run:
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
         """Figures of the held-out batches; nothing where there are none. Draws no random numbers from the run's."""
-        self._job.module.eval()
         states = self.randomness.states()
-        sums: dict[str, float] = {"loss": 0.0, "weight": 0.0}
-        judging = Judging(self._recipe.objective, self._job.labels)
-        for batch in self._job.held_out:
-            prepared = self._ready(batch, training=False)
-            outcome = self._job.objective.loss(self._job.module, prepared)
-            sums["loss"] += float(outcome.total)
-            sums["weight"] += self._job.objective.weight(prepared)
-            for name, value in outcome.sums.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-            judging.add(outcome, prepared)
+        tally = self.tally()
+        for batch in self.held_out():
+            tally.add(self._job.objective.loss(self._job.module, batch), batch)
             self._yield()
         self.randomness.restore(states)
-        if not sums["weight"]:
-            return {}
-        figures = {**self._job.objective.summary(sums), **judging.figures()}
-        self._tell("evaluate", figures)
+        figures = tally.figures()
+        if figures:
+            self._tell("evaluate", figures)
         return figures
 
+    def held_out(self) -> Iterator[Batch]:
+        """The batches of an evaluation, ready; the module no longer trains."""
+        self._job.module.eval()
+        return (self._ready(batch, training=False) for batch in self._job.held_out)
+
+    def tally(self) -> Tally:
+        """An evaluation that nothing was told to yet."""
+        return Tally(self._job.objective, Judging(self._recipe.objective, self._job.labels))
+
+    def judged(self, figures: dict[str, float]) -> None:
+        """Take note of an evaluation that somebody else has made."""
+        self._tell("evaluate", figures)
+        self._judge(figures)
+
     def _judge(self, figures: dict[str, float]) -> None:
-        """Take note of an evaluation: whether it is the best so far."""
+        """Whether an evaluation is the best so far."""
         self._at.after = figures
         if not self._recipe.early_stopping or not figures:
             return
@@ -253,9 +340,6 @@ class _Run:
         else:
             self._at.without_gain += 1
 
-    def _over(self) -> bool:
-        return 0 < self._recipe.early_stopping <= self._at.without_gain
-
     @torch.no_grad()
     def _take_best(self) -> None:
         if self._best and self._at.best_step != self._at.step:
@@ -263,7 +347,8 @@ class _Run:
                 self._optimizer.trainable[name].copy_(value)
             self._at.after = self._evaluate()
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write a checkpoint, where they are kept. Raises OSError."""
         if self._job.checkpoints is None:
             return
         self._count_seconds()
