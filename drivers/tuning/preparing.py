@@ -13,7 +13,7 @@ from llmos.syscalls.errors import NotSupported
 from ..contract import TuneJob, TunePlan
 from ..engine.loader import empty_module
 from ..engine.models import Resident
-from . import methods, planning
+from . import low_rank, methods, planning
 from .aids import save_memory
 from .data import packing
 from .data.base import Base
@@ -72,6 +72,8 @@ def prepare(job: TuneJob, resident: Resident) -> Prepared:
         torch.manual_seed(recipe.seed)
         module = methods.adapt(view, about.kind, recipe, steps, job.base_path)
         hollow = methods.adapt(empty_module(about), about.kind, recipe, steps)
+    for each in (module, hollow):
+        low_rank.lighten(each)
     objective = _lighter(objective, module, _start_of(batches[0]))
     if recipe.gradient_checkpointing:
         save_memory(module)

@@ -19,10 +19,10 @@ from ..engine.loader import Bundle, empty_module
 from ..engine.lora.target import LoraTarget
 from ..engine.quantized.stored import StoredEmbedding, StoredLinear
 from ..engine.surgery.merged import MergedLinear, PackedEmbedding, Product, SingleLinear
+from . import attention
 
 LARGEST_COPY = 1 << 20
 """Elements: what may be copied because autograd cannot save it where it lies."""
-ATTENTION = "sdpa"
 
 
 class ResidentLinear(nn.Linear):
@@ -106,8 +106,8 @@ def training_view(bundle: Bundle) -> Any:
             parent, _, name = path.rpartition(".")
             setattr(view.get_submodule(parent), name, made)
     _check_whole(bundle, view)
-    if hasattr(view, "set_attn_implementation") and view.config._attn_implementation not in (ATTENTION, "eager"):
-        view.set_attn_implementation(ATTENTION)
+    if hasattr(view, "set_attn_implementation") and view.config._attn_implementation != "eager":
+        view.set_attn_implementation(attention.NAME)
     return view.eval().requires_grad_(False)
 
 

@@ -7,17 +7,16 @@ back to the states before the head at once, and its scores forgotten (as in Lige
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..data.batches import Batch
 from ..data.example import IGNORED
 from .causal import Causal, answered, of_labels
+from .entropy import Entropy
 from .protocol import Outcome
 
 ROOM = 1 << 20
@@ -26,9 +25,6 @@ so it is little, too, that a part takes not much longer than a layer."""
 
 FEWEST = 16
 """Tokens at a time at least: with fewer the weights of the head are read more often than they are worth."""
-
-Judge = Callable[[Tensor, Tensor], Tensor]
-"""Scores float32 [items, classes] and right classes int64 [items] to losses [items]."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +39,12 @@ class Chunked(Causal):
     room: int = ROOM
 
     def loss(self, module: nn.Module, batch: Batch) -> Outcome:
-        losses, right = losses_of(module, batch, self._judge, self.room)
+        entropy = Entropy(self.smoothing, self.class_weights)
+        losses, right = losses_of(module, batch, entropy, self.room)
         return Outcome(losses.sum(), {"right": right.sum(), "items": torch.tensor(right.numel())})
 
-    def _judge(self, scores: Tensor, wanted: Tensor) -> Tensor:
-        weights = None if self.class_weights is None else self.class_weights.to(scores.device)
-        return functional.cross_entropy(
-            scores, wanted, weight=weights, label_smoothing=self.smoothing, reduction="none"
-        )
 
-
-def losses_of(module: nn.Module, batch: Batch, judge: Judge, room: int = ROOM) -> tuple[Tensor, Tensor]:
+def losses_of(module: nn.Module, batch: Batch, entropy: Entropy, room: int = ROOM) -> tuple[Tensor, Tensor]:
     """Of each token with a label, row by row: its loss, float32, and whether the likeliest one is right, bool."""
     targets = batch.labels[:, 1:]
     kept = targets != IGNORED
@@ -61,7 +52,7 @@ def losses_of(module: nn.Module, batch: Batch, judge: Judge, room: int = ROOM) -
     assert head is not None
     states = before_head(module, head, batch)[kept]
     losses: Tensor
-    losses, right = _Losses.apply(states, targets[kept], head, judge, room)  # type: ignore[no-untyped-call]
+    losses, right = _Losses.apply(states, targets[kept], head, entropy, room)  # type: ignore[no-untyped-call]
     return losses, right
 
 
@@ -74,7 +65,7 @@ class _Losses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, wanted: Tensor, head: nn.Linear, judge: Judge, room: int
+        ctx: Any, states: Tensor, wanted: Tensor, head: nn.Linear, entropy: Entropy, room: int
     ) -> tuple[Tensor, Tensor]:
         matrix = head.weight.detach() if ctx.needs_input_grad[0] else None
         gradient = torch.empty_like(states) if matrix is not None else None
@@ -85,13 +76,10 @@ class _Losses(torch.autograd.Function):
             place = slice(start, start + count)
             scores = head(states[place]).float()
             right[place] = scores.argmax(-1) == wanted[place]
-            with torch.enable_grad():
-                each = judge(scores.requires_grad_(matrix is not None), wanted[place])
-                total = each.sum()
-            losses[place] = each.detach()
+            losses[place], logs = entropy.losses(scores, wanted[place])
+            del scores
             if matrix is not None and gradient is not None:
-                (slope,) = torch.autograd.grad(total, scores)
-                gradient[place] = slope.to(matrix.dtype) @ matrix
+                gradient[place] = entropy.slopes(logs, wanted[place]).to(matrix.dtype) @ matrix
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(right)
         return losses, right

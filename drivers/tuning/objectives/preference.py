@@ -15,6 +15,7 @@ from ..data.batches import Batch
 from ..data.example import IGNORED
 from . import chunked
 from .causal import answered, of_labels
+from .entropy import Entropy
 from .protocol import Outcome, average
 
 Without = Callable[[nn.Module], AbstractContextManager[object]]
@@ -69,11 +70,8 @@ def likelihood(module: nn.Module, batch: Batch, room: int = 0) -> Tensor:
     targets = batch.labels[:, 1:]
     kept = targets != IGNORED
     if room:
-        losses, _ = chunked.losses_of(module, batch, _each, room)
+        losses, _ = chunked.losses_of(module, batch, Entropy(), room)
     else:
-        losses = _each(of_labels(answered(module, batch).logits, batch)[kept].float(), targets[kept])
+        scores = of_labels(answered(module, batch).logits, batch)[kept].float()
+        losses = functional.cross_entropy(scores, targets[kept], reduction="none")
     return torch.zeros(len(kept), device=losses.device).index_add(0, kept.nonzero()[:, 0], -losses)
-
-
-def _each(scores: Tensor, wanted: Tensor) -> Tensor:
-    return functional.cross_entropy(scores, wanted, reduction="none")
