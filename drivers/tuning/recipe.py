@@ -52,7 +52,7 @@ _FIELDS: Mapping[str, str] = {
     "learning_rate": "a number above 0", "schedule": ", ".join(SCHEDULES), "warmup_ratio": "0 to below 1",
     "weight_decay": "a number of at least 0", "max_length": "tokens, at least 1", "packing": "true or false",
     "seed": "an integer", "eval_fraction": "0 to below 1", "promote_if": "a condition", "checkpoint_every": "steps",
-    "options": "a map",
+    "options": "a map", "search": "a map; see `search/space.py`",
 }  # fmt: skip
 
 _OPTIONS: Mapping[str, str] = {
