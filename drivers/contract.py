@@ -205,7 +205,8 @@ class Device(ABC):
     def set_budget(self, budget: Mapping[str, float]) -> None:
         """The least part of the time that `batch` and `background` work gets while higher classes want it; a class that
         is not named has the driver's own minimum. `recompute_tokens`: how many tokens a request of a lower class may
-        have to compute again because it gave its memory to a higher one."""
+        have to compute again because it gave its memory to a higher one. `slice_s`: how long a tuning job may compute
+        before it looks whether a request waits."""
         raise NotSupported("this device knows no classes of work", why="the driver does not take budgets")
 
     def preempt(self, request: str) -> None:

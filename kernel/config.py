@@ -85,6 +85,8 @@ class SystemLimits(Section):
     """The part of a device's time that batch work keeps while interactive work wants all of it."""
     background_share: Part = 0.05
     """The same of background work."""
+    tune_slice_s: Seconds = 0.02
+    """How long a tuning job computes before it looks whether a request waits."""
 
 
 class MemoryConfig(Section):

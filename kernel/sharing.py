@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmos.syscalls.driver import HostSetBudget, HostSetShares
 
-from .arbiter.shares import Demand, Division, divide
+from .arbiter.shares import CLASSES, Demand, Division, divide
 from .link import Link
 from .pending import Timer
 
@@ -42,6 +42,15 @@ class SharingService:
         if self._timer is None and self._kernel.scheduler.changes != self._seen:
             self._timer = self._kernel.runner.after(SOON_S, self._divide)
 
+    def tuned(self, device: str) -> None:
+        """A tuning job begins on a device: its host is told what lower classes keep of the time, and how long a slice
+        of the job may be."""
+        before, limits = self._before(device), self._kernel.config.limits
+        if before is not None:
+            parts = (1.0, limits.batch_share, limits.background_share)
+            budget = {**dict(zip(CLASSES, parts, strict=True)), "device": 1.0, "slice_s": limits.tune_slice_s}
+            self._send(device, before, before.shares, {**budget, **before.budget})
+
     def _divide(self) -> None:
         kernel, limits = self._kernel, self._kernel.config.limits
         self._timer, self._seen = None, kernel.scheduler.changes
@@ -55,20 +64,28 @@ class SharingService:
 
     def _tell(self, device: str, division: Division, models: list[str]) -> None:
         """Send what is new to the host. One that cannot divide its time answers NotSupported, which changes nothing."""
+        before = self._before(device)
+        if before is None:
+            return
+        budget = {**before.budget, **division.budget}
+        if not division.budget and budget:
+            budget["device"] = 1.0
+        if self._send(device, before, division.shares or before.shares, budget):
+            self._kernel.decide([device, *models], division.reason, "debug")
+
+    def _before(self, device: str) -> Told | None:
+        """What a host was told last; None while there is none."""
         link = self._kernel.supervisor.drivers[device].link
         if link is None:
-            return
+            return None
         before = self._told.get(device)
-        if before is None or before.link is not link:
-            before = Told(link, {}, {})
-        shares, budget = division.shares or before.shares, division.budget
-        if not budget:
-            budget = {**before.budget, "device": 1.0} if before.budget else before.budget
-        if (shares, budget) == (before.shares, before.budget):
-            return
+        return before if before is not None and before.link is link else Told(link, {}, {})
+
+    def _send(self, device: str, before: Told, shares: Mapping[str, float], budget: Mapping[str, float]) -> bool:
+        """Send what is new; whether anything is."""
         if shares != before.shares:
-            link.call(HostSetShares(shares=dict(shares)))
+            before.link.call(HostSetShares(shares=dict(shares)))
         if budget != before.budget:
-            link.call(HostSetBudget(budget=dict(budget)))
-        self._told[device] = Told(link, shares, budget)
-        self._kernel.decide([device, *models], division.reason, "debug")
+            before.link.call(HostSetBudget(budget=dict(budget)))
+        self._told[device] = Told(before.link, shares, budget)
+        return (shares, budget) != (before.shares, before.budget)

@@ -164,6 +164,7 @@ class Life:
             (folder / "keep").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise NoSpace(f"{folder} cannot be made: {error.strerror}") from None
+        self._kernel.sharing.tuned(model.driver.name)
         await self._ask(tuned, model, dry_run=False)
         tuned.begun = True
         self.tell(tuned, "begin")

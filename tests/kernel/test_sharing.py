@@ -111,3 +111,21 @@ def test_what_ended_meanwhile_is_not_divided(kernel: Inside, program: Program) -
     assert told(kernel) == []
     kernel.null.driver.link = link
     program.cancel(number)
+
+
+def test_a_host_knows_what_a_job_may_take_before_it_gets_one(kernel: Inside, program: Program) -> None:
+    sharing, limits = kernel.kernel.sharing, kernel.kernel.config.limits
+    budget = {"interactive": 1.0, "batch": 0.1, "background": limits.background_share, "device": 1.0}
+    alone = {**budget, "slice_s": limits.tune_slice_s}
+    for _ in range(2):
+        sharing.tuned("null0")
+    assert told(kernel) == [("set_budget", alone)], "nothing new is not said again"
+    model = program.load("tiny")
+    numbers = [program.start(model, "x"), program.start(model, "y", call_work_class="batch")]
+    kernel.advance(0.05)
+    assert told(kernel) == [("set_budget", alone)], "it holds beside requests of several classes too"
+    end(kernel, program, *numbers)
+    link, kernel.null.driver.link = kernel.null.driver.link, None
+    sharing.tuned("null0")
+    kernel.null.driver.link = link
+    assert len(told(kernel)) == 1

@@ -98,8 +98,9 @@ def in_the_way(kernel: Inside, name: str) -> None:
 def test_a_job_is_planned_admitted_begun_and_its_result_stored(
     kernel: Inside, program: Program, task: dict[str, Any]
 ) -> None:
-    planned = kernel.null.calls[-2][1]
+    (_, planned), (name, told) = kernel.null.calls[-3:-1]
     assert planned["dry_run"] and planned["work_class"] == "background"
+    assert name == "set_budget" and told["budget"]["slice_s"] == 0.02, "before it begins"
     (job,) = jobs(kernel)
     assert (job["id"], job["data"]["path"], job["base_path"]) == (task["id"], "/d.jsonl", "/models/tiny")
     assert (job["folder"], job["keep"]) == (str(folder(kernel, task) / "result"), str(folder(kernel, task) / "keep"))
