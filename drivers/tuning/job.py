@@ -64,7 +64,7 @@ class Running:
         self._report = report
         prepared.job.folder.mkdir(parents=True, exist_ok=True)
         settings = methods.export(prepared.module, prepared.job.folder)
-        self.manifest = _manifest(prepared, report, settings)
+        self.manifest = manifest_of(prepared, report, settings)
 
     def _taken(self) -> bool:
         asked = self._asked.is_set()
@@ -87,7 +87,7 @@ def identity_of(prepared: Prepared) -> Mapping[str, str]:
     }  # fmt: skip
 
 
-def _manifest(prepared: Prepared, report: Report, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def manifest_of(prepared: Prepared, report: Report, settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the result is and where it comes from: plain values."""
     job = prepared.job
     return {

@@ -95,9 +95,9 @@ def plan(module: nn.Module, objective: Objective, recipe: Recipe, batch: Batch, 
     )  # fmt: skip
 
 
-def largest(batches: Batches) -> Batch:
-    """The longest rows of a run in one batch: no batch of any epoch has more tokens."""
-    return batches.of(sorted(batches.rows, key=batches.length, reverse=True)[: batches.size])
+def largest(batches: Batches, times: int = 1) -> Batch:
+    """The longest rows of a run in one batch, `times` over: no batch of any epoch has more tokens, once."""
+    return batches.of(sorted(batches.rows, key=batches.length, reverse=True)[: batches.size] * times)
 
 
 def _most_of_a_pass(module: nn.Module, objective: Objective, batch: Batch, again: bool) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,8 +47,18 @@ class Prepared:
     plan: TunePlan
 
 
-def prepare(job: TuneJob, resident: Resident) -> Prepared:
+Read = Callable[[Recipe, Base], Dataset]
+"""The data of a recipe for a base, encoded."""
+
+
+def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: int = 1) -> Prepared:
     """Check all that can be checked before any work is done, and plan it.
+
+    Args:
+        job: what is to be done.
+        resident: the model that serves.
+        read: where the data are had from, if they may be there already.
+        times: how many jobs like this share a pass, which the plan is then for; 0 for no plan.
 
     Raises:
         BadArgument: the recipe or a row of the data is wrong.
@@ -58,7 +70,7 @@ def prepare(job: TuneJob, resident: Resident) -> Prepared:
         why = "its weights are split among ranks"
         raise NotSupported(f"{job.model} cannot be tuned: {why}; load it on a device of one rank", why=why)
     base = Base.of(resident.bundle, job.base_path)
-    data = finished(encode(DataSource(job.data.path, job.data.files), recipe, base))
+    data = (read or partial(read_data, job))(recipe, base)
     view = training_view(resident.bundle)
     mixed = _mixed(view, recipe, resident.bundle.vocabulary)
     room = 0 if mixed else None
@@ -71,20 +83,29 @@ def prepare(job: TuneJob, resident: Resident) -> Prepared:
     with torch.random.fork_rng(devices=()):  # an adapter's first values depend on the recipe's seed alone
         torch.manual_seed(recipe.seed)
         module = methods.adapt(view, about.kind, recipe, steps, job.base_path)
-        hollow = methods.adapt(empty_module(about), about.kind, recipe, steps)
-    for each in (module, hollow):
+        hollow = methods.adapt(empty_module(about), about.kind, recipe, steps) if times else None
+    for each in (module, hollow) if hollow is not None else (module,):
         low_rank.lighten(each)
     objective = _lighter(objective, module, _start_of(batches[0]))
     if recipe.gradient_checkpointing:
         save_memory(module)
-    planned = planning.plan(hollow, objective, recipe, planning.largest(batches), _scratch(module, about.dtype))
+    planned = None
+    if hollow is not None:
+        largest = planning.largest(batches, times)
+        planned = planning.plan(hollow, objective, recipe, largest, _scratch(module, about.dtype))
     tokens = sum(len(example) for example in data.train) * steps * recipe.accumulation // max(1, len(batches))
     facts = {
-        "method": recipe.method, "objective": recipe.objective, "data": dict(data.facts), "bytes": planned.facts(),
+        "method": recipe.method, "objective": recipe.objective, "data": dict(data.facts),
+        "bytes": planned.facts() if planned is not None else {},
         "packed": bool(batches.room), "unpacked": mixed,
     }  # fmt: skip
-    plan = TunePlan(planned.rows(job.id), steps, tokens, facts)
+    plan = TunePlan(planned.rows(job.id) if planned is not None else (), steps, tokens, facts)
     return Prepared(job, recipe, data, batches, held_out, objective, module, plan)
+
+
+def read_data(job: TuneJob, recipe: Recipe, base: Base, between: Callable[[], None] = lambda: None) -> Dataset:
+    """The data of a job, `between` called after each row. Raises BadArgument, BadModel."""
+    return finished(encode(DataSource(job.data.path, job.data.files), recipe, base), between)
 
 
 def _lighter(objective: Objective, module: PeftModel, start: Batch) -> Objective:
