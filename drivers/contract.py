@@ -29,6 +29,7 @@ from .requests import (
 )  # fmt: skip
 from .tunes import (
     TuneDoneEvent as TuneDoneEvent, TuneEvent as TuneEvent, TuneJob as TuneJob, TunePlan as TunePlan,
+    TunePlannedEvent as TunePlannedEvent,
     TuneProgressEvent as TuneProgressEvent,
 )  # fmt: skip
 
@@ -255,8 +256,9 @@ class Device(ABC):
         """Free them; returns how many bytes. Raises NotFound."""
         raise NotFound(f"no lease {lease}")
 
-    def plan_tune(self, job: TuneJob) -> TunePlan:
-        """What a job would take, without allocating. Raises NotFound, BadArgument, NotSupported."""
+    def plan_tune(self, job: TuneJob) -> TunePlan | None:
+        """What a job would take, without allocating; None where it takes a while to find out: then steps go on beside
+        requests until a TunePlannedEvent or a FailedEvent says it. Raises NotFound, BadArgument, NotSupported."""
         raise NotSupported(f"this device cannot tune {job.model}", why="tune is not implemented by the driver")
 
     def tune(self, job: TuneJob) -> TunePlan:

@@ -43,11 +43,20 @@ class TunePlan:
 
 
 @dataclass(frozen=True)
+class TunePlannedEvent:
+    """What a job would take, of which `plan_tune` did not say it at once; a FailedEvent says why it cannot be."""
+
+    id: str
+    plan: TunePlan
+
+
+@dataclass(frozen=True)
 class TuneProgressEvent:
     """`step` of `steps` are done. `values` by name: loss, learning_rate, grad_norm, tokens_per_s, left_s, peak_bytes;
     of held-out rows eval_loss and what else is known of them.
 
-    `stage` is train, evaluate, checkpoint (one has been written and would be gone on from) or export.
+    `stage` is train, evaluate, checkpoint (one has been written and would be gone on from), trial (one of a search has
+    begun or ended) or export. `facts` are plain values that replace those of the plan which have the same names.
     """
 
     id: str
@@ -55,6 +64,7 @@ class TuneProgressEvent:
     steps: int
     values: Mapping[str, float] = field(default_factory=dict)
     stage: str = "train"
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,4 +78,4 @@ class TuneDoneEvent:
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
 
-TuneEvent = TuneProgressEvent | TuneDoneEvent
+TuneEvent = TunePlannedEvent | TuneProgressEvent | TuneDoneEvent

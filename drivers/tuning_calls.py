@@ -35,6 +35,8 @@ class TuningCalls:
         self._name = name
         self._out = out
         self._model = model
+        self._planned: dict[str, int] = {}
+        """Jobs of which the device has not said yet what they would take, and the calls that asked."""
         self._running: set[str] = set()
         self._paused: set[str] = set()
         """Of these, those that want no steps. A name that stays here when its job has ended does no harm."""
@@ -48,7 +50,7 @@ class TuningCalls:
     @property
     def busy(self) -> bool:
         """Whether any job wants steps."""
-        return not self._running <= self._paused
+        return bool(self._planned) or not self._running <= self._paused
 
     def cancel(self, job: str) -> bool:
         """End a job with the next step, also one that is paused; whether there is such a job. Any thread."""
@@ -64,8 +66,13 @@ class TuningCalls:
         for event in events:
             if isinstance(event, contract.TuneProgressEvent):
                 self._out.event(TuneProgress(
-                    id=event.id, step=event.step, steps=event.steps, values=dict(event.values), stage=event.stage
+                    id=event.id, step=event.step, steps=event.steps, values=dict(event.values), stage=event.stage,
+                    facts=dict(event.facts),
                 ))  # fmt: skip
+            elif isinstance(event, contract.TunePlannedEvent):
+                self._out.reply(self._planned.pop(event.id), self._tuning(event.plan))
+            elif isinstance(event, contract.FailedEvent) and event.request in self._planned:
+                self._out.error(self._planned.pop(event.request), event.error)
             elif isinstance(event, contract.TuneDoneEvent):
                 self._running.discard(event.id)
                 self._out.event(TuneEnded(
@@ -78,8 +85,8 @@ class TuningCalls:
                 rest.append(event)
         return rest
 
-    def _tune(self, _number: int, call: HostTune) -> Tuning:
-        if call.id in self._running:
+    def _tune(self, number: int, call: HostTune) -> Tuning | None:
+        if call.id in self._running or call.id in self._planned:
             raise Exists(f"a tuning job {call.id} runs already")
         held = self._model(call.model)
         job = contract.TuneJob(
@@ -88,11 +95,16 @@ class TuningCalls:
             base_path=call.base_path,
         )  # fmt: skip
         if call.dry_run:
-            plan = self._device.plan_tune(job)
-        else:
-            plan = self._device.tune(job)
-            self._paused.discard(call.id)
-            self._running.add(call.id)
+            found = self._device.plan_tune(job)
+            if found is None:
+                self._planned[call.id] = number
+            return None if found is None else self._tuning(found)
+        plan = self._device.tune(job)
+        self._paused.discard(call.id)
+        self._running.add(call.id)
+        return self._tuning(plan)
+
+    def _tuning(self, plan: contract.TunePlan) -> Tuning:
         rows = convert.from_rows(self._name, plan.rows, {})
         return Tuning(rows=rows, steps=plan.steps, tokens=plan.tokens, facts=dict(plan.facts))
 

@@ -198,9 +198,9 @@ class TorchDevice(TuningDevice):
         with self._watched():
             return [*self.tunings_ended(), *self._running().step()]
 
-    def plan_tune(self, job: TuneJob) -> TunePlan:
+    def plan_tune(self, job: TuneJob) -> None:
         with self._watched():
-            return super().plan_tune(job)
+            super().plan_tune(job)
 
     def tune(self, job: TuneJob) -> TunePlan:
         self._changing()

@@ -28,8 +28,8 @@ class TuningDevice(Device):
     def _running(self) -> Engine:
         """The engine. Raises BadState when the device is not started."""
 
-    def plan_tune(self, job: TuneJob) -> TunePlan:
-        return self._jobs().plan(job)
+    def plan_tune(self, job: TuneJob) -> None:
+        self._jobs().plan(job)
 
     def tune(self, job: TuneJob) -> TunePlan:
         return self._jobs().begin(job)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from llmos.syscalls.errors import BadState, DriverFailed, Exists, LlmosError, NotFound
 
-from ..contract import FailedEvent, Prompt, Request, Row, StepEvent, TuneDoneEvent, TuneEvent, TuneJob, TunePlan
+from ..contract import (
+    FailedEvent, Prompt, Request, Row, StepEvent, TuneDoneEvent, TuneEvent, TuneJob, TunePlan, TunePlannedEvent,
+)  # fmt: skip
 from ..engine import mapped
 from ..engine.engine import Engine
 from ..engine.memory import out_of_memory
 from .job import Running
-from .preparing import Prepared, prepare
+from .preparing import Prepared, prepare, read_data
 from .runner import TuneRunner
-from .slices import Slices
+from .slices import Slices, Yield
 
 Event = StepEvent | TuneEvent
 
@@ -38,14 +42,33 @@ class Tunings:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._jobs: dict[str, _Under] = {}
+        self._plannings: dict[str, tuple[str, TuneRunner]] = {}
+        """Jobs that are being planned: the model, and what reads their data beside requests."""
         self._planned: Prepared | None = None
         """The last one that was planned, and not begun yet: its data need not be read again."""
 
-    def plan(self, job: TuneJob) -> TunePlan:
-        """Raises NotFound, BadArgument, BadModel, BadState, NotSupported."""
+    def plan(self, job: TuneJob) -> None:
+        """Find out beside requests what a job would take: a TunePlannedEvent says it, or a FailedEvent why it cannot
+        be. Raises NotFound, BadState, NotSupported, Exists."""
+        if job.id in self._jobs or job.id in self._plannings:
+            raise Exists(f"a job {job.id} is here already")
+        resident, found = self._engine.base(job.model), deque[Prepared]()
+
+        def work(yield_: Yield) -> None:
+            found.append(prepare(job, resident, partial(read_data, job, between=yield_)))
+
         self._planned = None
-        self._planned = prepare(job, self._engine.base(job.model))
-        return self._planned.plan
+        runner = TuneRunner(_standing(job), Slices(work), list, lambda error: [self._found(job, found, error)])
+        self._plannings[job.id] = (job.model, runner)
+        self._engine.join(runner)
+
+    def _found(self, job: TuneJob, found: deque[Prepared], error: BaseException | None) -> Event:
+        """What came of planning a job."""
+        del self._plannings[job.id]
+        if error is not None:
+            return FailedEvent(job.id, _typed(error))
+        self._planned = found.pop()
+        return TunePlannedEvent(job.id, self._planned.plan)
 
     def begin(self, job: TuneJob) -> TunePlan:
         """Raises what `plan` does, and Exists."""
@@ -56,9 +79,8 @@ class Tunings:
             kept = prepare(job, self._engine.base(job.model))
         prepared = replace(kept, job=job)
         running = Running(prepared)
-        standing = Request(job.id, job.model, Prompt(), work_class=job.work_class)
         slices = Slices(running.work)
-        runner = TuneRunner(standing, slices, running.told, lambda error: [self._end(job.id, error)])
+        runner = TuneRunner(_standing(job), slices, running.told, lambda error: [self._end(job.id, error)])
         self._jobs[job.id] = _Under(prepared, running, runner)
         mapped.keep_apart(APART)
         self._engine.join(runner)
@@ -99,10 +121,18 @@ class Tunings:
             under.runner.close()
             gone = BadState("the model was unloaded while it was tuned", state="unloaded")
             events.append(FailedEvent(job, gone))
+        for job in [job for job, (planned, _) in self._plannings.items() if planned == model]:
+            _, runner = self._plannings.pop(job)
+            self._engine.leave(runner)
+            runner.close()
+            events.append(FailedEvent(job, BadState("the model was unloaded", state="unloaded")))
         return events
 
     def check_idle(self, model: str) -> None:
-        """Raises BadState for a model that is tuned."""
+        """Raises BadState for a model that is tuned, or is to be."""
+        for job, (planned, _) in self._plannings.items():
+            if planned == model:
+                raise BadState(f"{job} is being planned on {model}; wait for it", state="tuning")
         for job, under in self._jobs.items():
             if under.prepared.job.model == model:
                 raise BadState(f"{model} is tuned by {job}; wait for it, or cancel it", state="tuning")
@@ -119,7 +149,10 @@ class Tunings:
         """End all, where they stand."""
         for under in self._jobs.values():
             under.runner.close()
+        for _, runner in self._plannings.values():
+            runner.close()
         self._jobs.clear()
+        self._plannings.clear()
 
     def _under(self, job: str) -> _Under:
         try:
@@ -141,6 +174,11 @@ class Tunings:
         if running.manifest:
             return TuneDoneEvent(job, "done", running.values, running.manifest)
         return TuneDoneEvent(job, "cancelled", running.values)
+
+
+def _standing(job: TuneJob) -> Request:
+    """The request that stands for a job among those of the device."""
+    return Request(job.id, job.model, Prompt(), work_class=job.work_class)
 
 
 def _typed(error: BaseException) -> LlmosError:

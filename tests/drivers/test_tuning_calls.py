@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import msgspec
 import pytest
-from llmos.syscalls.wire import MessageKind
+from llmos.drivers.contract import Device, FailedEvent, Row, TuneJob, TunePlan, TunePlannedEvent
+from llmos.drivers.held import Held
+from llmos.drivers.outgoing import Outgoing
+from llmos.drivers.tuning_calls import TuningCalls
+from llmos.syscalls.driver import HostTune
+from llmos.syscalls.errors import BadArgument, Exists
+from llmos.syscalls.wire import Message, MessageKind, unpack
 
 
 @pytest.fixture
@@ -101,3 +108,31 @@ def test_a_job_that_is_refused_is_not_begun(null: Any, job: dict[str, Any]) -> N
     assert null.call("cancel", {"id": "t"}) == {}
     null.call("tune", job)  # what was cancelled before was no job
     until_step(null, 3)
+
+
+class Slow:
+    """A device that takes a while to find out what a job would take."""
+
+    def plan_tune(self, job: TuneJob) -> None:
+        self.job = job
+
+
+def test_what_a_job_would_take_may_be_said_later(job: dict[str, Any]) -> None:
+    posted: list[Message] = []
+    out = Outgoing(lambda messages: posted.extend(unpack(message) for message in messages))
+    model = Held("m", "1", 0, cast(Any, None))
+    calls = TuningCalls(cast(Device, Slow()), "null0", out, lambda _: model)
+    asked = [msgspec.convert({**job, "id": name, "dry_run": True}, HostTune) for name in ("t", "u")]
+    plan = calls.handlers[HostTune]
+    assert [plan(number, call) for number, call in enumerate(asked, 7)] == [None, None] and calls.busy
+    with pytest.raises(Exists):
+        plan(9, asked[0])
+    took = TunePlan([Row("tuning", "t", predicted=5)], 4, 20)
+    wrong = BadArgument("no rows", name="data")
+    request = FailedEvent("r", wrong)
+    assert calls.told([TunePlannedEvent("t", took), request, FailedEvent("u", wrong)]) == [request]
+    out.flush()
+    first, second = posted
+    assert (first.kind, first.request, first.body["value"]["steps"]) == (MessageKind.REPLY, 7, 4)
+    assert (second.kind, second.request, second.body["name"]) == (MessageKind.ERROR, 8, "BadArgument")
+    assert not calls.busy

@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import load_file
 
 from llmos.drivers.contract import (
-    DoneEvent, FailedEvent, LoadSettings, TuneDoneEvent, TuneJob, TuneProgressEvent,
+    DoneEvent, FailedEvent, LoadSettings, TuneDoneEvent, TuneJob, TunePlan, TunePlannedEvent, TuneProgressEvent,
 )  # fmt: skip
 from llmos.drivers.devices.cpu import CpuDevice
 from llmos.syscalls.errors import BadArgument, BadModel, BadState, DriverFailed, Exists, NotFound, NotSupported
@@ -76,6 +76,17 @@ def _of(event: Any) -> str:
     return str(event.request if isinstance(event, FailedEvent) else event.id)
 
 
+def planned(device: CpuDevice, job: TuneJob, limit: int = 5000) -> TunePlan:
+    """What a job would take. Raises why it cannot be."""
+    device.plan_tune(job)
+    for event in (event for _ in range(limit) for event in device.step()):
+        if isinstance(event, FailedEvent) and event.request == job.id:
+            raise event.error
+        if isinstance(event, TunePlannedEvent) and event.id == job.id:
+            return event.plan
+    raise AssertionError(f"{job.id} was not planned")
+
+
 def told(events: Sequence[Any], stage: str) -> list[TuneProgressEvent]:
     return [each for each in events if isinstance(each, TuneProgressEvent) and each.stage == stage]
 
@@ -90,7 +101,7 @@ def equal(one: TuneJob, other: TuneJob) -> bool:
 
 
 def test_a_job_from_rows_to_an_adapter_that_is_served(device: CpuDevice, job: TuneJob, tmp_path: Path) -> None:
-    plan = device.plan_tune(job)
+    plan = planned(device, job)
     assert plan.steps == 6 and plan.tokens > 0 and [row.what for row in plan.rows] == ["tuning"]
     assert device.tune(job) == plan
     events = run(device, "t1")
@@ -232,14 +243,42 @@ def test_what_is_wrong_is_told_before_any_work(device: CpuDevice, job: TuneJob) 
         ({"target_modules": ["query"]}, BadArgument, "query"),
     ):
         with pytest.raises(error) as raised:
-            device.plan_tune(another(job, "t2", **wrong))
+            planned(device, another(job, "t2", **wrong))
         assert words in str(raised.value) + getattr(raised.value, "why", "")
     with pytest.raises(NotFound):
-        device.plan_tune(replace(job, model="other"))
+        device.plan_tune(replace(job, id="t3", model="other"))
     for call in (device.pause_tune, device.resume_tune, device.checkpoint_tune):
         with pytest.raises(NotFound):
             call("other")
     device.cancel("other")
+
+
+def test_requests_are_answered_while_rows_are_read(device: CpuDevice, job: TuneJob) -> None:
+    device.plan_tune(job)
+    with pytest.raises(Exists):
+        device.plan_tune(job)
+    with pytest.raises(BadState, match="being planned"):
+        device.check_untuned("m")
+    device.set_budget({"slice_s": 0.0})  # after each row
+    device.submit(tiny_models.ask("still there", max_tokens=3))
+    events: list[Any] = []
+    while not any(isinstance(each, TunePlannedEvent) for each in events):
+        events += device.step()
+    kinds = [type(each) for each in events]
+    assert kinds.index(DoneEvent) < kinds.index(TunePlannedEvent)
+    assert device.tune(job) == events[-1].plan and told(run(device, "t1"), "train")
+
+
+def test_a_model_that_leaves_is_not_planned_for(device: CpuDevice, job: TuneJob) -> None:
+    device.set_budget({"slice_s": 0.0})
+    device.plan_tune(job)
+    device.plan_tune(another(job, "t2"))
+    device.step()
+    device.end_tunings("m")
+    failed = [each for each in device.step() if isinstance(each, FailedEvent)]
+    assert [(each.request, type(each.error)) for each in failed] == [("t1", BadState), ("t2", BadState)]
+    device.plan_tune(job)
+    device.step()
 
 
 def test_what_fails_underway_ends_the_job_alone(device: CpuDevice, job: TuneJob) -> None:

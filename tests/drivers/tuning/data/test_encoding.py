@@ -26,7 +26,7 @@ HEADS = {
     "token-classification": kinds.TOKEN, "question-answering": kinds.QUESTION,
     "embedding": kinds.ENCODER,
 }  # fmt: skip
-TEXTS = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]), min_size=1, max_size=7)  # bytes of two of them fit
+TEXTS = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]), min_size=1, max_size=7)
 
 
 def encoding(schema: str, objective: str = "causal-lm", tokenizer: Any = None, texts: bool = False,
