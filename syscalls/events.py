@@ -99,13 +99,15 @@ class Fault(Value, tag_field="event", tag="fault"):
 
 
 class TuneProgress(Value, tag_field="event", tag="tune_progress"):
-    """A tuning job has done `step` of `steps`; a stage `checkpoint` says that it would go on from here."""
+    """A tuning job has done `step` of `steps`; a stage `checkpoint` says that it would go on from here. `facts` replace
+    those of the plan."""
 
     id: str
     step: int
     steps: int
     values: dict[str, float] = {}
     stage: str = "train"
+    facts: dict[str, Any] = {}
 
 
 class TuneEnded(Value, tag_field="event", tag="tune_ended"):

@@ -88,6 +88,7 @@ class Training:
         companion: of the method; None for most.
         asked: whether somebody wants a checkpoint after this step.
         clock: seconds.
+        judge: what held-out rows are evaluated with, where it is not `objective`.
     """
 
     module: nn.Module
@@ -104,6 +105,7 @@ class Training:
     companion: Companion | None = None
     asked: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
+    judge: Objective | None = None
 
 
 def train(job: Training, yield_: Callable[[], None] = lambda: None) -> Report:
@@ -188,8 +190,8 @@ class Run:
         self._schedule = Schedule(job.recipe, self._steps)
         self.randomness = Randomness(job.recipe.seed, self._device)
         self._yield = self.randomness.outside(yield_)
-        self._loss = job.loss or job.objective.loss
-        self._backward = job.backward or backward_of(self._loss)
+        self._judging = job.judge or job.objective
+        self._backward = job.backward or backward_of(job.loss or job.objective.loss)
         self._at = _Point()
         self._best: dict[str, Tensor] = {}
         if job.mark is not None:
@@ -259,8 +261,9 @@ class Run:
         """What the next step learns from. Raises BadArgument where that is nothing."""
         self._job.module.train()
         begin, count = self._at.step * self._recipe.accumulation, self._recipe.accumulation
-        micro = [self._ready(self._job.batches[begin + n], training=True) for n in range(count)]
-        weight = sum(self._job.objective.weight(batch) for batch in micro)
+        objective, batches = self._job.objective, (self._job.batches[begin + n] for n in range(count))
+        micro = [objective.prepare(batch, training=True).to(self._device) for batch in batches]
+        weight = sum(objective.weight(batch) for batch in micro)
         if not weight:
             raise BadArgument(f"nothing is to be learnt in step {self._at.step + 1}", name="data", want="labels")
         return Due(micro, weight)
@@ -298,16 +301,13 @@ class Run:
                 f"learning_rate than {self._recipe.learning_rate:g}, or a warm-up", state="diverged",
             )  # fmt: skip
 
-    def _ready(self, batch: Batch, training: bool) -> Batch:
-        return self._job.objective.prepare(batch, training).to(self._device)
-
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
         """Figures of the held-out batches; nothing where there are none. Draws no random numbers from the run's."""
         states = self.randomness.states()
         tally = self.tally()
         for batch in self.held_out():
-            tally.add(self._job.objective.loss(self._job.module, batch), batch)
+            tally.add(self._judging.loss(self._job.module, batch), batch)
             self._yield()
         self.randomness.restore(states)
         figures = tally.figures()
@@ -318,11 +318,11 @@ class Run:
     def held_out(self) -> Iterator[Batch]:
         """The batches of an evaluation, ready; the module no longer trains."""
         self._job.module.eval()
-        return (self._ready(batch, training=False) for batch in self._job.held_out)
+        return (self._judging.prepare(batch, training=False).to(self._device) for batch in self._job.held_out)
 
     def tally(self) -> Tally:
         """An evaluation that nothing was told to yet."""
-        return Tally(self._job.objective, Judging(self._recipe.objective, self._job.labels))
+        return Tally(self._judging, Judging(self._recipe.objective, self._job.labels))
 
     def judged(self, figures: dict[str, float]) -> None:
         """Take note of an evaluation that somebody else has made."""

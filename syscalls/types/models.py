@@ -152,6 +152,8 @@ class TuneRecipe(Argument):
     promote_if: str = ""
     checkpoint_every: Annotated[int, Meta(ge=0)] = 0
     options: dict[str, Any] = {}
+    search: dict[str, Any] = {}
+    """What to try instead of one recipe: `space`, `trials`, `parallel`, `metric`, ..."""
 
 
 class TunePlan(Value):
