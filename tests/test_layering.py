@@ -40,8 +40,9 @@ THIRD_PARTY = {
     "syscalls": {"msgpack", "msgspec"},
     "kernel": {"msgpack", "msgspec", "psutil", "zmq"},
     "drivers": {
-        "gguf", "huggingface_hub", "jinja2", "llguidance", "msgpack", "msgspec", "numpy", "peft", "pluggy", "psutil",
-        "pyarrow", "pynvml", "safetensors", "tokenizers", "torch", "torchmetrics", "transformers", "triton", "zmq",
+        "gguf", "huggingface_hub", "jinja2", "llguidance", "msgpack", "msgspec", "numpy", "optuna", "peft", "pluggy",
+        "psutil", "pyarrow", "pynvml", "safetensors", "tokenizers", "torch", "torchmetrics", "transformers", "triton",
+        "zmq",
     },
     "userland": {
         "msgpack", "msgspec", "multipart", "opentelemetry", "prometheus_client", "prompt_toolkit", "psutil", "rich",
@@ -53,8 +54,8 @@ PLAIN_ROOMS = ("drivers/engine", "drivers/devices", "drivers/ops")
 """They run where only torch and transformers are installed: no messages or sockets, of the contract only the errors."""
 
 HEAVY = {
-    "torch", "torchmetrics", "transformers", "triton", "peft", "numpy", "pluggy", "pynvml", "pyarrow", "safetensors",
-    "tokenizers",
+    "torch", "torchmetrics", "transformers", "triton", "peft", "numpy", "optuna", "pluggy", "pynvml", "pyarrow",
+    "safetensors", "tokenizers",
 }  # fmt: skip
 
 

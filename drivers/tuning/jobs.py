@@ -15,9 +15,12 @@ from ..contract import (
 from ..engine import mapped
 from ..engine.engine import Engine
 from ..engine.memory import out_of_memory
+from ..engine.models import Resident
 from .job import Running
 from .preparing import Prepared, prepare, read_data
 from .runner import TuneRunner
+from .search.preparing import PreparedSearch, prepare_search
+from .search.running import Searching
 from .slices import Slices, Yield
 
 Event = StepEvent | TuneEvent
@@ -31,8 +34,8 @@ that what the heap comes to by itself."""
 class _Under:
     """A job under way."""
 
-    prepared: Prepared
-    running: Running
+    prepared: Prepared | PreparedSearch
+    running: Running | Searching
     runner: TuneRunner
 
 
@@ -44,7 +47,7 @@ class Tunings:
         self._jobs: dict[str, _Under] = {}
         self._plannings: dict[str, tuple[str, TuneRunner]] = {}
         """Jobs that are being planned: the model, and what reads their data beside requests."""
-        self._planned: Prepared | None = None
+        self._planned: Prepared | PreparedSearch | None = None
         """The last one that was planned, and not begun yet: its data need not be read again."""
 
     def plan(self, job: TuneJob) -> None:
@@ -52,17 +55,17 @@ class Tunings:
         be. Raises NotFound, BadState, NotSupported, Exists."""
         if job.id in self._jobs or job.id in self._plannings:
             raise Exists(f"a job {job.id} is here already")
-        resident, found = self._engine.base(job.model), deque[Prepared]()
+        resident, found = self._engine.base(job.model), deque[Prepared | PreparedSearch]()
 
         def work(yield_: Yield) -> None:
-            found.append(prepare(job, resident, partial(read_data, job, between=yield_)))
+            found.append(_prepared(job, resident, yield_))
 
         self._planned = None
         runner = TuneRunner(_standing(job), Slices(work), list, lambda error: [self._found(job, found, error)])
         self._plannings[job.id] = (job.model, runner)
         self._engine.join(runner)
 
-    def _found(self, job: TuneJob, found: deque[Prepared], error: BaseException | None) -> Event:
+    def _found(self, job: TuneJob, found: deque[Prepared | PreparedSearch], error: BaseException | None) -> Event:
         """What came of planning a job."""
         del self._plannings[job.id]
         if error is not None:
@@ -76,9 +79,9 @@ class Tunings:
             raise Exists(f"a job {job.id} runs already")
         kept, self._planned = self._planned, None
         if kept is None or replace(kept.job, folder=job.folder, keep=job.keep) != job:
-            kept = prepare(job, self._engine.base(job.model))
+            kept = _prepared(job, self._engine.base(job.model))
         prepared = replace(kept, job=job)
-        running = Running(prepared)
+        running = Searching(prepared) if isinstance(prepared, PreparedSearch) else Running(prepared)
         slices = Slices(running.work)
         runner = TuneRunner(_standing(job), slices, running.told, lambda error: [self._end(job.id, error)])
         self._jobs[job.id] = _Under(prepared, running, runner)
@@ -174,6 +177,13 @@ class Tunings:
         if running.manifest:
             return TuneDoneEvent(job, "done", running.values, running.manifest)
         return TuneDoneEvent(job, "cancelled", running.values)
+
+
+def _prepared(job: TuneJob, resident: Resident, between: Yield = lambda: None) -> Prepared | PreparedSearch:
+    """A job, or a search for one; `between` is called after each row that is read."""
+    if job.recipe.get("search"):
+        return prepare_search(job, resident, between)
+    return prepare(job, resident, partial(read_data, job, between=between))
 
 
 def _standing(job: TuneJob) -> Request:

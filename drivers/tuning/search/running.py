@@ -1,0 +1,252 @@
+"""A search under way: rounds in which each trial makes a step, until the budget is used up; the best trial is kept.
+
+What is decided when depends on rounds alone: what a round comes to is told to the study in the order of the trials, and
+new ones begin between rounds. So a search that was interrupted, whose trials go on from checkpoints of different
+rounds, makes the same decisions again: it catches up with its journal, and goes on from there.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmos.syscalls.errors import BadArgument, BadModel, BadState, NotSupported
+
+from ...contract import TuneEvent, TuneProgressEvent
+from .. import methods
+from ..job import manifest_of
+from ..preparing import Prepared
+from ..slices import Yield
+from ..trainer import Report
+from .budget import Budget
+from .preparing import PreparedSearch
+from .study import COMPLETE, CUT, FAILED, PRUNED, Journal, Study, Told, table
+from .trial import Trial, load, save
+
+JOURNAL = "trials.jsonl"
+
+Advance = Callable[[Sequence[Trial]], Mapping[int, Exception]]
+"""Has each of some trials make a step; what went wrong, by the number of the trial."""
+
+
+def in_turn(trials: Sequence[Trial]) -> Mapping[int, Exception]:
+    """Each by itself, one after another."""
+    wrong: dict[int, Exception] = {}
+    for trial in trials:
+        try:
+            trial.advance()
+        except (BadState, BadArgument) as error:
+            wrong[trial.told.number] = error
+    return wrong
+
+
+class Searching:
+    """As `job.Running`, of a search."""
+
+    def __init__(
+        self, prepared: PreparedSearch, advance: Advance = in_turn, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._prepared, self._advance, self._clock = prepared, advance, clock
+        self._search = prepared.search
+        self._events: deque[TuneEvent] = deque()
+        self._asked = threading.Event()
+        self._under: list[Trial] = []
+        self._best: tuple[Prepared, Report] | None = None
+        self._before: dict[int, Mapping[str, float]] = {}
+        self._study: Study | None = None
+        self.manifest: Mapping[str, Any] = {}
+        """What the result is, once it is written."""
+
+    @property
+    def values(self) -> Mapping[str, float]:
+        """Figures as they are known."""
+        if self._study is None:
+            return {}
+        values = {**self._known(self._study), "seconds": self._study.spent.get("wall", 0.0)}
+        if self._best is not None and self.manifest:
+            report = self._best[1]
+            values |= {f"eval_{name}": value for name, value in report.after.items()}
+            values |= {f"eval_{name}_before": value for name, value in report.before.items()}
+        return values
+
+    def checkpoint(self) -> None:
+        """Have one written after the round under way."""
+        self._asked.set()
+
+    def told(self) -> list[TuneEvent]:
+        """What has happened since it was asked last."""
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+    def work(self, yield_: Yield) -> None:
+        """Search, and write the result. Raises what ends the job."""
+        keep = self._prepared.job.keep
+        keep.mkdir(parents=True, exist_ok=True)
+        identity = " ".join(self._prepared.identity.values())
+        study = Study(self._search, self._prepared.evaluations, Journal(keep / JOURNAL), identity)
+        self._study, self._budget = study, Budget(self._search, study.spent, self._clock)
+        self._yield = self._budget.waiting(yield_)
+        for told in study.running:
+            self._begin(study, told)
+        while True:
+            at = min((trial.round for trial in self._under), default=study.round)
+            if at >= study.round:
+                self._fill(study, at)
+            if not self._under:
+                break
+            self._round(study)
+        self._write(study)
+
+    # ---- trials
+
+    def _fill(self, study: Study, at: int) -> None:
+        """Begin as many trials as may be under way at once, while there is a budget."""
+        while len(self._under) < self._search.parallel and len(study.trials) < self._search.trials:
+            if self._budget.share >= 1:
+                return
+            self._begin(study, study.ask(at, self._budget.spent()))
+
+    def _begin(self, study: Study, told: Told) -> None:
+        """Take up a trial, from its checkpoint where there is one."""
+        try:
+            prepared = self._prepared.trial(told.number, told.parameters, self._yield)
+            trial = Trial(prepared, told, self._prepared.judge(prepared), self._yield, self._budget.computed)
+            with trial.run.randomness:
+                trial.run.begin(self._base_figures(prepared))
+        except (BadArgument, BadModel, NotSupported) as error:  # this trial's own: its values do not go together
+            self._over(study, told, FAILED, str(error))
+            return
+        if trial.seen.figures and prepared.recipe.method in methods.LORA:
+            self._before[id(prepared.data)] = trial.seen.figures
+        self._under.append(trial)
+        self._show(study, "trial")
+        self._yield()
+
+    def _base_figures(self, prepared: Prepared) -> Mapping[str, float] | None:
+        """What the model says before it learns anything, where that is known: low-rank adapters begin at nothing."""
+        return self._before.get(id(prepared.data)) if prepared.recipe.method in methods.LORA else None
+
+    def _round(self, study: Study) -> None:
+        """Each trial that is behind no other makes a step; what came of it is told, in order."""
+        at = min(trial.round for trial in self._under)
+        active = [trial for trial in self._under if trial.round == at]
+        wrong = self._advance(active)
+        for trial in active:
+            self._settle(study, trial, wrong.get(trial.told.number))
+        if self._budget.share >= 1:
+            for trial in list(self._under):
+                trial.end()
+                self._close(study, trial, CUT)
+        every = self._prepared.recipe.checkpoint_every
+        if self._asked.is_set() or (every and (at + 1) % every == 0):
+            self._save(study)
+        self._show(study, "train")
+
+    def _settle(self, study: Study, trial: Trial, error: Exception | None) -> None:
+        told = trial.told
+        if error is not None:
+            self._close(study, trial, FAILED, str(error))
+        elif trial.report is not None:
+            self._close(study, trial, COMPLETE)
+        elif trial.evaluations > len(told.values):
+            value = trial.seen.figures.get(self._search.metric, math.nan)
+            self._show(study, "evaluate", {f"eval_{name}": each for name, each in trial.seen.figures.items()})
+            if study.report(told, value, trial.round, self._budget.spent()):
+                self._close(study, trial, PRUNED)
+
+    def _close(self, study: Study, trial: Trial, state: str, error: str = "") -> None:
+        """A trial is over. Its weights are kept, if they are the best, before anybody is told so."""
+        told = trial.told
+        told.steps = trial.run.step
+        self._under.remove(trial)
+        if trial.report is not None:
+            told.value = trial.report.after.get(self._search.metric, math.nan)
+            if not math.isfinite(told.value):
+                state, error = FAILED, f"its {self._search.metric} is {told.value}"
+            elif self._search.better(told.value, study.best.value if study.best is not None else None):
+                save(trial, self._weights(told))
+                self._best = trial.prepared, trial.report
+        self._over(study, told, state, error, trial.round)
+
+    def _over(self, study: Study, told: Told, state: str, error: str = "", at: int | None = None) -> None:
+        told.error = error
+        study.tell(told, state, told.begun if at is None else at, self._budget.spent())
+        self._clean(study)
+        self._show(study, "trial")
+
+    def _clean(self, study: Study) -> None:
+        """Remove what no trial goes on from."""
+        keep = self._prepared.job.keep
+        running = {self._prepared.folder(told.number).name for told in study.running}
+        for folder in keep.glob("trial-*"):
+            if folder.name not in running:
+                shutil.rmtree(folder)
+        best = study.best
+        for file in keep.glob("best-*"):
+            if best is None or file != self._weights(best):
+                file.unlink()
+
+    def _weights(self, told: Told) -> Path:
+        return self._prepared.job.keep / f"best-{told.number:04}.safetensors"
+
+    # ---- checkpoints, the end, and what is told
+
+    def _save(self, study: Study) -> None:
+        """All trials as they are between two rounds. Raises OSError."""
+        self._asked.clear()
+        for trial in self._under:
+            trial.run.save()
+        self._show(study, "checkpoint")
+
+    def _write(self, study: Study) -> None:
+        """The best trial is the result. Raises BadState where there is none."""
+        best = study.best
+        if best is None:
+            errors = [told.error for told in study.trials if told.error]
+            said = f"; the last one failed: {errors[-1]}" if errors else ""
+            raise BadState(f"none of {len(study.trials)} trials came to an end{said}", state="failed")
+        if self._best is None:
+            prepared = self._prepared.trial(best.number, best.parameters, self._yield)
+            self._best = prepared, load(prepared, self._weights(best))
+        prepared, report = self._best
+        folder = self._prepared.job.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = {"trials": table(study.trials), "best": best.number, "importance": dict(study.importance())}
+        self._show(study, "export", facts=facts)
+        self.manifest = {**manifest_of(prepared, report, methods.export(prepared.module, folder)), **facts}
+
+    def _known(self, study: Study) -> dict[str, float]:
+        """How many trials are over, and the best value so far: of one that is over, else of one that is under way."""
+        best = study.best.value if study.best is not None else None
+        for trial in self._under if best is None else ():
+            if trial.told.value is not None and self._search.better(trial.told.value, best):
+                best = trial.told.value
+        known = {"trials_done": float(study.ended), "trials": float(self._search.trials)}
+        return known if best is None else {**known, "best": best}
+
+    def _show(
+        self, study: Study, stage: str, values: Mapping[str, float] | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Tell how far it is, in steps of a trial with the recipe as it is."""
+        size = self._prepared.steps
+        done = study.ended * size + sum(trial.run.step * size // trial.run.steps for trial in self._under)
+        share = self._budget.share
+        total = self._search.trials * size
+        if share * total > done:  # time is up before all trials have had their turn
+            total = max(done, int(done / share))
+        losses = [trial.seen.values["loss"] for trial in self._under if "loss" in trial.seen.values]
+        figures = {"loss": sum(losses) / len(losses)} if losses and stage == "train" else {}
+        if stage == "trial":
+            facts = {"trials": table(study.trials)}
+        event = TuneProgressEvent(
+            self._prepared.job.id, done, total, {**figures, **(values or {}), **self._known(study)}, stage, facts or {}
+        )
+        self._events.append(event)
