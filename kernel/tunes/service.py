@@ -289,7 +289,10 @@ class TuneService:
         kernel, run = self._kernel, tuned.run
         run.steps = event.steps
         run.told(event.step, kernel.wall(), event.values)
+        run.facts = {**run.facts, **event.facts}
         self._life.tell(tuned, event.stage)
+        if event.facts:
+            self._keep(run)
         if event.stage == "checkpoint":
             tuned.kept_at = kernel.runner.clock()
             self._keep(run)

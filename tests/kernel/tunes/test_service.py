@@ -92,6 +92,14 @@ def in_the_way(kernel: Inside, name: str) -> None:
     (kernel.config.paths.home / name).write_text("a file")
 
 
+def test_facts_that_a_job_tells_are_in_its_record_at_once(kernel: Inside, task: dict[str, Any]) -> None:
+    """As the trials of a search."""
+    before = record(kernel, task).facts
+    trials = [{"number": 0, "state": "pruned"}]
+    kernel.null.event(TuneProgress(id=task["id"], step=1, steps=4, stage="trial", facts={"trials": trials}))
+    assert record(kernel, task).facts == {**before, "trials": trials}
+
+
 # ---- a task from beginning to end
 
 
