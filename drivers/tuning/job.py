@@ -58,6 +58,7 @@ class Running:
                 labels=prepared.data.labels, progress=self._tell,
                 checkpoints=Checkpoints(prepared.job.keep, identity_of(prepared)), mark=mark,
                 companion=methods.companion_of(prepared.module, prepared.recipe), asked=self._taken,
+                backward=prepared.backward,
             ),
             yield_,
         )  # fmt: skip

@@ -82,11 +82,16 @@ def _margins(said: Tensor, batch: Batch) -> Items:
     return said, said, _each(said)
 
 
+def _leads(scores: Tensor, batch: Batch) -> Items:
+    """By how much the right one, which stands first, is ahead of the best of the others."""
+    return _margins(scores[:, 0] - scores[:, 1:].amax(1), batch)
+
+
 def _each(said: Tensor) -> Tensor:
     return torch.arange(len(said), device=said.device)
 
 
 _TAKEN: Mapping[str, Callable[[Tensor, Batch], Items]] = {
     "classification": _classes, "token-classification": _classes, "multi-label": _values, "regression": _numbers,
-    "question-answering": _values, "embedding": _places, "preference": _margins,
+    "question-answering": _values, "embedding": _places, "preference": _margins, "multiple-choice": _leads,
 }  # fmt: skip

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from ..contract import Row
-from . import aids, optimizing
+from . import aids, optimizing, passes
 from .data.batches import Batch, Batches
 from .objectives.protocol import Objective
 from .recipe import Recipe
@@ -88,7 +88,7 @@ def plan(module: nn.Module, objective: Objective, recipe: Recipe, batch: Batch, 
         aids.save_memory(module)
     size = sum(value.nbytes for value in moving.values())
     largest = max(value.nbytes for value in moving.values())
-    most = _most_of_a_pass(module, objective, batch, recipe.accumulation > 1)
+    most = _most_of_a_pass(module, objective, batch, recipe)
     return Bytes(
         trainable=size, gradients=size, states=2 * size + 4 * len(moving), best=size if recipe.early_stopping else 0,
         activations=max(0, most - size) + scratch, updating=2 * largest,
@@ -100,19 +100,20 @@ def largest(batches: Batches, times: int = 1) -> Batch:
     return batches.of(sorted(batches.rows, key=batches.length, reverse=True)[: batches.size] * times)
 
 
-def _most_of_a_pass(module: nn.Module, objective: Objective, batch: Batch, again: bool) -> int:
-    """The most bytes that live at once, gradients included; with those of another micro-batch there before, `again`.
+def _most_of_a_pass(module: nn.Module, objective: Objective, batch: Batch, recipe: Recipe) -> int:
+    """The most bytes that live at once, gradients included; where several micro-batches make a step, with those of one
+    there before.
 
     Many layers that are alike are not all gone through: each takes as much as the one before.
     """
     layers = alike(module)
     if layers is None or len(layers) <= _TRIED[1]:
-        return _counted(module, objective, batch, again)
+        return _counted(module, objective, batch, recipe)
     whole, few = list(layers), []
     for count in _TRIED:
         del layers[:]
         layers.extend(whole[:count])
-        few.append(_counted(module, objective, batch, again))
+        few.append(_counted(module, objective, batch, recipe))
     return few[1] + (len(whole) - _TRIED[1]) * (few[1] - few[0]) // (_TRIED[1] - _TRIED[0])
 
 
@@ -129,16 +130,16 @@ def alike(module: nn.Module) -> nn.ModuleList | None:
     return layers[0] if len(layers) == 1 else None
 
 
-def _counted(module: nn.Module, objective: Objective, batch: Batch, again: bool) -> int:
+def _counted(module: nn.Module, objective: Objective, batch: Batch, recipe: Recipe) -> int:
     module.train()
     with torch.random.fork_rng(devices=()):
         prepared = objective.prepare(batch, training=True)
-    backward = aids.backward_of(objective.loss)
+    backward = passes.backward_of(recipe, objective)
     weight = objective.weight(prepared) or 1.0
     with FakeTensorMode(allow_non_fake_inputs=True):
         _hollow(module)
         with torch.random.fork_rng(devices=()), Living(module) as living:
-            for _ in range(2 if again else 1):
+            for _ in range(2 if recipe.accumulation > 1 else 1):
                 backward(module, prepared, weight)
     for parameter in module.parameters():
         parameter.grad = None

@@ -15,8 +15,8 @@ from llmos.syscalls.errors import NotSupported
 from ..contract import TuneJob, TunePlan
 from ..engine.loader import empty_module
 from ..engine.models import Resident
-from . import low_rank, methods, planning
-from .aids import save_memory
+from . import low_rank, methods, passes, planning
+from .aids import Backward, save_memory
 from .data import packing
 from .data.base import Base
 from .data.batches import Batch, Batches, steps_of
@@ -26,6 +26,7 @@ from .data.weights import weights_of
 from .objectives import chunked
 from .objectives.by_name import objective_of
 from .objectives.causal import Causal
+from .objectives.choices import Choices
 from .objectives.preference import Preference
 from .objectives.protocol import Objective
 from .recipe import PROMPTS, Recipe
@@ -45,6 +46,11 @@ class Prepared:
     objective: Objective
     module: PeftModel
     plan: TunePlan
+
+    @property
+    def backward(self) -> Backward:
+        """How gradients are made."""
+        return passes.backward_of(self.recipe, self.objective)
 
 
 Read = Callable[[Recipe, Base], Dataset]
@@ -86,7 +92,9 @@ def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: i
         hollow = methods.adapt(empty_module(about), about.kind, recipe, steps) if times else None
     for each in (module, hollow) if hollow is not None else (module,):
         low_rank.lighten(each)
-    objective = _lighter(objective, module, _start_of(batches[0]))
+    passes.check(recipe, module)
+    if not recipe.r_drop:  # which compares scores
+        objective = _lighter(objective, module, _start_of(batches[0]))
     if recipe.gradient_checkpointing:
         save_memory(module)
     planned = None
@@ -110,9 +118,9 @@ def read_data(job: TuneJob, recipe: Recipe, base: Base, between: Callable[[], No
 
 def _lighter(objective: Objective, module: PeftModel, start: Batch) -> Objective:
     """The same objective without the scores of all tokens at once, where the model allows it."""
-    if not isinstance(objective, Causal | Preference) or not chunked.fits(module, start):
+    if not isinstance(objective, Causal | Preference | Choices) or not chunked.fits(module, start):
         return objective
-    if isinstance(objective, Preference):
+    if not isinstance(objective, Causal):
         return replace(objective, room=chunked.ROOM)
     return chunked.Chunked(smoothing=objective.smoothing)
 

@@ -33,6 +33,7 @@ OBJECTIVES: Mapping[str, tuple[str, ...]] = {
     "question-answering": ("answer",),
     "embedding": ("triple", "pair"),
     "preference": ("preference",),
+    "multiple-choice": ("choice",),
 }
 """What is learned, each with the schemas of rows (`data/schema.py`) that teach it, the most telling first."""
 
@@ -41,6 +42,15 @@ LONG = ("", "refuse", "cut", "drop", "split")
 
 WEIGHTS = ("balanced", "effective")
 """How rare classes may count more."""
+
+SCORED = ("causal-lm", "masked-lm", "seq2seq", "classification", "token-classification")
+"""Objectives whose items have a score for each class."""
+
+PRECISIONS = ("", "bf16")
+"""What products are made in, beside that of the model itself."""
+
+CONTRASTS = ("infonce", "triplet")
+"""How texts that belong together are told from others: among all of a batch, or from one that is given."""
 
 TRAINED = ("answers", "all")
 """Which tokens are learned from: those of answers, or those of prompts as well."""
@@ -63,12 +73,36 @@ _OPTIONS: Mapping[str, str] = {
     "dedupe": "true or false", "labels": "names, in order", "columns": "field of the schema to column of the file",
     "modules_to_save": "names of layers", "temperature": "of contrastive losses", "beta": "of preference losses",
     "masked_share": "of tokens", "class_weights": "balanced, effective", "augment": "a map",
+    "mixed_precision": "bf16", "r_drop": "weight of the divergence; 0 for none", "adversarial": "a map",
+    "contrast": ", ".join(CONTRASTS), "margin": "of triplets",
 }  # fmt: skip
 
 _AUGMENT: Mapping[str, str] = {
     "copies": "changed copies of each row, at least 1", "typos": "share of words", "drop_words": "share of words",
     "swap_words": "share of words", "synonyms": "a map of words to lists of words", "synonym_share": "of those words",
 }  # fmt: skip
+
+
+_ADVERSARIAL: Mapping[str, str] = {
+    "method": "fgm, pgd", "size": "the norm by which embeddings are moved", "pace": "of one move", "times": "moves",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """A pass on embeddings that are moved against the model.
+
+    Attributes:
+        method: fgm for one move, pgd for several.
+        size: the norm, for each row, by which all embeddings of the row are moved at most.
+        pace: that of one move of pgd.
+        times: how many moves pgd makes.
+    """
+
+    method: str = "fgm"
+    size: float = 1.0
+    pace: float = 0.3
+    times: int = 3
 
 
 @dataclass(frozen=True)
@@ -107,6 +141,10 @@ class Recipe:
         columns: for fields of a schema, the columns of the file that hold them.
         class_weights: how rare classes count more (`data/weights.py`); empty for all alike.
         augment: changed copies of rows; None for none.
+        mixed_precision: the dtype of products, empty for that of the weights.
+        r_drop: weight of the divergence of two passes with other dropout (`aids.r_drop`), 0 for one pass.
+        adversarial: one more pass on moved embeddings; None for none.
+        contrast: how embeddings are told apart; `margin` is by how much in triplets.
     """
 
     method: str
@@ -150,6 +188,11 @@ class Recipe:
     columns: tuple[tuple[str, str], ...] = ()
     class_weights: str = ""
     augment: Augment | None = None
+    mixed_precision: str = ""
+    r_drop: float = 0.0
+    adversarial: Adversarial | None = None
+    contrast: str = "infonce"
+    margin: float = 0.5
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> Recipe:
@@ -182,6 +225,14 @@ class Recipe:
             want = "classification or token-classification"
             said = f"class_weights has no meaning for the objective {self.objective}; it is for {want}"
             raise BadArgument(said, name="class_weights", got=self.class_weights, want=want)
+        if self.r_drop and self.objective not in SCORED:
+            want = ", ".join(SCORED)
+            said = f"r_drop compares scores of classes, which {self.objective} has none of; it is for {want}"
+            raise BadArgument(said, name="r_drop", got=f"{self.r_drop:g}", want=want)
+        if self.contrast != "infonce" and self.objective != "embedding":
+            want = "embedding"
+            said = f"contrast has no meaning for the objective {self.objective}; it is for {want}"
+            raise BadArgument(said, name="contrast", got=self.contrast, want=want)
         if self.label_smoothing and self.objective not in ("causal-lm", "masked-lm", "seq2seq", "classification"):
             want = "0"
             said = f"label_smoothing has no meaning for the objective {self.objective}; leave it out"
@@ -238,7 +289,19 @@ def _extra(given: Checked) -> dict[str, Any]:
         "columns": given.names("columns", {}),
         "class_weights": given.choice("class_weights", "", ("", *WEIGHTS)),
         "augment": _augment(given.within_map("augment", _AUGMENT)) if "augment" in given else None,
+        "mixed_precision": given.choice("mixed_precision", "", PRECISIONS),
+        "r_drop": given.within("r_drop", 0.0),
+        "adversarial": _adversarial(given.within_map("adversarial", _ADVERSARIAL)) if "adversarial" in given else None,
+        "contrast": given.choice("contrast", "infonce", CONTRASTS),
+        "margin": given.more("margin", 0.5),
     }
+
+
+def _adversarial(given: Checked) -> Adversarial:
+    return Adversarial(
+        given.choice("method", "fgm", ("fgm", "pgd")), given.more("size", 1.0), given.more("pace", 0.3),
+        given.whole("times", 3, 1),
+    )  # fmt: skip
 
 
 def _augment(given: Checked) -> Augment:

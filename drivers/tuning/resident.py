@@ -25,6 +25,13 @@ LARGEST_COPY = 1 << 20
 """Elements: what may be copied because autograd cannot save it where it lies."""
 
 
+class SharedProduct(Product):
+    """A product whose inputs may be in another dtype than its weights, as mixed precision has them."""
+
+    def _split(self, x: Tensor) -> list[Tensor]:
+        return super()._split(x.to(self.packed.dtype))
+
+
 class ResidentLinear(nn.Linear):
     """A frozen linear layer whose weights are another module's: for whatever looks for an `nn.Linear`, as PEFT does.
 
@@ -59,7 +66,8 @@ class ResidentLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         product: Product | None = self.__dict__["_product"]
         if product is None:
-            answer: Tensor = self.__dict__["_layer"](x)
+            layer = self.__dict__["_layer"]
+            answer: Tensor = layer(x.to(layer.dtype if isinstance(layer, StoredLinear) else layer.packed.dtype))
             return answer
         part = product.follow(self._number, x) if self._number else product.lead(x)
         return part.clone() if self.written else part
@@ -94,7 +102,7 @@ def training_view(bundle: Bundle) -> Any:
         NotSupported: part of the model lies in memory in a way that cannot be trained beside; says which part and why.
     """
     view: Any = empty_module(bundle.about)
-    products: dict[int, Product] = {}
+    products: dict[int, SharedProduct] = {}
     for path, part in list(view.named_modules()):
         if not _holds(part):
             continue
@@ -135,11 +143,11 @@ def _counterpart(bundle: Bundle, path: str) -> nn.Module:
     return found
 
 
-def _shared_layer(part: nn.Module, theirs: nn.Module, products: dict[int, Product]) -> nn.Module | None:
+def _shared_layer(part: nn.Module, theirs: nn.Module, products: dict[int, SharedProduct]) -> nn.Module | None:
     if isinstance(part, nn.Linear | StoredLinear):
         if isinstance(theirs, MergedLinear):
             held = theirs.product
-            product = products.setdefault(id(held), Product(held.packed))
+            product = products.setdefault(id(held), SharedProduct(held.packed))
             return ResidentLinear(theirs, theirs.number, product)
         return ResidentLinear(theirs) if isinstance(theirs, SingleLinear | StoredLinear) else None
     if isinstance(part, nn.Embedding | StoredEmbedding):

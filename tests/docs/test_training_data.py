@@ -62,5 +62,5 @@ def test_options() -> None:
     assert set(rows["long"]) - {"max_length"} == set(LONG[1:])
     assert rows["train_on"] == list(TRAINED) and rows["class_weights"] == list(WEIGHTS)
     unchanged = set(SCHEMAS) - set(FIELDS)
-    assert "Rows of\n`text`, `messages` and `preference` are not changed" in PAGE
-    assert unchanged == {"text", "messages", "preference"}
+    assert "Rows of\n`text`, `messages`, `choice` and `preference` are not changed" in PAGE
+    assert unchanged == {"text", "messages", "choice", "preference"}

@@ -14,6 +14,7 @@ from ...engine.loader import Bundle
 HEADS: Mapping[str, tuple[kinds.Kind, ...]] = {
     "causal-lm": (kinds.CAUSAL, kinds.VISION),
     "preference": (kinds.CAUSAL, kinds.VISION),
+    "multiple-choice": (kinds.CAUSAL, kinds.VISION),
     "masked-lm": (kinds.MASKED,),
     "seq2seq": (kinds.SEQ2SEQ,),
     "classification": (kinds.SEQUENCE,),

@@ -40,6 +40,8 @@ class Encoding:
         self._everything = recipe.train_on == "all"
         self._ends = frozenset((base.tokenizer.eos_token_id, base.tokenizer.sep_token_id)) - {None}
         self._long = recipe.long or ("split" if texts and schema == "text" else "refuse")
+        self._choices = 0
+        """Of each row, once one is known."""
         self.counts: Counter[str] = Counter(dropped=0, cut=0, split=0)
         before = recipe.virtual_tokens if recipe.method in PROMPTS else 0
         room = base.context - before
@@ -57,10 +59,15 @@ class Encoding:
             raise BadArgument(said, name="long", got=self._long, want=want)
         if schema == "messages":
             base.check_chat()
+        if recipe.contrast == "triplet" and schema != "triple":
+            want = "rows with a negative"
+            said = f"contrast triplet needs {want} beside anchor and positive; without, take infonce"
+            raise BadArgument(said, name="contrast", got="triplet", want=want)
         makers: Mapping[str, Callable[[Record, str], list[Example]]] = {
             "text": self._text, "completion": self._completion, "messages": self._messages, "label": self._row,
             "labels": self._row, "score": self._row, "tags": self._tags, "answer": self._answer,
             "triple": self._near_and_far, "pair": self._near_and_far, "preference": self._preference,
+            "choice": self._choice,
         }  # fmt: skip
         otherwise = {"seq2seq": self._rewriting, "masked-lm": self._hidden}
         self._make = otherwise.get(recipe.objective, makers[schema])
@@ -184,6 +191,20 @@ class Encoding:
     def _preference(self, record: Record, place: str) -> list[Example]:
         both = [self._preferred(record.get("prompt"), record[name], place) for name in ("chosen", "rejected")]
         return [replace(both[0], others=(both[1],))]
+
+    def _choice(self, record: Record, place: str) -> list[Example]:
+        """The right answer first."""
+        choices, answer = record["choices"], record["answer"]
+        right = choices.index(answer) if answer in choices else answer
+        if not isinstance(right, int) or not 0 <= right < len(choices):
+            want = f"one of the choices, or its number from 0 to {len(choices) - 1}"
+            raise refused(place, "the answer is none of the choices", f"make it {want}", answer)
+        self._choices = self._choices or len(choices)
+        if len(choices) != self._choices:
+            want = "give each row as many"
+            raise refused(place, f"{len(choices)} choices, the rows before have {self._choices}", want)
+        made = [self._said(record["prompt"], each) for each in choices]
+        return [replace(made[right], others=(*made[:right], *made[right + 1 :]))]
 
     def _preferred(self, prompt: Texts | None, answer: Texts, place: str) -> Example:
         if isinstance(answer, str) and (prompt is None or isinstance(prompt, str)):

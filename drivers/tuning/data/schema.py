@@ -56,6 +56,10 @@ SCHEMAS: Mapping[str, Mapping[str, Field]] = {
         "prompt": Field(("prompt", "question"), "said", needed=False), "chosen": Field(("chosen",), "said"),
         "rejected": Field(("rejected",), "said"),
     },
+    "choice": {
+        "prompt": Field(("prompt", "question", "context")), "choices": Field(("choices", "options"), "choices"),
+        "answer": Field(("answer", "label"), "label"),
+    },
 }  # fmt: skip
 
 
@@ -170,6 +174,7 @@ _KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "text": ("a text of whole characters that is not empty", _text),
     "label": ("the name or the number of a class", _label),
     "labels": ("a list of names or numbers of classes", _list_of(_label, 0)),
+    "choices": ("a list of two texts or more", _list_of(_text, 2)),
     "score": ("a number", _number),
     "words": ("a list of words", _list_of(lambda each: _whole(each) and bool(each))),
     "tags": ("a list of tags", _list_of(_label)),

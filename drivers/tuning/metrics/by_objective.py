@@ -42,7 +42,7 @@ class Gathered:
 MAIN: Mapping[str, str] = {
     "causal-lm": "perplexity", "masked-lm": "perplexity", "seq2seq": "perplexity", "classification": "accuracy",
     "multi-label": "f1_micro", "regression": "mae", "token-classification": "entity_f1", "question-answering": "f1",
-    "embedding": "mrr", "preference": "accuracy",
+    "embedding": "mrr", "preference": "accuracy", "multiple-choice": "accuracy",
 }  # fmt: skip
 """For each objective, the figure by which it is judged."""
 
@@ -132,5 +132,5 @@ def _margins(gathered: Gathered) -> dict[str, float]:
 _FIGURES: Mapping[str, Callable[[Gathered], dict[str, float]]] = {
     "causal-lm": _tokens, "masked-lm": _tokens, "seq2seq": _tokens, "classification": _classes,
     "multi-label": _several, "regression": _numbers, "token-classification": _tags, "question-answering": _ends,
-    "embedding": _places, "preference": _margins,
+    "embedding": _places, "preference": _margins, "multiple-choice": _margins,
 }  # fmt: skip

@@ -12,8 +12,9 @@ from ..data.base import Base
 from ..recipe import Recipe
 from .answers import Answers
 from .causal import Causal
+from .choices import Choices
 from .classes import Masked, Rows, Tokens
-from .embedding import Embedding
+from .embedding import Embedding, Triplet
 from .preference import Preference
 from .protocol import Objective
 from .seq2seq import Seq2seq
@@ -42,6 +43,10 @@ def objective_of(recipe: Recipe, base: Base, class_weights: Sequence[float] | No
             return Tokens(smoothing=smoothing, class_weights=weights)
         case "question-answering":
             return Answers()
+        case "multiple-choice":
+            return Choices()
+        case "embedding" if recipe.contrast == "triplet":
+            return Triplet(margin=recipe.margin)
         case "embedding":
             return Embedding(temperature=recipe.temperature)
         case "preference":

@@ -1,4 +1,4 @@
-"""Of several texts the right one."""
+"""Of several answers the right one."""
 
 from __future__ import annotations
 
@@ -7,28 +7,25 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..data.batches import Batch
-from .protocol import Scored, inputs
+from .preference import likelihood
+from .protocol import Scored
 
 
 @dataclass(frozen=True)
 class Choices(Scored):
-    """`labels`, int64 [rows]: which text is right, 0 for the row's own, from 1 on those of `others`."""
+    """Rows hold the right answers after their prompts, `others` the wrong ones, as many for each row.
 
-    head: ClassVar[str] = "multiple-choice"
+    The score of an answer is its log-probability after the prompt, as evaluations of multiple choice have it (Brown et
+    al. 2020, 2.4), and the loss is the cross-entropy over the answers of a row. `room` as `Preference` has it.
+    """
+
+    head: ClassVar[str] = "causal-lm"
+    room: int = 0
 
     def targets(self, batch: Batch) -> Tensor:
-        return batch.labels
+        return torch.zeros(len(batch.input_ids), dtype=torch.long, device=batch.input_ids.device)
 
     def scores(self, module: nn.Module, batch: Batch, kept: Tensor) -> Tensor:
-        """The module gets [rows, texts, tokens], where what a text is shorter than the longest is masked."""
-        texts = [inputs(each) for each in (batch, *batch.others)]
-        longest = max(text["input_ids"].shape[1] for text in texts)
-        given = {
-            name: torch.stack([functional.pad(text[name], (0, longest - text[name].shape[1])) for text in texts], 1)
-            for name in texts[0]
-        }
-        scores: Tensor = module(**given).logits[kept]
-        return scores
+        return torch.stack([likelihood(module, each, self.room) for each in (batch, *batch.others)], dim=1)

@@ -50,9 +50,15 @@ def losses_of(module: nn.Module, batch: Batch, entropy: Entropy, room: int = ROO
     kept = targets != IGNORED
     head = _head(module)
     assert head is not None
-    states = before_head(module, head, batch)[kept]
+    return losses_at(before_head(module, head, batch)[kept], targets[kept], head, entropy, room)
+
+
+def losses_at(
+    states: Tensor, wanted: Tensor, head: nn.Linear, entropy: Entropy, room: int = ROOM
+) -> tuple[Tensor, Tensor]:
+    """Of each state [items, size] before the head and the class int64 [items] that is right: as `losses_of`."""
     losses: Tensor
-    losses, right = _Losses.apply(states, targets[kept], head, entropy, room)  # type: ignore[no-untyped-call]
+    losses, right = _Losses.apply(states, wanted, head, entropy, room)  # type: ignore[no-untyped-call]
     return losses, right
 
 

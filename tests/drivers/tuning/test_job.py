@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from tuning_runs import Make
 
 from llmos.drivers.tuning.job import Running, identity_of
@@ -28,3 +31,18 @@ def test_what_happened_is_told_once(make: Make) -> None:
     assert sorted(path.name for path in prepared.job.folder.iterdir()) == [
         "adapter_config.json", "adapter_model.safetensors",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("aid", [
+    {"mixed_precision": "bf16"}, {"r_drop": 0.5}, {"adversarial": {"method": "pgd"}},
+    {"mixed_precision": "bf16", "r_drop": 0.5, "adversarial": {}, "gradient_checkpointing": True},
+])  # fmt: skip
+def test_aids_work_on_the_weights_that_serve(make: Make, aid: dict[str, Any]) -> None:
+    plain, aided = make(dropout=0.1), make(dropout=0.1, options=aid)
+    less = "mixed_precision" in aid
+    bytes_of = [each.plan.facts["bytes"]["activations"] for each in (plain, aided)]
+    assert less or bytes_of[1] >= bytes_of[0]
+    running = Running(aided)
+    running.work(lambda: None)
+    told = [each.values["loss"] for each in running.told() if each.stage == "train"]
+    assert len(told) == 2 and all(map(math.isfinite, told))

@@ -15,6 +15,7 @@ from llmos.drivers.tuning.judging import Judging
 from llmos.drivers.tuning.metrics import spans
 from llmos.drivers.tuning.objectives.answers import Answers
 from llmos.drivers.tuning.objectives.causal import Causal
+from llmos.drivers.tuning.objectives.choices import Choices
 from llmos.drivers.tuning.objectives.classes import Rows, Tokens
 from llmos.drivers.tuning.objectives.embedding import Embedding
 from llmos.drivers.tuning.objectives.preference import Preference
@@ -127,6 +128,17 @@ def test_margins_of_preferences() -> None:
     assert len(said) == 12 and bool((said != 0).any())
     assert judging.figures()["accuracy"] == pytest.approx(float((said > 0).float().mean()))
     assert judging.figures()["margin"] == pytest.approx(float(said.mean()))
+
+
+def test_margins_of_choices_are_over_the_best_of_the_others() -> None:
+    module = tuning_runs.llama()
+    rows = [dataclasses.replace(each, others=(TEXTS[n - 1], TEXTS[n - 2])) for n, each in enumerate(TEXTS)]
+    judging = judged("multiple-choice", Choices(), module, batches(rows, 5))
+    with torch.no_grad():
+        scores = Choices().loss(module, batches(rows, 12)[0]).scores
+    assert scores is not None
+    torch.testing.assert_close(judging.gathered().said, scores[:, 0] - torch.maximum(scores[:, 1], scores[:, 2]))
+    assert judging.figures()["accuracy"] == pytest.approx(float((scores.argmax(1) == 0).float().mean()))
 
 
 def test_of_tokens_nothing_is_gathered() -> None:

@@ -25,6 +25,7 @@ from llmos.drivers.tuning.data.example import Example
 from llmos.drivers.tuning.methods import adapt, companion_of
 from llmos.drivers.tuning.objectives.answers import Answers
 from llmos.drivers.tuning.objectives.causal import Causal
+from llmos.drivers.tuning.objectives.choices import Choices
 from llmos.drivers.tuning.objectives.chunked import Chunked
 from llmos.drivers.tuning.objectives.classes import Masked, Rows, Tokens
 from llmos.drivers.tuning.objectives.distillation import Distillation
@@ -33,6 +34,7 @@ from llmos.drivers.tuning.objectives.preference import Preference
 from llmos.drivers.tuning.objectives.protocol import Objective
 from llmos.drivers.tuning.objectives.seq2seq import Seq2seq
 from llmos.drivers.tuning.objectives.values import MultiLabel, Regression
+from llmos.drivers.tuning.passes import backward_of
 from llmos.drivers.tuning.recipe import Recipe
 from llmos.drivers.tuning.trainer import Training, train
 
@@ -133,6 +135,28 @@ def near(others: int) -> Make:
     return make
 
 
+def choices(count: int, generator: torch.Generator) -> list[Example]:
+    """Of three ways to count, the one by 5."""
+    made = []
+    for noise, number in numbers((count, 2), generator):
+        rows = []
+        for step in (5, 11, 1):
+            tokens = [UNSAID, FIRST + noise, FIRST + number, FIRST + (number + step) % COUNT]
+            rows.append(Example(tokens, [-100, -100, -100, tokens[3]]))
+        made.append(dataclasses.replace(rows[0], others=tuple(rows[1:])))
+    return made
+
+
+def any_first(examples: Sequence[Example], generator: torch.Generator) -> list[Example]:
+    """Which of the answers is the right one, by chance."""
+    made = []
+    for own in examples:
+        every = (dataclasses.replace(own, others=()), *own.others)
+        first, *rest = (every[n] for n in torch.randperm(len(every), generator=generator).tolist())
+        made.append(dataclasses.replace(first, others=tuple(rest)))
+    return made
+
+
 def mixed_up(examples: Sequence[Example], generator: torch.Generator) -> list[Example]:
     """The same texts, each with another one's labels and further texts."""
     order = torch.randperm(len(examples), generator=generator).tolist()
@@ -224,7 +248,10 @@ class Task:
         module = adapt(copy.deepcopy(self.base()).requires_grad_(False), self.kind, recipe, self.steps)
         before = copy.deepcopy(module)
         companion = companion_of(module, recipe)
-        train(Training(module, self.objective, recipe, Batches(examples, recipe), companion=companion))
+        backward = backward_of(recipe, self.objective)
+        train(Training(
+            module, self.objective, recipe, Batches(examples, recipe), companion=companion, backward=backward
+        ))  # fmt: skip
         return before, module
 
 
@@ -285,7 +312,14 @@ OBJECTIVES = [
     Task(Embedding(), kinds.ENCODER, encoder("Model"), near(1), without=1 / 8),
     Task(Triplet(), kinds.ENCODER, encoder("Model"), near(2), without=0.5),
     Task(Preference(), kinds.CAUSAL, counter, preferred, without=0.5, mix=swapped),
+    Task(Choices(), kinds.CAUSAL, counter, choices, without=1 / 3, mix=any_first),
 ]  # fmt: skip
+
+AIDS: dict[str, dict[str, Any]] = {
+    "bf16": {"options": {"mixed_precision": "bf16"}}, "r_drop": {"dropout": 0.1, "options": {"r_drop": 1.0}},
+    "fgm": {"options": {"adversarial": {"method": "fgm", "size": 0.1}}},
+    "pgd": {"options": {"adversarial": {"method": "pgd", "size": 0.1, "pace": 0.05}}},
+}  # fmt: skip
 
 
 def test_one_method_learns_one_objective() -> None:
@@ -301,6 +335,13 @@ def name_of(task: Task) -> str:
 @pytest.mark.parametrize("task", [*METHODS, *OBJECTIVES], ids=name_of)
 def test_each_method_and_each_objective_learns_what_can_be_learnt_and_nothing_else(task: Task, seed: int) -> None:
     learns(task, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("aid", AIDS)
+def test_with_each_aid_too(aid: str, seed: int) -> None:
+    learns(dataclasses.replace(OBJECTIVES[1], fields=tuple(AIDS[aid].items())), seed)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from llmos.drivers.tuning.recipe import METHODS, OBJECTIVES, Augment, Recipe
+from llmos.drivers.tuning.recipe import METHODS, OBJECTIVES, Adversarial, Augment, Recipe
 from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.types import TuneRecipe
 
@@ -14,7 +14,7 @@ from llmos.syscalls.types import TuneRecipe
 def test_the_defaults_are_those_of_the_call() -> None:
     told = msgspec.to_builtins(TuneRecipe(method="lora"))
     assert Recipe.of(told) == Recipe.of({"method": "lora"}) == Recipe("lora")
-    assert {name for name in told if name != "options"} <= set(Recipe.__dataclass_fields__)
+    assert {name for name in told if name not in ("options", "search")} <= set(Recipe.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -63,6 +63,12 @@ def test_options_become_fields() -> None:
         ({"options": {"augment": {"synonyms": {"fox": []}}}}, "synonyms", "lists of words"),
         ({"options": {"early_stopping": 2}}, "early_stopping", "eval_fraction above 0"),
         ({"objective": "regression", "options": {"label_smoothing": 0.1}}, "label_smoothing", "regression"),
+        ({"options": {"mixed_precision": "fp8"}}, "mixed_precision", "bf16"),
+        ({"objective": "preference", "options": {"r_drop": 1}}, "r_drop", "which preference has none of"),
+        ({"options": {"adversarial": "fgm"}}, "adversarial", "a map"),
+        ({"options": {"adversarial": {"method": "agd"}}}, "method", "fgm, pgd"),
+        ({"options": {"adversarial": {"size": 0}}}, "size", "above 0"),
+        ({"options": {"contrast": "triplet"}}, "contrast", "no meaning for the objective causal-lm"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_name_and_what_to_try(changes: dict[str, Any], name: str, said: str) -> None:
@@ -76,6 +82,11 @@ def test_augmenting_is_read_whole() -> None:
     made = Recipe.of({"method": "lora", "options": {"augment": asked}})
     assert made.augment == Augment(2, 0.25, synonyms=(("fox", ("dog", "cat")),), synonym_share=1.0)
     assert Recipe.of({"method": "lora"}).augment is None
+
+
+def test_adversarial_training_is_read_whole() -> None:
+    made = Recipe.of({"method": "lora", "options": {"adversarial": {"method": "pgd", "size": 2, "times": 4}}})
+    assert made.adversarial == Adversarial("pgd", 2.0, times=4)
 
 
 def test_every_objective_has_rows_that_teach_it() -> None:

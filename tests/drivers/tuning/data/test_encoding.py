@@ -166,6 +166,34 @@ def test_preferences_share_their_prompt() -> None:
         assert (made.tokens, made.labels) == (alone.tokens, alone.labels)
 
 
+def test_the_right_choice_stands_before_the_others() -> None:
+    row = {"prompt": "ask ", "choices": ["no", "yes", "maybe"]}
+    for answer in (1, "yes"):
+        example = one("choice", {**row, "answer": answer}, "multiple-choice", tokenizer=BYTES)
+        texts = [BYTES.decode(each.tokens[5:-1]) for each in (example, *example.others)]
+        assert texts == ["yes", "no", "maybe"]
+        assert [learned(each) for each in (example, *example.others)] == [
+            [*BYTES(text)["input_ids"][1:], BYTES.eos_token_id] for text in texts
+        ]
+
+
+def test_choices_are_as_many_in_each_row_and_one_is_right() -> None:
+    encode = encoding("choice", "multiple-choice", tokenizer=BYTES)
+    for answer in (3, -1, "neither"):
+        with pytest.raises(BadArgument, match="f:1: the answer is none of the choices"):
+            encode({"prompt": "ask", "choices": ["a", "b", "c"], "answer": answer}, "f:1")
+    encode({"prompt": "ask", "choices": ["a", "b", "c"], "answer": 0}, "f:1")
+    with pytest.raises(BadArgument, match="f:2: 2 choices, the rows before have 3"):
+        encode({"prompt": "ask", "choices": ["a", "b"], "answer": 0}, "f:2")
+
+
+def test_triplets_need_rows_with_a_negative() -> None:
+    options = {"contrast": "triplet"}
+    encoding("triple", "embedding", options=options)
+    with pytest.raises(BadArgument, match="rows with a negative"):
+        encoding("pair", "embedding", options=options)
+
+
 def test_preferences_of_conversations() -> None:
     asked, good = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}]
     wanted = one("messages", {"messages": asked + good}, tokenizer=CHATS)

@@ -30,6 +30,8 @@ FOUND: tuple[tuple[str, dict[str, Any], str, dict[str, str]], ...] = (
      {"anchor": "query", "positive": "positive", "negative": "negative"}),
     ("embedding", {"text1": "a", "text2": "b"}, "pair", {"anchor": "text1", "positive": "text2"}),
     ("preference", {"chosen": "a", "rejected": CHAT}, "preference", {"chosen": "chosen", "rejected": "rejected"}),
+    ("multiple-choice", {"question": "a", "options": ["b", "c"], "label": 1}, "choice",
+     {"prompt": "question", "choices": "options", "answer": "label"}),
 )  # fmt: skip
 
 
@@ -95,6 +97,7 @@ def test_rows_that_teach_nothing_are_refused(
         ("answer", {"question": "a", "context": "b", "answers": {"text": ["b"], "answer_start": [-1]}}, "a text of"),
         ("answer", {"question": "a", "context": "b", "answers": {"text": ["b"], "answer_start": [0, 1]}}, "a text of"),
         ("preference", {"chosen": "a", "rejected": []}, "a text or a list of messages"),
+        ("choice", {"prompt": "a", "choices": ["b"], "answer": 0}, "a list of two texts or more"),
     ],
 )
 def test_a_row_that_does_not_fit_is_told_with_its_place(name: str, values: dict[str, Any], said: str) -> None:

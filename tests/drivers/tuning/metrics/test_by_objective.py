@@ -41,6 +41,7 @@ CASES: dict[str, tuple[Gathered, dict[str, float]]] = {
     "preference": (Gathered(torch.tensor([2.0, -1.0]), torch.empty(2)), {"accuracy": 0.5, "margin": 0.5}),
 }  # fmt: skip
 CASES |= dict.fromkeys(("masked-lm", "seq2seq"), CASES["causal-lm"])
+CASES["multiple-choice"] = CASES["preference"]
 
 
 def test_every_objective_has_figures() -> None:

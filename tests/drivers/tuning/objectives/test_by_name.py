@@ -12,8 +12,9 @@ from llmos.drivers.tuning.data.base import Base
 from llmos.drivers.tuning.objectives.answers import Answers
 from llmos.drivers.tuning.objectives.by_name import objective_of
 from llmos.drivers.tuning.objectives.causal import Causal
+from llmos.drivers.tuning.objectives.choices import Choices
 from llmos.drivers.tuning.objectives.classes import Masked, Rows, Tokens
-from llmos.drivers.tuning.objectives.embedding import Embedding
+from llmos.drivers.tuning.objectives.embedding import Embedding, Triplet
 from llmos.drivers.tuning.objectives.preference import Preference
 from llmos.drivers.tuning.objectives.seq2seq import Seq2seq
 from llmos.drivers.tuning.objectives.values import MultiLabel, Regression
@@ -35,11 +36,13 @@ MADE: list[tuple[str, dict[str, Any], object]] = [
     ("token-classification", {}, Tokens()),
     ("question-answering", {}, Answers()),
     ("embedding", {"temperature": 0.2}, Embedding(temperature=0.2)),
+    ("embedding", {"contrast": "triplet", "margin": 0.2}, Triplet(margin=0.2)),
     ("preference", {"beta": 0.3}, Preference(beta=0.3)),
+    ("multiple-choice", {}, Choices()),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "options", "wanted"), MADE, ids=[name for name, _, _ in MADE])
+@pytest.mark.parametrize(("name", "options", "wanted"), MADE, ids=[type(made).__name__ for _, _, made in MADE])
 def test_its_class_with_what_the_recipe_says(name: str, options: dict[str, Any], wanted: object) -> None:
     made = objective_of(Recipe.of({"method": "lora", "objective": name, "options": options}), BASE)
     assert type(made) is type(wanted) and made == wanted

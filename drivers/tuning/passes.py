@@ -1,0 +1,38 @@
+"""How a recipe has gradients made: the plain way, or with the aids that it asks for around it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from llmos.syscalls.errors import BadArgument
+
+from . import aids
+from .objectives.protocol import Loss, Objective
+from .recipe import Recipe
+
+
+def backward_of(recipe: Recipe, objective: Objective) -> aids.Backward:
+    """The backward pass of a micro-batch.
+
+    Mixed precision is innermost, so that each pass has it; R-Drop compares two such passes; adversarial training adds a
+    pass of all that on moved embeddings.
+    """
+    loss: Loss = objective.loss
+    if recipe.mixed_precision:
+        loss = aids.mixed(loss)
+    if recipe.r_drop:
+        loss = aids.r_drop(loss, recipe.r_drop)
+    asked = recipe.adversarial
+    if asked is None:
+        return aids.backward_of(loss)
+    if asked.method == "fgm":
+        return aids.fgm(loss, asked.size)
+    return aids.pgd(loss, asked.size, asked.pace, asked.times)
+
+
+def check(recipe: Recipe, module: nn.Module) -> None:
+    """Raises BadArgument where an aid would do nothing with this model."""
+    if recipe.r_drop and not any(isinstance(part, nn.Dropout) and part.p for part in module.modules()):
+        want = "a dropout above 0"
+        said = f"r_drop compares passes whose dropout differs, and nothing drops out here: it needs {want}, 0.1 say"
+        raise BadArgument(said, name="r_drop", got=f"{recipe.r_drop:g}", want=want)
