@@ -6,7 +6,7 @@ from torch import nn
 
 from llmos.syscalls.errors import BadArgument
 
-from . import aids
+from . import aids, orthogonal
 from .objectives.protocol import Loss, Objective
 from .recipe import Recipe
 
@@ -14,14 +14,16 @@ from .recipe import Recipe
 def backward_of(recipe: Recipe, objective: Objective) -> aids.Backward:
     """The backward pass of a micro-batch.
 
-    Mixed precision is innermost, so that each pass has it; R-Drop compares two such passes; adversarial training adds a
-    pass of all that on moved embeddings.
+    Mixed precision is innermost, so that each pass has it; R-Drop compares two such passes; AdaLoRA's term is
+    added to that, in float32; adversarial training adds a pass of all that on moved embeddings.
     """
     loss: Loss = objective.loss
     if recipe.mixed_precision:
         loss = aids.mixed(loss)
     if recipe.r_drop:
         loss = aids.r_drop(loss, recipe.r_drop)
+    if recipe.method == "adalora":
+        loss = orthogonal.kept_apart(loss, objective.weight)
     asked = recipe.adversarial
     if asked is None:
         return aids.backward_of(loss)
