@@ -7,10 +7,11 @@ import json
 import threading
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..contract import TuneEvent, TuneProgressEvent
-from . import methods
+from . import methods, reporting, serving
 from .checkpoint import Checkpoints
 from .preparing import Prepared
 from .slices import Yield, mark
@@ -52,20 +53,23 @@ class Running:
         """Train and write the result. Raises what ends the job."""
         prepared = self._prepared
         prepared.job.keep.mkdir(parents=True, exist_ok=True)
+        judged: list[tuple[Evaluated, Evaluated]] = []
         report = train(
             Training(
                 prepared.module, prepared.objective, prepared.recipe, prepared.batches, prepared.held_out,
                 labels=prepared.data.labels, progress=self._tell,
                 checkpoints=Checkpoints(prepared.job.keep, identity_of(prepared)), mark=mark,
                 companion=methods.companion_of(prepared.module, prepared.recipe), asked=self._taken,
-                backward=prepared.backward,
+                backward=prepared.backward, evaluated=lambda *both: judged.append(both),
             ),
             yield_,
         )  # fmt: skip
         self._report = report
-        prepared.job.folder.mkdir(parents=True, exist_ok=True)
-        settings = methods.export(prepared.module, prepared.job.folder)
-        self.manifest = manifest_of(prepared, report, settings)
+        self.manifest = store(prepared, report, prepared.job.folder)
+        for before, after in judged:
+            full = reporting.write(prepared, before, after, prepared.job.folder, yield_)
+            event = TuneProgressEvent(prepared.job.id, report.steps, report.steps, {}, "report", {"report": full})
+            self._events.append(event)
 
     def _taken(self) -> bool:
         asked = self._asked.is_set()
@@ -88,11 +92,18 @@ def identity_of(prepared: Prepared) -> Mapping[str, str]:
     }  # fmt: skip
 
 
-def manifest_of(prepared: Prepared, report: Report, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the result is and where it comes from: plain values."""
-    job = prepared.job
+def store(prepared: Prepared, report: Report, folder: Path) -> Mapping[str, Any]:
+    """Write the result into a folder: what it is and where it comes from, as plain values. Raises OSError."""
+    job, recipe = prepared.job, prepared.recipe
+    folder.mkdir(parents=True, exist_ok=True)
+    if serving.form_of(recipe, prepared.bundle.about.kind) == serving.MODEL:
+        serving.store(prepared.module, recipe, prepared.bundle, folder, prepared.data.labels)
+        what: Mapping[str, Any] = {"kind": "model", "how": recipe.method}
+    else:
+        settings = methods.export(prepared.module, folder)
+        base = {"base": job.base_path, "base_version": job.version}
+        what = {"kind": "adapter", "peft_type": settings["peft_type"], **base}
     return {
-        "kind": "adapter", "base": job.base_path, "base_version": job.version, "peft_type": settings["peft_type"],
-        "recipe": dict(job.recipe), "data": dict(prepared.data.facts), "steps": report.steps, "ended": report.reason,
-        "before": report.before, "after": report.after,
+        **what, "recipe": dict(job.recipe), "data": dict(prepared.data.facts), "steps": report.steps,
+        "ended": report.reason, "before": report.before, "after": report.after,
     }  # fmt: skip

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from llmos.syscalls.errors import BadArgument, NotSupported
 
 from ..engine import kinds
-from .owning import HEADS, own_heads
-from .recipe import PROMPTS, Recipe
+from .owning import HEADS, own_all, own_biases, own_heads, own_last, own_named
+from .recipe import WHOLE as WHOLE
+from .recipe import Recipe
 from .resident import ResidentLinear
 
 LORA: Mapping[str, Mapping[str, Any]] = {
@@ -40,8 +41,9 @@ EVERY_LINEAR = "all-linear"
 """PEFT's word for all linear layers but the head: adapters on all of them reach what full tuning does (QLoRA, 4)."""
 
 
-def adapt(view: Any, kind: kinds.Kind, recipe: Recipe, steps: int, base_path: str = "") -> peft.PeftModel:
-    """Put a recipe's adapters around a frozen model; only they require a gradient, and are float32.
+def adapt(view: Any, kind: kinds.Kind, recipe: Recipe, steps: int, base_path: str = "") -> Any:
+    """Put a recipe's adapters around a frozen model, or give it weights of its own where it is itself to move: only
+    what moves requires a gradient, and is float32.
 
     Args:
         view: the model, as `resident.training_view` makes it, or any other of the library's.
@@ -54,8 +56,11 @@ def adapt(view: Any, kind: kinds.Kind, recipe: Recipe, steps: int, base_path: st
         BadArgument: a target that the model does not have.
         NotSupported: a method that this kind of model cannot have.
     """
-    settings = _settings(kind, recipe, steps)
     own_heads(view, kind)
+    if recipe.method in WHOLE:
+        return _itself(view, recipe)
+    settings = _settings(kind, recipe, steps)
+    shared = own_named(view, recipe.modules_to_save)
     for part in view.modules() if recipe.method == "adalora" else ():
         if isinstance(part, ResidentLinear):
             part.written = True
@@ -70,12 +75,26 @@ def adapt(view: Any, kind: kinds.Kind, recipe: Recipe, steps: int, base_path: st
             said = f"{recipe.method} finds no layers for {got} ({error}); linear layers here: {', '.join(names)}"
             raise BadArgument(said, name="target_modules", got=got, want=", ".join(names)) from error
     adapted.peft_config["default"].base_model_name_or_path = base_path
+    for path, part in shared.items():
+        wrapped: Any = adapted.get_base_model().get_submodule(path)
+        wrapped.original_module = part  # one copy of its own is enough
     for name, parameter in adapted.named_parameters():
         if ".ranknum." in name:  # of AdaLoRA: it counts, and is never learned
             parameter.requires_grad_(False)
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return adapted
+
+
+def _itself(view: Any, recipe: Recipe) -> Any:
+    """The view, where weights of the model move."""
+    if recipe.method == "full":
+        own_all(view)
+    elif recipe.method == "last-layers":
+        own_last(view, recipe.layers)
+    else:
+        own_biases(view)
+    return view
 
 
 class Ranks:
@@ -116,18 +135,21 @@ def export(adapted: peft.PeftModel, folder: Path) -> Mapping[str, Any]:
     What AdaLoRA has found is written as the plain LoRA that it is, of a rank of its own in each layer: anything that
     serves LoRA serves it.
     """
-    settings: Any = adapted.peft_config["default"]
-    if isinstance(settings, peft.AdaLoraConfig):
-        tensors, settings = _as_lora(adapted, settings)
-    else:
-        tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-        settings = copy.copy(settings)
+    tensors, settings = learnt(adapted)
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(whole, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
     settings.inference_mode = True
     settings.save_pretrained(str(folder))
     said: dict[str, Any] = json.loads((folder / peft.utils.CONFIG_NAME).read_text())
     return said
+
+
+def learnt(adapted: peft.PeftModel) -> tuple[dict[str, Tensor], Any]:
+    """The tensors of an adapter as PEFT names them, and a configuration of their own that fits them."""
+    settings: Any = adapted.peft_config["default"]
+    if isinstance(settings, peft.AdaLoraConfig):
+        return _as_lora(adapted, settings)
+    return get_peft_model_state_dict(adapted, save_embedding_layers=False), copy.copy(settings)
 
 
 def _as_lora(adapted: Any, settings: Any) -> tuple[dict[str, Tensor], Any]:
@@ -171,10 +193,7 @@ def _settings(kind: kinds.Kind, recipe: Recipe, steps: int) -> Any:
         return peft.AdaLoraConfig(**low_rank, **ranks, **when)
     if method == "ia3":
         return peft.IA3Config(**common, **({"target_modules": targets} if recipe.target_modules else {}))
-    if method in PROMPTS:
-        return _prompt(kind, recipe, task)
-    want = ", ".join((*LORA, "adalora", "ia3", *PROMPTS))
-    raise NotSupported(f"{method} puts no adapters around a model; {want} do", why="it moves the model's own weights")
+    return _prompt(kind, recipe, task)
 
 
 def _prompt(kind: kinds.Kind, recipe: Recipe, task: Any) -> Any:

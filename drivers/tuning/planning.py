@@ -122,7 +122,10 @@ def alike(module: nn.Module) -> nn.ModuleList | None:
     found: dict[str, nn.ModuleList] = {}
     for name, part in module.named_modules():
         if isinstance(part, nn.ModuleList) and not any(name.startswith(f"{outer}.") for outer in found):
-            forms = {tuple((key, value.shape) for key, value in layer.named_parameters()) for layer in part}
+            forms = {
+                tuple((key, value.shape, value.dtype, value.requires_grad) for key, value in layer.named_parameters())
+                for layer in part
+            }  # fmt: skip
             if len(part) > 1 and len(forms) > 1:
                 return None
             found[name] = part

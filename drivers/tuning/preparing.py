@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft import PeftModel
+from torch import nn
 
 from llmos.syscalls.errors import NotSupported
 
 from ..contract import TuneJob, TunePlan
-from ..engine.loader import empty_module
+from ..engine.loader import Bundle, empty_module
 from ..engine.models import Resident
-from . import low_rank, methods, passes, planning
+from . import low_rank, methods, passes, planning, serving
 from .aids import Backward, save_memory
 from .data import packing
 from .data.base import Base
@@ -36,7 +36,7 @@ from .resident import ResidentLinear, training_view
 @dataclass(frozen=True)
 class Prepared:
     """A job whose recipe, data and model fit together. `module` is what is trained: adapters around a view of the
-    weights that serve."""
+    weights that serve, or a view with weights of its own."""
 
     job: TuneJob
     recipe: Recipe
@@ -44,8 +44,9 @@ class Prepared:
     batches: Batches
     held_out: Batches | tuple[()]
     objective: Objective
-    module: PeftModel
+    module: Any
     plan: TunePlan
+    bundle: Bundle
 
     @property
     def backward(self) -> Backward:
@@ -92,7 +93,10 @@ def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: i
         hollow = methods.adapt(empty_module(about), about.kind, recipe, steps) if times else None
     for each in (module, hollow) if hollow is not None else (module,):
         low_rank.lighten(each)
+    if isinstance(objective, Preference) and recipe.method in methods.WHOLE:
+        objective = replace(objective, base=training_view(resident.bundle))
     passes.check(recipe, module)
+    serving.check(module, recipe, about.kind)
     if not recipe.r_drop:  # which compares scores
         objective = _lighter(objective, module, _start_of(batches[0]))
     if recipe.gradient_checkpointing:
@@ -105,10 +109,10 @@ def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: i
     facts = {
         "method": recipe.method, "objective": recipe.objective, "data": dict(data.facts),
         "bytes": planned.facts() if planned is not None else {},
-        "packed": bool(batches.room), "unpacked": mixed,
+        "result": serving.form_of(recipe, about.kind), "packed": bool(batches.room), "unpacked": mixed,
     }  # fmt: skip
     plan = TunePlan(planned.rows(job.id) if planned is not None else (), steps, tokens, facts)
-    return Prepared(job, recipe, data, batches, held_out, objective, module, plan)
+    return Prepared(job, recipe, data, batches, held_out, objective, module, plan, resident.bundle)
 
 
 def read_data(job: TuneJob, recipe: Recipe, base: Base, between: Callable[[], None] = lambda: None) -> Dataset:
@@ -116,7 +120,7 @@ def read_data(job: TuneJob, recipe: Recipe, base: Base, between: Callable[[], No
     return finished(encode(DataSource(job.data.path, job.data.files), recipe, base), between)
 
 
-def _lighter(objective: Objective, module: PeftModel, start: Batch) -> Objective:
+def _lighter(objective: Objective, module: nn.Module, start: Batch) -> Objective:
     """The same objective without the scores of all tokens at once, where the model allows it."""
     if not isinstance(objective, Causal | Preference | Choices) or not chunked.fits(module, start):
         return objective
@@ -140,7 +144,7 @@ def _start_of(batch: Batch, tokens: int = 8) -> Batch:
     return Batch(batch.input_ids[rows], batch.position_ids[rows], batch.labels[rows], batch.documents[rows])
 
 
-def _scratch(module: PeftModel, dtype: torch.dtype) -> int:
+def _scratch(module: nn.Module, dtype: torch.dtype) -> int:
     """Bytes of the largest frozen matrix: packed ones are unpacked for their gradient, one at a time."""
     linear = [part for part in module.modules() if isinstance(part, ResidentLinear)]
     return max((part.in_features * part.out_features * dtype.itemsize for part in linear), default=0)

@@ -16,6 +16,9 @@ METHODS: Mapping[str, float] = {
 }  # fmt: skip
 """What can move, each with the learning rate that is taken where the recipe names none."""
 
+WHOLE = ("full", "last-layers", "bitfit")
+"""Methods that move weights of the model itself; what comes of them is a model, not an adapter."""
+
 PROMPTS = ("prompt", "prefix", "p-tuning")
 """Methods that learn tokens before those of the text (arXiv:2104.08691, 2101.00190, 2103.10385), in the context."""
 
@@ -52,6 +55,9 @@ PRECISIONS = ("", "bf16")
 CONTRASTS = ("infonce", "triplet")
 """How texts that belong together are told from others: among all of a batch, or from one that is given."""
 
+RESULTS = ("", "adapter", "model")
+"""What is stored: what moves, beside its base, or the model with it. Empty: what is served (`serving.py`)."""
+
 TRAINED = ("answers", "all")
 """Which tokens are learned from: those of answers, or those of prompts as well."""
 
@@ -74,7 +80,7 @@ _OPTIONS: Mapping[str, str] = {
     "modules_to_save": "names of layers", "temperature": "of contrastive losses", "beta": "of preference losses",
     "masked_share": "of tokens", "class_weights": "balanced, effective", "augment": "a map",
     "mixed_precision": "bf16", "r_drop": "weight of the divergence; 0 for none", "adversarial": "a map",
-    "contrast": ", ".join(CONTRASTS), "margin": "of triplets",
+    "contrast": ", ".join(CONTRASTS), "margin": "of triplets", "result": ", ".join(RESULTS[1:]),
 }  # fmt: skip
 
 _AUGMENT: Mapping[str, str] = {
@@ -144,6 +150,7 @@ class Recipe:
         mixed_precision: the dtype of products, empty for that of the weights.
         r_drop: weight of the divergence of two passes with other dropout (`aids.r_drop`), 0 for one pass.
         adversarial: one more pass on moved embeddings; None for none.
+        result: adapter or model; empty for whichever is served.
         contrast: how embeddings are told apart; `margin` is by how much in triplets.
     """
 
@@ -193,6 +200,7 @@ class Recipe:
     adversarial: Adversarial | None = None
     contrast: str = "infonce"
     margin: float = 0.5
+    result: str = ""
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> Recipe:
@@ -221,6 +229,11 @@ class Recipe:
             want = "an eval_fraction above 0"
             said = f"early_stopping looks at held-out rows, and eval_fraction is 0: it needs {want}, 0.1 say"
             raise BadArgument(said, name="early_stopping", got=str(self.early_stopping), want=want)
+        wrong = {"adapter": self.method in WHOLE, "model": self.method in PROMPTS}
+        if wrong.get(self.result):
+            want = "model" if self.method in WHOLE else "adapter"
+            said = f"{self.method} has no {self.result} as its result; it is {want}"
+            raise BadArgument(said, name="result", got=self.result, want=want)
         if self.class_weights and self.objective not in ("classification", "token-classification"):
             want = "classification or token-classification"
             said = f"class_weights has no meaning for the objective {self.objective}; it is for {want}"
@@ -294,6 +307,7 @@ def _extra(given: Checked) -> dict[str, Any]:
         "adversarial": _adversarial(given.within_map("adversarial", _ADVERSARIAL)) if "adversarial" in given else None,
         "contrast": given.choice("contrast", "infonce", CONTRASTS),
         "margin": given.more("margin", 0.5),
+        "result": given.choice("result", "", RESULTS),
     }
 
 

@@ -84,6 +84,13 @@ class ResidentEmbedding(nn.Module):
         self.__dict__["_layer"] = layer
 
     @property
+    def scale(self) -> Tensor | float | None:
+        """What rows are multiplied with."""
+        layer = self.__dict__["_layer"]
+        found: Tensor | float | None = layer.scale if isinstance(layer, PackedEmbedding) else layer.embed_scale
+        return found
+
+    @property
     def weight(self) -> Tensor:
         """A copy [V, H]."""
         weight: Tensor = self.__dict__["_layer"].weight

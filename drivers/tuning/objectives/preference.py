@@ -32,13 +32,14 @@ class Preference:
     """Rows hold the better answers, `others[0]` the worse ones, after the same prompts (Rafailov et al. 2023).
 
     The loss of a pair is -log sigmoid(`beta` * margin): by how much the better answer has become likelier against the
-    worse one, since the reference, which is the module inside `reference(module)`. With `room`, so many scores are
-    there at once (`chunked`, for modules that it fits), with 0 all of them.
+    worse one, since the reference, which is `base`, or without one the module inside `reference(module)`. With `room`,
+    so many scores are there at once (`chunked`, for modules that it fits), with 0 all of them.
     """
 
     head: ClassVar[str] = "causal-lm"
     beta: float = 0.1
     reference: Without = without_adapter
+    base: nn.Module | None = None
     room: int = 0
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
@@ -49,17 +50,25 @@ class Preference:
 
     def loss(self, module: nn.Module, batch: Batch) -> Outcome:
         margin = self._margin(module, batch)
-        was = module.training
-        with torch.no_grad(), self.reference(module):
-            module.eval()  # the reference answers without dropout
-            before = self._margin(module, batch)
-            module.train(was)
+        with torch.no_grad():
+            before = self._before(module, batch)
         gained = self.beta * (margin - before)
         said = gained.detach()
         return Outcome(-functional.logsigmoid(gained).sum(), {"right": (said > 0).sum()}, said=said)
 
     def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
         return {"loss": average(sums), "accuracy": sums["right"] / max(1.0, sums["weight"])}
+
+    def _before(self, module: nn.Module, batch: Batch) -> Tensor:
+        """The margin of the reference, which answers without dropout."""
+        if self.base is not None:
+            return self._margin(self.base, batch)
+        was = module.training
+        with self.reference(module):
+            module.eval()
+            margin = self._margin(module, batch)
+            module.train(was)
+        return margin
 
     def _margin(self, module: nn.Module, batch: Batch) -> Tensor:
         return likelihood(module, batch, self.room) - likelihood(module, batch.others[0], self.room)

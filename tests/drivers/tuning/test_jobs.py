@@ -239,7 +239,7 @@ def test_what_is_wrong_is_told_before_any_work(device: CpuDevice, job: TuneJob) 
     for wrong, error, words in (
         ({"method": "lara"}, BadArgument, "lara"),
         ({"objective": "classification"}, BadModel, "sequence classifier"),
-        ({"method": "full"}, NotSupported, "own weights"),
+        ({"method": "bitfit"}, NotSupported, "no biases; take lora or last-layers"),
         ({"target_modules": ["query"]}, BadArgument, "query"),
     ):
         with pytest.raises(error) as raised:

@@ -274,7 +274,7 @@ def learns(task: Task, seed: int) -> None:
         verdicts.append(surely(then - first) and surely(then - task.without))
         was, now = (dict(each.named_parameters()) for each in (before, after))
         frozen = [name for name, value in was.items() if not value.requires_grad]
-        assert frozen and all(torch.equal(was[name], now[name]) for name in frozen)
+        assert (frozen or task.method == "full") and all(torch.equal(was[name], now[name]) for name in frozen)
         assert any(not torch.equal(was[name], now[name]) for name in was)
     assert verdicts == [True, False]
 
@@ -292,6 +292,11 @@ METHODS = [
     by_method("ia3", 5e-2), by_method("prompt", 1e-1, fields={"options": {"virtual_tokens": 4}}),
     by_method("prefix", 1e-1, fields={"options": {"virtual_tokens": 4}}),
     by_method("p-tuning", 1e-2, fields={"options": {"virtual_tokens": 4}}),
+    by_method("full", 3e-3), by_method("last-layers", 1e-2),
+    Task(
+        Rows(), kinds.SEQUENCE, encoder("ForSequenceClassification"), told(lambda row: [row[0] % 2]), without=0.5,
+        method="bitfit", rate=5e-2, steps=250,
+    ),
 ]  # fmt: skip
 
 OBJECTIVES = [

@@ -18,7 +18,8 @@ import tuning_runs
 from torch import nn
 
 from llmos.drivers.contract import Row
-from llmos.drivers.tuning import aids, planning
+from llmos.drivers.engine import kinds
+from llmos.drivers.tuning import aids, methods, planning
 from llmos.drivers.tuning.data.batches import Batch, Batches
 from llmos.drivers.tuning.data.example import Example
 from llmos.drivers.tuning.objectives.causal import Causal
@@ -48,14 +49,14 @@ TARGETS = {
 
 
 def module(name: str, recipe: Recipe, **settings: Any) -> Any:
-    """A model with random weights on the default device, and LoRA on it; everything moves with the method full."""
+    """A model with random weights on the default device, and what the recipe's method makes of it, LoRA by default."""
     config = CONFIGS[name]()
     auto = transformers.AutoModelForSequenceClassification if name == "bert" else transformers.AutoModelForCausalLM
     made = (
         auto.from_config(config, experts_implementation="batched_mm") if name == "mixtral" else auto.from_config(config)
     )
-    if recipe.method == "full":
-        return made
+    if recipe.method != "lora":
+        return methods.adapt(made.requires_grad_(False), kinds.SEQUENCE if name == "bert" else kinds.CAUSAL, recipe, 2)
     targets = TARGETS.get(name, ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"])
     settings |= {"fan_in_fan_out": name == "gpt2"}
     return peft.get_peft_model(made, peft.LoraConfig(r=8, target_modules=targets, **settings))
@@ -109,7 +110,7 @@ def close(name: str, recipe: Recipe, longest: int, **settings: Any) -> None:
     ("name", "fields", "longest"),
     [
         ("llama", {"options": {"accumulation": 3}, "method": "full"}, 16),
-        ("deep", {"options": {"accumulation": 2}}, 24),
+        ("deep", {"options": {"accumulation": 2}}, 24), ("deep", {"method": "last-layers"}, 24),
         ("bert", {"packing": False, "options": {"early_stopping": 1}, "eval_fraction": 0.1}, 96),
     ],
 )
@@ -124,6 +125,7 @@ CASES: list[tuple[str, dict[str, Any], int]] = [
     ("gpt2", {"packing": False, "options": {"gradient_checkpointing": True}}, 64), ("mixtral", {}, 64),
     ("deep", {"method": "full"}, 24), ("deep", {"options": {"gradient_checkpointing": True}}, 96),
     ("deep", {"packing": False}, 64), ("bert", {}, 128), ("bert", {"method": "full"}, 64),
+    ("gpt2", {"method": "bitfit"}, 64), ("bert", {"method": "bitfit"}, 64), ("llama", {"method": "last-layers"}, 64),
 ]  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def test_texts_stand_in_one_row_where_they_do_not_see_each_other(make: Make) -> 
     assert make().batches[0].packed and make().plan.facts["packed"] and make().plan.facts["unpacked"] == ""
     alone = make(packing=False)
     assert not alone.batches[0].packed and not alone.plan.facts["packed"]
-    prompt = make(method="prompt", options={"virtual_tokens": 4})
+    prompt = make(method="prompt", options={"virtual_tokens": 4, "result": "adapter"})
     assert not prompt.batches[0].packed and "before each text" in prompt.plan.facts["unpacked"]
 
 

@@ -87,3 +87,13 @@ def test_the_reference_has_no_dropout_and_leaves_the_module_training() -> None:
     assert not made.training
     assert without.weight(given) == 3.0
     assert without.summary({"loss": 6.0, "weight": 3.0, "right": 3.0}) == {"loss": 2.0, "accuracy": 1.0}
+
+
+def test_a_base_of_its_own_is_as_good_a_reference() -> None:
+    ours, given = module(), pairs()
+    theirs = copy.deepcopy(ours)
+    base = tuning_runs.llama().requires_grad_(False)
+    loss, gradients = tuning_runs.learnt(Preference(base=base), ours, given)
+    wanted, others = tuning_runs.learnt(Preference(), theirs, given)
+    assert loss == pytest.approx(wanted) and loss != pytest.approx(0.6931, abs=1e-4)
+    torch.testing.assert_close(gradients, others)
