@@ -26,8 +26,8 @@ ROOMS = {
         "tasks fitting following transforms tunes sessions joining actions handlers yielding core server __main__"
     ),
     "drivers": (
-        "requests tunes contract parent hookspecs plugins sampling ops quant formats engine tuning devices filesystems "
-        "transform buffers convert pulse outgoing link leases pacing held tuning_calls orders metering device_calls "
+        "requests tunes contract parent hookspecs plugins sampling ops quant formats engine filesystems transform "
+        "tuning devices buffers convert pulse outgoing link leases pacing held tuning_calls orders metering device_calls "
         "file_calls host worker conformance"
     ),
     "userland": (

@@ -20,7 +20,7 @@ from llmos.syscalls.errors import BadArgument, BadModel, BadState, NotSupported
 
 from ...contract import TuneEvent, TuneProgressEvent
 from .. import methods
-from ..job import manifest_of
+from ..job import store
 from ..preparing import Prepared
 from ..slices import Yield
 from ..trainer import Report
@@ -216,11 +216,9 @@ class Searching:
             prepared = self._prepared.trial(best.number, best.parameters, self._yield)
             self._best = prepared, load(prepared, self._weights(best))
         prepared, report = self._best
-        folder = self._prepared.job.folder
-        folder.mkdir(parents=True, exist_ok=True)
         facts = {"trials": table(study.trials), "best": best.number, "importance": dict(study.importance())}
         self._show(study, "export", facts=facts)
-        self.manifest = {**manifest_of(prepared, report, methods.export(prepared.module, folder)), **facts}
+        self.manifest = {**store(prepared, report, self._prepared.job.folder), **facts}
 
     def _known(self, study: Study) -> dict[str, float]:
         """How many trials are over, and the best value so far: of one that is over, else of one that is under way."""
