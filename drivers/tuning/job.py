@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ..contract import TuneEvent, TuneProgressEvent
-from . import methods, serving
+from . import methods, reporting, serving
 from .checkpoint import Checkpoints
+from .judging import Evaluated
 from .preparing import Prepared
 from .slices import Yield, mark
 from .trainer import Progress, Report, Training, train
@@ -53,18 +54,23 @@ class Running:
         """Train and write the result. Raises what ends the job."""
         prepared = self._prepared
         prepared.job.keep.mkdir(parents=True, exist_ok=True)
+        judged: list[tuple[Evaluated, Evaluated]] = []
         report = train(
             Training(
                 prepared.module, prepared.objective, prepared.recipe, prepared.batches, prepared.held_out,
                 labels=prepared.data.labels, progress=self._tell,
                 checkpoints=Checkpoints(prepared.job.keep, identity_of(prepared)), mark=mark,
                 companion=methods.companion_of(prepared.module, prepared.recipe), asked=self._taken,
-                backward=prepared.backward,
+                backward=prepared.backward, evaluated=lambda *both: judged.append(both),
             ),
             yield_,
         )  # fmt: skip
         self._report = report
         self.manifest = store(prepared, report, prepared.job.folder)
+        for before, after in judged:
+            full = reporting.write(prepared, before, after, prepared.job.folder, yield_)
+            event = TuneProgressEvent(prepared.job.id, report.steps, report.steps, {}, "report", {"report": full})
+            self._events.append(event)
 
     def _taken(self) -> bool:
         asked = self._asked.is_set()

@@ -23,8 +23,8 @@ from llmos.syscalls.errors import BadArgument, BadState
 from .aids import Backward, backward_of
 from .checkpoint import Checkpoints, Saved
 from .data.batches import Batch, steps_of
-from .judging import Judging
-from .objectives.protocol import Loss, Objective, Outcome
+from .judging import Evaluated, Judging, Tally
+from .objectives.protocol import Loss, Objective
 from .optimizing import Optimizer, Schedule
 from .randomness import Randomness
 from .recipe import Recipe
@@ -89,6 +89,7 @@ class Training:
         asked: whether somebody wants a checkpoint after this step.
         clock: seconds.
         judge: what held-out rows are evaluated with, where it is not `objective`.
+        evaluated: called at the end with the first and the last evaluation in full, where there were any.
     """
 
     module: nn.Module
@@ -106,6 +107,7 @@ class Training:
     asked: Callable[[], bool] = lambda: False
     clock: Callable[[], float] = time.monotonic
     judge: Objective | None = None
+    evaluated: Callable[[Evaluated, Evaluated], object] | None = None
 
 
 def train(job: Training, yield_: Callable[[], None] = lambda: None) -> Report:
@@ -133,28 +135,6 @@ class Due:
 
     micro: Sequence[Batch]
     weight: float
-
-
-class Tally:
-    """What an evaluation of held-out batches comes to, batch by batch."""
-
-    def __init__(self, objective: Objective, judging: Judging) -> None:
-        self._objective, self._judging = objective, judging
-        self._sums: dict[str, float] = {"loss": 0.0, "weight": 0.0}
-
-    def add(self, outcome: Outcome, batch: Batch) -> None:
-        """Take note of a batch, as it was given to the objective, and of what came of it."""
-        self._sums["loss"] += float(outcome.total)
-        self._sums["weight"] += self._objective.weight(batch)
-        for name, value in outcome.sums.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
-        self._judging.add(outcome, batch)
-
-    def figures(self) -> dict[str, float]:
-        """Nothing where nothing was to be said."""
-        if not self._sums["weight"]:
-            return {}
-        return {**self._objective.summary(self._sums), **self._judging.figures()}
 
 
 @dataclass
@@ -194,6 +174,8 @@ class Run:
         self._backward = job.backward or backward_of(job.loss or job.objective.loss)
         self._at = _Point()
         self._best: dict[str, Tensor] = {}
+        self._first: Evaluated | None = None
+        self._last: Evaluated | None = None
         if job.mark is not None:
             job.mark(job.module, self._yield)
         per_epoch = max(1, math.ceil(len(job.batches) / job.recipe.accumulation))
@@ -232,6 +214,7 @@ class Run:
         self._began = (self._at.tokens, self._at.step, self._since)
         if not self._at.before:
             self._at.before = self._evaluate() if before is None else dict(before)
+            self._first = self._last
 
     def advance(self) -> None:
         """One step, and what is due after it."""
@@ -248,10 +231,12 @@ class Run:
 
     def finish(self, judged: bool = False) -> Report:
         """The last evaluation, unless it was `judged` already; the module then has the weights that count."""
-        early = self._early
+        early = self._at.step < self._steps and self._early
         if not early and not judged:
             self._judge(self._evaluate())
         self._take_best()
+        if self._job.evaluated is not None and self._first is not None and self._last is not None:
+            self._job.evaluated(self._first, self._last)
         self._count_seconds()
         at = self._at
         reason = "early" if early else "done"
@@ -312,6 +297,7 @@ class Run:
         self.randomness.restore(states)
         figures = tally.figures()
         if figures:
+            self._last = tally.evaluated()
             self._tell("evaluate", figures)
         return figures
 
@@ -356,6 +342,7 @@ class Run:
             "trainable": {name: value.detach() for name, value in self._optimizer.trainable.items()},
             "optimizer": self._optimizer.states(), "random": self.randomness.states(), "best": self._best,
             "companion": self._job.companion.states() if self._job.companion is not None else {},
+            "first": self._first.tensors() if self._first is not None else {},
         }  # fmt: skip
         tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
         self._job.checkpoints.write(Saved(self._at.step, tensors, {**vars(self._at), "steps": self._steps}))
@@ -379,6 +366,8 @@ class Run:
         if self._job.companion is not None:
             self._job.companion.restore(saved.part("companion"))
         self._best = {name: value.to(self._device) for name, value in saved.part("best").items()}
+        first = saved.part("first")
+        self._first = Evaluated.of(first, self._job.labels) if first else None
         self._at = _Point(**facts)
 
     def _count_seconds(self) -> None:

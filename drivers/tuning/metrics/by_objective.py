@@ -89,7 +89,8 @@ def _tokens(gathered: Gathered) -> dict[str, float]:
 def _classes(gathered: Gathered) -> dict[str, float]:
     count = gathered.said.shape[1]
     found = classes.single(gathered.said.argmax(1), gathered.wanted, max(2, count))
-    area = classes.roc_auc(gathered.said, gathered.wanted[:, None] == torch.arange(count))
+    likely = gathered.said.double().log_softmax(1)  # a score alone says nothing: it counts beside those of the others
+    area = classes.roc_auc(likely, gathered.wanted[:, None] == torch.arange(count))
     return found if area is None else {**found, "roc_auc": area}
 
 

@@ -11,7 +11,7 @@ import torch
 import tuning_runs
 from llmos.drivers.tuning.data.batches import Batch, collate
 from llmos.drivers.tuning.data.example import IGNORED, Example
-from llmos.drivers.tuning.judging import Judging
+from llmos.drivers.tuning.judging import Evaluated, Judging, Tally
 from llmos.drivers.tuning.metrics import spans
 from llmos.drivers.tuning.objectives.answers import Answers
 from llmos.drivers.tuning.objectives.causal import Causal
@@ -158,3 +158,28 @@ def test_a_run_tells_them_before_and_after() -> None:
     assert {name: report.before[name] for name in untrained} == pytest.approx(untrained)
     assert {name: report.after[name] for name in trained} == pytest.approx(trained)
     assert report.after["loss"] > 0
+
+
+@pytest.mark.parametrize("names", [TAGS, ()])
+def test_an_evaluation_comes_back_from_its_tensors(names: tuple[str, ...]) -> None:
+    module = tuning_runs.bert("ForTokenClassification", num_labels=5)
+    tally = Tally(Tokens(), Judging("token-classification", names))
+    with torch.no_grad():
+        for batch in batches(tagged(), 5):
+            tally.add(Tokens().loss(module.eval(), batch), batch)
+    whole = tally.evaluated()
+    again = Evaluated.of(whole.tensors(), names)
+    assert again.gathered.names == whole.gathered.names == ((*TAGS, "3", "4") if names else ())
+    assert again.tensors().keys() == whole.tensors().keys()
+    for name, value in whole.tensors().items():
+        assert torch.equal(again.tensors()[name], value)
+    assert len(whole.sums["loss"]) == 3
+    assert tally.figures()["loss"] == pytest.approx(float(whole.sums["loss"].sum() / whole.sums["weight"].sum()))
+
+
+def test_an_evaluation_of_tokens_is_sums_alone() -> None:
+    tally = Tally(Causal(), Judging("causal-lm"))
+    batch = batches(TEXTS, 12)[0]
+    tally.add(Causal().loss(tuning_runs.llama(), batch), batch)
+    again = Evaluated.of(tally.evaluated().tensors(), ())
+    assert not len(again.gathered.said) and set(again.sums) == set(tally.evaluated().sums)

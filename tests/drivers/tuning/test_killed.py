@@ -29,7 +29,7 @@ def tell(entry):
     print(entry.stage, entry.step, entry.values.get("loss", ""), flush=True)
 
 store = Checkpoints(Path(sys.argv[1]), {"recipe": "one"})
-train(Training(module, Causal(), recipe, tuning_runs.batches(recipe), held_out, tell, store))
+train(Training(module, Causal(), recipe, tuning_runs.batches(recipe), held_out, progress=tell, checkpoints=store))
 digest = hashlib.sha256()
 for name, value in sorted(module.named_parameters()):
     digest.update(value.detach().numpy().tobytes())

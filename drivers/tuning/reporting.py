@@ -1,0 +1,32 @@
+"""The report of a job: made from its evaluations, and kept beside its result."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .judging import Evaluated
+from .mistakes import texts_of
+from .preparing import Prepared
+from .report import report
+from .slices import Yield
+
+FILE = "report.json"
+
+
+@torch.no_grad()
+def write(prepared: Prepared, before: Evaluated, after: Evaluated, folder: Path, yield_: Yield) -> dict[str, Any]:
+    """The report of a job, which is written into the folder of its result. Raises OSError."""
+    data = prepared.data
+    lengths = {name: data.facts[name] for name in ("train", "held_out") if name in data.facts}
+    decode = partial(prepared.bundle.tokenizer.decode, skip_special_tokens=True)
+    texts = texts_of([example.tokens for example in data.held_out], decode)
+    made = report(
+        prepared.recipe.objective, prepared.objective.summary, before, after, texts, {"lengths": lengths}, yield_
+    )
+    (folder / FILE).write_text(json.dumps(made, ensure_ascii=False, separators=(",", ":")))
+    return made
