@@ -96,6 +96,10 @@ class Checkpoints:
             return Saved(facts["step"], tensors, facts["facts"])
         return None
 
+    def has(self, step: int) -> bool:
+        """Whether the checkpoint of this step is there, whole."""
+        return _facts(self._folder / _name(step)) is not None
+
     def _all(self) -> list[Path]:
         """Folders of checkpoints, the newest first."""
         return sorted(_folders(self._folder), reverse=True)

@@ -141,7 +141,8 @@ def _mixed(view: Any, recipe: Recipe, vocabulary: int) -> str:
 def _start_of(batch: Batch, tokens: int = 8) -> Batch:
     """A batch small enough to try something."""
     rows = (slice(1), slice(tokens))
-    return Batch(batch.input_ids[rows], batch.position_ids[rows], batch.labels[rows], batch.documents[rows])
+    labels = batch.labels[rows[: batch.labels.ndim]]
+    return Batch(batch.input_ids[rows], batch.position_ids[rows], labels, batch.documents[rows])
 
 
 def _scratch(module: nn.Module, dtype: torch.dtype) -> int:

@@ -1,8 +1,8 @@
 """A search under way: rounds in which each trial makes a step, until the budget is used up; the best trial is kept.
 
-What is decided when depends on rounds alone: what a round comes to is told to the study in the order of the trials, and
-new ones begin between rounds. So a search that was interrupted, whose trials go on from checkpoints of different
-rounds, makes the same decisions again: it catches up with its journal, and goes on from there.
+What a round comes to is told to the study in the order of the trials, and new ones begin between rounds. A checkpoint
+is of all trials after the same round. So a search that was interrupted makes the same passes again from there, with the
+same trials in them, comes to the same bits and decides the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +26,26 @@ from ..slices import Yield
 from ..trainer import Report
 from .budget import Budget
 from .preparing import PreparedSearch
+from .stack import Stacks, in_turn
 from .study import COMPLETE, CUT, FAILED, PRUNED, Journal, Study, Told, table
-from .trial import Trial, load, save
+from .trial import Trial, kept, load, save
 
 JOURNAL = "trials.jsonl"
-
-Advance = Callable[[Sequence[Trial]], Mapping[int, Exception]]
-"""Has each of some trials make a step; what went wrong, by the number of the trial."""
-
-
-def in_turn(trials: Sequence[Trial]) -> Mapping[int, Exception]:
-    """Each by itself, one after another."""
-    wrong: dict[int, Exception] = {}
-    for trial in trials:
-        try:
-            trial.advance()
-        except (BadState, BadArgument) as error:
-            wrong[trial.told.number] = error
-    return wrong
 
 
 class Searching:
     """As `job.Running`, of a search."""
 
     def __init__(
-        self, prepared: PreparedSearch, advance: Advance = in_turn, clock: Callable[[], float] = time.monotonic
+        self, prepared: PreparedSearch, stacked: bool = True, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._prepared, self._advance, self._clock = prepared, advance, clock
+        """
+        Args:
+            prepared: what is to be done.
+            stacked: whether trials may share passes; each by itself otherwise.
+            clock: seconds.
+        """
+        self._prepared, self._stacked, self._clock = prepared, stacked, clock
         self._search = prepared.search
         self._events: deque[TuneEvent] = deque()
         self._asked = threading.Event()
@@ -87,31 +80,53 @@ class Searching:
 
     def work(self, yield_: Yield) -> None:
         """Search, and write the result. Raises what ends the job."""
-        keep = self._prepared.job.keep
-        keep.mkdir(parents=True, exist_ok=True)
-        identity = " ".join(self._prepared.identity.values())
-        study = Study(self._search, self._prepared.evaluations, Journal(keep / JOURNAL), identity)
+        self._prepared.job.keep.mkdir(parents=True, exist_ok=True)
+        study = self._opened()
         self._study, self._budget = study, Budget(self._search, study.spent, self._clock)
         self._yield = self._budget.waiting(yield_)
+        stacks = Stacks(self._prepared.resident.bundle, self._yield, self._budget.computed)
+        self._advance = stacks if self._stacked else in_turn
+        self._forget_later(study)
         for told in study.running:
             self._begin(study, told)
-        while True:
-            at = min((trial.round for trial in self._under), default=study.round)
-            if at >= study.round:
-                self._fill(study, at)
-            if not self._under:
-                break
-            self._round(study)
+        while self._under or self._may_begin(study):
+            self._fill(study)
+            if self._under:
+                self._round(study)
         self._write(study)
+
+    def _opened(self) -> Study:
+        """The study as of its last checkpoint; from its beginning, if that is not whole on the disk."""
+        file = self._prepared.job.keep / JOURNAL
+        identity = " ".join(self._prepared.identity.values())
+        study = Study(self._search, self._prepared.evaluations, Journal(file), identity)
+        folders = {number: self._prepared.folder(number) for number in study.kept}
+        best = study.best
+        whole = all(kept(folders[number], step) for number, step in study.kept.items())
+        if whole and (best is None or self._weights(best).exists()):
+            return study
+        Journal(file).cut(1)
+        again = Study(self._search, self._prepared.evaluations, Journal(file), identity)
+        again.spent = study.spent
+        return again
+
+    def _forget_later(self, study: Study) -> None:
+        """Remove what trials have kept after the checkpoint that is gone on from."""
+        for folder in self._prepared.job.keep.glob("trial-*"):
+            newest = study.kept.get(int(folder.name.rpartition("-")[2]), -1)
+            for step in folder.glob("step-*"):
+                if newest < 0 or int(step.name[5:].partition(".")[0]) > newest:
+                    shutil.rmtree(step)
 
     # ---- trials
 
-    def _fill(self, study: Study, at: int) -> None:
-        """Begin as many trials as may be under way at once, while there is a budget."""
-        while len(self._under) < self._search.parallel and len(study.trials) < self._search.trials:
-            if self._budget.share >= 1:
-                return
-            self._begin(study, study.ask(at, self._budget.spent()))
+    def _may_begin(self, study: Study) -> bool:
+        return len(study.trials) < self._search.trials and self._budget.share < 1
+
+    def _fill(self, study: Study) -> None:
+        """Begin as many trials as may be under way at once."""
+        while len(self._under) < self._search.parallel and self._may_begin(study):
+            self._begin(study, study.ask(study.round, self._budget.spent()))
 
     def _begin(self, study: Study, told: Told) -> None:
         """Take up a trial, from its checkpoint where there is one."""
@@ -134,18 +149,19 @@ class Searching:
         return self._before.get(id(prepared.data)) if prepared.recipe.method in methods.LORA else None
 
     def _round(self, study: Study) -> None:
-        """Each trial that is behind no other makes a step; what came of it is told, in order."""
-        at = min(trial.round for trial in self._under)
-        active = [trial for trial in self._under if trial.round == at]
+        """Each trial makes a step; what came of it is told, in order."""
+        at, active, complete = study.round + 1, list(self._under), False
         wrong = self._advance(active)
+        study.round = at
         for trial in active:
             self._settle(study, trial, wrong.get(trial.told.number))
+            complete = complete or trial.told.state == COMPLETE
         if self._budget.share >= 1:
             for trial in list(self._under):
                 trial.end()
                 self._close(study, trial, CUT)
         every = self._prepared.recipe.checkpoint_every
-        if self._asked.is_set() or (every and (at + 1) % every == 0):
+        if complete or self._asked.is_set() or (every and at % every == 0):
             self._save(study)
         self._show(study, "train")
 
@@ -158,7 +174,7 @@ class Searching:
         elif trial.evaluations > len(told.values):
             value = trial.seen.figures.get(self._search.metric, math.nan)
             self._show(study, "evaluate", {f"eval_{name}": each for name, each in trial.seen.figures.items()})
-            if study.report(told, value, trial.round, self._budget.spent()):
+            if study.report(told, value, study.round, self._budget.spent()):
                 self._close(study, trial, PRUNED)
 
     def _close(self, study: Study, trial: Trial, state: str, error: str = "") -> None:
@@ -173,12 +189,11 @@ class Searching:
             elif self._search.better(told.value, study.best.value if study.best is not None else None):
                 save(trial, self._weights(told))
                 self._best = trial.prepared, trial.report
-        self._over(study, told, state, error, trial.round)
+        self._over(study, told, state, error)
 
-    def _over(self, study: Study, told: Told, state: str, error: str = "", at: int | None = None) -> None:
+    def _over(self, study: Study, told: Told, state: str, error: str = "") -> None:
         told.error = error
-        study.tell(told, state, told.begun if at is None else at, self._budget.spent())
-        self._clean(study)
+        study.tell(told, state, study.round, self._budget.spent())
         self._show(study, "trial")
 
     def _clean(self, study: Study) -> None:
@@ -203,6 +218,8 @@ class Searching:
         self._asked.clear()
         for trial in self._under:
             trial.run.save()
+        study.keep({trial.told.number: trial.run.step for trial in self._under}, study.round, self._budget.spent())
+        self._clean(study)
         self._show(study, "checkpoint")
 
     def _write(self, study: Study) -> None:

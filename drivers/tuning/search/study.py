@@ -1,8 +1,8 @@
 """The study of a search: which trials there are, what they came to, and what to try next. Optuna decides that.
 
-All that happens to it is an entry of a journal, in the order in which it happened. A study that is built again from
-its journal asks for the same trials as the one that was lost: what is drawn depends on the seed, on the number of the
-trial and on what the trials before it came to.
+All that happens to it is an entry of a journal, in the order in which it happened. A study that was lost is built again
+from its journal, as of the last checkpoint of its trials, and asks for the same trials from there: what is drawn
+depends on the seed, on the number of the trial and on what the trials before it came to.
 """
 
 from __future__ import annotations
@@ -83,16 +83,16 @@ class Journal:
     def read(self) -> list[dict[str, Any]]:
         """All whole entries; the last line may have been cut off by a crash, and is then taken away."""
         entries: list[dict[str, Any]] = []
-        whole = 0
-        if not self._file.exists():
-            return entries
-        for line in self._file.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            entries.append(json.loads(line))
-            whole += len(line)
-        os.truncate(self._file, whole)
+        if self._file.exists():
+            lines = self._file.read_bytes().splitlines(keepends=True)
+            entries = [json.loads(line) for line in lines if line.endswith(b"\n")]
+            self.cut(len(entries))
         return entries
+
+    def cut(self, count: int) -> None:
+        """Forget all entries but the first ones. Raises OSError."""
+        lines = self._file.read_bytes().splitlines(keepends=True)
+        os.truncate(self._file, sum(len(line) for line in lines[:count]))
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Raises OSError."""
@@ -136,10 +136,9 @@ class Study:
         """Seconds, of computing and of being under way, as of the last entry."""
         self.round = 0
         """Which round the last entry is of."""
-        for entry in journal.read() if journal is not None else ():
-            self._again(entry, identity)
-        if journal is not None and not self.trials:
-            journal.add({"what": "search", "identity": identity})
+        self.kept: Mapping[int, int] = {}
+        """Of the trials that are under way at the last checkpoint, the steps each had made."""
+        self._goes_on(identity)
 
     @property
     def running(self) -> list[Told]:
@@ -184,6 +183,11 @@ class Study:
         }, at, spent)  # fmt: skip
         self._tell(told, state)
 
+    def keep(self, steps: Mapping[int, int], at: int, spent: Mapping[str, float]) -> None:
+        """Trials have been kept as they are after round `at`: the search would go on from here."""
+        self.kept = dict(steps)
+        self._keep({"what": "checkpoint", "steps": list(steps.items())}, at, spent)
+
     def importance(self) -> Mapping[str, float]:
         """How much of the differences each dimension accounts for, 1 in all; empty where that cannot be said."""
         complete = [told for told in self.trials if told.state == COMPLETE]
@@ -223,13 +227,28 @@ class Study:
         if self._journal is not None:
             self._journal.add({**entry, "at": at, "spent": dict(spent)})
 
-    def _again(self, entry: Mapping[str, Any], identity: str) -> None:
+    def _goes_on(self, identity: str) -> None:
+        """Have happen what had happened at the last checkpoint; what came after it will happen again."""
+        if self._journal is None:
+            return
+        entries = self._journal.read()
+        if entries and entries[0]["identity"] != identity:
+            raise BadState("the trials here belong to another search", state="foreign")
+        if not entries:
+            self._journal.add({"what": "search", "identity": identity})
+            return
+        last = max((n for n, entry in enumerate(entries) if entry["what"] == "checkpoint"), default=0)
+        for entry in entries[1 : last + 1]:
+            self._again(entry)
+        self.spent = entries[-1].get("spent", {})
+        self._journal.cut(last + 1)
+
+    def _again(self, entry: Mapping[str, Any]) -> None:
         """Have happen what has happened."""
-        self.spent, self.round = entry.get("spent", self.spent), max(self.round, entry.get("at", 0))
+        self.round = max(self.round, entry["at"])
         match entry["what"]:
-            case "search":
-                if entry["identity"] != identity:
-                    raise BadState("the trials here belong to another search", state="foreign")
+            case "checkpoint":
+                self.kept = dict(entry["steps"])
             case "ask":
                 self._study.enqueue_trial(entry["params"])
                 with _quiet():

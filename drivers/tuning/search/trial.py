@@ -66,24 +66,19 @@ class Trial:
     ) -> None:
         steps = steps_of(prepared.recipe, len(prepared.batches))
         recipe = replace(prepared.recipe, evaluate_every=every(prepared.recipe, steps), checkpoint_every=_NEVER)
-        self._clock, self.seen = clock, Seen()
+        self._clock, self.seen, self.judge = clock, Seen(), judge
         self.prepared, self.told = replace(prepared, recipe=recipe), told
         self.run = Run(
             Training(
                 prepared.module, prepared.objective, recipe, prepared.batches, prepared.held_out,
                 labels=prepared.data.labels, progress=self.seen.tell, mark=mark, clock=clock, judge=judge,
                 checkpoints=Checkpoints(prepared.job.keep, identity_of(prepared)),
-                companion=methods.companion_of(prepared.module, recipe),
+                companion=methods.companion_of(prepared.module, recipe), backward=prepared.backward,
             ),
             yield_,
         )  # fmt: skip
         self.report: Report | None = None
         """When it has come to its end."""
-
-    @property
-    def round(self) -> int:
-        """Which round it has come to."""
-        return self.told.begun + self.run.step
 
     @property
     def evaluations(self) -> int:
@@ -124,3 +119,8 @@ def load(prepared: Prepared, file: Path) -> Report:
             parameter.copy_(kept.get_tensor(name))
         fields: dict[str, Any] = json.loads(kept.metadata()["report"])
     return Report(**fields)
+
+
+def kept(folder: Path, step: int) -> bool:
+    """Whether what a trial goes on from is whole."""
+    return Checkpoints(folder, {}).has(step)

@@ -22,8 +22,8 @@ from .conftest import Prepare
 SEARCH: dict[str, Any] = {"space": {"learning_rate": [1e-9, 1e-2], "rank": [2, 4]}, "trials": 8, "parallel": 3}
 
 
-def done(prepared: PreparedSearch) -> Searching:
-    made = Searching(prepared)
+def done(prepared: PreparedSearch, stacked: bool = True) -> Searching:
+    made = Searching(prepared, stacked)
     made.work(lambda: None)
     return made
 
@@ -61,7 +61,7 @@ def test_the_better_region_is_found_and_the_worse_trials_are_cancelled(prepare: 
 
 def test_the_result_is_what_the_best_recipe_gives_alone(prepare: Prepare) -> None:
     prepared = prepare(search={**SEARCH, "pruner": "none"})
-    found = done(prepared)
+    found = done(prepared, stacked=False)
     row = found.manifest["trials"][found.manifest["best"]]
     alone = prepared.trial(99, row["parameters"], lambda: None)
     report = train(Training(alone.module, alone.objective, alone.recipe, alone.batches, alone.held_out))
@@ -99,45 +99,54 @@ class Cut:
             raise Stopped
 
 
-def interrupted(prepared: PreparedSearch, at: int) -> bool:
+def interrupted(prepared: PreparedSearch, at: int, stacked: bool = True) -> bool:
     try:
-        Searching(prepared).work(Cut(at))
+        Searching(prepared, stacked).work(Cut(at))
     except Stopped:
         return True
     return False
 
 
-@pytest.mark.parametrize("every", [0, 2])
-def test_a_search_that_was_killed_ends_as_one_that_was_not(prepare: Prepare, every: int) -> None:
+@pytest.mark.parametrize(("stacked", "every"), [(True, 0), (True, 2), (False, 2)])
+def test_a_search_that_was_killed_ends_as_one_that_was_not(prepare: Prepare, stacked: bool, every: int) -> None:
     """Killed again and again, at other places each time; with checkpoints of trials and without."""
     whole = prepare("whole", search=SEARCH, dropout=0.1, checkpoint_every=every)
-    found = done(whole)
+    found = done(whole, stacked)
     cut = prepare("cut", search=SEARCH, dropout=0.1, checkpoint_every=every)
-    for at in (400, 1700, 2600, 3300):
-        assert interrupted(cut, at)
-    again = done(cut)
+    for at in (300, 900, 500, 700):
+        assert interrupted(cut, at, stacked)
+    again = done(cut, stacked)
     assert timeless(again.manifest["trials"]) == timeless(found.manifest["trials"])
     assert again.manifest["best"] == found.manifest["best"] and again.manifest["after"] == found.manifest["after"]
-    assert same(whole, cut)
-    del found, again
     assert same(whole, cut) and not list(cut.job.keep.glob("trial-*"))
 
 
 def test_trials_go_on_from_where_they_were_kept(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = prepare(search={**SEARCH, "trials": 2, "parallel": 2, "pruner": "none"}, checkpoint_every=4)
-    assert interrupted(prepared, 2000)
-    kept = sorted(path.name for path in prepared.job.keep.glob("trial-*/step-*"))
-    assert kept and set(kept) <= {"step-000000004", "step-000000008"}
     begun: list[int] = []
-    plain = Trial.advance
 
     def noted(trial: Trial) -> None:
         begun.append(trial.run.step)
-        plain(trial)
+        ADVANCE(trial)
 
     monkeypatch.setattr(Trial, "advance", noted)
-    done(prepared)
-    assert min(begun) == int(kept[-1][5:])
+    assert interrupted(prepared, 2000, stacked=False)
+    kept = max(step for step in (4, 8) if step < max(begun))
+    assert sorted({path.name for path in prepared.job.keep.glob("trial-*/step-*")})[-1] == f"step-{kept:09}"
+    begun.clear()
+    done(prepared, stacked=False)
+    assert min(begun) == kept
+
+
+def test_a_damaged_checkpoint_is_no_start(prepare: Prepare) -> None:
+    """The search begins anew, and comes to the same."""
+    whole, prepared = (prepare(name, search=SEARCH, checkpoint_every=2) for name in ("whole", "torn"))
+    assert interrupted(prepared, 600)
+    files = list(prepared.job.keep.glob("trial-*/step-*/state.safetensors"))
+    assert files
+    files[0].write_bytes(b"torn")
+    assert timeless(done(prepared).manifest["trials"]) == timeless(done(whole).manifest["trials"])
+    assert same(whole, prepared)
 
 
 def test_a_search_that_was_over_is_written_again(prepare: Prepare, tmp_path: Path) -> None:
@@ -161,7 +170,8 @@ def test_a_checkpoint_is_written_when_one_is_asked_for(prepare: Prepare) -> None
     made.checkpoint()
     made.work(give_way)
     assert seen == {"trial-0000", "trial-0001"}
-    assert [each.stage for each in made.told() if isinstance(each, TuneProgressEvent)].count("checkpoint") == 1
+    stages = [each.stage for each in made.told() if isinstance(each, TuneProgressEvent)]
+    assert stages.count("checkpoint") == 2  # and one when trials have come to their end
 
 
 class Clock:
@@ -179,13 +189,13 @@ class Clock:
         self.others += 1.0
 
 
-@pytest.mark.parametrize("budget", [{"seconds": 5000}, {"device_seconds": 60}])
+@pytest.mark.parametrize("budget", [{"seconds": 2500}, {"device_seconds": 30}])
 def test_time_is_a_budget_too(prepare: Prepare, budget: dict[str, float]) -> None:
     """No trial begins when it is up, and those that are under way end where they are."""
     clock = Clock()
     made = Searching(prepare(search={"trials": None, "parallel": 2, "space": SEARCH["space"], **budget}), clock=clock)
     made.work(clock.give_way)
-    assert "device_seconds" in budget or 5000 <= made.values["seconds"] < 5500  # one round more, at most
+    assert "device_seconds" in budget or 2500 <= made.values["seconds"] < 2800  # one round more, at most
     trials = made.manifest["trials"]
     assert 2 < len(trials) < 30 and "cut" in {row["state"] for row in trials[-2:]}
     assert {row["state"] for row in trials[:2]} <= {"complete", "pruned"}
@@ -205,7 +215,8 @@ ADVANCE = Trial.advance
 
 def test_a_trial_that_fails_is_one_of_the_trials(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trial, "advance", failing)
-    found = done(prepare(search={"space": {"learning_rate": [0.5, 1e-2]}, "trials": 4, "pruner": "none"}))
+    prepared = prepare(search={"space": {"learning_rate": [0.5, 1e-2]}, "trials": 4, "pruner": "none"})
+    found = done(prepared, stacked=False)
     states = {row["parameters"]["learning_rate"]: (row["state"], row["steps"]) for row in found.manifest["trials"]}
     assert states == {0.5: ("failed", 2), 1e-2: ("complete", 9)}
     errors = {row["error"] for row in found.manifest["trials"] if row["state"] == "failed"}
@@ -215,4 +226,4 @@ def test_a_trial_that_fails_is_one_of_the_trials(prepare: Prepare, monkeypatch: 
 def test_a_search_without_any_result_fails(prepare: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trial, "advance", failing)
     with pytest.raises(BadState, match="none of 2 trials came to an end; the last one failed: the norm"):
-        done(prepare(search={"space": {"learning_rate": [0.5, 0.6]}, "trials": 2}))
+        done(prepare(search={"space": {"learning_rate": [0.5, 0.6]}, "trials": 2}), stacked=False)

@@ -30,20 +30,21 @@ def worth(told: Told, evaluation: int) -> float:
 
 
 def led(study: Study, trials: int, evaluations: int = 9) -> None:
-    """Two trials at a time, from wherever it stands, until there are so many."""
+    """Two trials at a time, from wherever it stands, until there are so many; kept after every fourth round."""
     while True:
-        front = min((told.begun + len(told.values) for told in study.running), default=study.round)
-        while front >= study.round and len(study.running) < 2 and len(study.trials) < trials:
-            study.ask(front, SPENT)
+        while len(study.running) < 2 and len(study.trials) < trials:
+            study.ask(study.round, SPENT)
         if not study.running:
             return
-        at = min(told.begun + len(told.values) for told in study.running)
-        for told in [told for told in study.running if told.begun + len(told.values) == at]:
+        study.round += 1
+        for told in study.running:
             count = len(told.values) + 1
             told.steps, told.seconds = count, 0.5 * count
-            ends = study.report(told, worth(told, count), at + 1, SPENT)
+            ends = study.report(told, worth(told, count), study.round, SPENT)
             if ends or count == evaluations:
-                study.tell(told, PRUNED if ends else COMPLETE, at + 1, SPENT)
+                study.tell(told, PRUNED if ends else COMPLETE, study.round, SPENT)
+        if study.round % 4 == 0:
+            study.keep({told.number: told.steps for told in study.running}, study.round, SPENT)
 
 
 def test_trials_come_from_the_space_and_the_seed() -> None:
@@ -72,16 +73,19 @@ def test_the_worse_end_early_and_the_best_is_known() -> None:
     assert set(found) <= {"learning_rate", "rank", "schedule"} and sum(found.values()) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("lines", [1, 2, 3, 11, 40])
+@pytest.mark.parametrize("lines", [1, 2, 3, 11, 40, 70])
 def test_a_study_that_was_lost_goes_on_as_if_it_had_not_been(tmp_path: Path, lines: int) -> None:
     whole = Study(search(), 9, Journal(tmp_path / "whole"), "mine")
     led(whole, 14)
     written = (tmp_path / "whole").read_bytes().splitlines(keepends=True)
     (tmp_path / "cut").write_bytes(b"".join(written[:lines]) + written[lines][:20])  # killed while it wrote the next
     again = Study(search(), 9, Journal(tmp_path / "cut"), "mine")
+    marks = [n for n, line in enumerate(written[:lines]) if json.loads(line)["what"] == "checkpoint"]
+    assert len((tmp_path / "cut").read_bytes().splitlines()) == (marks[-1] if marks else 0) + 1
+    assert again.round == 4 * len(marks) and set(again.kept) == {told.number for told in again.running if told.values}
     led(again, 14)
     assert table(again.trials) == table(whole.trials) and again.round == whole.round and again.spent == SPENT
-    assert Journal(tmp_path / "cut").read()[:lines] == [json.loads(line) for line in written[:lines]]
+    assert (tmp_path / "cut").read_bytes() == (tmp_path / "whole").read_bytes()
 
 
 def test_a_journal_of_another_search_is_no_start(tmp_path: Path) -> None:
