@@ -42,7 +42,7 @@ class Each(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **more: Any) -> Tensor:
         """x [rows, ..] to [rows, ..]."""
-        parts = x.split(list(self._under.rows))
+        parts = torch.split(x, list(self._under.rows))
         layers = self._under.layers[self._path]
         return torch.cat([layer(part, *args, **more) for layer, part in zip(layers, parts, strict=True)])
 
@@ -71,7 +71,7 @@ class Grouped(nn.Module):
         if len(set(self._under.rows)) == 1:
             made = _together(outside, inside, first, second, scales)
         else:
-            parts = zip(*(each.split(list(self._under.rows)) for each in (outside, inside)), strict=True)
+            parts = zip(*(torch.split(each, list(self._under.rows)) for each in (outside, inside)), strict=True)
             every = zip(parts, first, second, scales, strict=True)
             made = torch.cat([_one(out, given, a, b, scale) for (out, given), a, b, scale in every])
         return made.view_as(whole).to(whole.dtype)
@@ -81,7 +81,7 @@ class Grouped(nn.Module):
         shares = [getattr(layer.lora_dropout["default"], "p", 0.0) for layer in layers]
         if not self.training or not any(shares):
             return x
-        parts = x.split(list(self._under.rows))
+        parts = torch.split(x, list(self._under.rows))
         every = zip(parts, self._under.lengths, shares, self._under.chance, strict=True)
         return torch.cat([_noisy(*each) if each[2] else each[0] for each in every])
 
@@ -112,9 +112,10 @@ def _together(
     return torch.baddbmm(out.reshape(count, -1, out.shape[-1]), inner, up.mT)
 
 
-def plain(layer: Any) -> bool:
+def plain(layer: nn.Module) -> bool:
     """Whether a layer is LoRA that `Grouped` computes."""
+    held: Any = layer
     return (
-        isinstance(layer, Linear) and not layer.lora_variant and list(layer.lora_A) == ["default"]
-        and layer.lora_A["default"].bias is None and layer.lora_B["default"].bias is None
+        isinstance(layer, Linear) and not held.lora_variant and list(held.lora_A) == ["default"]
+        and held.lora_A["default"].bias is None and held.lora_B["default"].bias is None
     )  # fmt: skip

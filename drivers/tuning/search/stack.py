@@ -225,14 +225,14 @@ class Stack:
         if all(isinstance(each, chunked.Chunked) for each in objectives):
             return self._chunked(objectives, batches, joined)
         more = {"use_cache": False} if isinstance(objectives[0], Causal) else {}
-        logits = self.view(**inputs(joined), **more).logits.split(list(self._under.rows))
+        logits = torch.split(self.view(**inputs(joined), **more).logits, list(self._under.rows))
         every = zip(objectives, logits, batches, strict=True)
         return [objective.loss(_Answer(part, batch), batch) for objective, part, batch in every]
 
     def _chunked(self, objectives: Sequence[Any], batches: Sequence[Batch], joined: Batch) -> list[Outcome]:
         """The head's part of all tokens as well, where all are judged alike."""
         head = self.view.get_output_embeddings()
-        states = chunked.before_head(self.view, head, joined).split(list(self._under.rows))
+        states = torch.split(chunked.before_head(self.view, head, joined), list(self._under.rows))
         targets = [batch.labels[:, 1:] for batch in batches]
         kept = [part[:, : each.shape[1]][each != IGNORED] for part, each in zip(states, targets, strict=True)]
         wanted = [each[each != IGNORED] for each in targets]
@@ -242,7 +242,8 @@ class Stack:
             chunked.losses_at(state, right, head, Entropy(each.smoothing, each.class_weights), each.room)
             for (state, right), each in zip(parts, objectives, strict=False)
         ]
-        losses, right = (torch.cat(each).split([len(each) for each in wanted]) for each in zip(*judged, strict=True))
+        counts = [len(each) for each in wanted]
+        losses, right = (torch.split(torch.cat(each), counts) for each in zip(*judged, strict=True))
         return [
             Outcome(loss.sum(), {"right": hit.sum(), "items": torch.tensor(hit.numel())})
             for loss, hit in zip(losses, right, strict=True)
