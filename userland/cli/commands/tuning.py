@@ -19,6 +19,7 @@ from llmos.userland.objects import Task
 from .. import text
 from ..cli import Cli
 from ..curves import chart, sparkline
+from . import searching
 from .inference import open_model
 from .registry import read_at
 
@@ -64,6 +65,9 @@ def recipe_of(values: Namespace) -> TuneRecipe:
             raise BadArgument(f"--set {pair}: write NAME=VALUE", name="set", got=pair, want="NAME=VALUE")
         target = fields if name in TuneRecipe.__struct_fields__ else fields.setdefault("options", {})
         target[name] = _value(value)
+    file = _read(values.search) if values.search else fields.get("search", {})
+    if search := searching.search_of(values, file):
+        fields["search"] = search
     try:
         return msgspec.convert(fields, TuneRecipe)
     except msgspec.ValidationError as error:
@@ -152,7 +156,7 @@ def _live(cli: Cli, title: str) -> Iterator[Callable[[Mapping[str, Any]], None]]
 
 def status(told: Mapping[str, Any], losses: Sequence[float]) -> str:
     """One line: how far, the curve of the loss, how fast, how long still."""
-    parts = [f"{told.get('done', 0)} of {told.get('total', 0)} steps"]
+    parts = [*searching.status(told), f"{told.get('done', 0)} of {told.get('total', 0)} steps"]
     if told.get("stage") not in ("train", None):
         parts.append(str(told["stage"]))
     if losses:
@@ -231,8 +235,11 @@ def _show(cli: Cli, run: Mapping[str, Any]) -> None:
     for name, value in lines.items():
         if value not in ("", None):
             cli.out.line(f"{name + ':':<20} {value}")
-    for line in _facts(run["facts"]):
+    for line in _facts(searching.without_trials(run["facts"])):
         cli.out.line(line)
+    columns, rows = searching.trials(run["facts"])
+    if rows:
+        cli.out.table(columns, rows)
     curves = {name.replace("_", " "): curve(run, name) for name in ("loss", "eval_loss")}
     for line in chart({name: points for name, points in curves.items() if points}):
         cli.out.line(line)
