@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmos.syscalls.errors import NotSupported
+from llmos.syscalls.errors import BadArgument, NotSupported
 
 from ..contract import TuneJob, TunePlan
 from ..engine.loader import Bundle, empty_module
@@ -29,7 +29,7 @@ from .objectives.causal import Causal
 from .objectives.choices import Choices
 from .objectives.preference import Preference
 from .objectives.protocol import Objective
-from .recipe import PROMPTS, Recipe
+from .recipe import BOTTLENECK, PROMPTS, Recipe
 from .resident import ResidentLinear, training_view
 
 
@@ -76,8 +76,15 @@ def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: i
     if resident.shares is not None:
         why = "its weights are split among ranks"
         raise NotSupported(f"{job.model} cannot be tuned: {why}; load it on a device of one rank", why=why)
+    if resident.bundle.about.bottlenecks is not None:
+        why = "it has bottlenecks, of which others would not know"
+        raise NotSupported(f"{job.model} cannot be tuned: {why}; tune the model that it was made from", why=why)
     base = Base.of(resident.bundle, job.base_path)
     data = (read or partial(read_data, job))(recipe, base)
+    if recipe.promote_if and not data.held_out:
+        want = "an eval_fraction above 0, or a file of rows named validation"
+        said = f"promote_if looks at figures of held-out rows, and there are none; it needs {want}"
+        raise BadArgument(said, name="promote_if", got=recipe.promote_if, want=want)
     view = training_view(resident.bundle)
     mixed = _mixed(view, recipe, resident.bundle.vocabulary)
     room = 0 if mixed else None
@@ -90,10 +97,11 @@ def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: i
     with torch.random.fork_rng(devices=()):  # an adapter's first values depend on the recipe's seed alone
         torch.manual_seed(recipe.seed)
         module = methods.adapt(view, about.kind, recipe, steps, job.base_path)
-        hollow = methods.adapt(empty_module(about), about.kind, recipe, steps) if times else None
+        empty = empty_module(about).requires_grad_(False)
+        hollow = methods.adapt(empty, about.kind, recipe, steps) if times else None
     for each in (module, hollow) if hollow is not None else (module,):
         low_rank.lighten(each)
-    if isinstance(objective, Preference) and recipe.method in methods.WHOLE:
+    if isinstance(objective, Preference) and recipe.method in (*methods.WHOLE, BOTTLENECK):
         objective = replace(objective, base=training_view(resident.bundle))
     passes.check(recipe, module)
     serving.check(module, recipe, about.kind)

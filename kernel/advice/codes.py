@@ -103,6 +103,11 @@ CODES: Mapping[str, Code] = {
         "A busy model starts no more requests, since another one waits for its bytes; it sleeps when it is idle.",
         "llmos pin NAME keeps it; fewer or smaller models at a time",
     ),
+    "tune.promoted": Code("What came of tuning is what its name means now.", "llmos rollback NAME"),
+    "tune.candidate": Code(
+        "What came of tuning was not good enough by the recipe's promote_if, and is stored beside what its name means.",
+        "llmos rollback NAME VERSION makes it current all the same; other data, more steps, or another promote_if",
+    ),
     "model.swapped": Code("A model was exchanged for another version.", "llmos rollback NAME"),
     "rung": Code(
         "Why a model runs on this rung of the engine's runners and not on a faster one.",

@@ -21,8 +21,9 @@ from ..locating import locate_at, release
 from ..namespace import told_from_outside
 from ..objects import ModelObject
 from ..pending import Future
+from .promotion import PROMOTED, Rule
 from .runs import Place, Run
-from .tuned import WORK, Tuned, exists, manifest, sizes
+from .tuned import WORK, Tuned, candidate, exists, manifest, sizes
 
 if TYPE_CHECKING:
     from ..core import Kernel
@@ -193,18 +194,32 @@ class Life:
         self._kernel.log("task", f"{run.id} begins again from its last checkpoint: {error}", run.id, level="warning")
 
     async def _store(self, tuned: Tuned, ended: TuneEnded) -> None:
-        """The result becomes an entry of the catalogue, with where it comes from."""
-        run, out, tuned.storing = tuned.run, tuned.run.out, True
+        """The result becomes an entry of the catalogue, with where it comes from: what its name means from now on, or
+        where its recipe's condition does not hold a candidate beside that."""
+        run, tuned.storing = tuned.run, True
         self.tell(tuned, "store")
+        good = not run.recipe.promote_if or self._judge(tuned, ended)
+        out = run.out if good else candidate(run.out)
         link = await self._filesystem(out)
         with told_from_outside(out.inner, out.path):
             result = self.folder(run) / "result"
             staged = await link.call(HostStage(source=out.source, path=out.inner, take=str(result)))
-            expected = None if "@" in out.inner else ""
-            commit = HostCommit(token=staged.token, manifest=manifest(run, ended), expected_version=expected)
+            expected = "" if good and "@" not in out.inner else None
+            told = manifest(run, ended) | ({} if good else {"candidate": True})
+            commit = HostCommit(token=staged.token, manifest=told, expected_version=expected)
             try:
                 run.version = (await link.call(commit)).version
             except Conflict:
                 raise exists(out.path) from None
             finally:
                 link.call(HostRelease(token=staged.token))
+        run.out = out
+
+    def _judge(self, tuned: Tuned, ended: TuneEnded) -> bool:
+        """Whether the recipe's condition holds, which is a decision like any other."""
+        run = tuned.run
+        reason = Rule.of(run.recipe.promote_if).judge({**run.values, **ended.values})
+        told = self._kernel.decide([run.id], reason)
+        tuned.task.why = [*tuned.task.why, told]
+        run.promoted = reason.code == PROMOTED
+        return run.promoted

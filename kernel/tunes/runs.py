@@ -68,6 +68,8 @@ class Run(msgspec.Struct, kw_only=True):
     """By `step`, with the time `at`."""
     version: str = ""
     """Of the result."""
+    promoted: bool = True
+    """Whether it was good enough to be what its name means."""
     error: dict[str, Any] | None = None
 
     def told(self, step: int, at: float, values: Mapping[str, float]) -> None:

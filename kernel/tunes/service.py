@@ -15,6 +15,7 @@ from ..objects import ModelObject, TaskObject
 from ..requests import Request
 from ..supervisor import Driver
 from .life import Life
+from .promotion import Rule
 from .recall import recall
 from .runs import Base, Place, Run, Runs
 from .tuned import WORK, Tuned, class_of, place_of, sentence, sizes
@@ -68,6 +69,8 @@ class TuneService:
             why = f"it shares the weights of {model.base.name}: tune that"
             raise NotSupported(f"{model.name} is an adapter; {why}", why=why)
         kernel.tasks.check_jobs(session.owner)
+        if call.recipe.promote_if:
+            Rule.of(call.recipe.promote_if)
         data = place_of(*session.mounts.resolve(call.data), call.data)
         out = place_of(*session.mounts.writable(call.out), call.out)
         await self._life.check_out(out)
@@ -175,7 +178,9 @@ class TuneService:
         if error is None and ended is not None and ended.reason == "done":
             state, text = "done", sentence(run)
             path = run.out.path.partition("@")[0]
-            task.value = {"path": path, "version": run.version, "metrics": run.values, "run": run.id}
+            task.value = {
+                "path": path, "version": run.version, "metrics": run.values, "run": run.id, "promoted": run.promoted,
+            }  # fmt: skip
         elif error is None or tuned.cancelled:
             state, text, task.value = "cancelled", f"cancelled after step {run.step} of {run.steps}", {}
         else:

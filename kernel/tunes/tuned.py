@@ -23,6 +23,9 @@ from ..recipes import predicted
 from ..supervisor import Driver
 from .runs import Place, Run
 
+CANDIDATE = "-candidate"
+"""Behind the name of a result that is not good enough for it."""
+
 WORK = "tune"
 """The kind of such tasks, as clients see it."""
 
@@ -88,6 +91,16 @@ def exists(path: str) -> Exists:
     return Exists(f"{path} exists already; choose another name, or store a version of it: {name}@NAME")
 
 
+def candidate(out: Place) -> Place:
+    """Where a result goes that is not to be what its name means: a version that is not current, or, where nothing has
+    that name yet, another name."""
+    if "@" in out.inner:
+        return out
+    return Place(
+        path=f"{out.path}{CANDIDATE}", filesystem=out.filesystem, source=out.source, inner=f"{out.inner}{CANDIDATE}"
+    )
+
+
 def manifest(run: Run, ended: TuneEnded) -> dict[str, Any]:
     """What the result says of itself: what its driver told, where it comes from and how to make it again."""
     told = dict(ended.manifest)
@@ -106,4 +119,5 @@ def sentence(run: Run) -> str:
     """What came of a run, for people."""
     known = [(name.replace("_", " "), run.values[name]) for name in ("loss", "eval_loss") if name in run.values]
     losses = "".join(f", {name} {value:g}" for name, value in known)
-    return f"{run.out.path.partition('@')[0]}@{run.version}: {run.step} steps{losses}"
+    verdict = "" if run.promoted else f"; not promoted, since {run.recipe.promote_if} does not hold"
+    return f"{run.out.path.partition('@')[0]}@{run.version}: {run.step} steps{losses}{verdict}"

@@ -28,7 +28,7 @@ from .describe import Described, check, complete
 from .hashes import HashCache, sha256_of
 from .manifest import Listed, listed_files, read_object
 from .scan import MANIFEST, VERSIONS, ScannedFile, bad, scan
-from .store import LATEST, NAME, Model, Store, next_order
+from .store import LATEST, NAME, Model, Store, next_order, write_refs
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class Publisher:
     ) -> str:
         """Publish a staged folder. After an error it is still there, to be mended, committed again or discarded.
 
-        `known` are the SHA-256 of files by name that were computed while they were written: those are not read again.
+        A manifest with `candidate` true adds a version that does not become current, where there is another. `known`
+        are the SHA-256 of files by name that were computed while they were written: those are not read again.
 
         Raises:
             NotFound: no such token.
@@ -159,6 +160,7 @@ class Publisher:
             raise Conflict(
                 f"{join(staged.parts)} {now}, not {expected or 'new'}; look at it, then commit again", version=current
             )
+        candidate = bool(whole.pop("candidate", False))
         order = next_order(model)
         version = staged.version or str(order)
         whole |= {
@@ -168,6 +170,8 @@ class Publisher:
         replace_file(staged.folder / MANIFEST, _json(whole))
         versions = root.joinpath(*staged.parts, VERSIONS)
         versions.mkdir(parents=True, exist_ok=True)
+        if candidate and model is not None:  # from the moment that it is there, the one before stays current
+            write_refs(root.joinpath(*staged.parts), replace(model.refs, pinned=current, newest=version))
         staged.folder.rename(versions / version)
         for depth in range(len(staged.parts) + 1):
             sync_folder(root.joinpath(*staged.parts[:depth]))

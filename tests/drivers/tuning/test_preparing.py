@@ -11,6 +11,7 @@ from tuning_runs import Make, Serve, maker
 from llmos.drivers.tuning.objectives.chunked import ROOM, Chunked
 from llmos.drivers.tuning.objectives.preference import Preference
 from llmos.drivers.tuning.preparing import Prepared
+from llmos.syscalls.errors import BadArgument
 
 
 def moving(prepared: Prepared) -> dict[str, torch.Tensor]:
@@ -63,3 +64,10 @@ def test_scores_of_a_vocabulary_are_never_there_all_at_once(make: Make) -> None:
     pairs = {"prompt": "a", "chosen": "b", "rejected": "c d"}
     made = make(row=pairs, objective="preference", options={"beta": 0.3}).objective
     assert isinstance(made, Preference) and made.room == ROOM and made.beta == 0.3
+
+
+def test_a_condition_needs_rows_that_are_held_out(make: Make) -> None:
+    with pytest.raises(BadArgument, match="an eval_fraction above 0") as caught:
+        make(promote_if="eval_loss < 1")
+    assert caught.value.name == "promote_if"
+    assert make(promote_if="eval_loss < 1", eval_fraction=0.3).held_out

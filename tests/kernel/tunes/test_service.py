@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from scripted import MEMORY, Inside, Program, inside, loaded, rows
+from tuning_tasks import RECIPE, begin, ends, record, result
 
 from llmos.kernel.objects import TaskObject
 from llmos.kernel.supervisor import DriverState
@@ -18,32 +19,13 @@ from llmos.syscalls.errors import (
     BadArgument, BadState, Busy, Conflict, DriverFailed, Exists, LlmosError, NoDeviceMemory, NoSpace, NotFound,
     NotSupported, OverQuota, PeerGone, ReadOnly,
 )  # fmt: skip
-from llmos.syscalls.events import TuneEnded, TuneProgress
+from llmos.syscalls.events import TuneProgress
 from llmos.syscalls.types import Kind, LedgerRow
-
-RECIPE = {"method": "lora", "seed": 7}
-
-
-@pytest.fixture
-def kernel(kernel: Inside) -> Inside:
-    kernel.tuning()
-    return kernel
-
-
-@pytest.fixture
-def model(program: Program) -> int:
-    return program.load("tiny")
-
 
 @pytest.fixture
 def task(program: Program, model: int) -> dict[str, Any]:
     """A task whose job runs."""
     return begin(program, model)
-
-
-def begin(program: Program, model: int, out: str = "/models/mine", **fields: Any) -> dict[str, Any]:
-    made: dict[str, Any] = program.call("tune", model=model, recipe=RECIPE, data="/home/d.jsonl", out=out, **fields)
-    return made
 
 
 def refused(program: Program, model: int, data: str = "/home/d.jsonl", out: str = "/models/mine") -> LlmosError:
@@ -52,21 +34,6 @@ def refused(program: Program, model: int, data: str = "/home/d.jsonl", out: str 
 
 def comes_to(kernel: Inside, task: dict[str, Any], step: int, stage: str = "train", **values: float) -> None:
     kernel.null.event(TuneProgress(id=task["id"], step=step, steps=4, values=values or {"loss": 1 / step}, stage=stage))
-
-
-def ends(kernel: Inside, task: dict[str, Any], reason: str = "done", error: LlmosError | None = None) -> None:
-    wire = error.to_wire() if error is not None else None
-    manifest = {"architecture": "LORA adapter", "tasks": ["text-generation"]}
-    kernel.null.event(TuneEnded(id=task["id"], reason=reason, values={"loss": 0.25}, manifest=manifest, error=wire))
-
-
-def result(program: Program, task: dict[str, Any]) -> dict[str, Any]:
-    value: dict[str, Any] = program.call("wait_task", task=task["handle"])
-    return value
-
-
-def record(kernel: Inside, task: dict[str, Any]) -> Any:
-    return kernel.kernel.tunes.runs.read(task["id"])
 
 
 def tuning_bytes(kernel: Inside) -> int:
@@ -122,6 +89,7 @@ def test_a_job_is_planned_admitted_begun_and_its_result_stored(
     assert (ended["state"], ended["exit"]) == ("done", 0)
     assert ended["value"] == {
         "path": "/models/mine", "version": "1", "metrics": {"loss": 0.25}, "run": task["id"],
+        "promoted": True,
     }  # fmt: skip
     assert ended["reasons"][0]["text"] == "/models/mine@1: 2 steps, loss 0.25"
     assert tuning_bytes(kernel) == 0 and not folder(kernel, task).exists()

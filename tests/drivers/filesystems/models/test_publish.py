@@ -132,6 +132,17 @@ def test_versions_follow_each_other(models: Any, commit: Any) -> None:
             system.stage(path)
 
 
+def test_a_candidate_does_not_become_current(models: Any, commit: Any) -> None:
+    system = models()
+    assert commit(system, "/m", {"candidate": True}) == "1" and system.stat("/m").version == "1", "there is no other"
+    commit(system, "/m@best", {"candidate": True})
+    assert (system.stat("/m").version, system.stat("/m").fields["versions"]) == ("1", ["1", "best"])
+    assert system.stat("/m@best").version == "best" and "candidate" not in system.stat("/m@best").fields
+    assert models().stat("/m").version == "1", "for the next process too"
+    assert commit(system, "/m") == "3" and system.stat("/m").version == "3"
+    assert system.control("rollback", {"name": "m", "version": "best"})["version"] == "best"
+
+
 def test_the_expected_version_decides_between_two_writers(models: Any, make_model: Any) -> None:
     system, other = models(), models()
     (first, folder), (second, second_folder) = system.stage("/m"), other.stage("/m")
