@@ -24,7 +24,7 @@ from llmos.syscalls.errors import BadArgument, BadModel, LlmosError, NotSupporte
 from ..contract import LoadSettings, ModelSource, ProgressSink
 from ..formats.foreign import Foreign
 from ..quant.rule import Wish
-from . import checkpoint, fronts, kinds, plugged
+from . import bottleneck, checkpoint, fronts, kinds, plugged
 from .checkpoint import CONFIG, Weights
 from .finite import check_answer, check_finite, check_moved
 from .kinds import Kind
@@ -75,6 +75,8 @@ class Description:
     """How they are to be quantized while they are loaded."""
     foreign: Foreign | None = None
     """The files, where another project quantized them."""
+    bottlenecks: bottleneck.Bottlenecks | None = None
+    """Small layers behind some of its own."""
 
     @property
     def activations(self) -> str:
@@ -141,7 +143,8 @@ def describe(
         raise bad_model(source, error, CONFIG) from error
     fronts.check(source, kind)
     dtype, narrow = _dtype(raw, weights, settings, place), NARROW.get(settings.kv_dtype)
-    about = Description(config, architecture, kind, dtype, context, narrow, quantized, wish)
+    small = bottleneck.read(source)
+    about = Description(config, architecture, kind, dtype, context, narrow, quantized, wish, bottlenecks=small)
     try:
         if (found := opened(source, raw, folder, weights)) is None:
             return about
@@ -175,6 +178,9 @@ def load(
         progress(weights.bytes, weights.bytes, "bytes", "build")
         with pages.watched() if others else nothing:
             module = _module(source, folder, about, weights, partial(_told, progress, pages))
+        if about.bottlenecks is not None:
+            bottleneck.load(module, about.bottlenecks, about.dtype, source, progress)
+            module.eval().requires_grad_(False)
         settle(module, about.activations, place)
         place.divide(module, source.path)
         if not here:
@@ -211,6 +217,8 @@ def empty_module(about: Description) -> Any:
             library.put(made, about.quantized.modules, about.quantized.scales)
         elif about.wish is not None:
             library.put(made, chosen(made, about.wish))
+        if about.bottlenecks is not None:
+            bottleneck.put(made, about.bottlenecks, about.dtype)
         return made
 
 

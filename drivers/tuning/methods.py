@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from llmos.syscalls.errors import BadArgument, NotSupported
 
 from ..engine import kinds
+from . import narrow
 from .owning import HEADS, own_all, own_biases, own_heads, own_last, own_named
+from .recipe import BOTTLENECK, Recipe
 from .recipe import WHOLE as WHOLE
-from .recipe import Recipe
 from .resident import ResidentLinear
 
 LORA: Mapping[str, Mapping[str, Any]] = {
@@ -59,6 +60,10 @@ def adapt(view: Any, kind: kinds.Kind, recipe: Recipe, steps: int, base_path: st
     own_heads(view, kind)
     if recipe.method in WHOLE:
         return _itself(view, recipe)
+    if recipe.method == BOTTLENECK:
+        own_named(view, recipe.modules_to_save)
+        narrow.put(view, kind, recipe)
+        return view
     settings = _settings(kind, recipe, steps)
     shared = own_named(view, recipe.modules_to_save)
     for part in view.modules() if recipe.method == "adalora" else ():

@@ -12,12 +12,15 @@ from .checked import Checked
 
 METHODS: Mapping[str, float] = {
     "lora": 2e-4, "rslora": 2e-4, "dora": 2e-4, "adalora": 5e-4, "qlora": 2e-4, "ia3": 3e-3, "prompt": 3e-2,
-    "prefix": 1e-3, "p-tuning": 1e-3, "bitfit": 1e-3, "last-layers": 5e-5, "full": 2e-5,
+    "prefix": 1e-3, "p-tuning": 1e-3, "bottleneck": 1e-3, "bitfit": 1e-3, "last-layers": 5e-5, "full": 2e-5,
 }  # fmt: skip
 """What can move, each with the learning rate that is taken where the recipe names none."""
 
 WHOLE = ("full", "last-layers", "bitfit")
 """Methods that move weights of the model itself; what comes of them is a model, not an adapter."""
+
+BOTTLENECK = "bottleneck"
+"""Small layers behind those of the model (arXiv:1902.00751)."""
 
 PROMPTS = ("prompt", "prefix", "p-tuning")
 """Methods that learn tokens before those of the text (arXiv:2104.08691, 2101.00190, 2103.10385), in the context."""
@@ -48,6 +51,9 @@ WEIGHTS = ("balanced", "effective")
 
 SCORED = ("causal-lm", "masked-lm", "seq2seq", "classification", "token-classification")
 """Objectives whose items have a score for each class."""
+
+ACTIVATIONS = ("gelu", "relu", "silu", "tanh")
+"""What is between the two layers of a bottleneck."""
 
 PRECISIONS = ("", "bf16")
 """What products are made in, beside that of the model itself."""
@@ -81,6 +87,7 @@ _OPTIONS: Mapping[str, str] = {
     "masked_share": "of tokens", "class_weights": "balanced, effective", "augment": "a map",
     "mixed_precision": "bf16", "r_drop": "weight of the divergence; 0 for none", "adversarial": "a map",
     "contrast": ", ".join(CONTRASTS), "margin": "of triplets", "result": ", ".join(RESULTS[1:]),
+    "activation": ", ".join(ACTIVATIONS),
 }  # fmt: skip
 
 _AUGMENT: Mapping[str, str] = {
@@ -150,6 +157,7 @@ class Recipe:
         mixed_precision: the dtype of products, empty for that of the weights.
         r_drop: weight of the divergence of two passes with other dropout (`aids.r_drop`), 0 for one pass.
         adversarial: one more pass on moved embeddings; None for none.
+        activation: inside a bottleneck, of which `rank` is the width.
         result: adapter or model; empty for whichever is served.
         contrast: how embeddings are told apart; `margin` is by how much in triplets.
     """
@@ -201,6 +209,7 @@ class Recipe:
     contrast: str = "infonce"
     margin: float = 0.5
     result: str = ""
+    activation: str = "gelu"
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> Recipe:
@@ -229,9 +238,9 @@ class Recipe:
             want = "an eval_fraction above 0"
             said = f"early_stopping looks at held-out rows, and eval_fraction is 0: it needs {want}, 0.1 say"
             raise BadArgument(said, name="early_stopping", got=str(self.early_stopping), want=want)
-        wrong = {"adapter": self.method in WHOLE, "model": self.method in PROMPTS}
+        wrong = {"adapter": self.method in (*WHOLE, BOTTLENECK), "model": self.method in PROMPTS}
         if wrong.get(self.result):
-            want = "model" if self.method in WHOLE else "adapter"
+            want = "adapter" if self.method in PROMPTS else "model"
             said = f"{self.method} has no {self.result} as its result; it is {want}"
             raise BadArgument(said, name="result", got=self.result, want=want)
         if self.class_weights and self.objective not in ("classification", "token-classification"):
@@ -308,6 +317,7 @@ def _extra(given: Checked) -> dict[str, Any]:
         "contrast": given.choice("contrast", "infonce", CONTRASTS),
         "margin": given.more("margin", 0.5),
         "result": given.choice("result", "", RESULTS),
+        "activation": given.choice("activation", "gelu", ACTIVATIONS),
     }
 
 

@@ -20,9 +20,9 @@ from llmos.syscalls.errors import NotSupported
 from ..engine.kinds import Kind
 from ..engine.loader import Bundle
 from ..transform.changes import Change, changes_of
-from . import methods, whole
+from . import methods, narrow, whole
 from .owning import HEADS, tied
-from .recipe import PROMPTS, Recipe
+from .recipe import BOTTLENECK, PROMPTS, Recipe
 from .resident import training_view
 
 ADAPTER, MODEL = "adapter", "model"
@@ -44,7 +44,7 @@ def form_of(recipe: Recipe, kind: Kind) -> str:
 
 def check(module: Any, recipe: Recipe, kind: Kind) -> None:
     """Raises NotSupported where the result could not be stored in its form, or not be served."""
-    if form_of(recipe, kind) == ADAPTER or recipe.method in methods.WHOLE:
+    if form_of(recipe, kind) == ADAPTER or recipe.method in (*methods.WHOLE, BOTTLENECK):
         return
     base = module.get_base_model()
     ends = [base.get_input_embeddings(), base.get_output_embeddings()] if tied(base) else []
@@ -58,6 +58,8 @@ def store(module: Any, recipe: Recipe, bundle: Bundle, folder: Path, labels: Seq
     """Write what came of a method as a model (`whole.export`). Raises OSError."""
     if recipe.method in methods.WHOLE:
         whole.export(module, bundle, folder, labels)
+    elif recipe.method == BOTTLENECK:
+        narrow.store(module, recipe, bundle, folder, labels)
     else:
         whole.export(training_view(bundle), bundle, folder, labels, changes_in(module))
 

@@ -11,6 +11,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from ..engine.bottleneck import Bottleneck
 from ..engine.loader import Bundle
 from ..formats.shards import Shards
 from .owning import Shifted, tied
@@ -66,7 +67,10 @@ def tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     held: Any = module
     same = _path_of(module, held.get_output_embeddings()) if tied(module) else ""
     shifts: dict[str, Tensor] = {}
+    beside = tuple(f"{path}." for path, part in module.named_modules() if isinstance(part, Bottleneck))
     for path, part in module.named_modules():
+        if path.startswith(beside):
+            continue
         if isinstance(part, Shifted):
             shifts[f"{path}.inner"] = part.shift
             continue

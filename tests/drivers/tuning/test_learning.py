@@ -292,7 +292,7 @@ METHODS = [
     by_method("ia3", 5e-2), by_method("prompt", 1e-1, fields={"options": {"virtual_tokens": 4}}),
     by_method("prefix", 1e-1, fields={"options": {"virtual_tokens": 4}}),
     by_method("p-tuning", 1e-2, fields={"options": {"virtual_tokens": 4}}),
-    by_method("full", 3e-3), by_method("last-layers", 1e-2),
+    by_method("bottleneck", 1e-2), by_method("full", 3e-3), by_method("last-layers", 1e-2),
     Task(
         Rows(), kinds.SEQUENCE, encoder("ForSequenceClassification"), told(lambda row: [row[0] % 2]), without=0.5,
         method="bitfit", rate=5e-2, steps=250,

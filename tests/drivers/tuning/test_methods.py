@@ -118,7 +118,7 @@ def test_a_kind_without_virtual_tokens_says_so() -> None:
 
 
 def test_every_method_of_the_recipe_is_one_of_ours() -> None:
-    assert set(METHODS) == {*ADAPTERS, *WHOLE}
+    assert set(METHODS) == {*ADAPTERS, *WHOLE, "bottleneck"}
 
 
 def test_adalora_gives_ranks_away_and_goes_on_where_it_was(serve: Serve) -> None:
