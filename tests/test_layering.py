@@ -27,12 +27,13 @@ ROOMS = {
     ),
     "drivers": (
         "requests tunes contract parent hookspecs plugins sampling ops quant formats engine filesystems transform "
-        "tuning devices buffers convert pulse outgoing link leases pacing held tuning_calls orders metering device_calls "
-        "file_calls host worker conformance"
+        "tuning devices buffers convert pulse outgoing link leases pacing held tuning_calls orders metering "
+        "device_calls file_calls host worker conformance"
     ),
     "userland": (
         "places options interrupt flow inputs protocol link methods held private join pump bulk system_flows "
-        "why_flows object_flows reader client aio objects async_objects embedding dashboard gateway cli shell programs"
+        "why_flows object_flows reader client aio objects async_objects embedding dashboard gateway "
+        "reports cli shell programs"
     ),
 }
 
@@ -45,8 +46,8 @@ THIRD_PARTY = {
         "zmq",
     },
     "userland": {
-        "msgpack", "msgspec", "multipart", "opentelemetry", "prometheus_client", "prompt_toolkit", "psutil", "rich",
-        "starlette", "uvicorn", "zmq",
+        "matplotlib", "msgpack", "msgspec", "multipart", "opentelemetry", "prometheus_client", "prompt_toolkit",
+        "psutil", "rich", "starlette", "uvicorn", "zmq",
     },
 }  # fmt: skip
 
@@ -54,8 +55,8 @@ PLAIN_ROOMS = ("drivers/engine", "drivers/devices", "drivers/ops")
 """They run where only torch and transformers are installed: no messages or sockets, of the contract only the errors."""
 
 HEAVY = {
-    "torch", "torchmetrics", "transformers", "triton", "peft", "numpy", "optuna", "pluggy", "pynvml", "pyarrow",
-    "safetensors", "tokenizers",
+    "torch", "torchmetrics", "transformers", "triton", "peft", "numpy", "optuna", "matplotlib", "pluggy", "pynvml",
+    "pyarrow", "safetensors", "tokenizers",
 }  # fmt: skip
 
 

@@ -121,6 +121,7 @@ TUNING = (
         name="runs", group="models", help="the runs of tuning; of one what is known, of several their losses compared",
         taught=False,
         arguments=(Argument(name="runs", kind=Kind.ID, help="ids of runs", required=False, many=True),),
-        examples=("runs", "runs t-f423e9-17", "runs t-f423e9-17 t-f423e9-21"),
+        options=(option("--report", Kind.FILE, "write the report of a run into this folder: a page, pictures, text"),),
+        examples=("runs", "runs t-f423e9-17", "runs t-f423e9-17 t-f423e9-21", "runs t-f423e9-17 --report ./report"),
     ),
 )

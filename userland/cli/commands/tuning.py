@@ -15,11 +15,12 @@ import msgspec
 from llmos.syscalls.errors import BadArgument, BadState, LlmosError, NotFound, from_wire
 from llmos.syscalls.types import TunePlan, TuneRecipe
 from llmos.userland.objects import Task
+from llmos.userland.reports.curves import chart, sparkline
 
 from .. import text
 from ..cli import Cli
-from ..curves import chart, sparkline
-from . import searching
+
+from . import reporting, searching
 from .inference import open_model
 from .registry import read_at
 
@@ -178,6 +179,8 @@ def runs(cli: Cli, values: Namespace) -> int:
     if not values.runs:
         return _list(cli)
     found = [_run(cli, name) for name in values.runs]
+    if values.report:
+        return reporting.write(cli, found, _curves(found[0]), values.report)
     if cli.out.result(found[0] if len(found) == 1 else found):
         return 0
     if len(found) == 1:
@@ -204,7 +207,7 @@ def _list(cli: Cli) -> int:
         except LlmosError:
             continue  # it was forgotten meanwhile, or is damaged
     found.sort(key=lambda run: -run["created"])
-    if not cli.out.result([{key: value for key, value in run.items() if key != "curve"} for run in found]):
+    if not cli.out.result([reporting.shorter(run) for run in found]):
         columns = ("ID", "State", "Model", "Method", ">Steps", ">Loss", ">Held out", "Result", "When")
         cli.out.table(columns, [_row(run) for run in found], empty="there are no runs")
     return 0
@@ -235,14 +238,20 @@ def _show(cli: Cli, run: Mapping[str, Any]) -> None:
     for name, value in lines.items():
         if value not in ("", None):
             cli.out.line(f"{name + ':':<20} {value}")
-    for line in _facts(searching.without_trials(run["facts"])):
+    for line in _facts(reporting.without_report(searching.without_trials(run["facts"]))):
         cli.out.line(line)
     columns, rows = searching.trials(run["facts"])
     if rows:
         cli.out.table(columns, rows)
-    curves = {name.replace("_", " "): curve(run, name) for name in ("loss", "eval_loss")}
-    for line in chart({name: points for name, points in curves.items() if points}):
+    for line in chart(_curves(run)):
         cli.out.line(line)
+    reporting.show(cli, run)
+
+
+def _curves(run: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Those of the loss, by name, where there are any."""
+    curves = {name.replace("_", " "): curve(run, name) for name in ("loss", "eval_loss")}
+    return {name: points for name, points in curves.items() if points}
 
 
 def _stored_at(place: Mapping[str, str]) -> str:
@@ -260,6 +269,7 @@ def _compare(cli: Cli, found: Sequence[Mapping[str, Any]]) -> None:
         (run["id"], run["state"], *(run["recipe"].get(name) for name in differing), *_row(run)[4:7]) for run in found
     ]
     cli.out.table(columns, rows)
+    reporting.compare(cli, found)
     judged = "eval_loss" if all(curve(run, "eval_loss") for run in found) else "loss"
     for line in chart({f"{run['id']} {judged.replace('_', ' ')}": curve(run, judged) for run in found}):
         cli.out.line(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmos.userland.cli.curves import BARS, chart, sparkline
+from llmos.userland.reports.curves import BARS, chart, sparkline
 
 VALUES = st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=200)
 

@@ -1,0 +1,63 @@
+"""What a report says in a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tuning_reports
+from llmos.userland.reports import words
+
+
+def text(report: dict[str, Any], short: bool = False) -> str:
+    return "\n".join(words.lines(report, short))
+
+
+def test_figures_come_with_intervals_and_what_to_think_of_them() -> None:
+    said = text(tuning_reports.run()["facts"]["report"])
+    first, second, *_ = said.splitlines()
+    assert first.split() == ["before", "after", "difference"]
+    assert second.startswith("accuracy") and "0.5 [" in second and "0.9 [" in second and second.endswith("better")
+    assert "holds 95% of 200 bootstrap samples" in said
+
+
+def test_what_may_be_chance_is_said() -> None:
+    apart = [0.1, -0.2, 0.3]
+    figure: dict[str, Any] = {"before": [1.0, 0.5, 1.5], "after": [1.1, 0.6, 1.6], "difference": apart, "better": ""}
+    assert words.cells(figure)[2:] == ("+0.1 [-0.2, +0.3]", "may be chance")
+    alone = {"before": [1.0], "after": [None], "difference": [None], "better": ""}
+    assert words.cells(alone) == ("1", "–", "–", "too few to tell")
+    assert words.cells({**figure, "better": "before"})[3] == "worse"
+
+
+def test_a_confusion_matrix_has_shades() -> None:
+    assert list(words.confusion(("no", "yes"), [[4, 0], [1, 1]])) == [
+        "      no  yes", "no   4 █  0", "yes  1 ▒  1 ▒",
+    ]  # fmt: skip
+
+
+def test_the_short_version_has_no_curves_and_no_data() -> None:
+    report = tuning_reports.run()["facts"]["report"]
+    long, short = text(report), text(report, short=True)
+    assert "ROC" in long and "worst mistakes" in long and "a <b>film</b> & more" in long and "calibration" in long
+    assert "before, area" in long and "held out" in long
+    assert not any(part in short for part in ("ROC", "film", "calibration", "held out")) and "bad" in short
+
+
+def test_many_classes_are_in_the_long_version_alone() -> None:
+    report = tuning_reports.run(tuple(f"class {n}" for n in range(12)))["facts"]["report"]
+    assert "class 11" in text(report) and "class 11" not in text(report, short=True)
+
+
+def test_answers_and_groups_and_what_was_left_out() -> None:
+    report = {
+        "figures": {}, "cut": ["classes"],
+        "texts": {"rows": 2, "tokens": 32, "figures": {"bleu": [0.1, 0.4]},
+                  "examples": [{"prompt": "Q", "wanted": "W", "before": "B", "after": "A"}]},
+        "groups": {"column": "town", "each": {"a": {"rows": 3, "accuracy": 0.5, "f1_macro": 0.25}},
+                   "differences": {"good": [0.125, None, 0.75]}},
+    }  # fmt: skip
+    said = text(report)
+    assert "2 answers written, up to 32 tokens each" in said and "wanted: W" in said and "bleu" in said
+    assert "groups by town, after" in said and "0.125" in said and "0.75" in said
+    assert "left out, as there was too much of it: classes" in said
+    assert "wanted: W" not in text(report, short=True)
