@@ -173,6 +173,7 @@ class Run:
         self._judging = job.judge or job.objective
         self._backward = job.backward or backward_of(job.loss or job.objective.loss)
         self._at = _Point()
+        self._training: bool | None = None
         self._best: dict[str, Tensor] = {}
         self._first: Evaluated | None = None
         self._last: Evaluated | None = None
@@ -244,7 +245,7 @@ class Run:
 
     def due(self) -> Due:
         """What the next step learns from. Raises BadArgument where that is nothing."""
-        self._job.module.train()
+        self._mode(training=True)
         begin, count = self._at.step * self._recipe.accumulation, self._recipe.accumulation
         objective, batches = self._job.objective, (self._job.batches[begin + n] for n in range(count))
         micro = [objective.prepare(batch, training=True).to(self._device) for batch in batches]
@@ -303,8 +304,14 @@ class Run:
 
     def held_out(self) -> Iterator[Batch]:
         """The batches of an evaluation, ready; the module no longer trains."""
-        self._job.module.eval()
+        self._mode(training=False)
         return (self._judging.prepare(batch, training=False).to(self._device) for batch in self._job.held_out)
+
+    def _mode(self, training: bool) -> None:
+        """Have the module train, or not; a walk through all its parts, which is left out where nothing changes."""
+        if self._training is not training:
+            self._training = training
+            self._job.module.train(training)
 
     def tally(self) -> Tally:
         """An evaluation that nothing was told to yet."""

@@ -102,8 +102,8 @@ def _together(
 ) -> Tensor:
     """The same for all at once; out [n * rows, .., out], x [n * rows, .., in]."""
     count, rank = len(first), max(len(each) for each in first)
-    down = torch.stack([functional.pad(each, (0, 0, 0, rank - len(each))) for each in first])
-    up = torch.stack([functional.pad(each, (0, rank - each.shape[1])) for each in second])
+    down = torch.stack([functional.pad(a, (0, 0, 0, rank - len(a))) if len(a) < rank else a for a in first])
+    up = torch.stack([functional.pad(b, (0, rank - b.shape[1])) if b.shape[1] < rank else b for b in second])
     inner = torch.bmm(x.reshape(count, -1, x.shape[-1]), down.mT)
     if len(set(scales)) == 1:
         inner = inner * scales[0]

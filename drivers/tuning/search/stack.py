@@ -67,6 +67,12 @@ def key_of(trial: Trial) -> Key | None:
     return (type(objective), recipe.accumulation, tuple(_own(module)))
 
 
+def _key(trial: Trial) -> Key:
+    """The same, of its own for a trial that goes by itself."""
+    key = key_of(trial)
+    return (trial.told.number,) if key is None else key
+
+
 def _own(module: Any) -> dict[str, Any]:
     """The layers of a trial's own, by their path in the base."""
     found: dict[str, Any] = {}
@@ -102,13 +108,15 @@ class Stacks:
     def __init__(self, bundle: Bundle, yield_: Callable[[], None], clock: Callable[[], float]) -> None:
         self._bundle, self._yield, self._clock = bundle, yield_, clock
         self._stacks: dict[Key, Stack] = {}
+        self._keys: dict[int, Key] = {}
+        """Of the trials of the last step, by number."""
 
     def __call__(self, trials: Sequence[Trial]) -> Mapping[int, Exception]:
         """What went wrong, by the number of the trial."""
         groups: dict[Key, list[Trial]] = {}
+        self._keys = {trial.told.number: self._keys.get(trial.told.number) or _key(trial) for trial in trials}
         for trial in trials:
-            key = key_of(trial)
-            groups.setdefault((trial.told.number,) if key is None else key, []).append(trial)
+            groups.setdefault(self._keys[trial.told.number], []).append(trial)
         wrong: dict[int, Exception] = {}
         for key, group in groups.items():
             if len(group) == 1:
@@ -140,6 +148,7 @@ class Stack:
     def __init__(self, bundle: Bundle, like: Trial, yield_: Callable[[], None]) -> None:
         self.view: Any = training_view(bundle)
         self._under = Pass()
+        self._training: bool | None = None
         self._known: dict[int, dict[str, Any]] = {}
         """Of each trial, its own layers by path."""
         for path, layer in _own(like.prepared.module).items():
@@ -174,7 +183,7 @@ class Stack:
     def _gradients(self, dues: Sequence[tuple[Trial, Due]]) -> list[Tensor]:
         """Gradients of all, and the sum of the losses of each."""
         trials = [trial for trial, _ in dues]
-        self.view.train()
+        self._mode(training=True)
         totals: list[Tensor] = [torch.zeros(()) for _ in dues]
         with self._going(trials, chance=True):
             for micro in zip(*(due.micro for _, due in dues), strict=True):
@@ -187,7 +196,7 @@ class Stack:
 
     @torch.no_grad()
     def _evaluate(self, trials: Sequence[Trial]) -> None:
-        self.view.eval()
+        self._mode(training=False)
         tallies = [trial.run.tally() for trial in trials]
         with self._going(trials):
             for batches in zip(*(trial.run.held_out() for trial in trials), strict=True):
@@ -198,13 +207,19 @@ class Stack:
         for trial, tally in zip(trials, tallies, strict=True):
             trial.run.judged(tally.figures())
 
+    def _mode(self, training: bool) -> None:
+        if self._training is not training:
+            self._training = training
+            self.view.train(training)
+
     @contextmanager
     def _going(self, trials: Sequence[Trial], chance: bool = False) -> Iterator[None]:
         """Their layers are what the view goes through; with `chance` from their own random numbers, which move on."""
         numbers = {trial.told.number for trial in trials}
         self._known = {number: own for number, own in self._known.items() if number in numbers}
         for trial in trials:
-            self._known.setdefault(trial.told.number, _own(trial.prepared.module))
+            if trial.told.number not in self._known:
+                self._known[trial.told.number] = _own(trial.prepared.module)
         owns = [self._known[trial.told.number] for trial in trials]
         self._under.layers = {path: [own[path] for own in owns] for path in owns[0]}
         drawing = [trial for trial in trials if chance and trial.prepared.recipe.dropout]
