@@ -108,6 +108,10 @@ CODES: Mapping[str, Code] = {
         "What came of tuning was not good enough by the recipe's promote_if, and is stored beside what its name means.",
         "llmos rollback NAME VERSION makes it current all the same; other data, more steps, or another promote_if",
     ),
+    "tune.unserved": Code(
+        "A model that was loaded by the name of a tuned result still serves the version before.",
+        "llmos load PATH --name NAME --replace",
+    ),
     "model.swapped": Code("A model was exchanged for another version.", "llmos rollback NAME"),
     "rung": Code(
         "Why a model runs on this rung of the engine's runners and not on a faster one.",

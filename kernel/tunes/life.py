@@ -21,8 +21,10 @@ from ..locating import locate_at, release
 from ..namespace import told_from_outside
 from ..objects import ModelObject
 from ..pending import Future
+from .exchange import exchange
 from .promotion import PROMOTED, Rule
 from .runs import Place, Run
+from .stored import stored
 from .tuned import WORK, Tuned, candidate, exists, manifest, sizes
 
 if TYPE_CHECKING:
@@ -202,18 +204,25 @@ class Life:
         out = run.out if good else candidate(run.out)
         link = await self._filesystem(out)
         with told_from_outside(out.inner, out.path):
-            result = self.folder(run) / "result"
-            staged = await link.call(HostStage(source=out.source, path=out.inner, take=str(result)))
-            expected = "" if good and "@" not in out.inner else None
-            told = manifest(run, ended) | ({} if good else {"candidate": True})
-            commit = HostCommit(token=staged.token, manifest=told, expected_version=expected)
-            try:
-                run.version = (await link.call(commit)).version
-            except Conflict:
-                raise exists(out.path) from None
-            finally:
-                link.call(HostRelease(token=staged.token))
+            run.version = await stored(link, out, run.id) or await self._commit(link, out, tuned, ended, good)
         run.out = out
+        if good and tuned.asked is not None:
+            await exchange(self._kernel, tuned.asked, run)
+
+    async def _commit(self, link: Link, out: Place, tuned: Tuned, ended: TuneEnded, good: bool) -> str:
+        """The version that the result is from now on. Raises Exists."""
+        run = tuned.run
+        result = self.folder(run) / "result"
+        staged = await link.call(HostStage(source=out.source, path=out.inner, take=str(result)))
+        expected = "" if good and "@" not in out.inner else None
+        told = manifest(run, ended) | ({} if good else {"candidate": True})
+        commit = HostCommit(token=staged.token, manifest=told, expected_version=expected)
+        try:
+            return (await link.call(commit)).version
+        except Conflict:
+            raise exists(out.path) from None
+        finally:
+            link.call(HostRelease(token=staged.token))
 
     def _judge(self, tuned: Tuned, ended: TuneEnded) -> bool:
         """Whether the recipe's condition holds, which is a decision like any other."""

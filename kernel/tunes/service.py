@@ -75,6 +75,7 @@ class TuneService:
         out = place_of(*session.mounts.writable(call.out), call.out)
         await self._life.check_out(out)
         tuned = self._tuning(self._run(request, call, model, data, out), model)
+        tuned.asked = request
         kernel.residency.hold(model.id)
         try:
             await kernel.supervisor.wait_ready(model.driver)

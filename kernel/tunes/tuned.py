@@ -20,8 +20,10 @@ from ..objects import ModelObject, TaskObject
 from ..pending import Future, Job
 from ..policy import KERNEL_FILESYSTEM
 from ..recipes import predicted
+from ..requests import Request
 from ..supervisor import Driver
 from .runs import Place, Run
+from .stored import RUN
 
 CANDIDATE = "-candidate"
 """Behind the name of a result that is not good enough for it."""
@@ -39,6 +41,8 @@ class Tuned:
     over: Future[TuneEnded]
     model: ModelObject | None = None
     """None after a boot, until it is there again."""
+    asked: Request | None = None
+    """The call that began it; None after a boot."""
     job: Job | None = None
     held: list[tuple[Driver, Located]] = field(default_factory=list)
     """The data, kept for it."""
@@ -112,7 +116,7 @@ def manifest(run: Run, ended: TuneEnded) -> dict[str, Any]:
         "recipe": msgspec.json.encode({**recipe, "code": run.code, "data": digest}, order="deterministic").decode(),
         "data_sha256": str(run.facts.get("data_sha256", "")),
     }  # fmt: skip
-    return {**told, "parents": [how], "metrics": dict(run.values)}
+    return {**told, RUN: run.id, "parents": [how], "metrics": dict(run.values)}
 
 
 def sentence(run: Run) -> str:
