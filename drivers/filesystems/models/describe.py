@@ -18,7 +18,7 @@ from .store import Model, Version
 KEPT = 256
 """Descriptions kept in memory."""
 SHOWN = ("architecture", "tasks", "parameters", "dtype", "quant", "context", "chat_template", "tokenizer", "languages",
-         "licence", "origin", "parents", "created", "bytes_by_dtype")  # fmt: skip
+         "licence", "origin", "parents", "run", "created", "bytes_by_dtype")  # fmt: skip
 """Manifest fields that `stat` and search hits show."""
 COMPLETE = frozenset({"architecture", "tasks", "parameters", "dtype", "context", "files"})
 """A stored manifest with all of these needs nothing from the files themselves."""
