@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.generation.configuration_utils import GenerationMode
 from transformers.generation.utils import GenerationMixin
 
+from .learned import Learned
 from .memory import device_of, live_bytes, tensors_in
 
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
@@ -68,14 +69,16 @@ class SequenceState:
 class Decoder:
     """Runs sequences through one model, one at a time."""
 
-    def __init__(self, module: Any, context: int, prefill_tokens: int) -> None:
+    def __init__(self, module: Any, context: int, prefill_tokens: int, learned: Learned = ()) -> None:
+        """`learned`: what stands before every sequence, of which each has a copy in its cache."""
         self._module, self._device = module, device_of(module)
+        self._learned, self.before = learned, learned[0][0].shape[2] if learned else 0
         self._context = context
         self._prefill_tokens = prefill_tokens
         accepted = inspect.signature(module.forward).parameters
         counting = type(module)._prepare_position_ids_for_generation
         counted = counting is GenerationMixin._prepare_position_ids_for_generation
-        places = torch.arange(context, device=self._device)[None]
+        places = torch.arange(self.before + context, device=self._device)[None]
         self._positions = places if counted and "position_ids" in accepted else None
         self._fixed = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self._settings = copy.deepcopy(module.generation_config)
@@ -106,7 +109,7 @@ class Decoder:
         kwargs, done = state.model_kwargs or self._fresh(), state.done
         state.model_kwargs, state.done = {}, 0
         if self._positions is not None:
-            kwargs = {**kwargs, "position_ids": self._positions[:, :reach]}
+            kwargs = {**kwargs, "position_ids": self._positions[:, : self.before + reach]}
         inputs = self._module.prepare_inputs_for_generation(
             state.ids(reach), next_sequence_length=reach - done if done else None, is_first_iteration=not done, **kwargs
         )
@@ -158,7 +161,9 @@ class Decoder:
     def _fresh(self) -> dict[str, Any]:
         kwargs: dict[str, Any] = {"attention_mask": None, "use_cache": True, **self._fixed}
         mode = GenerationMode.GREEDY_SEARCH
-        self._module._prepare_cache_for_generation(self._settings, kwargs, mode, 1, self._context)
+        self._module._prepare_cache_for_generation(self._settings, kwargs, mode, 1, self.before + self._context)
+        for layer, (keys, values) in enumerate(self._learned):
+            kwargs["past_key_values"].update(keys, values, layer)
         return kwargs
 
 

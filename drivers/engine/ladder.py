@@ -26,6 +26,7 @@ from .gathered import Gathering
 from .hybrid_runner import HybridRunner
 from .lane.lane import Lane
 from .lane.runner import LaneRunner
+from .learned import WHY
 from .loader import FAILURES, Bundle, Description
 from .pace import Pace
 from .paged import Layers, PagedModel
@@ -97,7 +98,7 @@ def runners(
     if not bundle.about.causal:
         return others.runners(bundle, shared, vocabulary, ops, Pace(parameters))
     assert vocabulary is not None
-    decoder = Decoder(bundle.module, bundle.about.context, prefill_tokens)
+    decoder = Decoder(bundle.module, bundle.about.context, prefill_tokens, bundle.learned)
     grammars = GrammarCompiler(bundle.tokenizer, vocabulary)
     serial = SerialRunner(bundle, shared, decoder, vocabulary, grammars, ops, Pace(parameters))
     if rung.layers is None:
@@ -219,6 +220,8 @@ def _over_pages(find: Callable[[], Gathering]) -> Gathering:
 def _highest(bundle: Bundle, shared: SharedModule, trial: Trial | None, ops: OpTable) -> Rung:
     if trial is None:
         return Rung(*others.rung(bundle.about.kind))
+    if bundle.learned:
+        return Rung(GENERATE, (f"P: {WHY}", f"H: {WHY}", f"S: {WHY}"))
     try:
         module = shared.use(attention=attention.NAME)
         layers = _attending(module, bundle.about.context)

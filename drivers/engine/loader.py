@@ -24,7 +24,7 @@ from llmos.syscalls.errors import BadArgument, BadModel, LlmosError, NotSupporte
 from ..contract import LoadSettings, ModelSource, ProgressSink
 from ..formats.foreign import Foreign
 from ..quant.rule import Wish
-from . import bottleneck, checkpoint, fronts, kinds, plugged
+from . import bottleneck, checkpoint, fronts, kinds, learned, plugged
 from .checkpoint import CONFIG, Weights
 from .finite import check_answer, check_finite, check_moved
 from .kinds import Kind
@@ -77,6 +77,8 @@ class Description:
     """The files, where another project quantized them."""
     bottlenecks: bottleneck.Bottlenecks | None = None
     """Small layers behind some of its own."""
+    learned: int = 0
+    """Tokens before each text, which are no part of the context."""
 
     @property
     def activations(self) -> str:
@@ -107,6 +109,7 @@ class Bundle:
     eos: frozenset[int]
     vocabulary: int
     processor: Any = None
+    learned: learned.Learned = ()
 
     @property
     def chat(self) -> bool:
@@ -143,8 +146,9 @@ def describe(
         raise bad_model(source, error, CONFIG) from error
     fronts.check(source, kind)
     dtype, narrow = _dtype(raw, weights, settings, place), NARROW.get(settings.kv_dtype)
-    small = bottleneck.read(source)
+    small, before = bottleneck.read(source), learned.count(source)
     about = Description(config, architecture, kind, dtype, context, narrow, quantized, wish, bottlenecks=small)
+    about = replace(about, context=max(1, context - before) if before else context, learned=before)
     try:
         if (found := opened(source, raw, folder, weights)) is None:
             return about
@@ -181,6 +185,7 @@ def load(
         if about.bottlenecks is not None:
             bottleneck.load(module, about.bottlenecks, about.dtype, source, progress)
             module.eval().requires_grad_(False)
+        tokens = learned.load(source, module, about.dtype, progress) if about.learned else ()
         settle(module, about.activations, place)
         place.divide(module, source.path)
         if not here:
@@ -191,7 +196,8 @@ def load(
     if about.kind.tokens and not about.causal:
         about = replace(about, context=usable_context(module, tokenizer, about.context))
     about = replace(about, foreign=None)
-    return Bundle(module, tokenizer, about, _eos(module), vocabulary, processor)
+    tokens = tuple((keys.to(device_of(module)), values.to(device_of(module))) for keys, values in tokens)
+    return Bundle(module, tokenizer, about, _eos(module), vocabulary, processor, tokens)
 
 
 def _told(progress: ProgressSink, pages: FilePages) -> None:

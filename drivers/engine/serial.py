@@ -9,11 +9,11 @@ from typing import Protocol
 
 from torch import Tensor
 
-from llmos.syscalls.errors import LlmosError
+from llmos.syscalls.errors import LlmosError, NotSupported
 
 from ..contract import FailedEvent, Request, StepEvent, Usage
 from ..ops.table import OpTable
-from . import causal, embedding, tokens, turns
+from . import causal, embedding, learned, tokens, turns
 from .beams import BeamSearch
 from .causal import Generation
 from .compiling import Compiling
@@ -63,6 +63,8 @@ class SerialRunner:
     ) -> None:  # fmt: skip
         self.rung = "F" if decoder is None else "G"
         self.tasks: Sequence[str] = (embedding.TASK,) if decoder is None else (causal.TASK, embedding.TASK)
+        if decoder is not None and decoder.before:
+            self.tasks = (causal.TASK,)
         self._bundle, self._shared, self._decoder = bundle, shared, decoder
         self._vocabulary, self._compiling, self._ops, self._pace = vocabulary, Compiling(grammars), ops, pace
         self._queue: deque[Turn] = deque()
@@ -200,6 +202,8 @@ class SerialRunner:
 
     def _generation(self, request: Request, conversation: Conversation | None) -> Generation | BeamSearch:
         assert self._decoder is not None
+        if request.sampling.beams > 1 and self._decoder.before:
+            raise NotSupported("beams are not offered by a model with learned tokens; leave them at 1", why=learned.WHY)
         limit = self._bundle.about.context if conversation is None else conversation.max_tokens
         state = self._decoder.new_state() if conversation is None else self._state(conversation)
         prompt = tokens.continuing(self._bundle, request.prompt, () if conversation is None else conversation.tokens)

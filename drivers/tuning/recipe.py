@@ -87,7 +87,7 @@ _OPTIONS: Mapping[str, str] = {
     "masked_share": "of tokens", "class_weights": "balanced, effective", "augment": "a map",
     "mixed_precision": "bf16", "r_drop": "weight of the divergence; 0 for none", "adversarial": "a map",
     "contrast": ", ".join(CONTRASTS), "margin": "of triplets", "result": ", ".join(RESULTS[1:]),
-    "activation": ", ".join(ACTIVATIONS),
+    "activation": ", ".join(ACTIVATIONS), "group": "a column of the data",
 }  # fmt: skip
 
 _AUGMENT: Mapping[str, str] = {
@@ -159,6 +159,7 @@ class Recipe:
         adversarial: one more pass on moved embeddings; None for none.
         activation: inside a bottleneck, of which `rank` is the width.
         result: adapter or model; empty for whichever is served.
+        group: the column of the data that names the group of a row, for figures of fairness; empty for none.
         contrast: how embeddings are told apart; `margin` is by how much in triplets.
     """
 
@@ -210,6 +211,7 @@ class Recipe:
     margin: float = 0.5
     result: str = ""
     activation: str = "gelu"
+    group: str = ""
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> Recipe:
@@ -238,15 +240,18 @@ class Recipe:
             want = "an eval_fraction above 0"
             said = f"early_stopping looks at held-out rows, and eval_fraction is 0: it needs {want}, 0.1 say"
             raise BadArgument(said, name="early_stopping", got=str(self.early_stopping), want=want)
-        wrong = {"adapter": self.method in (*WHOLE, BOTTLENECK), "model": self.method in PROMPTS}
-        if wrong.get(self.result):
-            want = "adapter" if self.method in PROMPTS else "model"
+        if self.result == "adapter" and self.method in (*WHOLE, BOTTLENECK):
+            want = "model"
             said = f"{self.method} has no {self.result} as its result; it is {want}"
             raise BadArgument(said, name="result", got=self.result, want=want)
         if self.class_weights and self.objective not in ("classification", "token-classification"):
             want = "classification or token-classification"
             said = f"class_weights has no meaning for the objective {self.objective}; it is for {want}"
             raise BadArgument(said, name="class_weights", got=self.class_weights, want=want)
+        if self.group and self.objective != "classification":
+            want = "classification"
+            said = f"group compares groups of rows by their class, which {self.objective} has none of; it is for {want}"
+            raise BadArgument(said, name="group", got=self.group, want=want)
         if self.r_drop and self.objective not in SCORED:
             want = ", ".join(SCORED)
             said = f"r_drop compares scores of classes, which {self.objective} has none of; it is for {want}"
@@ -318,6 +323,7 @@ def _extra(given: Checked) -> dict[str, Any]:
         "margin": given.more("margin", 0.5),
         "result": given.choice("result", "", RESULTS),
         "activation": given.choice("activation", "gelu", ACTIVATIONS),
+        "group": given.text("group", ""),
     }
 
 

@@ -11,13 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import ModulesToSaveWrapper
 from torch import Tensor
 
 from llmos.syscalls.errors import NotSupported
 
-from ..engine.kinds import Kind
+from ..engine import learned
+from ..engine.kinds import CAUSAL, Kind
 from ..engine.loader import Bundle
 from ..transform.changes import Change, changes_of
 from . import methods, narrow, whole
@@ -32,12 +34,12 @@ SUMS = ("lora", "rslora", "qlora", "adalora")
 
 def form_of(recipe: Recipe, kind: Kind) -> str:
     """`ADAPTER` or `MODEL`. Raises NotSupported for what would not be served, and was not asked for as an adapter."""
-    if recipe.result:
-        return recipe.result
-    if recipe.method in PROMPTS:
-        why = "no rung of the engine puts learned tokens before a text; plain PEFT does"
+    if recipe.method in PROMPTS and recipe.result != ADAPTER and kind is not CAUSAL:
+        why = f"the engine has learned tokens before texts of causal models only, and this is: {kind.name}"
         said = f"{recipe.method}: its result would not be served: {why}"
         raise NotSupported(f"{said}; options.result = {ADAPTER!r} stores it for that; or take lora", why=why)
+    if recipe.result:
+        return recipe.result
     plain = recipe.method in SUMS and not recipe.modules_to_save and kind not in HEADS
     return ADAPTER if plain else MODEL
 
@@ -45,6 +47,9 @@ def form_of(recipe: Recipe, kind: Kind) -> str:
 def check(module: Any, recipe: Recipe, kind: Kind) -> None:
     """Raises NotSupported where the result could not be stored in its form, or not be served."""
     if form_of(recipe, kind) == ADAPTER or recipe.method in (*methods.WHOLE, BOTTLENECK):
+        return
+    if recipe.method in PROMPTS:
+        _check_cached(module, recipe)
         return
     base = module.get_base_model()
     ends = [base.get_input_embeddings(), base.get_output_embeddings()] if tied(base) else []
@@ -60,8 +65,30 @@ def store(module: Any, recipe: Recipe, bundle: Bundle, folder: Path, labels: Seq
         whole.export(module, bundle, folder, labels)
     elif recipe.method == BOTTLENECK:
         narrow.store(module, recipe, bundle, folder, labels)
+    elif recipe.method in PROMPTS:
+        whole.export(training_view(bundle), bundle, folder, labels)
+        learned.write(cached(module), folder)
     else:
         whole.export(training_view(bundle), bundle, folder, labels, changes_in(module))
+
+
+@torch.no_grad()
+def cached(adapted: Any) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values [1, heads, tokens, size] that learned tokens come to, in each layer."""
+    given, base = adapted.eval().get_prompt(1), adapted.get_base_model()
+    if isinstance(given, Tensor):
+        rows = given.to(base.get_input_embeddings()(torch.zeros(1, 1, dtype=torch.int64)).dtype)
+        given = base(inputs_embeds=rows, use_cache=True).past_key_values
+    return [(layer.keys, layer.values) for layer in given.layers]
+
+
+def _check_cached(adapted: Any, recipe: Recipe) -> None:
+    """Raises NotSupported for a model that keeps more of its tokens than keys and values."""
+    base = adapted.get_base_model()
+    if base._is_stateful:
+        why = "it keeps a state beside keys and values"
+        said = f"{recipe.method}: learned tokens are not served before texts of {type(base).__name__}: {why}"
+        raise NotSupported(f"{said}; options.result = {ADAPTER!r} stores them for plain PEFT; or take lora", why=why)
 
 
 def changes_in(adapted: Any) -> Mapping[str, Callable[[Tensor], Tensor]]:

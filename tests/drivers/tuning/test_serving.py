@@ -45,7 +45,7 @@ def learn(module: Any, steps: int = 4) -> None:
 
 def logits(module: Any) -> Tensor:
     found: Tensor = module(input_ids=IDS, attention_mask=torch.ones_like(IDS), use_cache=False).logits
-    return found.float()
+    return found[:, -IDS.shape[1] :].float()
 
 
 def tuned(bundle: Bundle, **fields: Any) -> tuple[Any, Recipe]:
@@ -130,7 +130,7 @@ def test_a_head_of_classes_comes_along_with_its_names(ops: OpTable, tmp_path: Pa
         ({"method": "lora"}, "adapter"), ({"method": "dora"}, "model"), ({"method": "bitfit"}, "model"),
         ({"method": "dora", "options": {"result": "adapter"}}, "adapter"),
         ({"method": "lora", "options": {"result": "model"}}, "model"),
-        ({"method": "prefix", "options": {"result": "adapter"}}, "adapter"),
+        ({"method": "prefix", "options": {"result": "adapter"}}, "adapter"), ({"method": "prompt"}, "model"),
     ],
 )  # fmt: skip
 def test_the_form_is_the_one_that_is_served_or_was_asked_for(fields: dict[str, Any], form: str) -> None:
@@ -150,13 +150,57 @@ def test_a_job_says_what_it_stores(make: Make) -> None:
 
 
 @pytest.mark.parametrize("method", PROMPTS)
-def test_what_would_not_be_served_is_refused_before_any_work(make: Make, method: str) -> None:
+def test_what_would_not_be_served_is_refused_before_any_work(method: str) -> None:
+    recipe = Recipe.of({"method": method, "objective": "seq2seq"})
     with pytest.raises(NotSupported, match=r"options\.result = 'adapter' stores it for that; or take lora"):
-        make(method=method, packing=False)
-    assert make(method=method, packing=False, options={"result": "adapter", "virtual_tokens": 2}).plan.steps == 2
+        form_of(recipe, kinds.SEQ2SEQ)
+    stored = Recipe.of({"method": method, "options": {"result": "adapter"}})
+    assert form_of(stored, kinds.SEQ2SEQ) == ADAPTER
 
 
-@pytest.mark.parametrize(("method", "result"), [("full", "adapter"), ("prompt", "model")])
+@pytest.mark.parametrize(
+    ("name", "dtype", "method"),
+    slow_but(
+        [("llama", "float32", "prompt"), ("gpt2", "float32", "prefix"), ("gpt2", "float32", "p-tuning")],
+        [
+            (name, dtype, method) for name in ("llama", "qwen2", "gpt2", "gemma2") for method in PROMPTS
+            for dtype in ("float32", "bfloat16")
+        ],
+    ),
+)  # fmt: skip
+def test_learned_tokens_stand_before_each_text(
+    serve: Serve, ops: OpTable, tmp_path: Path, name: str, dtype: str, method: str
+) -> None:
+    resident, _ = serve(name, dtype=dtype)
+    bundle, base = resident.bundle, training_view(resident.bundle)
+    module, recipe = tuned(bundle, method=method, options={"virtual_tokens": 4})
+    learn(module, 8)
+    store(module.eval(), recipe, bundle, tmp_path)
+    engine = Engine(ops)
+    told = engine.load("m", tiny_models.source_of(tmp_path), LoadSettings(dtype=dtype), tiny_models.silent)
+    assert told.rung == "G" and told.context == bundle.about.context - 4 and told.tasks[0] == "text-generation"
+    assert any("learned tokens stand before each text" in why for why in told.rung_reasons)
+    assert engine.base("m").bundle.about.learned == 4
+    texts = ([5, 6, 7], tiny_models.PROMPT, [9])
+    said = [tiny_models.choice(engine, tiny_models.ask(list(each), max_tokens=8)).tokens for each in texts]
+    if dtype == "float32":
+        assert said == [greedy(module, list(each), 8) for each in texts]
+        assert said != [greedy(base, list(each), 8) for each in texts], "they make a difference"
+    with pytest.raises(NotSupported, match="beams"):
+        engine.submit(tiny_models.ask([5], max_tokens=2, beams=2))
+
+
+@torch.no_grad()
+def greedy(module: Any, prompt: list[int], count: int) -> list[int]:
+    tokens = list(prompt)
+    for _ in range(count):
+        ids = torch.tensor([tokens])
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": False}
+        tokens.append(int(module(**given).logits[0, -1].argmax()))
+    return tokens[len(prompt) :]
+
+
+@pytest.mark.parametrize(("method", "result"), [("full", "adapter"), ("bottleneck", "adapter")])
 def test_a_form_that_a_method_does_not_have_is_refused(method: str, result: str) -> None:
     with pytest.raises(BadArgument, match=f"{method} has no {result}") as raised:
         Recipe.of({"method": method, "options": {"result": result}})
