@@ -1,4 +1,5 @@
-"""Tuning's aims, as ratios of one run: LoRA beside plain PEFT and Trainer, and what requests feel of a job."""
+"""Tuning's aims, as ratios of one run: LoRA beside plain PEFT and Trainer, what requests feel of a job, and trials of a
+search at once."""
 
 from __future__ import annotations
 
@@ -16,9 +17,12 @@ from measure import REPEATS, Row, quantile
 from .work import LENGTH, prepare
 
 ROOT = Path(__file__).resolve().parents[3]
-SUITES = ("training", "serving")
+SUITES = ("training", "serving", "searching")
 SPEED_AIM, MEMORY_AIM = 1.3, 0.8
 P95_AIM, P99_AIM, KEPT_AIM, EXTRA_AIM = 1.15, 1.3, 0.85, 0.15
+SEARCH_AIM = 2.0
+SHAPES = ((1, 32), (2, 128))
+"""Rows of a trial's step, and tokens of a row: what a search of many small trials has, and what fills the processor."""
 BATCH = 8
 """Rows of a step of Trainer; ours has as many tokens in rows that are full."""
 
@@ -30,6 +34,7 @@ def rows(folder: Path, model: str, wanted: Sequence[str], rounds: int = REPEATS,
     suites: dict[str, Callable[[], list[Row]]] = {
         "training": lambda: training(*paths, 1 if quick else rounds, 4 if quick else 12, threads),
         "serving": lambda: serving(*paths, 1 if quick else rounds, 5 if quick else 20, threads),
+        "searching": lambda: searching(*paths, 1 if quick else rounds, 4 if quick else 30, threads),
     }
     return [row for name in SUITES if name in wanted for row in suites[name]()]
 
@@ -70,6 +75,19 @@ def serving(model: Path, data: Path, rounds: int, seconds: int, threads: int) ->
     extra = seen["grown"] / seen["weights"]
     mib = seen["grown"] / 2**20, seen["weights"] / 2**20
     made.append(Row("memory of a job, beside the weights", *mib, "MiB", extra, f"<= {EXTRA_AIM}", extra <= EXTRA_AIM))
+    return made
+
+
+def searching(model: Path, data: Path, rounds: int, steps: int, threads: int) -> list[Row]:
+    """Steps of eight trials in a second of a whole search, at once and one trial after another; in turn."""
+    made = []
+    for rows_, length in SHAPES:
+        seen = _child("searching", model, data, threads, rounds, steps, rows_, length)
+        speeds = [seen["trials"] * steps / statistics.median(seen[side]) for side in ("together", "alone")]
+        ratio = speeds[0] / speeds[1]
+        name = f"8 trials at once, {rows_} x {length} tokens"
+        note = f"{model.name}: held-out losses apart by {seen['apart']:.0e} at most"
+        made.append(Row(name, *speeds, "steps/s", ratio, f">= {SEARCH_AIM:g} times", ratio >= SEARCH_AIM, note))
     return made
 
 
