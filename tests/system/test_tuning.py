@@ -5,6 +5,7 @@ The null device pretends to tune; the last tests train the bundled model on the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,25 @@ def test_a_task_goes_on_after_the_kernel_was_killed(home: Path) -> None:
         again = found(client, task["id"])
         assert ended(client, again)["state"] == "done"
         assert weights(home, "mine") == undisturbed(client, home)
+
+
+def test_a_result_that_a_killed_kernel_had_not_recorded_is_found(home: Path) -> None:
+    """It was killed between the commit and its record, which is then as it was at the last checkpoint."""
+    first = KernelProcess(home, drivers=ALL)
+    with first.client() as client:
+        task = begin(client, "mine")
+        assert ended(client, task)["state"] == "done"
+        kill(first.pid)
+        first.process.wait()
+    first.close()
+    first.clean()
+    file = home / f"home/runs/{task['id']}.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "state": "running", "ended": 0.0, "version": ""}))
+    with running(home, drivers=ALL) as second, second.client() as client:
+        result = ended(client, found(client, task["id"]))
+        assert (result["state"], result["value"]["version"]) == ("done", "1")
+        fields = client.call("stat_path", path="/models/mine")["fields"]
+        assert (fields["versions"], fields["run"]) == (["1"], task["id"])
 
 
 def test_a_task_goes_on_after_the_kernel_was_stopped(home: Path) -> None:
