@@ -85,7 +85,7 @@ class Tunings:
         slices = Slices(running.work)
         runner = TuneRunner(_standing(job), slices, running.told, lambda error: [self._end(job.id, error)])
         self._jobs[job.id] = _Under(prepared, running, runner)
-        mapped.keep_apart(APART)
+        mapped.keep_apart(self._apart())
         self._engine.join(runner)
         return prepared.plan
 
@@ -165,9 +165,16 @@ class Tunings:
 
     def _remove(self, job: str) -> _Under:
         under = self._jobs.pop(job)
-        if not self._jobs:
-            mapped.keep_apart(TOGETHER)
+        mapped.keep_apart(self._apart())
         return under
+
+    def _apart(self) -> int:
+        """From what size on blocks are given back to the system. Blocks of trials that share a pass are as many times
+        larger, and giving back what is needed again at once costs more than the pass saves."""
+        if not self._jobs:
+            return TOGETHER
+        every = (under.prepared for under in self._jobs.values())
+        return min(TOGETHER, max(APART * (p.search.parallel if isinstance(p, PreparedSearch) else 1) for p in every))
 
     def _end(self, job: str, error: BaseException | None) -> Event:
         """The last event of a job."""
