@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .fairness import fairness
 from .judging import Evaluated
 from .mistakes import texts_of
 from .preparing import Prepared
@@ -25,8 +26,9 @@ def write(prepared: Prepared, before: Evaluated, after: Evaluated, folder: Path,
     lengths = {name: data.facts[name] for name in ("train", "held_out") if name in data.facts}
     decode = partial(prepared.bundle.tokenizer.decode, skip_special_tokens=True)
     texts = texts_of([example.tokens for example in data.held_out], decode)
-    made = report(
-        prepared.recipe.objective, prepared.objective.summary, before, after, texts, {"lengths": lengths}, yield_
-    )
+    facts: dict[str, Any] = {"lengths": lengths}
+    if data.groups:
+        facts["groups"] = {"column": prepared.recipe.group, **fairness(before.gathered, after.gathered, data.groups)}
+    made = report(prepared.recipe.objective, prepared.objective.summary, before, after, texts, facts, yield_)
     (folder / FILE).write_text(json.dumps(made, ensure_ascii=False, separators=(",", ":")))
     return made

@@ -152,7 +152,7 @@ def journal(place: Place) -> None:
         expect(page.get_by_role("heading", name="Why: cuda0")).to_be_visible()
         first = page.locator(".timeline li").first
         expect(first).to_contain_text("is back on cuda0")
-        expect(first).to_contain_text("took s: 5.8 s")
+        expect(first).to_contain_text("took: 5.8 s")
 
 
 def quantize(page: Page) -> None:

@@ -6,10 +6,10 @@ The report is the plain data that `drivers/tuning/report.py` makes; what it lack
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Any
 
-from .curves import chart
+from .curves import Points, chart
 
 Report = Mapping[str, Any]
 _WIDTH = 41
@@ -29,7 +29,7 @@ def lines(report: Report, short: bool = False) -> Iterator[str]:
         for title, each in charts(report).items():
             yield ""
             yield title
-            yield from chart(each, _WIDTH, _SQUARE)
+            yield from chart({name: joined(points) for name, points in each.items()}, _WIDTH, _SQUARE)
         yield from _calibration(classes.get("after", {}).get("calibration"))
         yield from _mistakes(report.get("mistakes") or ())
     yield from _texts(report.get("texts") or {}, short)
@@ -143,6 +143,15 @@ def _pairs(points: Sequence[Sequence[float]]) -> list[tuple[float, float]]:
     return [(across, up) for across, up in points]
 
 
+def joined(points: Points, steps: int = 24) -> list[tuple[float, float]]:
+    """With points between those that lie apart, for a chart that draws no lines."""
+    found = list(points[:1])
+    for (left, low), (right, high) in pairwise(points):
+        parts = max(1, round(steps * max(abs(right - left), abs(high - low))))
+        found += [(left + (right - left) * n / parts, low + (high - low) * n / parts) for n in range(1, parts + 1)]
+    return found
+
+
 def _calibration(bins: Mapping[str, Any] | None) -> Iterator[str]:
     if not bins:
         return
@@ -168,7 +177,8 @@ def _groups(groups: Mapping[str, Any]) -> Iterator[str]:
     yield from table(rows)
     yield ""
     found: list[Sequence[str]] = [("class", "demographic parity", "equal opportunity", "equal odds")]
-    found += [(name, *(number(value) for value in values)) for name, values in groups["differences"].items()]
+    found += [(name, *map(number, values)) for name, values in groups["differences"].items()]
+    found += [(f"{name}, before", *map(number, values)) for name, values in groups["differences_before"].items()]
     yield from table(found)
     yield "differences between the highest and the lowest group: 0 is alike"
 

@@ -18,7 +18,7 @@ from .encoding import Encoding
 from .example import Example
 from .labels import Labels, seen_in
 from .schema import Record, Schema, detect
-from .source import DataSource
+from .source import DataSource, Row, refused
 
 Steps = Generator[int, None, "Dataset"]
 
@@ -33,6 +33,7 @@ class Dataset:
         labels: names of classes, by number.
         digest: of all rows in order, as hexadecimal digits: data that were changed are not those of a checkpoint.
         facts: what was read, left out, split off and how long it is: plain values.
+        groups: of which group each held-out example is; empty where the recipe names no column of groups.
     """
 
     train: Sequence[Example]
@@ -40,6 +41,7 @@ class Dataset:
     labels: tuple[str, ...]
     digest: str
     facts: Mapping[str, Any]
+    groups: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class _Read:
     place: str
     digest: bytes
     held_out: bool
+    group: str = ""
 
 
 def encode(source: DataSource, recipe: Recipe, base: Base) -> Steps:
@@ -80,7 +83,7 @@ def encode(source: DataSource, recipe: Recipe, base: Base) -> Steps:
         digest.update(own)
         if cleaning.keeps(own):
             apart = row.held_out or splits.held_out(own, recipe.eval_fraction)
-            rows.append(_Read(record, row.place, own, apart))
+            rows.append(_Read(record, row.place, own, apart, _group_of(row, recipe.group)))
         yield number
     if schema is None:
         want = f"rows for {recipe.objective}"
@@ -89,8 +92,11 @@ def encode(source: DataSource, recipe: Recipe, base: Base) -> Steps:
     encoding = Encoding(base, recipe, schema.name, labels, source.texts)
     augmenter = Augmenter(recipe, schema.name)
     sides: dict[bool, list[Example]] = {False: [], True: []}
+    groups: list[str] = []
     for number, read in enumerate(rows, 1):
-        sides[read.held_out] += encoding(read.record, read.place)
+        made = encoding(read.record, read.place)
+        sides[read.held_out] += made
+        groups += [read.group] * len(made) if recipe.group and read.held_out else []
         for copy in () if read.held_out else augmenter.copies(read.record, read.digest):
             cleaning.counts["augmented"] += 1
             sides[False] += encoding(copy, read.place, spare=True)
@@ -102,7 +108,18 @@ def encode(source: DataSource, recipe: Recipe, base: Base) -> Steps:
         "train": lengths_of(sides[False]), "held_out": lengths_of(sides[True]), "labels": list(labels.names),
         "digest": digest.hexdigest(),
     }  # fmt: skip
-    return Dataset(sides[False], sides[True], labels.names, digest.hexdigest(), facts)
+    return Dataset(sides[False], sides[True], labels.names, digest.hexdigest(), facts, groups)
+
+
+def _group_of(row: Row, column: str) -> str:
+    """What a row says in the column of groups. Raises BadArgument where it has none, or no text, number or truth."""
+    if not column:
+        return ""
+    value = row.values.get(column)
+    if isinstance(value, str | int):
+        return str(value)
+    there = ", ".join(map(repr, row.values))
+    raise refused(row.place, f"the row names no group in {column!r}", f"it has {there}", value or "")
 
 
 def finished(steps: Steps, between: Callable[[], None] = lambda: None) -> Dataset:

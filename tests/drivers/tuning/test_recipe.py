@@ -68,6 +68,7 @@ def test_options_become_fields() -> None:
         ({"options": {"adversarial": "fgm"}}, "adversarial", "a map"),
         ({"options": {"adversarial": {"method": "agd"}}}, "method", "fgm, pgd"),
         ({"options": {"adversarial": {"size": 0}}}, "size", "above 0"),
+        ({"options": {"group": "town"}}, "group", "which causal-lm has none of"),
         ({"options": {"contrast": "triplet"}}, "contrast", "no meaning for the objective causal-lm"),
     ],
 )

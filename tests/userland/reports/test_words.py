@@ -54,10 +54,17 @@ def test_answers_and_groups_and_what_was_left_out() -> None:
         "texts": {"rows": 2, "tokens": 32, "figures": {"bleu": [0.1, 0.4]},
                   "examples": [{"prompt": "Q", "wanted": "W", "before": "B", "after": "A"}]},
         "groups": {"column": "town", "each": {"a": {"rows": 3, "accuracy": 0.5, "f1_macro": 0.25}},
-                   "differences": {"good": [0.125, None, 0.75]}},
+                   "differences": {"good": [0.125, None, 0.75]}, "differences_before": {"good": [0.5, 0.5, 0.5]}},
     }  # fmt: skip
     said = text(report)
     assert "2 answers written, up to 32 tokens each" in said and "wanted: W" in said and "bleu" in said
     assert "groups by town, after" in said and "0.125" in said and "0.75" in said
     assert "left out, as there was too much of it: classes" in said
     assert "wanted: W" not in text(report, short=True)
+
+
+def test_points_that_lie_apart_are_joined() -> None:
+    assert words.joined([(0.0, 0.0), (0.0, 0.5), (1.0, 0.5)], 4) == [
+        (0.0, 0.0), (0.0, 0.25), (0.0, 0.5), (0.25, 0.5), (0.5, 0.5), (0.75, 0.5), (1.0, 0.5),
+    ]  # fmt: skip
+    assert words.joined([]) == []

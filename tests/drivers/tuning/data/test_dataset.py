@@ -161,3 +161,17 @@ def test_a_copy_that_became_too_long_is_no_error(tmp_path: Path) -> None:
     made = dataset(tmp_path, [{"text": "quick brown jumps", "label": 0}], recipe("classification", **fields), of)
     assert made.train[0].tokens == of.tokenizer("quick brown jumps")["input_ids"]
     assert made.facts["dropped"] > 0 and made.facts["augmented"] == len(made.train) - 1 + made.facts["dropped"]
+
+
+def test_held_out_rows_know_their_group(tmp_path: Path) -> None:
+    """By the column that the recipe names; rows that are learned from, or dropped, have none."""
+    rows = [{"text": f"fox {n} " + "long " * (90 * (n == 7)), "label": "ab"[n % 2], "town": n % 3} for n in range(12)]
+    files = {"train.jsonl": jsonl(rows[:6]), "validation.jsonl": jsonl(rows[6:])}
+    of = base(pair_tokenizer(), kinds.SEQUENCE)
+    options = {"group": "town", "long": "drop"}
+    made = finished(encode(source(tmp_path, files), recipe("classification", options=options), of))
+    assert made.groups == ["0", "2", "0", "1", "2"] and len(made.held_out) == 5
+    plain = recipe("classification", options={"long": "drop"})
+    assert finished(encode(source(tmp_path, files), plain, of)).groups == []
+    with pytest.raises(BadArgument, match=r"rows\.jsonl:1: the row names no group in 'city'.*'town'"):
+        dataset(tmp_path, rows, recipe("classification", options={"group": "city"}), of)
