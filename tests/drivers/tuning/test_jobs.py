@@ -287,3 +287,21 @@ def test_what_fails_underway_ends_the_job_alone(device: CpuDevice, job: TuneJob)
     failed = run(device, "t1")[-1]
     assert isinstance(failed, FailedEvent) and isinstance(failed.error, DriverFailed) and "keep" in failed.error.cause
     assert tiny_models.choice(device, tiny_models.ask("still there", max_tokens=2)).tokens
+
+
+def test_a_search_is_one_job_whose_result_is_the_best_trial(device: CpuDevice, job: TuneJob) -> None:
+    search = {"space": {"learning_rate": [1e-9, 1e-2]}, "trials": 4, "parallel": 2, "sampler": "random"}
+    asked = another(job, "t2", search=search)
+    plan = device.tune(asked)
+    assert plan.steps == 24 and plan.facts["search"]["trials"] == 4
+    events = run(device, "t2", 20000)
+    done = events[-1]
+    assert isinstance(done, TuneDoneEvent) and done.reason == "done" and done.values["trials_done"] == 4
+    best = done.manifest["trials"][done.manifest["best"]]
+    assert best["parameters"] == {"learning_rate": 1e-2} and best["value"] == done.values["eval_loss"]
+    assert told(events, "trial")[0].facts["trials"][0]["state"] == "running" and weights(asked)
+    device.tune(another(job, "t3", search=search))
+    for _ in range(20):
+        device.step()
+    device.cancel("t3")
+    assert run(device, "t3")[-1].reason == "cancelled"
