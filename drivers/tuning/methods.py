@@ -21,7 +21,7 @@ from llmos.syscalls.errors import BadArgument, NotSupported
 from ..engine import kinds
 from . import narrow
 from .owning import HEADS, own_all, own_biases, own_heads, own_last, own_named
-from .recipe import BOTTLENECK, Recipe
+from .recipe import BOTTLENECK, PROMPTS, Recipe
 from .recipe import WHOLE as WHOLE
 from .resident import ResidentLinear
 
@@ -80,6 +80,8 @@ def adapt(view: Any, kind: kinds.Kind, recipe: Recipe, steps: int, base_path: st
             said = f"{recipe.method} finds no layers for {got} ({error}); linear layers here: {', '.join(names)}"
             raise BadArgument(said, name="target_modules", got=got, want=", ".join(names)) from error
     adapted.peft_config["default"].base_model_name_or_path = base_path
+    if recipe.method in PROMPTS:  # PEFT looks for a parameter, which an embedding that is the output layer has none of
+        adapted.word_embeddings = adapted.get_base_model().get_input_embeddings()
     for path, part in shared.items():
         wrapped: Any = adapted.get_base_model().get_submodule(path)
         wrapped.original_module = part  # one copy of its own is enough

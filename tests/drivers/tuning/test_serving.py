@@ -190,6 +190,21 @@ def test_learned_tokens_stand_before_each_text(
         engine.submit(tiny_models.ask([5], max_tokens=2, beams=2))
 
 
+@pytest.mark.parametrize("method", PROMPTS)
+def test_so_they_do_where_the_embedding_is_the_output_layer(ops: OpTable, tmp_path: Path, method: str) -> None:
+    tiny_models.build(tmp_path / "base", "llama", tie_word_embeddings=True)
+    engine = Engine(ops)
+    engine.load("m", tiny_models.source_of(tmp_path / "base"), LoadSettings(dtype="float32"), tiny_models.silent)
+    bundle = engine.base("m").bundle
+    module, recipe = tuned(bundle, method=method, options={"virtual_tokens": 4})
+    learn(module)
+    (tmp_path / "out").mkdir()
+    store(module.eval(), recipe, bundle, tmp_path / "out")
+    engine.load("t", tiny_models.source_of(tmp_path / "out"), LoadSettings(dtype="float32"), tiny_models.silent)
+    said = tiny_models.choice(engine, tiny_models.ask([5, 6, 7], model="t", max_tokens=8)).tokens
+    assert said == greedy(module, [5, 6, 7], 8)
+
+
 @torch.no_grad()
 def greedy(module: Any, prompt: list[int], count: int) -> list[int]:
     tokens = list(prompt)
