@@ -148,7 +148,27 @@ def config_of(name: str, **changes: Any) -> Any:
 
 
 def build(folder: Path, name: str = "llama", tokenizer: Any = None, **changes: Any) -> Path:
-    """Save a model and its tokenizer; the first seed whose greedy answer to PROMPT has enough different tokens."""
+    """Save a model and its tokenizer; the first seed whose greedy answer to PROMPT has enough different tokens.
+
+    Each is made once in a process, and written where it is wanted.
+    """
+    key = f"{name} {sorted(changes.items())!r}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if key not in _MADE:
+        before = set(folder.iterdir())
+        _make(folder, name, **changes)
+        _MADE[key] = {file.name: file.read_bytes() for file in set(folder.iterdir()) - before}
+    for file, content in _MADE[key].items():
+        (folder / file).write_bytes(content)
+    (tokenizer or byte_level()).save_pretrained(folder)
+    return folder
+
+
+_MADE: dict[str, dict[str, bytes]] = {}
+"""Files of the models that were made."""
+
+
+def _make(folder: Path, name: str, **changes: Any) -> None:
     for seed in range(20):
         module = random_module(config_of(name, **changes), seed)
         if len(set(greedy(module, PROMPT)[0])) >= 8:
@@ -156,8 +176,6 @@ def build(folder: Path, name: str = "llama", tokenizer: Any = None, **changes: A
     else:
         raise AssertionError(f"no seed makes a {name} that does not repeat itself")
     module.save_pretrained(folder)
-    (tokenizer or byte_level()).save_pretrained(folder)
-    return folder
 
 
 def random_module(config: Any, seed: int = 0) -> Any:
