@@ -47,7 +47,7 @@ THIRD_PARTY = {
     },
     "userland": {
         "matplotlib", "msgpack", "msgspec", "multipart", "opentelemetry", "prometheus_client", "prompt_toolkit",
-        "psutil", "rich", "starlette", "uvicorn", "zmq",
+        "psutil", "rich", "starlette", "tensorboard", "uvicorn", "wandb", "zmq",
     },
 }  # fmt: skip
 
@@ -55,7 +55,7 @@ PLAIN_ROOMS = ("drivers/engine", "drivers/devices", "drivers/ops")
 """They run where only torch and transformers are installed: no messages or sockets, of the contract only the errors."""
 
 HEAVY = {
-    "torch", "torchmetrics", "transformers", "triton", "peft", "numpy", "optuna", "matplotlib", "pluggy", "pynvml",
+    "torch", "torchmetrics", "transformers", "triton", "peft", "numpy", "optuna", "matplotlib", "pluggy", "pynvml", "tensorboard", "wandb",
     "pyarrow", "safetensors", "tokenizers",
 }  # fmt: skip
 

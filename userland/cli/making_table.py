@@ -77,6 +77,11 @@ MAKING = (
     ),
 )
 
+_SINKS = (
+    option("--tensorboard", Kind.FILE, "write the curve into this folder, for TensorBoard"),
+    option("--wandb", Kind.TEXT, "write the curve to this project of Weights & Biases"),
+)
+
 TUNING = (
     Command(
         name="tune", group="models", help="adapt a model to data on its device, while it answers requests",
@@ -110,6 +115,7 @@ TUNING = (
             option("--device-seconds", Kind.DECIMAL, "of a search: seconds of computing, at most"),
             option("--seconds", Kind.DECIMAL, "of a search: seconds under way, at most"),
             option("--work-class", Kind.CHOICE, "how urgent it is", choices=WORK_CLASSES), DEVICE,
+            *_SINKS,
             flag("--plan", "only say what it would take"),
             flag("--detach", "print the task and return; `wait` follows it"),
         ),
@@ -121,7 +127,11 @@ TUNING = (
         name="runs", group="models", help="the runs of tuning; of one what is known, of several their losses compared",
         taught=False,
         arguments=(Argument(name="runs", kind=Kind.ID, help="ids of runs", required=False, many=True),),
-        options=(option("--report", Kind.FILE, "write the report of a run into this folder: a page, pictures, text"),),
-        examples=("runs", "runs t-f423e9-17", "runs t-f423e9-17 t-f423e9-21", "runs t-f423e9-17 --report ./report"),
+        options=(
+            option("--report", Kind.FILE, "write the report of a run into this folder: a page, pictures, text"),
+            *_SINKS,
+        ),
+        examples=("runs", "runs t-f423e9-17", "runs t-f423e9-17 t-f423e9-21", "runs t-f423e9-17 --report ./report",
+                  "runs t-f423e9-17 --tensorboard ./curves"),
     ),
 )

@@ -15,6 +15,7 @@ import msgspec
 from llmos.syscalls.errors import BadArgument, BadState, LlmosError, NotFound, from_wire
 from llmos.syscalls.types import TunePlan, TuneRecipe
 from llmos.userland.objects import Task
+from llmos.userland.reports import sinks
 from llmos.userland.reports.curves import chart, sparkline
 
 from .. import text
@@ -37,6 +38,10 @@ def tune(cli: Cli, values: Namespace) -> int:
     recipe = recipe_of(values)
     if values.detach and cli.private:
         raise BadState("--detach needs a kernel that stays: start one with `llmos serve`", state="private")
+    openers = sinks.wanted(values.tensorboard or "", values.wandb or "")
+    if values.detach and openers:
+        why = "nobody follows a task with --detach: `llmos runs ID --tensorboard DIR` writes its curve afterwards"
+        raise BadArgument(why, name="detach", want="no --tensorboard or --wandb beside it")
     with open_model(cli, values.model, values.device) as model:
         data, out = read_at(cli, values.data), cli.stored(values.out)
         if values.plan:
@@ -48,7 +53,8 @@ def tune(cli: Cli, values: Namespace) -> int:
             cli.out.line(f"{task.info.id} works on it; `wait {task.info.id}` follows it")
         return 0
     try:
-        return _follow(cli, task, f"tuning {values.model}")
+        with sinks.opened(openers, task.info.id, msgspec.to_builtins(recipe)) as followers:
+            return _follow(cli, task, f"tuning {values.model}", followers)
     except KeyboardInterrupt:
         task.cancel()
         raise
@@ -120,10 +126,11 @@ def _facts(facts: Mapping[str, Any], sized: bool = False, indent: str = "") -> I
 # ---- following
 
 
-def _follow(cli: Cli, task: Task, title: str) -> int:
+def _follow(cli: Cli, task: Task, title: str, followers: Sequence[sinks.Sink]) -> int:
     """Show how far it is until it ends, and say what came of it; the exit status."""
     with _live(cli, title) as show:
         for told in task:
+            sinks.follow(followers, told)
             if "stage" in told and not cli.out.result(told):
                 show(told)
     result = task.wait()
@@ -178,7 +185,10 @@ def runs(cli: Cli, values: Namespace) -> int:
     """All runs, one of them, or several compared."""
     if not values.runs:
         return _list(cli)
+    openers = sinks.wanted(values.tensorboard or "", values.wandb or "")
     found = [_run(cli, name) for name in values.runs]
+    if openers:
+        return _send(cli, found, openers)
     if values.report:
         return reporting.write(cli, found, _curves(found[0]), values.report)
     if cli.out.result(found[0] if len(found) == 1 else found):
@@ -187,6 +197,17 @@ def runs(cli: Cli, values: Namespace) -> int:
         _show(cli, found[0])
     else:
         _compare(cli, found)
+    return 0
+
+
+def _send(cli: Cli, found: Sequence[Mapping[str, Any]], openers: Sequence[sinks.Opener]) -> int:
+    """Write the curves of runs for other programs, and say where they are."""
+    for run in found:
+        with sinks.opened(openers, run["id"], run["recipe"]) as opened:
+            points = sinks.send(opened, run)
+            places = [sink.place for sink in opened]
+        if not cli.out.result({"run": run["id"], "points": points, "places": places}):
+            cli.out.line(f"{run['id']}: {text.several(points, 'point')} written to {' and '.join(places)}")
     return 0
 
 
