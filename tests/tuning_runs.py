@@ -119,9 +119,9 @@ def allocated(work: Callable[[], object]) -> int:
     return most
 
 
-def maker(serve: Serve, tmp_path: Path, name: str = "llama") -> Make:
+def maker(serve: Serve, tmp_path: Path, name: str = "llama", **settings: Any) -> Make:
     """Prepares jobs of eight rows, as text or as `row` says, on a model that serves."""
-    resident, _ = serve(name, dtype="float32")
+    resident, _ = serve(name, **{"dtype": "float32", **settings})
 
     def prepared(text: str = "a b c d", version: str = "v1", row: Any = None, **recipe: Any) -> Prepared:
         folder = tmp_path / "data"

@@ -13,7 +13,7 @@ from torch import nn
 from llmos.syscalls.errors import BadArgument, NotSupported
 
 from ..contract import TuneJob, TunePlan
-from ..engine.loader import Bundle, empty_module
+from ..engine.loader import Bundle
 from ..engine.models import Resident
 from . import low_rank, methods, passes, planning, serving
 from .aids import Backward, save_memory
@@ -30,7 +30,7 @@ from .objectives.choices import Choices
 from .objectives.preference import Preference
 from .objectives.protocol import Objective
 from .recipe import BOTTLENECK, PROMPTS, Recipe
-from .resident import ResidentLinear, training_view
+from .resident import ResidentLinear, empty_view, training_view
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,7 @@ def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: i
     with torch.random.fork_rng(devices=()):  # an adapter's first values depend on the recipe's seed alone
         torch.manual_seed(recipe.seed)
         module = methods.adapt(view, about.kind, recipe, steps, job.base_path)
-        empty = empty_module(about).requires_grad_(False)
-        hollow = methods.adapt(empty, about.kind, recipe, steps) if times else None
+        hollow = methods.adapt(empty_view(about), about.kind, recipe, steps) if times else None
     for each in (module, hollow) if hollow is not None else (module,):
         low_rank.lighten(each)
     if isinstance(objective, Preference) and recipe.method in (*methods.WHOLE, BOTTLENECK):

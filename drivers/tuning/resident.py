@@ -8,6 +8,8 @@ that training does to the tree (adapters, hooks, another attention function) is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from llmos.syscalls.errors import NotSupported
 
-from ..engine.loader import Bundle, empty_module
+from ..engine.loader import Bundle, Description, empty_module
 from ..engine.lora.target import LoraTarget
 from ..engine.quantized.stored import StoredEmbedding, StoredLinear
 from ..engine.surgery.merged import MergedLinear, PackedEmbedding, Product, SingleLinear
@@ -37,9 +39,11 @@ class ResidentLinear(nn.Linear):
 
     `forward` is x [.., in_features] to [.., out_features], bias included. `weight` is a copy [out, in], made when it is
     asked for. `written`: whether answers are written into, as AdaLoRA's layers do it; they are then nobody else's.
+    `described`: `weight` has the right shape, dtype and device, and no values.
     """
 
     written = False
+    described = False
 
     def __init__(self, layer: nn.Module, number: int = 0, product: Product | None = None) -> None:
         nn.Module.__init__(self)
@@ -51,8 +55,18 @@ class ResidentLinear(nn.Linear):
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
-        weight: Tensor = self.__dict__["_layer"].weight
+        layer = self.__dict__["_layer"]
+        if self.described:
+            return torch.zeros((), dtype=self._dtype).expand(self.out_features, self.in_features)
+        weight: Tensor = layer.weight
         return weight.detach()
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """That of inputs and answers."""
+        layer = self.__dict__["_layer"]
+        dtype: torch.dtype = layer.packed.dtype if isinstance(layer, SingleLinear) else layer.dtype
+        return dtype
 
     @property
     def bias(self) -> Tensor | None:  # type: ignore[override]
@@ -66,11 +80,23 @@ class ResidentLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         product: Product | None = self.__dict__["_product"]
         if product is None:
-            layer = self.__dict__["_layer"]
-            answer: Tensor = layer(x.to(layer.dtype if isinstance(layer, StoredLinear) else layer.packed.dtype))
+            answer: Tensor = self.__dict__["_layer"](x.to(self._dtype))
             return answer
         part = product.follow(self._number, x) if self._number else product.lead(x)
         return part.clone() if self.written else part
+
+
+@contextmanager
+def described(view: nn.Module) -> Iterator[None]:
+    """Code that only looks at what weights are like, again and again, does not have them unpacked each time."""
+    layers = [part for part in view.modules() if isinstance(part, ResidentLinear)]
+    for layer in layers:
+        layer.described = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.described = False
 
 
 class ResidentEmbedding(nn.Module):
@@ -124,6 +150,23 @@ def training_view(bundle: Bundle) -> Any:
     if hasattr(view, "set_attn_implementation") and view.config._attn_implementation != "eager":
         view.set_attn_implementation(attention.NAME)
     return view.eval().requires_grad_(False)
+
+
+def empty_view(about: Description) -> Any:
+    """The same tree without bytes: layers of quantized weights are ordinary ones in it, as they are in a view."""
+    view: Any = empty_module(about)
+    for path, part in list(view.named_modules()):
+        parent, _, name = path.rpartition(".")
+        if isinstance(part, StoredLinear):
+            sizes = part.in_features, part.out_features
+            setattr(
+                view.get_submodule(parent), name,
+                nn.Linear(*sizes, part.bias is not None, device="meta", dtype=part.dtype),
+            )  # fmt: skip
+        elif isinstance(part, StoredEmbedding):
+            sizes = part.num_embeddings, part.embedding_dim
+            setattr(view.get_submodule(parent), name, nn.Embedding(*sizes, device="meta", dtype=part.head.dtype))
+    return view.requires_grad_(False)
 
 
 def copied_bytes(view: nn.Module, bundle: Bundle) -> int:

@@ -71,3 +71,12 @@ def test_a_condition_needs_rows_that_are_held_out(make: Make) -> None:
         make(promote_if="eval_loss < 1")
     assert caught.value.name == "promote_if"
     assert make(promote_if="eval_loss < 1", eval_fraction=0.3).held_out
+
+
+def test_a_quantized_base_is_planned_like_any_other(serve: Serve, tmp_path: Path) -> None:
+    plain = maker(serve, tmp_path)(method="lora").plan.facts["bytes"]
+    (tmp_path / "other").mkdir()
+    four = {"width": 4, "group": 32, "activations": "model"}
+    quantized = maker(serve, tmp_path / "other", quant=four)(method="qlora").plan.facts["bytes"]
+    assert quantized["trainable"] == plain["trainable"] > 0
+    assert quantized["total"] == pytest.approx(plain["total"], rel=0.1)
