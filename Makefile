@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi kernels bench bench-gpu peers clients quality-model sweep mutants size cov check clean
+.PHONY: help setup run demo test test-all lint fmt type view docs docs-check abi kernels bench bench-gpu examples peers clients quality-model sweep mutants size cov check clean
 
 help:  ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ bench-gpu: view  ## a GPU in eight minutes: kernels checked, ceilings, the engin
 
 bench: $(INSTALLED)  ## measure against peers in the same run
 	$(PY) tests/perf/bench.py $(ARGS)
+
+examples: $(INSTALLED)  ## docs/worked-examples.md: three ways from raw text to a served model, in fifteen minutes
+	$(PY) docs/examples/worked/all.py --write docs/worked-examples.md $(ARGS)
 
 peers: $(INSTALLED)  ## build/peers/*: environments of the engines that make bench ARGS=engine measures against
 	$(PY) tests/perf/peers/install.py $(ARGS)
