@@ -6,6 +6,7 @@ import copy
 import json
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from . import narrow
 from .owning import HEADS, own_all, own_biases, own_heads, own_last, own_named
 from .recipe import BOTTLENECK, PROMPTS, Recipe
 from .recipe import WHOLE as WHOLE
-from .resident import ResidentLinear
+from .resident import ResidentLinear, described
 
 LORA: Mapping[str, Mapping[str, Any]] = {
     "lora": {}, "qlora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True},
@@ -69,7 +70,9 @@ def adapt(view: Any, kind: kinds.Kind, recipe: Recipe, steps: int, base_path: st
     for part in view.modules() if recipe.method == "adalora" else ():
         if isinstance(part, ResidentLinear):
             part.written = True
-    with warnings.catch_warnings():
+    # DoRA begins with the lengths of weights; all others only look at what weights are like
+    looking = nullcontext() if recipe.method == "dora" else described(view)
+    with warnings.catch_warnings(), looking:
         warnings.simplefilter("ignore")  # of settings that PEFT corrects by itself
         try:
             adapted: peft.PeftModel = peft.get_peft_model(view, settings)
@@ -81,7 +84,8 @@ def adapt(view: Any, kind: kinds.Kind, recipe: Recipe, steps: int, base_path: st
             raise BadArgument(said, name="target_modules", got=got, want=", ".join(names)) from error
     adapted.peft_config["default"].base_model_name_or_path = base_path
     if recipe.method in PROMPTS:  # PEFT looks for a parameter, which an embedding that is the output layer has none of
-        adapted.word_embeddings = adapted.get_base_model().get_input_embeddings()
+        whole: Any = adapted.get_base_model()
+        adapted.word_embeddings = whole.get_input_embeddings()
     for path, part in shared.items():
         wrapped: Any = adapted.get_base_model().get_submodule(path)
         wrapped.original_module = part  # one copy of its own is enough

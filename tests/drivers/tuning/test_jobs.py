@@ -300,6 +300,7 @@ def test_a_search_is_one_job_whose_result_is_the_best_trial(device: CpuDevice, j
     best = done.manifest["trials"][done.manifest["best"]]
     assert best["parameters"] == {"learning_rate": 1e-2} and best["value"] == done.values["eval_loss"]
     assert told(events, "trial")[0].facts["trials"][0]["state"] == "running" and weights(asked)
+    device.set_budget({"slice_s": 0.0})
     device.tune(another(job, "t3", search=search))
     for _ in range(20):
         device.step()

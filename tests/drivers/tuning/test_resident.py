@@ -20,7 +20,7 @@ from tuning_runs import Serve
 from llmos.drivers.engine.memory import live_bytes, tensors_of
 from llmos.drivers.engine.models import Resident
 from llmos.drivers.engine.surgery.merged import MergedLinear, PackedEmbedding, SingleLinear
-from llmos.drivers.tuning.resident import ResidentLinear, copied_bytes, training_view
+from llmos.drivers.tuning.resident import ResidentLinear, copied_bytes, described, training_view
 from llmos.syscalls.errors import NotSupported
 
 IDS = torch.tensor([tiny_models.PROMPT])
@@ -118,6 +118,16 @@ def test_weights_and_biases_can_be_looked_at(serve: Serve) -> None:
             assert (part.bias is None) == (theirs.bias is None), path
             if part.bias is not None:
                 assert torch.equal(part.bias, theirs.bias), path
+
+
+def test_what_weights_are_like_is_told_without_unpacking_them(serve: Serve) -> None:
+    resident, _ = serve("llama", dtype="bfloat16")
+    view = training_view(resident.bundle)
+    part = view.get_submodule("model.layers.0.mlp.down_proj")
+    with described(view):
+        said = part.weight
+        assert (said.shape, said.dtype, said.untyped_storage().nbytes()) == (part.weight.shape, torch.bfloat16, 2)
+    assert not torch.equal(part.weight, said)
 
 
 def test_answers_that_are_written_into_are_nobody_elses(serve: Serve) -> None:
