@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from llmos.syscalls.errors import BadModel
+from llmos.syscalls.errors import BadModel, NotSupported
 
 from ..contract import ModelSource, ProgressSink
-from ..engine import checkpoint
+from ..engine import bottleneck, checkpoint, learned
 from ..engine.checkpoint import CONFIG, INDEX, Weights
 from ..engine.mapped import FilePages
 from ..filesystems.copying import copy
@@ -90,7 +90,12 @@ def opened(source: ModelSource, weights: Weights | None = None) -> Iterator[Tens
 
     Raises:
         BadModel: a weight file is missing or damaged.
+        NotSupported: it has more beside its weights, which what is made of them would lose.
     """
+    for file in source.files:
+        if file.name in (bottleneck.WEIGHTS, learned.FILE):
+            why = f"{file.name} lies beside its weights, and would be lost"
+            raise NotSupported(f"{source.path} cannot be transformed: {why}; transform its base, and tune that", why=why)
     weights = weights or checkpoint.check_weights(source)
     with checkpoint.folder_of(source) as folder, ExitStack() as stack:
         headers: dict[str, Mapping[str, Any]] = {}

@@ -17,7 +17,7 @@ from tiny_models import silent, source_of
 from llmos.drivers.engine import checkpoint
 from llmos.drivers.transform import shards
 from llmos.drivers.transform.shards import Shards
-from llmos.syscalls.errors import BadModel
+from llmos.syscalls.errors import BadModel, NotSupported
 
 COPY = """
 import sys, resource
@@ -102,6 +102,17 @@ def test_memory_is_a_shard_and_not_the_model(tmp_path: Path) -> None:
     used_kib = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert used_kib < 72 << 10, f"{used_kib} KiB"
     assert torch.equal(stored(tmp_path / "out")["layer.7"], stored(tmp_path / "big")["layer.7"] + 1)
+
+
+@pytest.mark.parametrize("name", ["bottleneck.safetensors", "learned_tokens.safetensors"])
+def test_what_would_lose_a_part_of_the_model_is_refused(tmp_path: Path, name: str) -> None:
+    store(tmp_path, {"a": torch.ones(2, 2)})
+    source = source_of(tmp_path)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(NotSupported, match="would be lost"), shards.opened(source_of(tmp_path)):
+        pass
+    with shards.opened(source) as tensors:
+        assert list(tensors) == ["a"]
 
 
 def test_what_lies_beside_the_weights_is_copied_but_for_what_tells_of_them(tmp_path: Path) -> None:

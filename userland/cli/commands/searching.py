@@ -51,7 +51,7 @@ def trials(facts: Mapping[str, Any]) -> tuple[Sequence[str], list[Sequence[objec
     ended = [trial for trial in found if trial["state"] in ("complete", "cut")]
     best = facts.get("best")
     found.sort(key=lambda trial: (trial["number"] != best, trial not in ended, trial["number"]))
-    rows = [
+    rows: list[Sequence[object]] = [
         (
             f"{trial['number']}{' *' if trial['number'] == best else ''}", trial["state"],
             *(_short(trial["parameters"].get(name, "")) for name in names), _short(trial["value"]), trial["steps"],
