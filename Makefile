@@ -64,7 +64,7 @@ bench-gpu: view  ## a GPU in eight minutes: kernels checked, ceilings, the engin
 bench: $(INSTALLED)  ## measure against peers in the same run
 	$(PY) tests/perf/bench.py $(ARGS)
 
-examples: $(INSTALLED)  ## docs/worked-examples.md: three ways from raw text to a served model, in fifteen minutes
+examples: $(INSTALLED)  ## docs/worked-examples.md: three ways from raw text to a served model, in ten minutes
 	$(PY) docs/examples/worked/all.py --write docs/worked-examples.md $(ARGS)
 
 peers: $(INSTALLED)  ## build/peers/*: environments of the engines that make bench ARGS=engine measures against
