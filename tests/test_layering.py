@@ -55,8 +55,8 @@ PLAIN_ROOMS = ("drivers/engine", "drivers/devices", "drivers/ops")
 """They run where only torch and transformers are installed: no messages or sockets, of the contract only the errors."""
 
 HEAVY = {
-    "torch", "torchmetrics", "transformers", "triton", "peft", "numpy", "optuna", "matplotlib", "pluggy", "pynvml", "tensorboard", "wandb",
-    "pyarrow", "safetensors", "tokenizers",
+    "torch", "torchmetrics", "transformers", "triton", "peft", "numpy", "optuna", "matplotlib", "pluggy", "pynvml",
+    "tensorboard", "wandb", "pyarrow", "safetensors", "tokenizers",
 }  # fmt: skip
 
 

@@ -95,7 +95,8 @@ def opened(source: ModelSource, weights: Weights | None = None) -> Iterator[Tens
     for file in source.files:
         if file.name in (bottleneck.WEIGHTS, learned.FILE):
             why = f"{file.name} lies beside its weights, and would be lost"
-            raise NotSupported(f"{source.path} cannot be transformed: {why}; transform its base, and tune that", why=why)
+            said = f"{source.path} cannot be transformed: {why}; transform its base, and tune that"
+            raise NotSupported(said, why=why)
     weights = weights or checkpoint.check_weights(source)
     with checkpoint.folder_of(source) as folder, ExitStack() as stack:
         headers: dict[str, Mapping[str, Any]] = {}

@@ -75,10 +75,10 @@ def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: i
     recipe = Recipe.of(job.recipe)
     if resident.shares is not None:
         why = "its weights are split among ranks"
-        raise NotSupported(f"{job.model} cannot be tuned: {why}; load it on a device of one rank", why=why)
+        raise NotSupported(f"{job.base_path or job.model} cannot be tuned: {why}; load it on a device of one rank", why=why)
     if resident.bundle.about.bottlenecks is not None or resident.bundle.learned:
         why = "it has bottlenecks or learned tokens, of which another result would not know"
-        raise NotSupported(f"{job.model} cannot be tuned: {why}; tune the model that it was made from", why=why)
+        raise NotSupported(f"{job.base_path or job.model} cannot be tuned: {why}; tune the model that it was made from", why=why)
     base = Base.of(resident.bundle, job.base_path)
     data = (read or partial(read_data, job))(recipe, base)
     if recipe.promote_if and not data.held_out:
