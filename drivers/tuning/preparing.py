@@ -72,13 +72,13 @@ def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: i
         BadModel: the model cannot learn the objective.
         NotSupported: the model cannot be tuned where it serves, or not by this method.
     """
-    recipe = Recipe.of(job.recipe)
+    recipe, name = Recipe.of(job.recipe), job.base_path or job.model
     if resident.shares is not None:
         why = "its weights are split among ranks"
-        raise NotSupported(f"{job.base_path or job.model} cannot be tuned: {why}; load it on a device of one rank", why=why)
+        raise NotSupported(f"{name} cannot be tuned: {why}; load it on a device of one rank", why=why)
     if resident.bundle.about.bottlenecks is not None or resident.bundle.learned:
         why = "it has bottlenecks or learned tokens, of which another result would not know"
-        raise NotSupported(f"{job.base_path or job.model} cannot be tuned: {why}; tune the model that it was made from", why=why)
+        raise NotSupported(f"{name} cannot be tuned: {why}; tune the model that it was made from", why=why)
     base = Base.of(resident.bundle, job.base_path)
     data = (read or partial(read_data, job))(recipe, base)
     if recipe.promote_if and not data.held_out:
