@@ -1,4 +1,4 @@
-"""Serving at half the load that the device can carry, with and without a job beside it: prints figures as JSON.
+"""Serving at half the load that the device can carry, beside a job that computes or is paused: prints figures as JSON.
 
 In one process and on the work thread of a host, as there: a step, then what has arrived.
 """
@@ -15,7 +15,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import psutil
 from tiny_models import silent, source_of
 
 from llmos.drivers.contract import (
@@ -128,19 +127,16 @@ class Bench:
 def main(model: str, data: str, threads: int, rounds: int, seconds: int) -> None:
     bench = Bench(Path(model), Path(data), threads)
     between = bench.alone_s() / 0.5
-    weights = sum(row.allocator for row in bench.device.memory() if row.what == "weights")
     alone, beside = [], []
-    held = psutil.Process().memory_info().rss
-    most = held
-    for number in range(rounds):
+    bench.tune()
+    for number in range(rounds):  # the same job, paused and not: nothing else differs between two periods
+        bench.device.pause_tune("t")
         alone.append(bench.period(seconds, between, number))
-        bench.tune()
+        bench.device.resume_tune("t")
         beside.append(bench.period(seconds, between, number))
-        most = max(most, psutil.Process().memory_info().rss)
-        bench.end()
+    bench.end()
     print(json.dumps({
         "alone": [vars(each) for each in alone], "beside": [vars(each) for each in beside], "between": between,
-        "weights": weights, "grown": most - held,
     }))  # fmt: skip
 
 

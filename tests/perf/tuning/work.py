@@ -25,12 +25,14 @@ class Shape:
     keys: int
     inner: int
     vocabulary: int = 32_000
+    dtype: str = "float32"
 
 
 SHAPES = {
     "tiny": Shape(128, 2, 4, 2, 256, 1000),
     "30m": Shape(320, 8, 5, 5, 864),
     "135m": Shape(576, 30, 9, 3, 1536, 49_152),
+    "1b": Shape(2048, 22, 32, 4, 5632, dtype="bfloat16"),
 }
 
 
@@ -52,7 +54,7 @@ def _model(shape: Shape, folder: Path) -> None:
         max_position_embeddings=2048, tie_word_embeddings=True, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     transformers.set_seed(0)
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    transformers.AutoModelForCausalLM.from_config(config, dtype=shape.dtype).save_pretrained(folder)
     _tokenizer(shape.vocabulary).save_pretrained(folder)
 
 
