@@ -106,7 +106,7 @@ CODES: Mapping[str, Code] = {
     "tune.promoted": Code("What came of tuning is what its name means now.", "llmos rollback NAME"),
     "tune.candidate": Code(
         "What came of tuning was not good enough by the recipe's promote_if, and is stored beside what its name means.",
-        "llmos rollback NAME VERSION makes it current all the same; other data, more steps, or another promote_if",
+        "llmos rollback NAME@VERSION makes it current all the same; other data, more steps, or another promote_if",
     ),
     "tune.unserved": Code(
         "A model that was loaded by the name of a tuned result still serves the version before.",

@@ -12,6 +12,7 @@ from llmos.syscalls.types import Right
 
 from ..following import CURRENT
 from ..objects import ModelObject
+from ..recipes import names_of
 from ..requests import Request
 
 if TYPE_CHECKING:
@@ -29,18 +30,13 @@ def followers(kernel: Kernel, run: Run) -> list[ModelObject]:
     ]  # fmt: skip
 
 
-async def exchange(kernel: Kernel, asked: Request, run: Run) -> None:
+async def exchange(kernel: Kernel, asked: Request | None, run: Run) -> None:
     """Have them go over, for the program that had asked for the run; what cannot go over serves what it did."""
-    session = asked.session
     for model in followers(kernel, run):
-        request = Request(kernel, session, 0, kernel.new_id("r"), asked.spec, asked.call, {})
-        request.receivers.clear()  # nobody waits for this but the task
-        before, why = model.version, ""
-        if session.id not in kernel.sessions.by_id:
-            why = "the program that began the task has ended"
-        elif Right.MANAGE not in kernel.sessions.rights_for(session, model):
-            why = "the program that began the task may not manage it"
-        else:
+        before, why = model.version, _refused(kernel, asked, model)
+        if asked is not None and not why:
+            request = Request(kernel, asked.session, 0, kernel.new_id("r"), asked.spec, asked.call, {})
+            request.receivers.clear()  # nobody waits for this but the task
             options = replace(model.options, name=model.name, replace=True)
             try:
                 await kernel.models.load(request, model.driver, options, model.base, model.path)
@@ -48,9 +44,27 @@ async def exchange(kernel: Kernel, asked: Request, run: Run) -> None:
                 why = str(error)
         if why:
             again = f"load it again: llmos load {model.path} --name {model.name} --replace"
-            text = f"{model.name} still serves version {before}: {why}"
-            reason = kernel.reason("tune.unserved", text, again)
+            reason = kernel.reason("tune.unserved", f"{model.name} still serves version {before}: {why}", again)
         else:
             text = f"{model.name} went from version {before} to {run.version}, which {run.id} has made"
             reason = kernel.reason("model.swapped", text, "a promoted result is served by its name")
         kernel.decide([run.id, model.id], reason, "warning" if why else "info")
+
+
+def _refused(kernel: Kernel, asked: Request | None, model: ModelObject) -> str:
+    """Why a model stays what it is; empty when it may go over."""
+    if asked is None:
+        return "the kernel was started anew since the task began"
+    if asked.session.id not in kernel.sessions.by_id:
+        return "the program that began the task has ended"
+    if Right.MANAGE not in kernel.sessions.rights_for(asked.session, model):
+        return "the program that began the task may not manage it"
+    if adapters := kernel.models.adapters_of(model):
+        return f"it has adapters, which would leave with it: {names_of(adapters)}"
+    try:
+        point, inner = asked.session.mounts.resolve(model.path)
+    except LlmosError as error:
+        return str(error)
+    if (point.filesystem, point.source, inner) != (model.files.name, model.located.source, model.located.path):
+        return f"{model.path} is something else for the program that began the task"
+    return ""

@@ -70,8 +70,9 @@ class Life:
             link.call(HostRelease(token=staged.token))
 
     async def _is_there(self, link: Link, out: Place) -> bool:
+        """Whether anything has the name, whatever its version."""
         try:
-            await link.call(HostStat(source=out.source, path=out.inner))
+            await link.call(HostStat(source=out.source, path=out.inner.partition("@")[0]))
         except NotFound:
             return False
         return True
@@ -200,13 +201,14 @@ class Life:
         where its recipe's condition does not hold a candidate beside that."""
         run, tuned.storing = tuned.run, True
         self.tell(tuned, "store")
-        good = not run.recipe.promote_if or self._judge(tuned, ended)
-        out = run.out if good else candidate(run.out)
+        good, out = not run.recipe.promote_if or self._judge(tuned, ended), run.out
         link = await self._filesystem(out)
         with told_from_outside(out.inner, out.path):
+            if not good and not ("@" in out.inner and await self._is_there(link, out)):
+                out = candidate(out)
             run.version = await stored(link, out, run.id) or await self._commit(link, out, tuned, ended, good)
         run.out = out
-        if good and tuned.asked is not None:
+        if good:
             await exchange(self._kernel, tuned.asked, run)
 
     async def _commit(self, link: Link, out: Place, tuned: Tuned, ended: TuneEnded, good: bool) -> str:

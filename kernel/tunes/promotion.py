@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,10 @@ from llmos.syscalls.types import Number, Reason
 
 LONGEST = 500
 """Characters of a condition."""
+LARGEST = 1e300
+"""Numbers are smaller."""
+DEEPEST = 50
+"""Parts of a condition in each other."""
 PROMOTED, CANDIDATE = "tune.promoted", "tune.candidate"
 """What a result is."""
 WANT = "a condition such as eval_loss < eval_loss_before"
@@ -49,6 +54,8 @@ class Rule:
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             place = f" at character {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
             raise _refused(text, f"cannot be read{place}") from None
+        if _depth(tree) > DEEPEST:
+            raise _refused(text, f"is nested more than {DEEPEST} deep")
         names: dict[str, None] = {}
         if not _is_truth(tree, text, names):
             raise _refused(text, "is a number, not a condition")
@@ -56,6 +63,7 @@ class Rule:
 
     def judge(self, figures: Mapping[str, float]) -> Reason:
         """`tune.promoted` or `tune.candidate`, with the figures that decided it."""
+        figures = {name: value for name, value in figures.items() if math.isfinite(value)}
         numbers: dict[str, Number] = {name: figures[name] for name in self.names if name in figures}
         rule = f"promote_if {self.text}"
         missing = [name for name in self.names if name not in figures]
@@ -72,7 +80,7 @@ class Rule:
             return Reason(code=PROMOTED, text=f"it is promoted: {said}", numbers=numbers, rule=rule)
         return Reason(
             code=CANDIDATE, text=f"it is not promoted: {said}", numbers=numbers, rule=rule,
-            change="llmos rollback NAME VERSION makes it current all the same",
+            change="load it by its own name, or make it current: llmos rollback NAME@VERSION",
         )  # fmt: skip
 
 
@@ -103,7 +111,7 @@ def _is_truth(node: ast.expr, text: str, names: dict[str, None]) -> bool:
         case ast.Name(id=name):
             names[name] = None
             return False
-        case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool) and abs(value) < LARGEST:
             return False
     what = "no figure, number, comparison, + - * /, and, or, not"
     raise _refused(text, f"has {ast.unparse(node)!r}, which is {what}")
@@ -130,8 +138,17 @@ def _value(node: Any, figures: Mapping[str, float]) -> float | bool:
             )
         case ast.Name(id=name):
             return figures[name]
-    constant: float = node.value
-    return constant
+    return float(node.value)
+
+
+def _depth(tree: ast.expr) -> int:
+    """How many parts are in each other at most; without recursion, since it is to bound that."""
+    deepest, waiting = 0, [(1, tree)]
+    while waiting:
+        depth, part = waiting.pop()
+        deepest = max(deepest, depth)
+        waiting += [(depth + 1, child) for child in ast.iter_child_nodes(part) if isinstance(child, ast.expr)]
+    return deepest
 
 
 def _refused(text: str, why: str) -> BadArgument:

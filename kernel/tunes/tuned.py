@@ -96,13 +96,9 @@ def exists(path: str) -> Exists:
 
 
 def candidate(out: Place) -> Place:
-    """Where a result goes that is not to be what its name means: a version that is not current, or, where nothing has
-    that name yet, another name."""
-    if "@" in out.inner:
-        return out
-    return Place(
-        path=f"{out.path}{CANDIDATE}", filesystem=out.filesystem, source=out.source, inner=f"{out.inner}{CANDIDATE}"
-    )
+    """Where a result goes that is not to be what its name means, while nothing else has that name: another name."""
+    path, inner = out.path.partition("@")[0], out.inner.partition("@")[0]
+    return Place(path=f"{path}{CANDIDATE}", filesystem=out.filesystem, source=out.source, inner=f"{inner}{CANDIDATE}")
 
 
 def manifest(run: Run, ended: TuneEnded) -> dict[str, Any]:

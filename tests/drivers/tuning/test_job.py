@@ -7,9 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from slow_cases import slow_but
 from tuning_runs import Make
 
 from llmos.drivers.tuning.job import Running, identity_of
+
+ALL_AIDS = {"mixed_precision": "bf16", "r_drop": 0.5, "adversarial": {}, "gradient_checkpointing": True}
 
 
 def test_another_recipe_data_or_base_is_another_run(make: Make) -> None:
@@ -33,10 +36,9 @@ def test_what_happened_is_told_once(make: Make) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("aid", [
-    {"mixed_precision": "bf16"}, {"r_drop": 0.5}, {"adversarial": {"method": "pgd"}},
-    {"mixed_precision": "bf16", "r_drop": 0.5, "adversarial": {}, "gradient_checkpointing": True},
-])  # fmt: skip
+@pytest.mark.parametrize("aid", slow_but([ALL_AIDS], [
+    {"mixed_precision": "bf16"}, {"r_drop": 0.5}, {"adversarial": {"method": "pgd"}}, ALL_AIDS,
+]))  # fmt: skip
 def test_aids_work_on_the_weights_that_serve(make: Make, aid: dict[str, Any]) -> None:
     plain, aided = make(dropout=0.1), make(dropout=0.1, options=aid)
     less = "mixed_precision" in aid

@@ -9,19 +9,25 @@ from scripted import Inside, Program
 from tuning_tasks import begin, ends, record, result
 
 from llmos.syscalls.errors import BadArgument
+from llmos.syscalls.types import Entry
 
 
 @pytest.mark.parametrize(
     ("rule", "out", "path", "promoted"),
     [
         ("loss < 0.3", "/models/mine", "/mine", True), ("loss < 0.2", "/models/mine", "/mine-candidate", False),
-        ("loss < 0.2", "/models/mine@2", "/mine@2", False), ("loss < 0.3", "/models/mine@2", "/mine@2", True),
+        ("loss < 0.2", "/models/old@2", "/old@2", False), ("loss < 0.2", "/models/mine@2", "/mine-candidate", False),
+        ("loss < 0.3", "/models/mine@2", "/mine@2", True),
         ("f1 > 0.2", "/models/mine", "/mine-candidate", False),
     ],
 )  # fmt: skip
 def test_a_condition_decides_where_the_result_goes(
     kernel: Inside, program: Program, model: int, rule: str, out: str, path: str, promoted: bool
 ) -> None:
+    nothing = kernel.models.answers["stat"]
+    kernel.models.answers["stat"] = lambda body: (
+        Entry(path="/old", kind="folder") if body["path"] == "/old" else nothing
+    )
     task = begin(program, model, out, promote_if=rule)
     ends(kernel, task)
     ended = result(program, task)

@@ -62,6 +62,23 @@ def test_a_candidate_and_a_fixed_version_change_nothing(kernel: Inside, program:
     assert named(kernel) is before
 
 
+def test_a_base_with_adapters_stays_with_them(kernel: Inside, program: Program, model: int) -> None:
+    other = program.load("mine")
+    program.call("load_model", path="/models/beside", base=other)
+    task = tuned(kernel, program, model)
+    assert named(kernel).version == "1"
+    assert "adapters, which would leave with it: beside" in codes(kernel, task["id"])["tune.unserved"]
+
+
+@pytest.mark.parametrize("path", ["/models/other", "/nothing/there"])
+def test_what_the_name_means_to_the_program_decides(
+    kernel: Inside, program: Program, model: int, mine: int, path: str
+) -> None:
+    named(kernel).path = path
+    task = tuned(kernel, program, model)
+    assert named(kernel).version == "1" and "tune.unserved" in codes(kernel, task["id"])
+
+
 def test_what_is_not_good_enough_serves_nobody(kernel: Inside, program: Program, model: int, mine: int) -> None:
     task = tuned(kernel, program, model, promote_if="loss < 0")
     assert named(kernel).version == "1" and set(codes(kernel, task["id"])) >= {"tune.candidate"}
@@ -81,6 +98,18 @@ def test_a_program_that_may_not_manage_it_cannot_exchange_it(
     session.ambient = False
     task = tuned(kernel, program, model)
     assert named(kernel).version == "1" and "may not manage it" in codes(kernel, task["id"])["tune.unserved"]
+
+
+def test_a_task_of_a_kernel_before_says_that_it_is_not_served(
+    kernel: Inside, program: Program, model: int, mine: int
+) -> None:
+    task = begin(program, model, "/models/mine@2")
+    found = kernel.kernel.tunes.of(kernel.kernel.objects[task["id"]])
+    found.asked = None
+    kernel.models.answers["commit"] = Version(version="2")
+    ends(kernel, task)
+    result(program, task)
+    assert named(kernel).version == "1" and "started anew" in codes(kernel, task["id"])["tune.unserved"]
 
 
 def test_without_the_program_that_began_it_nothing_is_loaded(

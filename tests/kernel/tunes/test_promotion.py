@@ -42,6 +42,8 @@ def test_what_holds(text: str, wanted: bool) -> None:
         ("loss.real < 1", "is no figure"),
         ("loss ** 2 < 1", "which is no figure"), ("loss in f1", "which is no figure"), ("~loss < 1", "is no figure"),
         ("lambda: 1", "which is no figure"), ("loss < 1 " + " " * LONGEST + "or f1 > 1", "at most 500 are read"),
+        ("-" * 490 + "1 < 2", "nested more than 50 deep"), ("loss < 1e999", "which is no figure"),
+        (f"loss * {'9' * 400} < 1", "which is no figure"),
         ("(" * 240 + "loss < 1" + ")" * 240, "cannot be read"), ("loss < 1\0", "cannot be read"),
     ],
 )  # fmt: skip
@@ -62,6 +64,8 @@ def test_a_figure_that_is_not_known_promotes_nothing() -> None:
     reason = Rule.of("loss < 1 or f2 > 0").judge(FIGURES)
     assert reason.code == "tune.candidate" and "f2 is not known; figures here: before, f1, loss, zero" in reason.text
     assert "figures here: none" in Rule.of("f2 > 0").judge({}).text
+    assert "loss is not known" in Rule.of("not loss > 1").judge({"loss": float("nan")}).text
+    assert Rule.of("loss * 1e299 * 1e299 > 1").judge(FIGURES).code == "tune.promoted", "no more than infinite"
     assert "by zero" in Rule.of("1 / zero > 0").judge(FIGURES).text
 
 

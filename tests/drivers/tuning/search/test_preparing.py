@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import tuning_runs
+from slow_cases import slow_but
 
 from llmos.drivers.tuning.data import dataset
 from llmos.drivers.tuning.search import preparing
@@ -68,7 +69,7 @@ def _missing() -> None:
     raise NotSupported("optuna is not installed", why="optuna")
 
 
-@pytest.mark.parametrize("parallel", [1, 4])
+@pytest.mark.parametrize("parallel", slow_but([1], [1, 4]))
 def test_the_bytes_of_a_search_are_those_that_were_planned(prepare: Prepare, parallel: int) -> None:
     recipe = {"rank": 64, "batch_size": 4, "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"]}
     made = prepare(search={"parallel": parallel, "trials": 2 * parallel, "pruner": "none"}, **recipe)

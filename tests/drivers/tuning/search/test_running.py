@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from slow_cases import slow_but
 
 from llmos.drivers.contract import TuneProgressEvent
 from llmos.drivers.tuning.search.preparing import PreparedSearch
@@ -107,7 +108,7 @@ def interrupted(prepared: PreparedSearch, at: int, stacked: bool = True) -> bool
     return False
 
 
-@pytest.mark.parametrize(("stacked", "every"), [(True, 0), (True, 2), (False, 2)])
+@pytest.mark.parametrize(("stacked", "every"), slow_but([(True, 2)], [(True, 0), (True, 2), (False, 2)]))
 def test_a_search_that_was_killed_ends_as_one_that_was_not(prepare: Prepare, stacked: bool, every: int) -> None:
     """Killed again and again, at other places each time; with checkpoints of trials and without."""
     whole = prepare("whole", search=SEARCH, dropout=0.1, checkpoint_every=every)
@@ -189,7 +190,7 @@ class Clock:
         self.others += 1.0
 
 
-@pytest.mark.parametrize("budget", [{"seconds": 2500}, {"device_seconds": 30}])
+@pytest.mark.parametrize("budget", slow_but([{"seconds": 2500}], [{"seconds": 2500}, {"device_seconds": 30}]))
 def test_time_is_a_budget_too(prepare: Prepare, budget: dict[str, float]) -> None:
     """No trial begins when it is up, and those that are under way end where they are."""
     clock = Clock()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from slow_cases import slow_but
 from tiny_kinds import labels, text_model
 from torch import Tensor
 
@@ -85,7 +86,10 @@ def test_dropout_is_each_trials_own(prepare: Prepare) -> None:
     same(prepare(), [{"dropout": 0.2, "rank": 2}, {"dropout": 0.0}, {"dropout": 0.1, "seed": 3}])
 
 
-@pytest.mark.parametrize("fields", [{"options": {"accumulation": 2}}, {"packing": False}, {"batch_size": 3}])
+@pytest.mark.parametrize(
+    "fields",
+    slow_but([{"packing": False}], [{"options": {"accumulation": 2}}, {"packing": False}, {"batch_size": 3}]),
+)
 def test_batches_of_any_shape(prepare: Prepare, fields: dict[str, Any]) -> None:
     same(prepare(**fields), VALUES[:3])
 
@@ -118,7 +122,8 @@ def test_classes_and_their_heads(ops: OpTable, tmp_path: Path, chance: float) ->
 
 
 @pytest.mark.parametrize(
-    "values", [{"method": "dora"}, {"method": "ia3"}, {"options.gradient_checkpointing": True}]
+    "values",
+    slow_but([{"method": "dora"}], [{"method": "dora"}, {"method": "ia3"}, {"options.gradient_checkpointing": True}]),
 )
 def test_what_goes_by_itself(prepare: Prepare, values: dict[str, Any]) -> None:
     (alone, other), (plain,) = trials(prepare(), [values, values]), trials(prepare("two"), [{}])
