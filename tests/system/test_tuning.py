@@ -40,8 +40,10 @@ def client(kernel: KernelProcess) -> Iterator[RawClient]:
         yield client
 
 
-def begin(client: RawClient, out: str, **options: Any) -> dict[str, Any]:
-    recipe = {"method": "lora", "batch_size": 4, "checkpoint_every": 2, "options": options}
+def begin(client: RawClient, out: str, promote_if: str = "", **options: Any) -> dict[str, Any]:
+    recipe = {
+        "method": "lora", "batch_size": 4, "checkpoint_every": 2, "promote_if": promote_if, "options": options,
+    }  # fmt: skip
     for driver in ("null0", "models", "files"):
         client.await_driver("ready", driver)
     task: dict[str, Any] = client.call(
@@ -91,6 +93,27 @@ def test_a_result_is_an_entry_with_its_parent_and_can_be_loaded(client: RawClien
     adapter = client.call("load_model", path="/models/mine", base=client.load("null"))
     assert client.infer(adapter["handle"], "hello")["choices"][0]["text"] == "hello"
     assert not (home / "home/tunes").exists() or not list((home / "home/tunes").iterdir())
+
+
+def test_a_promoted_result_takes_the_name_over_and_a_candidate_does_not(client: RawClient) -> None:
+    ended(client, begin(client, "mine"))
+    first = client.call("load_model", path="/models/mine", base=client.load("null"), options={"name": "mine"})
+    slow = {"ignore_eos": True, "max_tokens": 30}
+    streams = [client.start(first["handle"], "!slow 5; abc", "infer_stream", **slow) for _ in range(4)]
+    for number in streams:
+        client.first_chunk(number)
+    good = ended(client, begin(client, "mine@2", promote_if="loss < 1000"))["value"]
+    assert good["promoted"] and [client.wait(number).value["model_version"] for number in streams] == ["1"] * 4
+
+    def serving() -> str:
+        models = client.call("list_objects", system=client.system, kind="model")
+        (mine,) = [each["handle"] for each in models if each["name"] == "mine" and each["state"] == "awake"]
+        return str(client.infer(mine, "hello")["model_version"])
+
+    assert serving() == "2"
+    poor = ended(client, begin(client, "mine@3", promote_if="loss < 0"))["value"]
+    assert not poor["promoted"] and (poor["path"], poor["version"]) == ("/models/mine", "3")
+    assert client.call("stat_path", path="/models/mine")["version"] == serving() == "2"
 
 
 def test_a_task_goes_on_after_its_host_was_killed(client: RawClient, home: Path) -> None:
