@@ -151,6 +151,8 @@ def own_last(view: nn.Module, count: int) -> None:
     heads = [] if head is None or tied(view) else [head]
     norms = [part for part in behind if not isinstance(part, nn.ModuleList) and any(True for _ in part.parameters())]
     own(view, [*list(layers)[-count:], *norms, *heads])
+    if head is not None and not heads and not isinstance(head, ResidentLinear):  # which takes inputs of any dtype
+        head.register_forward_pre_hook(_narrowed)
 
 
 def own_biases(view: nn.Module) -> None:
@@ -178,6 +180,11 @@ def tied(view: Any) -> bool:
 
 def _outputs(view: Any) -> Any:
     return view.get_output_embeddings() if hasattr(view, "get_output_embeddings") else None
+
+
+def _narrowed(part: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    held: Any = part
+    return (given[0].to(held.weight.dtype), *given[1:])
 
 
 def _widened(_part: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:

@@ -102,6 +102,7 @@ TUNING = (
             option("--learning-rate", Kind.DECIMAL, "how far a step goes"),
             option("--max-length", Kind.COUNT, "tokens of a row; longer texts are split, other rows refused"),
             option("--eval-fraction", Kind.DECIMAL, "the part of the rows that is held out, to judge by"),
+            option("--promote-if", Kind.TEXT, "a condition on figures, such as eval_loss < eval_loss_before"),
             option("--checkpoint-every", Kind.COUNT, "steps between checkpoints; by default every five minutes"),
             option("--seed", Kind.INTEGER, "the same seed gives the same result"),
             option("--set", Kind.TEXT, "another part of the recipe, as NAME=VALUE; may be repeated", many=True),

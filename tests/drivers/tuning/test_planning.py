@@ -32,6 +32,7 @@ from llmos.syscalls.errors import BadArgument
 COMMON: dict[str, Any] = {"vocab_size": 600, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaConfig(**COMMON, intermediate_size=176, num_key_value_heads=2),
+    "tied": lambda: transformers.LlamaConfig(**COMMON, intermediate_size=176, tie_word_embeddings=True),
     "qwen2": lambda: transformers.Qwen2Config(**COMMON, intermediate_size=128, num_key_value_heads=4),
     "gemma2": lambda: transformers.Gemma2Config(
         **COMMON, intermediate_size=96, num_key_value_heads=1, head_dim=16, attn_logit_softcapping=None
@@ -255,3 +256,13 @@ def test_no_batch_has_more_tokens_than_the_largest() -> None:
         assert most == max(most, *(batches[n].tokens for n in range(5 * len(batches))))
         lengths = sorted((len(each) * (1 + len(each.others)) for each in given), reverse=True)
         assert most == sum(lengths[:3])
+
+
+def test_a_head_that_stays_takes_what_moves_before_it() -> None:
+    """Weights that move are float32, the output layer that is the embedding as well stays bfloat16."""
+    recipe = recipe_of(method="last-layers")
+    with torch.device("meta"):
+        made = transformers.AutoModelForCausalLM.from_config(CONFIGS["tied"](), dtype=torch.bfloat16)
+        hollow = methods.adapt(made.requires_grad_(False), kinds.CAUSAL, recipe, 2)
+    batches = Batches(examples("llama", 12, 16), recipe)
+    assert planning.plan(hollow, Causal(), recipe, planning.largest(batches)).total > 0

@@ -28,7 +28,7 @@ from .registry import read_at
 RUNS = "/sys/runs"
 FIELDS = (
     "method", "objective", "rank", "alpha", "epochs", "max_steps", "batch_size", "learning_rate", "max_length",
-    "eval_fraction", "checkpoint_every", "seed",
+    "eval_fraction", "promote_if", "checkpoint_every", "seed",
 )  # fmt: skip
 """Fields of a recipe that have an option of their own."""
 
