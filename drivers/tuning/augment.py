@@ -10,7 +10,8 @@ from typing import Any
 
 from llmos.syscalls.errors import BadArgument
 
-from .recipe import Augment, Recipe
+from .options.augment import Augment
+from .recipe import Recipe
 
 _SPACES = re.compile(r"(\s+)")
 

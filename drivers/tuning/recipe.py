@@ -9,6 +9,8 @@ from typing import Any
 from llmos.syscalls.errors import BadArgument
 
 from .checked import Checked
+from .options.adversarial import Adversarial
+from .options.augment import Augment
 
 METHODS: Mapping[str, float] = {
     "lora": 2e-4, "rslora": 2e-4, "dora": 2e-4, "adalora": 5e-4, "qlora": 2e-4, "ia3": 3e-3, "prompt": 3e-2,
@@ -89,54 +91,6 @@ _OPTIONS: Mapping[str, str] = {
     "contrast": ", ".join(CONTRASTS), "margin": "of triplets", "result": ", ".join(RESULTS[1:]),
     "activation": ", ".join(ACTIVATIONS), "group": "a column of the data",
 }  # fmt: skip
-
-_AUGMENT: Mapping[str, str] = {
-    "copies": "changed copies of each row, at least 1", "typos": "share of words", "drop_words": "share of words",
-    "swap_words": "share of words", "synonyms": "a map of words to lists of words", "synonym_share": "of those words",
-}  # fmt: skip
-
-
-_ADVERSARIAL: Mapping[str, str] = {
-    "method": "fgm, pgd", "size": "the norm by which embeddings are moved", "pace": "of one move", "times": "moves",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Adversarial:
-    """A pass on embeddings that are moved against the model.
-
-    Attributes:
-        method: fgm for one move, pgd for several.
-        size: the norm, for each row, by which all embeddings of the row are moved at most.
-        pace: that of one move of pgd.
-        times: how many moves pgd makes.
-    """
-
-    method: str = "fgm"
-    size: float = 1.0
-    pace: float = 0.3
-    times: int = 3
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Changed copies of the rows that are trained on.
-
-    Attributes:
-        copies: of each row, at most.
-        typos: share of words with a slip of the pen.
-        drop_words: share of words that go.
-        swap_words: share of words that change places with the next.
-        synonyms: words in small letters and what may stand in their place.
-        synonym_share: of these words in a text, how many are replaced.
-    """
-
-    copies: int = 1
-    typos: float = 0.0
-    drop_words: float = 0.0
-    swap_words: float = 0.0
-    synonyms: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    synonym_share: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -315,30 +269,13 @@ def _extra(given: Checked) -> dict[str, Any]:
         "labels": tuple(given.texts("labels", ())),
         "columns": given.names("columns", {}),
         "class_weights": given.choice("class_weights", "", ("", *WEIGHTS)),
-        "augment": _augment(given.within_map("augment", _AUGMENT)) if "augment" in given else None,
+        "augment": Augment.of(given),
         "mixed_precision": given.choice("mixed_precision", "", PRECISIONS),
         "r_drop": given.within("r_drop", 0.0),
-        "adversarial": _adversarial(given.within_map("adversarial", _ADVERSARIAL)) if "adversarial" in given else None,
+        "adversarial": Adversarial.of(given),
         "contrast": given.choice("contrast", "infonce", CONTRASTS),
         "margin": given.more("margin", 0.5),
         "result": given.choice("result", "", RESULTS),
         "activation": given.choice("activation", "gelu", ACTIVATIONS),
         "group": given.text("group", ""),
     }
-
-
-def _adversarial(given: Checked) -> Adversarial:
-    return Adversarial(
-        given.choice("method", "fgm", ("fgm", "pgd")), given.more("size", 1.0), given.more("pace", 0.3),
-        given.whole("times", 3, 1),
-    )  # fmt: skip
-
-
-def _augment(given: Checked) -> Augment:
-    shares = {name: given.share(name, 0.0) for name in ("typos", "drop_words", "swap_words")}
-    made = Augment(given.whole("copies", 1, 1), **shares, synonyms=given.synonyms("synonyms"),
-                   synonym_share=given.within("synonym_share", 0.3, above=0.0))  # fmt: skip
-    if not any(shares.values()) and not made.synonyms:
-        want = "typos, drop_words, swap_words or synonyms"
-        raise BadArgument(f"augment changes nothing; it needs {want}", name="augment", want=want)
-    return made

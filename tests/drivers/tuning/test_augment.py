@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from llmos.drivers.tuning.augment import FIELDS, Augmenter, changed
 from llmos.drivers.tuning.data.schema import SCHEMAS
-from llmos.drivers.tuning.recipe import Augment
+from llmos.drivers.tuning.options.augment import Augment
 from llmos.syscalls.errors import BadArgument
 from training_data import recipe
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from llmos.drivers.tuning.recipe import METHODS, OBJECTIVES, Adversarial, Augment, Recipe
+from llmos.drivers.tuning.recipe import METHODS, OBJECTIVES, Recipe
 from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.types import TuneRecipe
 
@@ -55,19 +55,10 @@ def test_options_become_fields() -> None:
         ({"options": [1]}, "options", "a map"),
         ({"options": {"class_weights": "balanced"}}, "class_weights", "no meaning for the objective causal-lm"),
         ({"objective": "classification", "options": {"class_weights": "much"}}, "class_weights", "balanced, effective"),
-        ({"options": {"augment": True}}, "augment", "a map"),
-        ({"options": {"augment": {}}}, "augment", "changes nothing"),
-        ({"options": {"augment": {"typoes": 0.1}}}, "typoes", "did you mean typos"),
-        ({"options": {"augment": {"typos": 1}}}, "typos", "below 1"),
-        ({"options": {"augment": {"typos": 0.1, "copies": 0}}}, "copies", "at least 1"),
-        ({"options": {"augment": {"synonyms": {"fox": []}}}}, "synonyms", "lists of words"),
         ({"options": {"early_stopping": 2}}, "early_stopping", "eval_fraction above 0"),
         ({"objective": "regression", "options": {"label_smoothing": 0.1}}, "label_smoothing", "regression"),
         ({"options": {"mixed_precision": "fp8"}}, "mixed_precision", "bf16"),
         ({"objective": "preference", "options": {"r_drop": 1}}, "r_drop", "which preference has none of"),
-        ({"options": {"adversarial": "fgm"}}, "adversarial", "a map"),
-        ({"options": {"adversarial": {"method": "agd"}}}, "method", "fgm, pgd"),
-        ({"options": {"adversarial": {"size": 0}}}, "size", "above 0"),
         ({"options": {"group": "town"}}, "group", "which causal-lm has none of"),
         ({"options": {"contrast": "triplet"}}, "contrast", "no meaning for the objective causal-lm"),
     ],
@@ -76,18 +67,6 @@ def test_what_is_wrong_is_told_with_its_name_and_what_to_try(changes: dict[str, 
     with pytest.raises(BadArgument, match=said) as caught:
         Recipe.of({"method": "lora", **changes})
     assert caught.value.name == name and (caught.value.want or name == "method")
-
-
-def test_augmenting_is_read_whole() -> None:
-    asked = {"copies": 2, "typos": 0.25, "synonyms": {"Fox": ["dog", "cat"]}, "synonym_share": 1}
-    made = Recipe.of({"method": "lora", "options": {"augment": asked}})
-    assert made.augment == Augment(2, 0.25, synonyms=(("fox", ("dog", "cat")),), synonym_share=1.0)
-    assert Recipe.of({"method": "lora"}).augment is None
-
-
-def test_adversarial_training_is_read_whole() -> None:
-    made = Recipe.of({"method": "lora", "options": {"adversarial": {"method": "pgd", "size": 2, "times": 4}}})
-    assert made.adversarial == Adversarial("pgd", 2.0, times=4)
 
 
 def test_every_objective_has_rows_that_teach_it() -> None:
