@@ -16,7 +16,8 @@ from .checkpoint import Checkpoints
 from .judging import Evaluated
 from .preparing import Prepared
 from .slices import Yield, mark
-from .trainer import Progress, Report, Training, train
+from .trainer import train
+from .training import Progress, Report, Training
 
 
 class Running:

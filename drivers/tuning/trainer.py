@@ -10,104 +10,25 @@ from __future__ import annotations
 import math
 import resource
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from llmos.syscalls.errors import BadArgument, BadState
 
-from .aids import Backward, backward_of
-from .checkpoint import Checkpoints, Saved
+from .aids import backward_of
+from .checkpoint import Saved
 from .data.batches import Batch, steps_of
 from .judging import Evaluated, Judging, Tally
-from .objectives.protocol import Loss, Objective
 from .optimizing import Optimizer, Schedule
 from .randomness import Randomness
-from .recipe import Recipe
+from .training import Due, Progress, Report, Training
 
 _SKIPPED_AT_MOST = 8
 """Steps in a row whose gradients are not finite, before a run is given up."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """`stage`: evaluate, train, checkpoint; `values` are what is known then, `step` the updates made so far."""
-
-    step: int
-    steps: int
-    stage: str
-    values: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Report:
-    """`reason`: done, or early where the held-out loss no longer fell. `before` and `after` are held-out figures.
-
-    `seconds` are those of training and evaluating, waits for others included; `tokens` without padding.
-    """
-
-    steps: int
-    tokens: int
-    seconds: float
-    reason: str
-    before: dict[str, float]
-    after: dict[str, float]
-    best_step: int
-    skipped: int
-
-
-class Companion(Protocol):
-    """What a method does beside the loop, such as giving ranks to the layers that need them."""
-
-    def stepped(self, step: int) -> None:
-        """After an update, which follows `step` others, while its gradients are there."""
-
-    def states(self) -> dict[str, Tensor]:
-        """What it goes on from after an interruption."""
-
-    def restore(self, states: Mapping[str, Tensor]) -> None: ...
-
-
-@dataclass
-class Training:
-    """What is trained. The module stands on the device of its parameters; batches are moved there.
-
-    Attributes:
-        module: what requires a gradient moves, and is float32.
-        batches: by position, which counts on through the epochs; their number is that of one epoch.
-        held_out: what is evaluated on, the same each time it is asked for; empty for no evaluation.
-        labels: names of classes, for figures of entities.
-        progress: called after each step, evaluation and checkpoint.
-        checkpoints: where the run is kept and goes on from; None for neither.
-        backward: another way to add gradients than `loss.backward()` (`aids`); `loss` likewise.
-        mark: is told the module and the call to make between its layers, before anything else.
-        companion: of the method; None for most.
-        asked: whether somebody wants a checkpoint after this step.
-        clock: seconds.
-        judge: what held-out rows are evaluated with, where it is not `objective`.
-        evaluated: called at the end with the first and the last evaluation in full, where there were any.
-    """
-
-    module: nn.Module
-    objective: Objective
-    recipe: Recipe
-    batches: Sequence[Batch]
-    held_out: Sequence[Batch] | Iterable[Batch] = ()
-    labels: Sequence[str] = ()
-    progress: Callable[[Progress], None] = lambda _: None
-    checkpoints: Checkpoints | None = None
-    loss: Loss | None = None
-    backward: Backward | None = None
-    mark: Callable[[nn.Module, Callable[[], None]], object] | None = None
-    companion: Companion | None = None
-    asked: Callable[[], bool] = lambda: False
-    clock: Callable[[], float] = time.monotonic
-    judge: Objective | None = None
-    evaluated: Callable[[Evaluated, Evaluated], object] | None = None
 
 
 def train(job: Training, yield_: Callable[[], None] = lambda: None) -> Report:
@@ -127,14 +48,6 @@ def train(job: Training, yield_: Callable[[], None] = lambda: None) -> Report:
         while not run.over:
             run.advance()
         return run.finish()
-
-
-@dataclass(frozen=True)
-class Due:
-    """What a step is to learn from: its micro-batches, ready, and what the sum of their losses is divided by."""
-
-    micro: Sequence[Batch]
-    weight: float
 
 
 @dataclass

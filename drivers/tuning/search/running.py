@@ -23,7 +23,7 @@ from .. import methods
 from ..job import store
 from ..preparing import Prepared
 from ..slices import Yield
-from ..trainer import Report
+from ..training import Report
 from .budget import Budget
 from .preparing import PreparedSearch
 from .stack import Stacks, in_turn

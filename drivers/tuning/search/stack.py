@@ -34,7 +34,7 @@ from ..objectives.values import MultiLabel, Regression
 from ..recipe import Recipe
 from ..resident import training_view
 from ..slices import mark
-from ..trainer import Due
+from ..training import Due
 from .grouped import Each, Grouped, Pass, plain
 from .trial import Trial
 

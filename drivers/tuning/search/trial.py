@@ -20,7 +20,8 @@ from ..objectives.protocol import Objective
 from ..preparing import Prepared
 from ..recipe import Recipe
 from ..slices import mark
-from ..trainer import Progress, Report, Run, Training
+from ..trainer import Run
+from ..training import Progress, Report, Training
 from .study import Told
 
 EVALUATIONS = 9

@@ -21,7 +21,8 @@ from llmos.drivers.tuning.objectives.embedding import Embedding
 from llmos.drivers.tuning.objectives.preference import Preference
 from llmos.drivers.tuning.objectives.protocol import Objective
 from llmos.drivers.tuning.objectives.values import MultiLabel, Regression
-from llmos.drivers.tuning.trainer import Training, train
+from llmos.drivers.tuning.trainer import train
+from llmos.drivers.tuning.training import Training
 
 TAGS = ("O", "B-X", "I-X")
 TEXTS = tuning_runs.sentences(12)

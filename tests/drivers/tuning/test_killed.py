@@ -17,7 +17,8 @@ import torch, tuning_runs
 from llmos.drivers.tuning.checkpoint import Checkpoints
 from llmos.drivers.tuning.data.batches import Batches
 from llmos.drivers.tuning.objectives.causal import Causal
-from llmos.drivers.tuning.trainer import Training, train
+from llmos.drivers.tuning.trainer import train
+from llmos.drivers.tuning.training import Training
 
 torch.set_num_threads(1)
 options = {"accumulation": 2, "evaluate_every": 3, "early_stopping": 9}

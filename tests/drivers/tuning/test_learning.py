@@ -36,7 +36,8 @@ from llmos.drivers.tuning.objectives.seq2seq import Seq2seq
 from llmos.drivers.tuning.objectives.values import MultiLabel, Regression
 from llmos.drivers.tuning.passes import backward_of
 from llmos.drivers.tuning.recipe import Recipe
-from llmos.drivers.tuning.trainer import Training, train
+from llmos.drivers.tuning.trainer import train
+from llmos.drivers.tuning.training import Training
 
 FIRST, COUNT = 6, 18
 WAYS = {3: 1, 4: 5, 5: 11}

@@ -26,7 +26,8 @@ from llmos.drivers.tuning.objectives.causal import Causal
 from llmos.drivers.tuning.objectives.classes import Rows
 from llmos.drivers.tuning.objectives.protocol import Objective
 from llmos.drivers.tuning.recipe import Recipe
-from llmos.drivers.tuning.trainer import Training, train
+from llmos.drivers.tuning.trainer import train
+from llmos.drivers.tuning.training import Training
 from llmos.syscalls.errors import BadArgument
 
 COMMON: dict[str, Any] = {"vocab_size": 600, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}

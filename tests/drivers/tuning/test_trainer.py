@@ -21,7 +21,8 @@ from llmos.drivers.tuning.data.batches import Batch, Batches
 from llmos.drivers.tuning.objectives.causal import Causal
 from llmos.drivers.tuning.objectives.protocol import Outcome
 from llmos.drivers.tuning.recipe import Recipe
-from llmos.drivers.tuning.trainer import Progress, Report, Training, peak_bytes, train
+from llmos.drivers.tuning.trainer import peak_bytes, train
+from llmos.drivers.tuning.training import Progress, Report, Training
 from llmos.syscalls.errors import BadArgument, BadState
 
 

@@ -15,7 +15,8 @@ from llmos.drivers.tuning.search.preparing import PreparedSearch
 from llmos.drivers.tuning.search.running import Searching
 from llmos.drivers.tuning.search.trial import Trial
 from llmos.drivers.tuning.slices import Stopped
-from llmos.drivers.tuning.trainer import Training, train
+from llmos.drivers.tuning.trainer import train
+from llmos.drivers.tuning.training import Training
 from llmos.syscalls.errors import BadState
 
 from .conftest import Prepare
