@@ -120,14 +120,18 @@ def allocated(work: Callable[[], object]) -> int:
 
 
 def maker(serve: Serve, tmp_path: Path, name: str = "llama", **settings: Any) -> Make:
-    """Prepares jobs of eight rows, as text or as `row` says, on a model that serves."""
+    """Prepares jobs of eight rows, as text or as `row` says, and of other `files` by name, on a model that serves."""
     resident, _ = serve(name, **{"dtype": "float32", **settings})
 
-    def prepared(text: str = "a b c d", version: str = "v1", row: Any = None, **recipe: Any) -> Prepared:
+    def prepared(
+        text: str = "a b c d", version: str = "v1", row: Any = None,
+        files: Mapping[str, Sequence[Mapping[str, Any]]] = {}, **recipe: Any,
+    ) -> Prepared:  # fmt: skip
         folder = tmp_path / "data"
         folder.mkdir(exist_ok=True)
         rows = [{**row, "prompt": str(n)} if row else {"text": f"{n} {text}"} for n in range(8)]
-        (folder / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+        for file, those in {"rows.jsonl": rows, **files}.items():
+            (folder / file).write_text("".join(json.dumps(each) + "\n" for each in those))
         source = tiny_models.source_of(folder)
         job = TuneJob("t1", "m", {**JOB, **recipe}, source, tmp_path / "out", tmp_path / "keep", version=version)
         return prepare(job, resident)

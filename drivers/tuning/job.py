@@ -12,12 +12,12 @@ from typing import Any
 
 from ..contract import TuneEvent, TuneProgressEvent
 from . import methods, reporting, serving
-from .checkpoint import Checkpoints
+from .assembling import looks, training
 from .judging import Evaluated
 from .preparing import Prepared
-from .slices import Yield, mark
+from .slices import Yield
 from .trainer import train
-from .training import Progress, Report, Training
+from .training import Progress, Report
 
 
 class Running:
@@ -57,19 +57,16 @@ class Running:
         prepared.job.keep.mkdir(parents=True, exist_ok=True)
         judged: list[tuple[Evaluated, Evaluated]] = []
         report = train(
-            Training(
-                prepared.module, prepared.objective, prepared.recipe, prepared.batches, prepared.held_out,
-                labels=prepared.data.labels, progress=self._tell,
-                checkpoints=Checkpoints(prepared.job.keep, identity_of(prepared)), mark=mark,
-                companion=methods.companion_of(prepared.module, prepared.recipe), asked=self._taken,
-                backward=prepared.backward, evaluated=lambda *both: judged.append(both),
+            training(
+                prepared, prepared.recipe, identity_of(prepared), self._tell, asked=self._taken,
+                evaluated=lambda *both: judged.append(both), looks=looks(prepared),
             ),
             yield_,
         )  # fmt: skip
         self._report = report
         self.manifest = store(prepared, report, prepared.job.folder)
         for before, after in judged:
-            full = reporting.write(prepared, before, after, prepared.job.folder, yield_)
+            full = reporting.write(prepared, before, after, report.looked, prepared.job.folder, yield_)
             event = TuneProgressEvent(prepared.job.id, report.steps, report.steps, {}, "report", {"report": full})
             self._events.append(event)
 

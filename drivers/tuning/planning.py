@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Bytes:
     Attributes:
         trainable: weights that move.
         gradients: of these.
-        states: the optimizer's.
+        states: the optimizer's, and what else is kept of each weight.
         best: the copy that `early_stopping` keeps.
         activations: the most that lives at once in a pass beside gradients.
         updating: the most that an update needs beside gradients.
@@ -89,8 +90,10 @@ def plan(module: nn.Module, objective: Objective, recipe: Recipe, batch: Batch, 
     size = sum(value.nbytes for value in moving.values())
     largest = max(value.nbytes for value in moving.values())
     most = _most_of_a_pass(module, objective, batch, recipe)
+    held = 2 * size if recipe.earlier is not None and recipe.earlier.ewc else 0
     return Bytes(
-        trainable=size, gradients=size, states=2 * size + 4 * len(moving), best=size if recipe.early_stopping else 0,
+        trainable=size, gradients=size, states=2 * size + 4 * len(moving) + held,
+        best=size if recipe.early_stopping else 0,
         activations=max(0, most - size) + scratch, updating=2 * largest,
     )  # fmt: skip
 
@@ -141,7 +144,8 @@ def _counted(module: nn.Module, objective: Objective, batch: Batch, recipe: Reci
     weight = objective.weight(prepared) or 1.0
     with FakeTensorMode(allow_non_fake_inputs=True):
         _hollow(module)
-        with torch.random.fork_rng(devices=()), Living(module) as living:
+        with torch.random.fork_rng(devices=()), Living(module) as living, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The .grad attribute")  # of sums that have content, which torch looks at
             for _ in range(2 if recipe.accumulation > 1 else 1):
                 backward(module, prepared, weight)
     for parameter in module.parameters():

@@ -16,12 +16,12 @@ from ..contract import TuneJob, TunePlan
 from ..engine.loader import Bundle
 from ..engine.models import Resident
 from . import low_rank, methods, passes, planning, serving
-from .aids import Backward, save_memory
+from .aids import save_memory
 from .data import packing
 from .data.base import Base
 from .data.batches import Batch, Batches, steps_of
-from .data.dataset import Dataset, encode, finished
-from .data.source import DataSource
+from .data.dataset import Dataset
+from .data.reading import read
 from .data.weights import weights_of
 from .objectives import chunked
 from .objectives.by_name import objective_of
@@ -49,22 +49,22 @@ class Prepared:
     bundle: Bundle
 
     @property
-    def backward(self) -> Backward:
-        """How gradients are made."""
-        return passes.backward_of(self.recipe, self.objective)
+    def padding(self) -> int:
+        """The token of places that hold none."""
+        return Base.of(self.bundle).padding
 
 
 Read = Callable[[Recipe, Base], Dataset]
 """The data of a recipe for a base, encoded."""
 
 
-def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: int = 1) -> Prepared:
+def prepare(job: TuneJob, resident: Resident, reader: Read | None = None, times: int = 1) -> Prepared:
     """Check all that can be checked before any work is done, and plan it.
 
     Args:
         job: what is to be done.
         resident: the model that serves.
-        read: where the data are had from, if they may be there already.
+        reader: where the data are had from, if they may be there already.
         times: how many jobs like this share a pass, which the plan is then for; 0 for no plan.
 
     Raises:
@@ -80,7 +80,7 @@ def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: i
         why = "it has bottlenecks or learned tokens, of which another result would not know"
         raise NotSupported(f"{name} cannot be tuned: {why}; tune the model that it was made from", why=why)
     base = Base.of(resident.bundle, job.base_path)
-    data = (read or partial(read_data, job))(recipe, base)
+    data = (reader or partial(read_data, job))(recipe, base)
     if recipe.promote_if and not data.held_out:
         want = "an eval_fraction above 0, or a file of rows named validation"
         said = f"promote_if looks at figures of held-out rows, and there are none; it needs {want}"
@@ -124,7 +124,7 @@ def prepare(job: TuneJob, resident: Resident, read: Read | None = None, times: i
 
 def read_data(job: TuneJob, recipe: Recipe, base: Base, between: Callable[[], None] = lambda: None) -> Dataset:
     """The data of a job, `between` called after each row. Raises BadArgument, BadModel."""
-    return finished(encode(DataSource(job.data.path, job.data.files), recipe, base), between)
+    return read(job.data.path, job.data.files, recipe, base, between)
 
 
 def _lighter(objective: Objective, module: nn.Module, start: Batch) -> Objective:

@@ -11,6 +11,7 @@ from llmos.syscalls.errors import BadArgument
 from .checked import Checked
 from .options.adversarial import Adversarial
 from .options.augment import Augment
+from .options.earlier import Earlier
 
 METHODS: Mapping[str, float] = {
     "lora": 2e-4, "rslora": 2e-4, "dora": 2e-4, "adalora": 5e-4, "qlora": 2e-4, "ia3": 3e-3, "prompt": 3e-2,
@@ -90,6 +91,7 @@ _OPTIONS: Mapping[str, str] = {
     "mixed_precision": "bf16", "r_drop": "weight of the divergence; 0 for none", "adversarial": "a map",
     "contrast": ", ".join(CONTRASTS), "margin": "of triplets", "result": ", ".join(RESULTS[1:]),
     "activation": ", ".join(ACTIVATIONS), "group": "a column of the data",
+    "earlier": "a map",
 }  # fmt: skip
 
 
@@ -115,6 +117,7 @@ class Recipe:
         result: adapter or model; empty for whichever is served.
         group: the column of the data that names the group of a row, for figures of fairness; empty for none.
         contrast: how embeddings are told apart; `margin` is by how much in triplets.
+        earlier: rows that the base has learned before; None for none.
     """
 
     method: str
@@ -166,6 +169,7 @@ class Recipe:
     result: str = ""
     activation: str = "gelu"
     group: str = ""
+    earlier: Earlier | None = None
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> Recipe:
@@ -278,4 +282,5 @@ def _extra(given: Checked) -> dict[str, Any]:
         "result": given.choice("result", "", RESULTS),
         "activation": given.choice("activation", "gelu", ACTIVATIONS),
         "group": given.text("group", ""),
+        "earlier": Earlier.of(given),
     }

@@ -42,12 +42,14 @@ def report(objective: str, summary: Summary, before: Evaluated, after: Evaluated
         before: the evaluation of the model that had learned nothing.
         after: the one of the result, of the same rows in the same batches.
         texts: what the held-out rows say, for the worst mistakes; None for none of them.
-        facts: lengths of rows, or whatever else belongs into it; small.
+        facts: lengths of rows, `figures` of rows beside these, or whatever else belongs into it; small.
         between: called now and then, so that others may have a turn.
     """
+    others = dict(facts or {})
+    every = figures(objective, summary, before, after, between) | others.pop("figures", {})
     made: dict[str, Any] = {
         "version": VERSION, "objective": objective, "judged_by": MAIN[objective], "share": SHARE, "samples": SAMPLES,
-        "figures": figures(objective, summary, before, after, between), **(facts or {}),
+        "figures": every, **others,
     }  # fmt: skip
     kind = figured(objective, after.gathered.names)
     if drawn.known(kind) and len(after.gathered.said):

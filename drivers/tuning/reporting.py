@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from .assembling import looks
 from .fairness import fairness
 from .judging import Evaluated
 from .mistakes import texts_of
@@ -18,9 +21,14 @@ from .slices import Yield
 
 FILE = "report.json"
 
+Looked = Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]
+"""As `training.Report` has it."""
+
 
 @torch.no_grad()
-def write(prepared: Prepared, before: Evaluated, after: Evaluated, folder: Path, yield_: Yield) -> dict[str, Any]:
+def write(
+    prepared: Prepared, before: Evaluated, after: Evaluated, looked: Looked, folder: Path, yield_: Yield
+) -> dict[str, Any]:
     """The report of a job, which is written into the folder of its result. Raises OSError."""
     data = prepared.data
     lengths = {name: data.facts[name] for name in ("train", "held_out") if name in data.facts}
@@ -29,6 +37,11 @@ def write(prepared: Prepared, before: Evaluated, after: Evaluated, folder: Path,
     facts: dict[str, Any] = {"lengths": lengths}
     if data.groups:
         facts["groups"] = {"column": prepared.recipe.group, **fairness(before.gathered, after.gathered, data.groups)}
+    every, figures = looks(prepared), dict[str, Any]()
+    for name, (one, other) in looked.items():
+        facts |= every[name].compared(one, other, yield_)
+        figures |= facts.pop("figures", {})
+    facts["figures"] = figures
     made = report(prepared.recipe.objective, prepared.objective.summary, before, after, texts, facts, yield_)
     (folder / FILE).write_text(json.dumps(made, ensure_ascii=False, separators=(",", ":")))
     return made

@@ -90,6 +90,7 @@ class Run:
         self._best: dict[str, Tensor] = {}
         self._first: Evaluated | None = None
         self._last: Evaluated | None = None
+        self._looked: dict[str, Mapping[str, Tensor]] = {}
         if job.mark is not None:
             job.mark(job.module, self._yield)
         per_epoch = max(1, math.ceil(len(job.batches) / job.recipe.accumulation))
@@ -129,6 +130,9 @@ class Run:
         if not self._at.before:
             self._at.before = self._evaluate() if before is None else dict(before)
             self._first = self._last
+            if before is None:
+                figures, self._looked = self._look()
+                self._at.before |= figures
 
     def advance(self) -> None:
         """One step, and what is due after it."""
@@ -149,12 +153,16 @@ class Run:
         if not early and not judged:
             self._judge(self._evaluate())
         self._take_best()
+        figures, looked = self._look()
+        self._at.after = self._at.after | figures
         if self._job.evaluated is not None and self._first is not None and self._last is not None:
             self._job.evaluated(self._first, self._last)
         self._count_seconds()
         at = self._at
         reason = "early" if early else "done"
-        return Report(at.step, at.tokens, at.seconds, reason, at.before, at.after, at.best_step or at.step, at.skipped)
+        both = {name: (self._looked.get(name, {}), then) for name, then in looked.items()}
+        best = at.best_step or at.step
+        return Report(at.step, at.tokens, at.seconds, reason, at.before, at.after, best, at.skipped, both)
 
     def due(self) -> Due:
         """What the next step learns from. Raises BadArgument where that is nothing."""
@@ -215,6 +223,23 @@ class Run:
             self._tell("evaluate", figures)
         return figures
 
+    @torch.no_grad()
+    def _look(self) -> tuple[dict[str, float], dict[str, Mapping[str, Tensor]]]:
+        """Figures of what is looked at beside held-out rows, and what they come from. Draws no random numbers from the
+        run's."""
+        states = self.randomness.states()
+        figures: dict[str, float] = {}
+        tensors: dict[str, Mapping[str, Tensor]] = {}
+        for name, each in self._job.looks.items():
+            self._mode(training=False)
+            found = each.look(self._job.module, self._yield)
+            figures |= found.figures
+            tensors[name] = found.tensors
+        self.randomness.restore(states)
+        if figures:
+            self._tell("evaluate", figures)
+        return figures, tensors
+
     def held_out(self) -> Iterator[Batch]:
         """The batches of an evaluation, ready; the module no longer trains."""
         self._mode(training=False)
@@ -263,6 +288,7 @@ class Run:
             "optimizer": self._optimizer.states(), "random": self.randomness.states(), "best": self._best,
             "companion": self._job.companion.states() if self._job.companion is not None else {},
             "first": self._first.tensors() if self._first is not None else {},
+            "looked": {f"{look}/{name}": value for look, of in self._looked.items() for name, value in of.items()},
         }  # fmt: skip
         tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
         self._job.checkpoints.write(Saved(self._at.step, tensors, {**vars(self._at), "steps": self._steps}))
@@ -288,6 +314,7 @@ class Run:
         self._best = {name: value.to(self._device) for name, value in saved.part("best").items()}
         first = saved.part("first")
         self._first = Evaluated.of(first, self._job.labels) if first else None
+        self._looked = {name: saved.part(f"looked/{name}") for name in self._job.looks}
         self._at = _Point(**facts)
 
     def _count_seconds(self) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -31,7 +31,8 @@ class Progress:
 class Report:
     """`reason`: done, or early where the held-out loss no longer fell. `before` and `after` are held-out figures.
 
-    `seconds` are those of training and evaluating, waits for others included; `tokens` without padding.
+    `seconds` are those of training and evaluating, waits for others included; `tokens` without padding; `looked` is
+    what each of `Training.looks` has found before and after.
     """
 
     steps: int
@@ -42,6 +43,7 @@ class Report:
     after: dict[str, float]
     best_step: int
     skipped: int
+    looked: Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, Tensor]]] = field(default_factory=dict)
 
 
 class Companion(Protocol):
@@ -54,6 +56,27 @@ class Companion(Protocol):
         """What it goes on from after an interruption."""
 
     def restore(self, states: Mapping[str, Tensor]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Looked:
+    """`figures` go beside those of held-out rows; `tensors` are what a report is made of, and kept in checkpoints."""
+
+    figures: Mapping[str, float]
+    tensors: Mapping[str, Tensor]
+
+
+class Look(Protocol):
+    """Something beside the held-out rows that is looked at before the first step and after the last."""
+
+    def look(self, module: nn.Module, yield_: Callable[[], None]) -> Looked:
+        """What the module, which does not train meanwhile, comes to; `yield_` is called now and then."""
+
+    def compared(
+        self, before: Mapping[str, Tensor], after: Mapping[str, Tensor], between: Callable[[], None]
+    ) -> dict[str, Any]:
+        """What a report says of the tensors of both looks, to stand in it by name: `figures` join those that are
+        there."""
 
 
 @dataclass
@@ -74,6 +97,7 @@ class Training:
         clock: seconds.
         judge: what held-out rows are evaluated with, where it is not `objective`.
         evaluated: called at the end with the first and the last evaluation in full, where there were any.
+        looks: what else is looked at, by name.
     """
 
     module: nn.Module
@@ -92,6 +116,7 @@ class Training:
     clock: Callable[[], float] = time.monotonic
     judge: Objective | None = None
     evaluated: Callable[[Evaluated, Evaluated], object] | None = None
+    looks: Mapping[str, Look] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Dataset:
         digest: of all rows in order, as hexadecimal digits: data that were changed are not those of a checkpoint.
         facts: what was read, left out, split off and how long it is: plain values.
         groups: of which group each held-out example is; empty where the recipe names no column of groups.
+        earlier: rows that the base has learned before, by themselves; None where the recipe names none.
     """
 
     train: Sequence[Example]
@@ -42,6 +43,7 @@ class Dataset:
     digest: str
     facts: Mapping[str, Any]
     groups: Sequence[str] = ()
+    earlier: Dataset | None = None
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from .. import methods, optimizing
+from .. import optimizing
+from ..assembling import training
 from ..checkpoint import Checkpoints
 from ..data.batches import steps_of
 from ..job import identity_of
 from ..objectives.protocol import Objective
 from ..preparing import Prepared
 from ..recipe import Recipe
-from ..slices import mark
 from ..trainer import Run
-from ..training import Progress, Report, Training
+from ..training import Progress, Report
 from .study import Told
 
 EVALUATIONS = 9
@@ -70,14 +70,8 @@ class Trial:
         self._clock, self.seen, self.judge = clock, Seen(), judge
         self.prepared, self.told = replace(prepared, recipe=recipe), told
         self.run = Run(
-            Training(
-                prepared.module, prepared.objective, recipe, prepared.batches, prepared.held_out,
-                labels=prepared.data.labels, progress=self.seen.tell, mark=mark, clock=clock, judge=judge,
-                checkpoints=Checkpoints(prepared.job.keep, identity_of(prepared)),
-                companion=methods.companion_of(prepared.module, recipe), backward=prepared.backward,
-            ),
-            yield_,
-        )  # fmt: skip
+            training(prepared, recipe, identity_of(prepared), self.seen.tell, clock=clock, judge=judge), yield_
+        )
         self.report: Report | None = None
         """When it has come to its end."""
 

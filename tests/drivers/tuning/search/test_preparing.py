@@ -42,7 +42,7 @@ def test_data_are_read_once_for_all_that_want_the_same(prepare: Prepare, monkeyp
         read.append(recipe.max_length)
         return plain(source, recipe, base)
 
-    monkeypatch.setattr("llmos.drivers.tuning.preparing.encode", noted)
+    monkeypatch.setattr("llmos.drivers.tuning.data.reading.encode", noted)
     made = prepare(search={"space": {"rank": [2, 4], "learning_rate": [1e-3, 1e-2], "max_length": [24, 32]}})
     for number, values in enumerate(({"rank": 2, "max_length": 24}, {"rank": 4, "max_length": 32})):
         made.trial(number, values, lambda: None)

@@ -1,0 +1,92 @@
+"""A prepared job as what the training loop gets: the loss with its aids, what goes on beside, what is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from . import methods, optimizing, passes
+from .aids import Backward
+from .checkpoint import Checkpoints
+from .data import packing
+from .data.batches import Batches
+from .data.reading import EARLIER
+from .ewc import Anchored
+from .looks import HeldOut
+from .preparing import Prepared
+from .recipe import Recipe
+from .slices import mark
+from .training import Companion, Look, Progress, Training
+
+
+class Companions:
+    """Several companions as one."""
+
+    def __init__(self, each: Mapping[str, Companion]) -> None:
+        self._each = each
+
+    def stepped(self, step: int) -> None:
+        """After an update, all of them in order."""
+        for companion in self._each.values():
+            companion.stepped(step)
+
+    def states(self) -> dict[str, Tensor]:
+        """Those of each, behind its name."""
+        return {f"{name}/{key}": value for name, each in self._each.items() for key, value in each.states().items()}
+
+    def restore(self, states: Mapping[str, Tensor]) -> None:
+        """Go on from what `states` gave."""
+        for name, each in self._each.items():
+            start = f"{name}/"
+            own = {key.removeprefix(start): value for key, value in states.items() if key.startswith(start)}
+            each.restore(own)
+
+
+def training(
+    prepared: Prepared, recipe: Recipe, identity: Mapping[str, str], progress: Callable[[Progress], None], **more: Any
+) -> Training:
+    """What is trained; `recipe` is the job's own, or one that asks for evaluations at other times."""
+    backward, companion = beside(prepared)
+    return Training(
+        prepared.module, prepared.objective, recipe, prepared.batches, prepared.held_out, labels=prepared.data.labels,
+        progress=progress, checkpoints=Checkpoints(prepared.job.keep, identity), mark=mark, companion=companion,
+        backward=backward, **more,
+    )  # fmt: skip
+
+
+def beside(prepared: Prepared) -> tuple[Backward, Companion | None]:
+    """How gradients are made, and what goes on beside the loop."""
+    recipe, module, objective = prepared.recipe, prepared.module, prepared.objective
+    backward = passes.backward_of(recipe, objective)
+    companions: dict[str, Companion] = {}
+    ranks = methods.companion_of(module, recipe)
+    if ranks is not None:
+        companions["ranks"] = ranks
+    if recipe.earlier is not None and recipe.earlier.ewc:
+        anchored = Anchored(module, objective, rows_of(prepared, recipe.earlier.rows), recipe.earlier.ewc)
+        backward = anchored.around(backward, objective.weight)
+        companions["anchored"] = anchored
+    return backward, Companions(companions) if companions else None
+
+
+def rows_of(prepared: Prepared, count: int) -> Batches:
+    """Old rows, drawn by the seed, one in each batch."""
+    assert prepared.data.earlier is not None
+    rows = prepared.data.earlier.train
+    drawn = packing.order(len(rows), prepared.recipe.seed, 0)[:count]
+    alone = Recipe(prepared.recipe.method, prepared.recipe.objective, batch_size=1)
+    return Batches([rows[number] for number in drawn], alone, prepared.padding, room=0, shuffled=False)
+
+
+def looks(prepared: Prepared) -> dict[str, Look]:
+    """What is looked at beside the held-out rows."""
+    found: dict[str, Look] = {}
+    old, recipe = prepared.data.earlier, prepared.recipe
+    if old is not None and old.held_out:
+        room = 0 if not prepared.plan.facts["packed"] else None
+        batches = Batches(old.held_out, recipe, prepared.padding, room, shuffled=False)
+        device = next(iter(optimizing.trainable(prepared.module).values())).device
+        found[EARLIER] = HeldOut(EARLIER, batches, prepared.objective, recipe.objective, device, old.labels)
+    return found
