@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -12,8 +13,9 @@ from .aids import Backward
 from .checkpoint import Checkpoints
 from .data import packing
 from .data.batches import Batches
-from .data.reading import EARLIER
+from .data.reading import EARLIER, UNLABELLED
 from .ewc import Anchored
+from .labelling import ToLabel
 from .looks import HeldOut
 from .preparing import Prepared
 from .recipe import Recipe
@@ -52,7 +54,7 @@ def training(
     return Training(
         prepared.module, prepared.objective, recipe, prepared.batches, prepared.held_out, labels=prepared.data.labels,
         progress=progress, checkpoints=Checkpoints(prepared.job.keep, identity), mark=mark, companion=companion,
-        backward=backward, **more,
+        backward=backward, **{"judge": prepared.judge, **more},
     )  # fmt: skip
 
 
@@ -83,10 +85,15 @@ def rows_of(prepared: Prepared, count: int) -> Batches:
 def looks(prepared: Prepared) -> dict[str, Look]:
     """What is looked at beside the held-out rows."""
     found: dict[str, Look] = {}
-    old, recipe = prepared.data.earlier, prepared.recipe
+    old, pool, recipe = prepared.data.earlier, prepared.data.pool, prepared.recipe
+    device = next(iter(optimizing.trainable(prepared.module).values())).device
+    if pool is not None and recipe.unlabelled is not None:
+        rows = Batches(pool.given, recipe, prepared.padding, room=0, shuffled=False)
+        decode = partial(prepared.bundle.tokenizer.decode, skip_special_tokens=True)
+        names = prepared.data.labels
+        found[UNLABELLED] = ToLabel(rows, pool, recipe.unlabelled, decode, names, device)
     if old is not None and old.held_out:
         room = 0 if not prepared.plan.facts["packed"] else None
         batches = Batches(old.held_out, recipe, prepared.padding, room, shuffled=False)
-        device = next(iter(optimizing.trainable(prepared.module).values())).device
-        found[EARLIER] = HeldOut(EARLIER, batches, prepared.objective, recipe.objective, device, old.labels)
+        found[EARLIER] = HeldOut(EARLIER, batches, prepared.judge, recipe.objective, device, old.labels)
     return found

@@ -34,7 +34,12 @@ def backward_of(recipe: Recipe, objective: Objective) -> aids.Backward:
 
 def check(recipe: Recipe, module: nn.Module) -> None:
     """Raises BadArgument where an aid would do nothing with this model."""
-    if recipe.r_drop and not any(isinstance(part, nn.Dropout) and part.p for part in module.modules()):
+    drops = any(isinstance(part, nn.Dropout) and part.p for part in module.modules())
+    if recipe.unlabelled is not None and recipe.unlabelled.weight and not recipe.augment and not drops:
+        want = "augment, or a dropout above 0"
+        said = f"unlabelled rows teach by what is said of them changed, and nothing changes them: it needs {want}"
+        raise BadArgument(said, name="unlabelled", got="no change", want=want)
+    if recipe.r_drop and not drops:
         want = "a dropout above 0"
         said = f"r_drop compares passes whose dropout differs, and nothing drops out here: it needs {want}, 0.1 say"
         raise BadArgument(said, name="r_drop", got=f"{recipe.r_drop:g}", want=want)

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 
 from ..contract import Row
 from . import aids, optimizing, passes
-from .data.batches import Batch, Batches
+from .data.batches import Batch
 from .objectives.protocol import Objective
 from .recipe import Recipe
 
@@ -96,11 +96,6 @@ def plan(module: nn.Module, objective: Objective, recipe: Recipe, batch: Batch, 
         best=size if recipe.early_stopping else 0,
         activations=max(0, most - size) + scratch, updating=2 * largest,
     )  # fmt: skip
-
-
-def largest(batches: Batches, times: int = 1) -> Batch:
-    """The longest rows of a run in one batch, `times` over: no batch of any epoch has more tokens, once."""
-    return batches.of(sorted(batches.rows, key=batches.length, reverse=True)[: batches.size] * times)
 
 
 def _most_of_a_pass(module: nn.Module, objective: Objective, batch: Batch, recipe: Recipe) -> int:

@@ -21,14 +21,16 @@ from .data import packing
 from .data.base import Base
 from .data.batches import Batch, Batches, steps_of
 from .data.dataset import Dataset
+from .data.paired import Paired
 from .data.reading import read
 from .data.weights import weights_of
 from .objectives import chunked
 from .objectives.by_name import objective_of
 from .objectives.causal import Causal
 from .objectives.choices import Choices
+from .objectives.consistent import Consistent
 from .objectives.preference import Preference
-from .objectives.protocol import Objective
+from .objectives.protocol import Objective, Scored
 from .recipe import BOTTLENECK, PROMPTS, Recipe
 from .resident import ResidentLinear, empty_view, training_view
 
@@ -36,14 +38,15 @@ from .resident import ResidentLinear, empty_view, training_view
 @dataclass(frozen=True)
 class Prepared:
     """A job whose recipe, data and model fit together. `module` is what is trained: adapters around a view of the
-    weights that serve, or a view with weights of its own."""
+    weights that serve, or a view with weights of its own; `judge` is what held-out rows are evaluated with."""
 
     job: TuneJob
     recipe: Recipe
     data: Dataset
-    batches: Batches
+    batches: Batches | Paired
     held_out: Batches | tuple[()]
     objective: Objective
+    judge: Objective
     module: Any
     plan: TunePlan
     bundle: Bundle
@@ -81,10 +84,7 @@ def prepare(job: TuneJob, resident: Resident, reader: Read | None = None, times:
         raise NotSupported(f"{name} cannot be tuned: {why}; tune the model that it was made from", why=why)
     base = Base.of(resident.bundle, job.base_path)
     data = (reader or partial(read_data, job))(recipe, base)
-    if recipe.promote_if and not data.held_out:
-        want = "an eval_fraction above 0, or a file of rows named validation"
-        said = f"promote_if looks at figures of held-out rows, and there are none; it needs {want}"
-        raise BadArgument(said, name="promote_if", got=recipe.promote_if, want=want)
+    _check_held_out(recipe, data)
     view = training_view(resident.bundle)
     mixed = _mixed(view, recipe, resident.bundle.vocabulary)
     room = 0 if mixed else None
@@ -108,10 +108,13 @@ def prepare(job: TuneJob, resident: Resident, reader: Read | None = None, times:
         objective = _lighter(objective, module, _start_of(batches[0]))
     if recipe.gradient_checkpointing:
         save_memory(module)
+    judge, beside = objective, _beside(batches, data, recipe, base.padding)
+    if isinstance(beside, Paired):
+        assert recipe.unlabelled is not None and isinstance(objective, Scored)
+        objective = Consistent(objective, recipe.unlabelled)
     planned = None
     if hollow is not None:
-        largest = planning.largest(batches, times)
-        planned = planning.plan(hollow, objective, recipe, largest, _scratch(module, about.dtype))
+        planned = planning.plan(hollow, objective, recipe, beside.largest(times), _scratch(module, about.dtype))
     tokens = sum(len(example) for example in data.train) * steps * recipe.accumulation // max(1, len(batches))
     facts = {
         "method": recipe.method, "objective": recipe.objective, "data": dict(data.facts),
@@ -119,12 +122,29 @@ def prepare(job: TuneJob, resident: Resident, reader: Read | None = None, times:
         "result": serving.form_of(recipe, about.kind), "packed": bool(batches.room), "unpacked": mixed,
     }  # fmt: skip
     plan = TunePlan(planned.rows(job.id) if planned is not None else (), steps, tokens, facts)
-    return Prepared(job, recipe, data, batches, held_out, objective, module, plan, resident.bundle)
+    return Prepared(job, recipe, data, beside, held_out, objective, judge, module, plan, resident.bundle)
 
 
 def read_data(job: TuneJob, recipe: Recipe, base: Base, between: Callable[[], None] = lambda: None) -> Dataset:
     """The data of a job, `between` called after each row. Raises BadArgument, BadModel."""
     return read(job.data.path, job.data.files, recipe, base, between)
+
+
+def _check_held_out(recipe: Recipe, data: Dataset) -> None:
+    """Raises BadArgument where figures of held-out rows are needed and there are none."""
+    choose = recipe.unlabelled.choose if recipe.unlabelled is not None else 0
+    for name, got in (("promote_if", recipe.promote_if), ("choose", str(choose or ""))):
+        if got and not data.held_out:
+            want = "an eval_fraction above 0, or a file of rows named validation"
+            said = f"{name} goes with figures of held-out rows, and there are none; it needs {want}"
+            raise BadArgument(said, name=name, got=got, want=want)
+
+
+def _beside(batches: Batches, data: Dataset, recipe: Recipe, padding: int) -> Batches | Paired:
+    """Batches with rows without labels beside them, where there is something to learn from these."""
+    if data.pool is None or recipe.unlabelled is None or not recipe.unlabelled.weight:
+        return batches
+    return Paired(batches, data.pool, recipe, padding)
 
 
 def _lighter(objective: Objective, module: nn.Module, start: Batch) -> Objective:

@@ -12,6 +12,7 @@ from .checked import Checked
 from .options.adversarial import Adversarial
 from .options.augment import Augment
 from .options.earlier import Earlier
+from .options.unlabelled import Unlabelled
 
 METHODS: Mapping[str, float] = {
     "lora": 2e-4, "rslora": 2e-4, "dora": 2e-4, "adalora": 5e-4, "qlora": 2e-4, "ia3": 3e-3, "prompt": 3e-2,
@@ -55,6 +56,9 @@ WEIGHTS = ("balanced", "effective")
 SCORED = ("causal-lm", "masked-lm", "seq2seq", "classification", "token-classification")
 """Objectives whose items have a score for each class."""
 
+CLASSES = ("classification", "token-classification")
+"""Objectives whose items have one class each."""
+
 ACTIVATIONS = ("gelu", "relu", "silu", "tanh")
 """What is between the two layers of a bottleneck."""
 
@@ -91,7 +95,7 @@ _OPTIONS: Mapping[str, str] = {
     "mixed_precision": "bf16", "r_drop": "weight of the divergence; 0 for none", "adversarial": "a map",
     "contrast": ", ".join(CONTRASTS), "margin": "of triplets", "result": ", ".join(RESULTS[1:]),
     "activation": ", ".join(ACTIVATIONS), "group": "a column of the data",
-    "earlier": "a map",
+    "earlier": "a map", "unlabelled": "a map",
 }  # fmt: skip
 
 
@@ -118,6 +122,7 @@ class Recipe:
         group: the column of the data that names the group of a row, for figures of fairness; empty for none.
         contrast: how embeddings are told apart; `margin` is by how much in triplets.
         earlier: rows that the base has learned before; None for none.
+        unlabelled: rows without labels, to learn from or to choose from; None for none.
     """
 
     method: str
@@ -170,6 +175,7 @@ class Recipe:
     activation: str = "gelu"
     group: str = ""
     earlier: Earlier | None = None
+    unlabelled: Unlabelled | None = None
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> Recipe:
@@ -202,14 +208,18 @@ class Recipe:
             want = "model"
             said = f"{self.method} has no {self.result} as its result; it is {want}"
             raise BadArgument(said, name="result", got=self.result, want=want)
-        if self.class_weights and self.objective not in ("classification", "token-classification"):
-            want = "classification or token-classification"
+        if self.class_weights and self.objective not in CLASSES:
+            want = " or ".join(CLASSES)
             said = f"class_weights has no meaning for the objective {self.objective}; it is for {want}"
             raise BadArgument(said, name="class_weights", got=self.class_weights, want=want)
         if self.group and self.objective != "classification":
             want = "classification"
             said = f"group compares groups of rows by their class, which {self.objective} has none of; it is for {want}"
             raise BadArgument(said, name="group", got=self.group, want=want)
+        if self.unlabelled is not None and self.objective not in CLASSES:
+            want = " or ".join(CLASSES)
+            said = f"classes are guessed for unlabelled rows, which {self.objective} has none of; it is for {want}"
+            raise BadArgument(said, name="unlabelled", got=self.objective, want=want)
         if self.r_drop and self.objective not in SCORED:
             want = ", ".join(SCORED)
             said = f"r_drop compares scores of classes, which {self.objective} has none of; it is for {want}"
@@ -283,4 +293,5 @@ def _extra(given: Checked) -> dict[str, Any]:
         "activation": given.choice("activation", "gelu", ACTIVATIONS),
         "group": given.text("group", ""),
         "earlier": Earlier.of(given),
+        "unlabelled": Unlabelled.of(given),
     }

@@ -232,7 +232,7 @@ def rounded(value: Any) -> Any:
 def bounded(made: dict[str, Any], room: int = BYTES) -> dict[str, Any]:
     """The same, without what takes most where it would be too large: examples go first, then curves, then classes."""
     made = dict(made)
-    for name in ("texts", "mistakes", "groups", "classes"):
+    for name in ("texts", "mistakes", "unlabelled", "groups", "classes"):
         if len(json.dumps(made).encode()) <= room:
             return made
         if name in made:

@@ -16,6 +16,8 @@ _WIDTH = 41
 _SQUARE = 15
 SHORT_CLASSES = 10
 """Classes that the short version shows: of more, the confusion matrix is in the long one alone."""
+SHORT_ROWS = 5
+"""Rows worth a label that the short version shows."""
 
 
 def lines(report: Report, short: bool = False) -> Iterator[str]:
@@ -25,6 +27,7 @@ def lines(report: Report, short: bool = False) -> Iterator[str]:
     if classes:
         yield from _classes(classes, short)
     yield from _groups(report.get("groups") or {})
+    yield from _unlabelled(report.get("unlabelled") or {}, short)
     if not short:
         for title, each in charts(report).items():
             yield ""
@@ -190,6 +193,21 @@ def _mistakes(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "worst mistakes"
     for each in found:
         yield f"  {number(each['by'])}  {each['said']} for {each['wanted']}: {each['text']}"
+
+
+def _unlabelled(found: Mapping[str, Any], short: bool) -> Iterator[str]:
+    if not found:
+        return
+    yield ""
+    before, after = found["sure"]
+    yield f"{found['rows']} rows without labels: sure of {number(before)} of them before, {number(after)} after"
+    chosen = found["to_label"]
+    shown = chosen[:SHORT_ROWS] if short else chosen
+    if chosen:
+        left = f" ({len(shown)} of {len(chosen)})" if len(shown) < len(chosen) else ""
+        yield f"worth a label next, the most first{left}"
+    for each in shown:
+        yield f"  {each['place']}  doubt {number(each['doubt'])}, said {each['said']}: {each['text']}"
 
 
 def _texts(texts: Mapping[str, Any], short: bool) -> Iterator[str]:

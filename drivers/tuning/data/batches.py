@@ -104,6 +104,10 @@ class Batches(Sequence[Batch]):
         """A batch of rows, each as the numbers of its examples."""
         return collate([[self._examples[n] for n in row] for row in rows], self._padding)
 
+    def largest(self, times: int = 1) -> Batch:
+        """The longest rows of a run in one batch, `times` over: no batch of any epoch has more tokens, once."""
+        return self.of(sorted(self.rows, key=self.length, reverse=True)[: self.size] * times)
+
     def length(self, row: tuple[int, ...]) -> int:
         """Tokens of a row, those of its other texts included."""
         every = (self._examples[n] for n in row)

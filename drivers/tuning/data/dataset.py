@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from llmos.syscalls.errors import BadArgument
 
@@ -19,8 +19,10 @@ from .example import Example
 from .labels import Labels, seen_in
 from .schema import Record, Schema, detect
 from .source import DataSource, Row, refused
+from .unlabelled import Pool
 
 Steps = Generator[int, None, "Dataset"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Dataset:
         facts: what was read, left out, split off and how long it is: plain values.
         groups: of which group each held-out example is; empty where the recipe names no column of groups.
         earlier: rows that the base has learned before, by themselves; None where the recipe names none.
+        pool: rows without labels; None where the recipe names none.
     """
 
     train: Sequence[Example]
@@ -44,6 +47,7 @@ class Dataset:
     facts: Mapping[str, Any]
     groups: Sequence[str] = ()
     earlier: Dataset | None = None
+    pool: Pool | None = None
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,13 @@ def _group_of(row: Row, column: str) -> str:
     raise refused(row.place, f"the row names no group in {column!r}", f"it has {there}", value or "")
 
 
-def finished(steps: Steps, between: Callable[[], None] = lambda: None) -> Dataset:
-    """The data set, `between` called after each row."""
+def finished(steps: Generator[int, None, T], between: Callable[[], None] = lambda: None) -> T:
+    """What steps come to, `between` called after each row."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            made: Dataset = end.value
+            made: T = end.value
             return made
         between()
 

@@ -16,8 +16,9 @@ from .example import Example
 from .parts import MAIN, parted
 from .source import DataSource
 from .splits import digest_of
+from .unlabelled import encode_pool
 
-EARLIER = "earlier"
+EARLIER, UNLABELLED = "earlier", "unlabelled"
 
 
 def read(
@@ -36,17 +37,22 @@ def read(
         BadArgument: a row or a name of a file is wrong.
         BadModel: the base cannot learn the objective.
     """
-    named = {} if recipe.earlier is None else {EARLIER: recipe.earlier.files}
-    parts = parted(path, files, named)
+    asked = {EARLIER: recipe.earlier, UNLABELLED: recipe.unlabelled}
+    parts = parted(path, files, {name: each.files for name, each in asked.items() if each is not None})
 
-    def part(name: str, of: Recipe) -> Dataset:
-        place = f"{path} ({name})" if name != MAIN else path
-        return finished(encode(DataSource(place, parts[name]), of, base), between)
+    def source(name: str) -> DataSource:
+        return DataSource(f"{path} ({name})" if name != MAIN else path, parts[name])
 
-    data = part(MAIN, recipe)
+    data = finished(encode(source(MAIN), recipe, base), between)
+    known = replace(recipe, labels=data.labels or recipe.labels)
     if recipe.earlier is not None:
-        plain = replace(recipe, labels=data.labels or recipe.labels, augment=None, group="")
-        data = _with_earlier(data, part(EARLIER, plain), recipe.earlier, recipe.seed)
+        plain = replace(known, augment=None, group="")
+        old = finished(encode(source(EARLIER), plain, base), between)
+        data = _with_earlier(data, old, recipe.earlier, recipe.seed)
+    if recipe.unlabelled is not None:
+        pool = finished(encode_pool(source(UNLABELLED), known, base, data.labels), between)
+        told = {UNLABELLED: {"rows": len(pool.given), "digest": pool.digest}}
+        data = replace(data, pool=pool, digest=_joined(data.digest, pool.digest), facts={**data.facts, **told})
     return data
 
 
@@ -59,13 +65,14 @@ def _with_earlier(data: Dataset, old: Dataset, asked: Earlier, seed: int) -> Dat
     train = replay.mixed(data.train, old.train, asked.share, seed)
     told = {name: old.facts[name] for name in ("format", "files", "schema", "held_out", "digest")}
     told |= {"kept": len(old.train), "replayed": len(train) - len(data.train)}
-    return replace(data, train=train, earlier=old, digest=_joined(data, old), facts={**data.facts, EARLIER: told})
+    digest = _joined(data.digest, old.digest)
+    return replace(data, train=train, earlier=old, digest=digest, facts={**data.facts, EARLIER: told})
 
 
 def _digest(example: Example) -> bytes:
     return digest_of({"tokens": list(example.tokens), "labels": list(example.labels)})
 
 
-def _joined(*those: Dataset) -> str:
+def _joined(*digests: str) -> str:
     """One digest of several data sets."""
-    return hashlib.blake2b("".join(each.digest for each in those).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,15 +65,18 @@ SCHEMAS: Mapping[str, Mapping[str, Field]] = {
 
 @dataclass(frozen=True)
 class Schema:
-    """Which columns of a file are which fields."""
+    """Which columns of a file are which fields; fields of `without` are left alone."""
 
     name: str
     columns: Mapping[str, str]
+    without: frozenset[str] = frozenset()
 
     def read(self, row: Row) -> Record:
         """The checked fields of a row. Raises BadArgument with file, line, value and what was expected."""
         record: dict[str, Any] = {}
         for name, field in SCHEMAS[self.name].items():
+            if name in self.without:
+                continue
             value = row.values.get(self.columns.get(name, ""))
             if value is None:
                 if field.needed:
@@ -87,19 +90,21 @@ class Schema:
             if not check(value):
                 raise refused(row.place, f"{self.columns[name]!r} is not {want}", f"make it {want}", value)
             record[name] = value
-        if self.name == "tags" and len(record["tokens"]) != len(record["tags"]):
+        if "tags" in record and len(record["tokens"]) != len(record["tags"]):
             counts = f"{len(record['tokens'])} tokens, {len(record['tags'])} tags"
             raise refused(row.place, counts, "give each token one tag")
         return record
 
 
-def detect(row: Row, recipe: Recipe) -> Schema:
-    """The schema of a file by its first row, among those that teach the recipe's objective.
+def detect(row: Row, recipe: Recipe, without: Iterable[str] = ()) -> Schema:
+    """The schema of a file by its first row, among those that teach the recipe's objective; fields of `without` are
+    not needed, and not read.
 
     Raises:
         BadArgument: none fits, or the recipe's `columns` name a field or column that is not there.
     """
-    asked = dict(recipe.columns)
+    left = frozenset(without)
+    asked = {field: column for field, column in recipe.columns if field not in left}
     names = OBJECTIVES[recipe.objective]
     known = {field for name in names for field in SCHEMAS[name]}
     for field, column in asked.items():
@@ -109,10 +114,13 @@ def detect(row: Row, recipe: Recipe) -> Schema:
             said += f"{row.file} has columns {', '.join(map(str, row.values))}"
             raise BadArgument(said, name="columns", got=f"{field}: {column}", want=there)
     for name in names:
-        found = {field: _column(field, of, row, asked) for field, of in SCHEMAS[name].items()}
-        if all(found[field] is not None for field, of in SCHEMAS[name].items() if of.needed):
-            return Schema(name, {field: column for field, column in found.items() if column is not None})
-    wants = [" and ".join(field for field, of in SCHEMAS[name].items() if of.needed) for name in names]
+        fields = {field: of for field, of in SCHEMAS[name].items() if field not in left}
+        found = {field: _column(field, of, row, asked) for field, of in fields.items()}
+        if all(found[field] is not None for field, of in fields.items() if of.needed):
+            return Schema(name, {field: column for field, column in found.items() if column is not None}, left)
+    wants = [
+        " and ".join(field for field, of in SCHEMAS[name].items() if of.needed and field not in left) for name in names
+    ]
     want = f"{recipe.objective} learns from {', or '.join(wants)}; name the columns in the option columns"
     raise refused(row.place, f"the columns are {', '.join(map(repr, row.values)) or 'none'}", want)
 

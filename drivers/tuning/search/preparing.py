@@ -97,7 +97,7 @@ class PreparedSearch:
 
     def judge(self, prepared: Prepared) -> Objective:
         """What the held-out rows of a trial are evaluated with."""
-        objective: Any = prepared.objective
+        objective: Any = prepared.judge
         same = {name: value for name, value in self.judging.items() if hasattr(objective, name)}
         judge: Objective = replace(objective, **same)
         return judge
@@ -134,7 +134,7 @@ def prepare_search(job: TuneJob, resident: Resident, between: Callable[[], None]
     rows = (Row("tuning", job.id, predicted=total),)
     plan = TunePlan(rows, search.trials * steps, search.trials * first.plan.tokens, facts)
     identity = identity_of(replace(first, job=job))
-    judging = {name: getattr(first.objective, name) for name in _JUDGING if hasattr(first.objective, name)}
+    judging = {name: getattr(first.judge, name) for name in _JUDGING if hasattr(first.judge, name)}
     return PreparedSearch(job, search, resident, data, first.recipe, steps, evaluations, plan, identity, judging)
 
 

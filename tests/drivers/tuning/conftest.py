@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_kinds
 import tiny_models
 from tuning_runs import Make, Serve, maker
 
@@ -27,10 +28,15 @@ def ops() -> OpTable:
 
 @pytest.fixture
 def serve(ops: OpTable, tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """A loaded model by its architecture and settings, and its folder."""
+    """A loaded model by its architecture, or the library's class of it, and settings, and its folder; `labels` are
+    those of a head of classes."""
 
-    def loaded(name: str = "llama", **settings: Any) -> tuple[Resident, Path]:
-        folder = tiny_models.build(tmp_path_factory.mktemp("served") / name, name)
+    def loaded(name: str = "llama", labels: tuple[str, ...] = (), **settings: Any) -> tuple[Resident, Path]:
+        folder = tmp_path_factory.mktemp("served") / name
+        if labels:
+            tiny_kinds.text_model(folder, name, **tiny_kinds.labels(*labels))
+        else:
+            tiny_models.build(folder, name)
         engine = Engine(ops)
         engine.load("m", tiny_models.source_of(folder), LoadSettings(**settings), tiny_models.silent)
         return engine.base("m"), folder

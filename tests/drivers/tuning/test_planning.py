@@ -87,7 +87,7 @@ def planned(name: str, recipe: Recipe, longest: int, **settings: Any) -> plannin
     with torch.device("meta"):
         hollow = module(name, recipe, **settings)
     batches = Batches(examples(name, 12, longest), recipe)
-    return planning.plan(hollow, objective_of(name), recipe, planning.largest(batches))
+    return planning.plan(hollow, objective_of(name), recipe, batches.largest())
 
 
 def taken(name: str, recipe: Recipe, longest: int, **settings: Any) -> int:
@@ -95,7 +95,7 @@ def taken(name: str, recipe: Recipe, longest: int, **settings: Any) -> int:
     real = module(name, recipe, **settings)
     if recipe.gradient_checkpointing:
         aids.save_memory(real)
-    worst = planning.largest(Batches(examples(name, 12, longest), recipe))
+    worst = Batches(examples(name, 12, longest), recipe).largest()
     held_out = [worst] if recipe.early_stopping else []
     job = Training(real, objective_of(name), recipe, [worst] * 8, held_out)
     size = sum(value.nbytes for value in real.parameters() if value.requires_grad)
@@ -147,7 +147,7 @@ def told(field):
 
 def run(name, longest, fields):
     recipe = recipe_of(**fields)
-    worst = planning.largest(Batches(examples(name, 12, longest), recipe))
+    worst = Batches(examples(name, 12, longest), recipe).largest()
     real = module(name, recipe)
     before = told("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
@@ -184,7 +184,7 @@ def test_nothing_is_allocated_for_a_plan() -> None:
     recipe = recipe_of(method="full")
     with torch.device("meta"):
         hollow = module("llama", recipe)
-    batch = planning.largest(Batches(examples("llama", 12, 96), recipe))
+    batch = Batches(examples("llama", 12, 96), recipe).largest()
     found: list[planning.Bytes] = []
     most = tuning_runs.allocated(lambda: found.append(planning.plan(hollow, Causal(), recipe, batch)))
     assert most < 0.02 * found[0].total
@@ -207,7 +207,7 @@ def test_chance_stays_as_it_was() -> None:
     with torch.device("meta"):
         hollow = module("llama", recipe, lora_dropout=0.5)
     torch.set_rng_state(state)
-    planning.plan(hollow, Causal(), recipe, planning.largest(Batches(examples("llama", 4, 16), recipe)))
+    planning.plan(hollow, Causal(), recipe, Batches(examples("llama", 4, 16), recipe).largest())
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -217,7 +217,7 @@ def test_products_that_take_memory_themselves_are_told_of() -> None:
     for scratch in (0, 1000):
         with torch.device("meta"):
             hollow = module("llama", recipe)
-        batch = planning.largest(Batches(examples("llama", 4, 16), recipe))
+        batch = Batches(examples("llama", 4, 16), recipe).largest()
         plans.append(planning.plan(hollow, Causal(), recipe, batch, scratch).total)
     assert plans[1] == plans[0] + 1000
 
@@ -245,7 +245,7 @@ def test_a_model_without_anything_that_moves_is_refused() -> None:
 
 
 def batch_of(recipe: Recipe) -> Batch:
-    return planning.largest(Batches(examples("llama", 4, 16), recipe))
+    return Batches(examples("llama", 4, 16), recipe).largest()
 
 
 def test_no_batch_has_more_tokens_than_the_largest() -> None:
@@ -253,7 +253,7 @@ def test_no_batch_has_more_tokens_than_the_largest() -> None:
     for given in (tuning_runs.sentences(20), pairs):
         recipe = tuning_runs.recipe(packing=False, batch_size=3)
         batches = Batches(given, recipe)
-        most = planning.largest(batches).tokens
+        most = batches.largest().tokens
         assert most == max(most, *(batches[n].tokens for n in range(5 * len(batches))))
         lengths = sorted((len(each) * (1 + len(each.others)) for each in given), reverse=True)
         assert most == sum(lengths[:3])
@@ -266,4 +266,4 @@ def test_a_head_that_stays_takes_what_moves_before_it() -> None:
         made = transformers.AutoModelForCausalLM.from_config(CONFIGS["tied"](), dtype=torch.bfloat16)
         hollow = methods.adapt(made.requires_grad_(False), kinds.CAUSAL, recipe, 2)
     batches = Batches(examples("llama", 12, 16), recipe)
-    assert planning.plan(hollow, Causal(), recipe, planning.largest(batches)).total > 0
+    assert planning.plan(hollow, Causal(), recipe, batches.largest()).total > 0

@@ -63,6 +63,17 @@ def test_answers_and_groups_and_what_was_left_out() -> None:
     assert "wanted: W" not in text(report, short=True)
 
 
+def test_rows_worth_a_label_are_named_where_they_stand() -> None:
+    rows = [{"place": f"raw.jsonl:{n}", "text": f"words {n}", "said": "good", "doubt": 0.9} for n in range(7)]
+    report = {"figures": {}, "unlabelled": {"rows": 40, "sure": [0.25, 0.75], "to_label": rows}}
+    long, short = text(report), text(report, short=True)
+    assert "40 rows without labels: sure of 0.25 of them before, 0.75 after" in long
+    assert "raw.jsonl:6  doubt 0.9, said good: words 6" in long and "(5 of 7)" not in long
+    assert "raw.jsonl:4" in short and "raw.jsonl:5" not in short and "(5 of 7)" in short
+    bare = text({"figures": {}, "unlabelled": {"rows": 40, "sure": [None, 0.75], "to_label": []}})
+    assert "worth" not in bare and "sure of – of" in bare
+
+
 def test_points_that_lie_apart_are_joined() -> None:
     assert words.joined([(0.0, 0.0), (0.0, 0.5), (1.0, 0.5)], 4) == [
         (0.0, 0.0), (0.0, 0.25), (0.0, 0.5), (0.25, 0.5), (0.5, 0.5), (0.75, 0.5), (1.0, 0.5),
