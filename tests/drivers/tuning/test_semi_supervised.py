@@ -41,7 +41,7 @@ def pool(generator: torch.Generator, count: int = 600) -> Pool:
 def right(examples: Sequence[Example], held_out: Sequence[Example], seed: int, beside: Pool | None, soft: bool = False,
           ) -> Tensor:  # fmt: skip
     """Of each held-out row whether it is right after tuning on the others."""
-    asked = {"files": ["raw"], "rows": 32, "confidence": 0.9, "soft": soft, "sharpen": 0.5 if soft else 1.0}
+    asked = {"files": ["raw"], "rows": 32, "confidence": 0.8 if soft else 0.9, "soft": soft}
     recipe = Recipe.of({
         "method": "lora", "objective": "classification", "rank": 8, "learning_rate": 1e-2, "max_steps": STEPS,
         "batch_size": 16, "seed": seed, "options": {"unlabelled": asked},
