@@ -17,7 +17,8 @@ class TuneJob:
 
     `recipe` has the fields of `llmos.syscalls.types.TuneRecipe`. The result is written into the folder `folder`, which
     is empty. `keep` is for checkpoints and outlives the process: what lies there when a job begins is gone on from.
-    `version` and `base_path` say what the model was made of, for the lineage of the result.
+    `version` and `base_path` say what the model was made of, for the lineage of the result. `models` are other loaded
+    ones that the recipe names, by their names there: a teacher, adapters that were learned before.
     """
 
     id: str
@@ -29,6 +30,7 @@ class TuneJob:
     work_class: str = "background"
     version: str = ""
     base_path: str = ""
+    models: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ class TuningCalls:
         job = contract.TuneJob(
             id=call.id, model=held.key, recipe=msgspec.to_builtins(call.recipe), data=convert.to_source(call.data),
             folder=Path(call.folder), keep=Path(call.keep), work_class=call.work_class.value, version=held.version,
-            base_path=call.base_path,
+            base_path=call.base_path, models={name: self._model(id).key for name, id in call.models.items()},
         )  # fmt: skip
         if call.dry_run:
             found = self._device.plan_tune(job)

@@ -73,7 +73,7 @@ class SwapService:
         """Raises NotSupported, BadState, Busy, NotFound."""
         self._kernel.models.check(model)
         if tuned := self._kernel.tunes.on(model):
-            raise Busy(f"{model.name} is busy: {', '.join(tuned)} tunes it; wait for that, or cancel it")
+            raise Busy(f"{model.name} is busy: {', '.join(tuned)} works with it; wait for that, or cancel it")
         if model.base is not None:
             raise NotSupported("an adapter is replaced by load_model(replace=True)", why="swap is for whole models")
         if not self._kernel.models.ready_to_run(model):

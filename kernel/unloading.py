@@ -52,7 +52,7 @@ def _check(kernel: Kernel, model: ModelObject, force: bool) -> None:
     adapters = kernel.models.adapters_of(model)
     active = len(kernel.scheduler.running(model.id)) + len(kernel.scheduler.waiting(model.id))
     if not force and (tuned := kernel.tunes.on(model)):
-        raise Busy(f"{model.name} is busy: {', '.join(tuned)} tunes it; wait, cancel that, or use force")
+        raise Busy(f"{model.name} is busy: {', '.join(tuned)} works with it; wait, cancel that, or use force")
     if (active or adapters) and not force:
         on_it = f"adapters are loaded on it: {names_of(adapters)}"
         what = f"it has {count_text(active, 'request')} to answer" if active else on_it

@@ -253,6 +253,7 @@ class HostTune(
     keep: str
     base_path: str = ""
     dry_run: bool = False
+    models: dict[str, str] = {}
 
 
 class HostTransform(Call[Done], name="transform", table=HOST_CALLS, errors=(NotSupported, BadModel)):

@@ -243,6 +243,11 @@ class Engine:
         """What is in memory of a model. Raises NotFound, NotSupported for an adapter, BadState when it sleeps."""
         return self._model(id).awake()
 
+    def pairs(self, id: str) -> LoraWeights | None:
+        """The matrices of an adapter; None of a whole model. Raises NotFound, BadState when it sleeps."""
+        entry = self._entry(id)
+        return entry.awake().shared.adapters.weights(entry.adapter) if entry.base is not None else None
+
     def join(self, runner: Runner) -> None:
         """Give steps also to a runner that is nobody's, as long as it is busy."""
         self._turns.add(runner)

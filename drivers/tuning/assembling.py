@@ -61,7 +61,7 @@ def training(
 def beside(prepared: Prepared) -> tuple[Backward, Companion | None]:
     """How gradients are made, and what goes on beside the loop."""
     recipe, module, objective = prepared.recipe, prepared.module, prepared.objective
-    backward = passes.backward_of(recipe, objective)
+    backward = passes.backward_of(recipe, objective, prepared.directions)
     companions: dict[str, Companion] = {}
     ranks = methods.companion_of(module, recipe)
     if ranks is not None:

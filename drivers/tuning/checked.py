@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from ..engine.tasks.options import Options
 
@@ -41,6 +42,10 @@ class Checked(Options):
         if not isinstance(value, Mapping):
             raise self._refused(name, value, "a map")
         return Checked(name, known, {str(key): each for key, each in value.items()})
+
+    def value(self, name: str) -> Any:
+        """What was given, unchecked."""
+        return self._given[name]
 
     def synonyms(self, name: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """A map of words to lists of words, in small letters."""

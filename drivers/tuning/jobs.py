@@ -17,6 +17,7 @@ from ..engine.engine import Engine
 from ..engine.memory import out_of_memory
 from ..engine.models import Resident
 from .job import Running
+from .others import Others
 from .preparing import Prepared, prepare, read_data
 from .runner import TuneRunner
 from .search.preparing import PreparedSearch, prepare_search
@@ -45,8 +46,8 @@ class Tunings:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._jobs: dict[str, _Under] = {}
-        self._plannings: dict[str, tuple[str, TuneRunner]] = {}
-        """Jobs that are being planned: the model, and what reads their data beside requests."""
+        self._plannings: dict[str, tuple[set[str], TuneRunner]] = {}
+        """Jobs that are being planned: their models, and what reads their data beside requests."""
         self._planned: Prepared | PreparedSearch | None = None
         """The last one that was planned, and not begun yet: its data need not be read again."""
 
@@ -55,14 +56,15 @@ class Tunings:
         be. Raises NotFound, BadState, NotSupported, Exists."""
         if job.id in self._jobs or job.id in self._plannings:
             raise Exists(f"a job {job.id} is here already")
-        resident, found = self._engine.base(job.model), deque[Prepared | PreparedSearch]()
+        resident, others = self._engine.base(job.model), self._others(job)
+        found = deque[Prepared | PreparedSearch]()
 
         def work(yield_: Yield) -> None:
-            found.append(_prepared(job, resident, yield_))
+            found.append(_prepared(job, resident, others, yield_))
 
         self._planned = None
         runner = TuneRunner(_standing(job), Slices(work), list, lambda error: [self._found(job, found, error)])
-        self._plannings[job.id] = (job.model, runner)
+        self._plannings[job.id] = (_used(job), runner)
         self._engine.join(runner)
 
     def _found(self, job: TuneJob, found: deque[Prepared | PreparedSearch], error: BaseException | None) -> Event:
@@ -79,7 +81,7 @@ class Tunings:
             raise Exists(f"a job {job.id} runs already")
         kept, self._planned = self._planned, None
         if kept is None or replace(kept.job, folder=job.folder, keep=job.keep) != job:
-            kept = _prepared(job, self._engine.base(job.model))
+            kept = _prepared(job, self._engine.base(job.model), self._others(job))
         prepared = replace(kept, job=job)
         running = Searching(prepared) if isinstance(prepared, PreparedSearch) else Running(prepared)
         slices = Slices(running.work)
@@ -118,13 +120,13 @@ class Tunings:
     def end_of(self, model: str) -> list[Event]:
         """The jobs of a model that leaves fail."""
         events: list[Event] = []
-        for job in [job for job, under in self._jobs.items() if under.prepared.job.model == model]:
+        for job in [job for job, under in self._jobs.items() if model in _used(under.prepared.job)]:
             under = self._remove(job)
             self._engine.leave(under.runner)
             under.runner.close()
             gone = BadState("the model was unloaded while it was tuned", state="unloaded")
             events.append(FailedEvent(job, gone))
-        for job in [job for job, (planned, _) in self._plannings.items() if planned == model]:
+        for job in [job for job, (planned, _) in self._plannings.items() if model in planned]:
             _, runner = self._plannings.pop(job)
             self._engine.leave(runner)
             runner.close()
@@ -134,10 +136,10 @@ class Tunings:
     def check_idle(self, model: str) -> None:
         """Raises BadState for a model that is tuned, or is to be."""
         for job, (planned, _) in self._plannings.items():
-            if planned == model:
+            if model in planned:
                 raise BadState(f"{job} is being planned on {model}; wait for it", state="tuning")
         for job, under in self._jobs.items():
-            if under.prepared.job.model == model:
+            if model in _used(under.prepared.job):
                 raise BadState(f"{model} is tuned by {job}; wait for it, or cancel it", state="tuning")
 
     def rows(self) -> list[Row]:
@@ -156,6 +158,15 @@ class Tunings:
             runner.close()
         self._jobs.clear()
         self._plannings.clear()
+
+    def _others(self, job: TuneJob) -> Others:
+        """What else a job names. Raises NotFound, BadState when it sleeps."""
+        pairs = {name: self._engine.pairs(id) for name, id in job.models.items()}
+        models = {name: self._engine.base(id) for name, id in job.models.items() if pairs[name] is None}
+        adapters = {
+            name: {path: pair.a.clone() for path, pair in each.pairs.items()} for name, each in pairs.items() if each
+        }
+        return Others(models, adapters)
 
     def _under(self, job: str) -> _Under:
         try:
@@ -186,11 +197,18 @@ class Tunings:
         return TuneDoneEvent(job, "cancelled", running.values)
 
 
-def _prepared(job: TuneJob, resident: Resident, between: Yield = lambda: None) -> Prepared | PreparedSearch:
+def _prepared(
+    job: TuneJob, resident: Resident, others: Others, between: Yield = lambda: None
+) -> Prepared | PreparedSearch:
     """A job, or a search for one; `between` is called after each row that is read."""
     if job.recipe.get("search"):
-        return prepare_search(job, resident, between)
-    return prepare(job, resident, partial(read_data, job, between=between))
+        return prepare_search(job, resident, between, others)
+    return prepare(job, resident, partial(read_data, job, between=between), others=others)
+
+
+def _used(job: TuneJob) -> set[str]:
+    """The models that a job looks at."""
+    return {job.model, *job.models.values()}
 
 
 def _standing(job: TuneJob) -> Request:

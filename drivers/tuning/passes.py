@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from llmos.syscalls.errors import BadArgument
 
-from . import aids, orthogonal
+from . import aids, orthogonal, subspaces
 from .objectives.protocol import Loss, Objective
+from .others import Directions
 from .recipe import Recipe
 
 
-def backward_of(recipe: Recipe, objective: Objective) -> aids.Backward:
-    """The backward pass of a micro-batch.
+def backward_of(recipe: Recipe, objective: Objective, directions: Sequence[Directions] = ()) -> aids.Backward:
+    """The backward pass of a micro-batch; `directions` are those of earlier adapters, which are left to them.
 
-    Mixed precision is innermost, so that each pass has it; R-Drop compares two such passes; AdaLoRA's term is
+    Mixed precision is innermost, so that each pass has it; R-Drop compares two such passes; terms of matrices are
     added to that, in float32; adversarial training adds a pass of all that on moved embeddings.
     """
     loss: Loss = objective.loss
@@ -24,6 +27,8 @@ def backward_of(recipe: Recipe, objective: Objective) -> aids.Backward:
         loss = aids.r_drop(loss, recipe.r_drop)
     if recipe.method == "adalora":
         loss = orthogonal.kept_apart(loss, objective.weight)
+    if recipe.orthogonal is not None and directions:
+        loss = subspaces.kept_apart(loss, objective.weight, directions, recipe.orthogonal.weight)
     asked = recipe.adversarial
     if asked is None:
         return aids.backward_of(loss)

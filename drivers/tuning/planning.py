@@ -105,7 +105,7 @@ def _most_of_a_pass(module: nn.Module, objective: Objective, batch: Batch, recip
     Many layers that are alike are not all gone through: each takes as much as the one before.
     """
     layers = alike(module)
-    if layers is None or len(layers) <= _TRIED[1]:
+    if layers is None or len(layers) <= _TRIED[1] or (recipe.teacher is not None and recipe.teacher.layers):
         return _counted(module, objective, batch, recipe)
     whole, few = list(layers), []
     for count in _TRIED:
@@ -138,8 +138,10 @@ def _counted(module: nn.Module, objective: Objective, batch: Batch, recipe: Reci
     backward = passes.backward_of(recipe, objective)
     weight = objective.weight(prepared) or 1.0
     with FakeTensorMode(allow_non_fake_inputs=True):
-        _hollow(module)
-        with torch.random.fork_rng(devices=()), Living(module) as living, warnings.catch_warnings():
+        every = (module, *getattr(objective, "beside", ()))
+        for each in every:
+            _hollow(each)
+        with torch.random.fork_rng(devices=()), Living(*every) as living, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The .grad attribute")  # of sums that have content, which torch looks at
             for _ in range(2 if recipe.accumulation > 1 else 1):
                 backward(module, prepared, weight)
@@ -174,16 +176,17 @@ def _hollow(module: nn.Module) -> None:
 class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of tensors that are made inside it: `now` of those that live, `most` at once.
 
-    Inside torch's FakeTensorMode: what has only operands with content is computed as ever. Those of `module` were
+    Inside torch's FakeTensorMode: what has only operands with content is computed as ever. Those of `modules` were
     there before.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, *modules: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        for tensor in (*module.parameters(), *module.buffers()):
-            self._note(tensor, counted=False)
+        for module in modules:
+            for tensor in (*module.parameters(), *module.buffers()):
+                self._note(tensor, counted=False)
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

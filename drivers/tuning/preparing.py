@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from llmos.syscalls.errors import BadArgument, NotSupported
 from ..contract import TuneJob, TunePlan
 from ..engine.loader import Bundle
 from ..engine.models import Resident
-from . import low_rank, methods, passes, planning, serving
+from . import low_rank, methods, passes, planning, serving, subspaces
 from .aids import save_memory
 from .data import packing
 from .data.base import Base
@@ -29,8 +29,10 @@ from .objectives.by_name import objective_of
 from .objectives.causal import Causal
 from .objectives.choices import Choices
 from .objectives.consistent import Consistent
+from .objectives.distillation import Distillation
 from .objectives.preference import Preference
 from .objectives.protocol import Objective, Scored
+from .others import NONE, Directions, Others
 from .recipe import BOTTLENECK, PROMPTS, Recipe
 from .resident import ResidentLinear, empty_view, training_view
 
@@ -38,7 +40,8 @@ from .resident import ResidentLinear, empty_view, training_view
 @dataclass(frozen=True)
 class Prepared:
     """A job whose recipe, data and model fit together. `module` is what is trained: adapters around a view of the
-    weights that serve, or a view with weights of its own; `judge` is what held-out rows are evaluated with."""
+    weights that serve, or a view with weights of its own; `judge` is what held-out rows are evaluated with;
+    `directions` are those of adapters that are left to them."""
 
     job: TuneJob
     recipe: Recipe
@@ -50,6 +53,7 @@ class Prepared:
     module: Any
     plan: TunePlan
     bundle: Bundle
+    directions: Sequence[Directions] = ()
 
     @property
     def padding(self) -> int:
@@ -61,7 +65,9 @@ Read = Callable[[Recipe, Base], Dataset]
 """The data of a recipe for a base, encoded."""
 
 
-def prepare(job: TuneJob, resident: Resident, reader: Read | None = None, times: int = 1) -> Prepared:
+def prepare(
+    job: TuneJob, resident: Resident, reader: Read | None = None, times: int = 1, others: Others = NONE
+) -> Prepared:
     """Check all that can be checked before any work is done, and plan it.
 
     Args:
@@ -69,6 +75,7 @@ def prepare(job: TuneJob, resident: Resident, reader: Read | None = None, times:
         resident: the model that serves.
         reader: where the data are had from, if they may be there already.
         times: how many jobs like this share a pass, which the plan is then for; 0 for no plan.
+        others: what else the recipe may name.
 
     Raises:
         BadArgument: the recipe or a row of the data is wrong.
@@ -104,17 +111,19 @@ def prepare(job: TuneJob, resident: Resident, reader: Read | None = None, times:
         objective = replace(objective, base=training_view(resident.bundle))
     passes.check(recipe, module)
     serving.check(module, recipe, about.kind)
+    plain = objective
     if not recipe.r_drop:  # which compares scores
         objective = _lighter(objective, module, _start_of(batches[0]))
     if recipe.gradient_checkpointing:
         save_memory(module)
-    judge, beside = objective, _beside(batches, data, recipe, base.padding)
-    if isinstance(beside, Paired):
-        assert recipe.unlabelled is not None and isinstance(objective, Scored)
-        objective = Consistent(objective, recipe.unlabelled)
+    beside = _beside(batches, data, recipe, base.padding)
+    directions = others.directions(recipe) if recipe.orthogonal is not None else []
+    if recipe.orthogonal is not None:
+        subspaces.check(module, directions, recipe.orthogonal.to)
     planned = None
     if hollow is not None:
-        planned = planning.plan(hollow, objective, recipe, beside.largest(times), _scratch(module, about.dtype))
+        learned = _learned(plain, objective, recipe, base, others, hollow=True)
+        planned = planning.plan(hollow, learned, recipe, beside.largest(times), _scratch(module, about.dtype))
     tokens = sum(len(example) for example in data.train) * steps * recipe.accumulation // max(1, len(batches))
     facts = {
         "method": recipe.method, "objective": recipe.objective, "data": dict(data.facts),
@@ -122,12 +131,28 @@ def prepare(job: TuneJob, resident: Resident, reader: Read | None = None, times:
         "result": serving.form_of(recipe, about.kind), "packed": bool(batches.room), "unpacked": mixed,
     }  # fmt: skip
     plan = TunePlan(planned.rows(job.id) if planned is not None else (), steps, tokens, facts)
-    return Prepared(job, recipe, data, beside, held_out, objective, judge, module, plan, resident.bundle)
+    learned = _learned(plain, objective, recipe, base, others)
+    return Prepared(job, recipe, data, beside, held_out, learned, objective, module, plan, resident.bundle, directions)
 
 
 def read_data(job: TuneJob, recipe: Recipe, base: Base, between: Callable[[], None] = lambda: None) -> Dataset:
     """The data of a job, `between` called after each row. Raises BadArgument, BadModel."""
     return read(job.data.path, job.data.files, recipe, base, between)
+
+
+def _learned(
+    plain: Objective, light: Objective, recipe: Recipe, base: Base, others: Others, hollow: bool = False
+) -> Objective:
+    """What is learned: the objective of the labels (`plain` with scores, `light` without) and what a teacher says, or
+    rows without labels teach. Raises BadArgument, BadModel, NotSupported."""
+    if recipe.teacher is not None:
+        assert isinstance(plain, Scored)
+        asked, teacher = recipe.teacher, others.teacher(recipe, base, hollow)
+        return Distillation(plain, teacher, asked.temperature, asked.share, asked.layers, asked.hidden)
+    if recipe.unlabelled is not None and recipe.unlabelled.weight:
+        assert isinstance(plain, Scored)
+        return Consistent(plain, recipe.unlabelled)
+    return light
 
 
 def _check_held_out(recipe: Recipe, data: Dataset) -> None:

@@ -12,6 +12,8 @@ from .checked import Checked
 from .options.adversarial import Adversarial
 from .options.augment import Augment
 from .options.earlier import Earlier
+from .options.orthogonal import Orthogonal
+from .options.teacher import Teacher
 from .options.unlabelled import Unlabelled
 
 METHODS: Mapping[str, float] = {
@@ -25,6 +27,9 @@ WHOLE = ("full", "last-layers", "bitfit")
 
 BOTTLENECK = "bottleneck"
 """Small layers behind those of the model (arXiv:1902.00751)."""
+
+LOW_RANK = ("lora", "rslora", "dora", "qlora")
+"""Methods with two matrices of low rank whose ranks stay."""
 
 PROMPTS = ("prompt", "prefix", "p-tuning")
 """Methods that learn tokens before those of the text (arXiv:2104.08691, 2101.00190, 2103.10385), in the context."""
@@ -95,7 +100,7 @@ _OPTIONS: Mapping[str, str] = {
     "mixed_precision": "bf16", "r_drop": "weight of the divergence; 0 for none", "adversarial": "a map",
     "contrast": ", ".join(CONTRASTS), "margin": "of triplets", "result": ", ".join(RESULTS[1:]),
     "activation": ", ".join(ACTIVATIONS), "group": "a column of the data",
-    "earlier": "a map", "unlabelled": "a map",
+    "earlier": "a map", "unlabelled": "a map", "teacher": "a map", "orthogonal": "a map",
 }  # fmt: skip
 
 
@@ -123,6 +128,8 @@ class Recipe:
         contrast: how embeddings are told apart; `margin` is by how much in triplets.
         earlier: rows that the base has learned before; None for none.
         unlabelled: rows without labels, to learn from or to choose from; None for none.
+        teacher: a model that is learned of as well; None for none.
+        orthogonal: adapters whose directions are left to them; None for none.
     """
 
     method: str
@@ -176,6 +183,8 @@ class Recipe:
     group: str = ""
     earlier: Earlier | None = None
     unlabelled: Unlabelled | None = None
+    teacher: Teacher | None = None
+    orthogonal: Orthogonal | None = None
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> Recipe:
@@ -220,6 +229,18 @@ class Recipe:
             want = " or ".join(CLASSES)
             said = f"classes are guessed for unlabelled rows, which {self.objective} has none of; it is for {want}"
             raise BadArgument(said, name="unlabelled", got=self.objective, want=want)
+        if self.teacher is not None and self.objective not in SCORED:
+            want = ", ".join(SCORED)
+            said = f"a teacher is asked for scores of classes, which {self.objective} has none of; it is for {want}"
+            raise BadArgument(said, name="teacher", got=self.objective, want=want)
+        if self.teacher is not None and (self.unlabelled is not None or self.method in PROMPTS):
+            what = "unlabelled rows" if self.unlabelled is not None else self.method
+            want = "one of them"
+            raise BadArgument(f"teacher and {what} do not go together; take {want}", name="teacher", want=want)
+        if self.orthogonal is not None and self.method not in LOW_RANK:
+            want = ", ".join(LOW_RANK)
+            said = f"orthogonal is about matrices of low rank, which {self.method} has none of; it is for {want}"
+            raise BadArgument(said, name="orthogonal", got=self.method, want=want)
         if self.r_drop and self.objective not in SCORED:
             want = ", ".join(SCORED)
             said = f"r_drop compares scores of classes, which {self.objective} has none of; it is for {want}"
@@ -294,4 +315,6 @@ def _extra(given: Checked) -> dict[str, Any]:
         "group": given.text("group", ""),
         "earlier": Earlier.of(given),
         "unlabelled": Unlabelled.of(given),
+        "teacher": Teacher.of(given),
+        "orthogonal": Orthogonal.of(given),
     }

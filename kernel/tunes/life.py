@@ -117,7 +117,7 @@ class Life:
         return link.call(HostTune(
             id=run.id, model=model.host_id, recipe=run.recipe, data=tuned.held[-1][1], folder=str(folder / "result"),
             keep=str(folder / "keep"), base_path=run.base.place.path, dry_run=dry_run,
-            work_class=WorkClass(run.work_class),
+            work_class=WorkClass(run.work_class), models={name: each.host_id for name, each in tuned.others.items()},
         ))  # fmt: skip
 
     # ---- from its beginning to its end
@@ -154,7 +154,8 @@ class Life:
         if not tuned.admitted:
             await self.unpaused(tuned)
             await kernel.supervisor.wait_ready(model.driver)
-            await kernel.models.wake(model)
+            for each in tuned.models:
+                await kernel.models.wake(each)
             await self.admit(tuned, model)
         return model
 

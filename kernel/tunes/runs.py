@@ -34,13 +34,14 @@ class Place(msgspec.Struct, kw_only=True):
 
 
 class Base(msgspec.Struct, kw_only=True):
-    """The model that is tuned, and how to load it again."""
+    """A model of a run, and how to load it again; an adapter beside the one that is tuned."""
 
     name: str
     version: str
     device: str
     place: Place
     options: LoadOptions
+    adapter: bool = False
 
 
 class Run(msgspec.Struct, kw_only=True):
@@ -52,6 +53,8 @@ class Run(msgspec.Struct, kw_only=True):
     created: float
     ended: float = 0.0
     base: Base
+    others: dict[str, Base] = {}
+    """Models that the recipe names, by their names there."""
     recipe: TuneRecipe
     data: Place
     out: Place

@@ -16,8 +16,9 @@ from ..requests import Request
 from ..supervisor import Driver
 from .life import Life
 from .promotion import Rule
+from .others import find, noted
 from .recall import recall
-from .runs import Base, Place, Run, Runs
+from .runs import Place, Run, Runs
 from .tuned import WORK, Tuned, class_of, place_of, sentence, sizes
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class TuneService:
         return self._tuned.get(task.id)
 
     def on(self, model: ModelObject) -> list[str]:
-        """The tasks that tune a model."""
-        return [name for name, tuned in self._tuned.items() if tuned.model is model]
+        """The tasks that tune a model, or look at it."""
+        return [name for name, tuned in self._tuned.items() if model in tuned.models]
 
     def tasks_on(self, driver: Driver) -> set[str]:
         """The tasks whose bytes a driver holds."""
@@ -74,12 +75,16 @@ class TuneService:
         data = place_of(*session.mounts.resolve(call.data), call.data)
         out = place_of(*session.mounts.writable(call.out), call.out)
         await self._life.check_out(out)
+        others = find(kernel, session, model, call.recipe)
         tuned = self._tuning(self._run(request, call, model, data, out), model)
-        tuned.asked = request
-        kernel.residency.hold(model.id)
+        tuned.asked, tuned.others = request, others
+        tuned.run.others = {name: noted(each) for name, each in others.items()}
+        for each in tuned.models:
+            kernel.residency.hold(each.id)
         try:
             await kernel.supervisor.wait_ready(model.driver)
-            await kernel.models.wake(model, request)
+            for each in tuned.models:
+                await kernel.models.wake(each, request)
             if call.dry_run:
                 return await self._planned(tuned, model)
             await self._life.admit(tuned, model)
@@ -110,16 +115,11 @@ class TuneService:
         self._leave(tuned)
 
     def _run(self, request: Request, call: Tune, model: ModelObject, data: Place, out: Place) -> Run:
-        kernel, located = self._kernel, model.located
-        place = Place(
-            path=model.path.partition("@")[0], filesystem=model.files.name, source=located.source, inner=located.path
-        )
-        base = Base(
-            name=model.name, version=model.version, device=model.driver.name, place=place, options=model.options
-        )
+        kernel = self._kernel
         return Run(
-            id=kernel.new_id("t"), owner=request.session.owner, created=kernel.wall(), base=base, recipe=call.recipe,
-            data=data, out=out, work_class=class_of(call.work_class), code=str(kernel.facts()["version"]),
+            id=kernel.new_id("t"), owner=request.session.owner, created=kernel.wall(), base=noted(model),
+            recipe=call.recipe, data=data, out=out, work_class=class_of(call.work_class),
+            code=str(kernel.facts()["version"]),
         )  # fmt: skip
 
     def _tuning(self, run: Run, model: ModelObject | None) -> Tuned:
@@ -160,9 +160,15 @@ class TuneService:
     async def _go_on(self, tuned: Tuned) -> TuneEnded:
         """As `Life.live`, of a task whose model has to be found first."""
         await self._life.unpaused(tuned)
-        model = await recall(self._kernel, tuned.run)
-        self._kernel.residency.hold(model.id)
-        tuned.model = model
+        kernel, run = self._kernel, tuned.run
+        model = await recall(kernel, run.owner, run.base)
+        others = {
+            name: await recall(kernel, run.owner, each, model if each.adapter else None)
+            for name, each in run.others.items()
+        }
+        tuned.model, tuned.others = model, others
+        for each in tuned.models:
+            kernel.residency.hold(each.id)
         return await self._life.live(tuned)
 
     # ---- the end
@@ -195,8 +201,7 @@ class TuneService:
 
     def _leave(self, tuned: Tuned) -> None:
         """The model is its own again."""
-        model = tuned.model
-        if model is not None:
+        for model in tuned.models:
             self._kernel.residency.let_go(model.id, self._kernel.runner.clock())
             self._kernel.rooms.look(model.driver.name)
             if model.idle is not None:
@@ -316,6 +321,6 @@ class TuneService:
 
     def model_gone(self, model: ModelObject) -> None:
         """A model was unloaded by force: its tasks fail."""
-        for tuned in [each for each in self._tuned.values() if each.model is model and each.job is not None]:
+        for tuned in [each for each in self._tuned.values() if model in each.models and each.job is not None]:
             assert tuned.job is not None
             self._kernel.runner.interrupt(tuned.job, BadState(f"{model.name} was unloaded", state="unloaded"))

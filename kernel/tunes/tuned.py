@@ -41,6 +41,8 @@ class Tuned:
     over: Future[TuneEnded]
     model: ModelObject | None = None
     """None after a boot, until it is there again."""
+    others: dict[str, ModelObject] = field(default_factory=dict)
+    """What its recipe names, by their names there."""
     asked: Request | None = None
     """The call that began it; None after a boot."""
     job: Job | None = None
@@ -64,6 +66,11 @@ class Tuned:
     furthest: int = 0
     kept_at: int = 0
     """When it wrote its last checkpoint, or began."""
+
+    @property
+    def models(self) -> list[ModelObject]:
+        """All that it works with; none after a boot, until they are there again."""
+        return [] if self.model is None else [self.model, *self.others.values()]
 
     @property
     def link(self) -> Link | None:

@@ -25,8 +25,11 @@ class Causal(Scored):
     def targets(self, batch: Batch) -> Tensor:
         return batch.labels[:, 1:]
 
-    def scores(self, module: nn.Module, batch: Batch, kept: Tensor) -> Tensor:
-        return of_labels(answered(module, batch).logits, batch)[kept]
+    def answer(self, module: nn.Module, batch: Batch, **more: bool) -> Any:
+        return answered(module, batch, **more)
+
+    def items(self, values: Tensor, batch: Batch, kept: Tensor) -> Tensor:
+        return of_labels(values, batch)[kept]
 
     def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
         figures = super().summary(sums)

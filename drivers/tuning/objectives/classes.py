@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.batches import Batch
 from ..data.example import IGNORED
-from .protocol import Scored, inputs
+from .protocol import Scored
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,6 @@ class Rows(Scored):
 
     def targets(self, batch: Batch) -> Tensor:
         return batch.labels
-
-    def scores(self, module: nn.Module, batch: Batch, kept: Tensor) -> Tensor:
-        scores: Tensor = module(**inputs(batch)).logits[kept]
-        return scores
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""The next token, as a teacher would say it."""
+"""What a teacher says: an objective of classes or tokens that is learned of another model as well."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,60 +12,81 @@ from torch.nn import functional
 
 from ..data.batches import Batch
 from ..data.example import IGNORED
-from .causal import Causal, answered, of_labels
-from .protocol import Outcome
+from .protocol import Outcome, Scored
 
 
 @dataclass(frozen=True)
-class Distillation(Causal):
-    """The divergence from a teacher of the same vocabulary, and the loss of the labels (Hinton et al. 2015).
+class Distillation:
+    """The divergence from a teacher of the same classes, and the loss of the labels (Hinton et al. 2015).
 
     `share` of the loss is the teacher's: `temperature` squared times KL(teacher || module) of the scores divided by
-    `temperature`. The teacher is a module of its own, without gradients.
+    `temperature`, of items that have a label. The states of `layers`, pairs of one of the module and one of the
+    teacher, are to be alike as well (FitNets, Romero et al. 2015): `hidden` times the squared distance is added, the
+    mean over pairs and numbers, at each token that has a label, or of the mean over the tokens of a row that has one.
+
+    Attributes:
+        of: the objective of the labels.
+        teacher: a module of its own, without gradients.
+        temperature: above 0.
+        share: 0 to 1.
+        layers: as `output_hidden_states` counts them: 0 are the embeddings. Both are as wide.
+        hidden: weight of their distance.
     """
 
-    head: ClassVar[str] = "causal-lm"
+    of: Scored
     teacher: nn.Module = field(default_factory=nn.Identity)
     temperature: float = 2.0
     share: float = 0.5
+    layers: Sequence[tuple[int, int]] = ()
+    hidden: float = 1.0
+
+    @property
+    def head(self) -> str:
+        return self.of.head
+
+    @property
+    def beside(self) -> tuple[nn.Module, ...]:
+        """Modules that a pass goes through as well."""
+        return (self.teacher,)
+
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        return self.of.prepare(batch, training)
+
+    def weight(self, batch: Batch) -> float:
+        return self.of.weight(batch)
+
+    def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
+        return self.of.summary(sums)
 
     def loss(self, module: nn.Module, batch: Batch) -> Outcome:
-        plain = super().loss(module, batch)
-        assert plain.scores is not None
+        targets, more = self.of.targets(batch), {"output_hidden_states": True} if self.layers else {}
+        kept = targets != IGNORED
+        ours = self.of.answer(module, batch, **more)
         with torch.no_grad():
-            wanted = self.scores(self.teacher, batch, self.targets(batch) != IGNORED).float()
+            theirs = self.of.answer(self.teacher, batch, **more)
+        plain = self.of.judged(self.of.items(ours.logits, batch, kept), targets[kept])
+        assert plain.scores is not None
+        wanted = self.of.items(theirs.logits, batch, kept).float()
         apart = functional.kl_div(self._soft(plain.scores), self._soft(wanted), reduction="sum", log_target=True)
         total = (1 - self.share) * plain.total + self.share * self.temperature**2 * apart
+        if self.layers:
+            total = total + self.hidden * self._distance(ours, theirs, batch, kept)
         return Outcome(total, plain.sums, plain.scores)
 
     def _soft(self, scores: Tensor) -> Tensor:
         return (scores / self.temperature).log_softmax(-1)
 
-
-@dataclass(frozen=True)
-class HiddenStates(Causal):
-    """The loss of the labels, and how far the states inside are from a teacher's (FitNets, Romero et al. 2015).
-
-    Attributes:
-        layers: pairs of a layer of the module and one of the teacher, as `output_hidden_states` counts them: 0 are the
-            embeddings. Both are as wide.
-        share: of the loss, the mean over pairs and numbers of the squared distance, at each token that has a label.
-    """
-
-    head: ClassVar[str] = "causal-lm"
-    teacher: nn.Module = field(default_factory=nn.Identity)
-    layers: Sequence[tuple[int, int]] = ((-1, -1),)
-    share: float = 0.5
-
-    def loss(self, module: nn.Module, batch: Batch) -> Outcome:
-        targets = self.targets(batch)
-        kept = targets != IGNORED
-        ours = answered(module, batch, output_hidden_states=True)
-        with torch.no_grad():
-            theirs = answered(self.teacher, batch, output_hidden_states=True).hidden_states
-        plain = self.judged(of_labels(ours.logits, batch)[kept], targets[kept])
-        apart = torch.zeros((), device=kept.device)
+    def _distance(self, ours: Any, theirs: Any, batch: Batch, kept: Tensor) -> Tensor:
+        total = torch.zeros((), device=kept.device)
         for mine, other in self.layers:
-            state, goal = (of_labels(each, batch)[kept].float() for each in (ours.hidden_states[mine], theirs[other]))
-            apart = apart + (state - goal).square().mean(-1).sum() / len(self.layers)
-        return Outcome((1 - self.share) * plain.total + self.share * apart, plain.sums, plain.scores)
+            both = ours.hidden_states[mine], theirs.hidden_states[other]
+            state, goal = (self._states(each, batch, kept) for each in both)
+            total = total + (state - goal).square().mean(-1).sum() / len(self.layers)
+        return total
+
+    def _states(self, values: Tensor, batch: Batch, kept: Tensor) -> Tensor:
+        """float32 [items, size]."""
+        if kept.ndim == 1:  # labels are of rows: the mean over their tokens
+            mask = batch.attention_mask[..., None]
+            values = (values * mask).sum(1) / mask.sum(1)
+        return self.of.items(values, batch, kept).float()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -83,9 +83,18 @@ class Scored(ABC):
     def targets(self, batch: Batch) -> Tensor:
         """int64 [any shape]: the class of each item, `IGNORED` for what is none."""
 
-    @abstractmethod
+    def answer(self, module: nn.Module, batch: Batch, **more: bool) -> Any:
+        """What the module says of a batch, with its `logits`; `more` are the library's own arguments."""
+        return module(**inputs(batch), **more)
+
+    def items(self, values: Tensor, batch: Batch, kept: Tensor) -> Tensor:
+        """[items, ..]: of what an answer has for each place that of the items where `kept` (bool, the shape of
+        `targets`) is true."""
+        return values[kept]
+
     def scores(self, module: nn.Module, batch: Batch, kept: Tensor) -> Tensor:
-        """[items, classes]: the scores of the items where `kept` (bool, the shape of `targets`) is true."""
+        """[items, classes]: the scores of the items where `kept` is true."""
+        return self.items(self.answer(module, batch).logits, batch, kept)
 
     def prepare(self, batch: Batch, training: bool) -> Batch:
         return batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -23,8 +23,6 @@ class Seq2seq(Scored):
     def targets(self, batch: Batch) -> Tensor:
         return batch.others[0].labels
 
-    def scores(self, module: nn.Module, batch: Batch, kept: Tensor) -> Tensor:
-        labels = batch.others[0].labels
-        begun = module.prepare_decoder_input_ids_from_labels(labels)  # type: ignore[operator]
-        scores: Tensor = module(**inputs(batch), decoder_input_ids=begun, use_cache=False).logits[kept]
-        return scores
+    def answer(self, module: nn.Module, batch: Batch, **more: bool) -> Any:
+        begun = module.prepare_decoder_input_ids_from_labels(batch.others[0].labels)  # type: ignore[operator]
+        return module(**inputs(batch), decoder_input_ids=begun, use_cache=False, **more)

@@ -15,6 +15,7 @@ from ..data.base import Base
 from ..data.dataset import Dataset
 from ..job import identity_of
 from ..objectives.protocol import Objective
+from ..others import NONE, Others
 from ..preparing import Prepared, Read, prepare, read_data
 from ..recipe import Recipe
 from .space import Search, replaced
@@ -73,6 +74,7 @@ class PreparedSearch:
         plan: of all trials.
         identity: what the search is known by: hashes of recipe, data and base.
         judging: settings of the objective that all trials are judged with, whatever each learns with.
+        others: what else recipes may name.
     """
 
     job: TuneJob
@@ -85,11 +87,12 @@ class PreparedSearch:
     plan: TunePlan
     identity: Mapping[str, str]
     judging: Mapping[str, Any]
+    others: Others = NONE
 
     def trial(self, number: int, values: Mapping[str, Any], between: Callable[[], None]) -> Prepared:
         """A trial's own job, without a plan. Raises what `prepare` does."""
         job = replace(self.job, recipe=replaced(self.job.recipe, values), keep=self.folder(number))
-        return prepare(job, self.resident, partial(self.data, between=between), times=0)
+        return prepare(job, self.resident, partial(self.data, between=between), 0, self.others)
 
     def folder(self, number: int) -> Path:
         """Where a trial keeps its checkpoints."""
@@ -103,7 +106,9 @@ class PreparedSearch:
         return judge
 
 
-def prepare_search(job: TuneJob, resident: Resident, between: Callable[[], None] = lambda: None) -> PreparedSearch:
+def prepare_search(
+    job: TuneJob, resident: Resident, between: Callable[[], None] = lambda: None, others: Others = NONE
+) -> PreparedSearch:
     """As `prepare`, of a recipe with a search; `between` is called after each row that is read.
 
     Raises:
@@ -114,7 +119,7 @@ def prepare_search(job: TuneJob, resident: Resident, between: Callable[[], None]
     search = Search.of(job.recipe)
     check_installed()
     data = Data(job)
-    worst, first = _worst(job, resident, partial(data, between=between), search)
+    worst, first = _worst(job, resident, partial(data, between=between), search, others)
     steps = first.plan.steps
     evaluations = max(1, (steps - 1) // every(first.recipe, steps))
     sizes: Mapping[str, int] = worst.plan.facts["bytes"]
@@ -135,20 +140,23 @@ def prepare_search(job: TuneJob, resident: Resident, between: Callable[[], None]
     plan = TunePlan(rows, search.trials * steps, search.trials * first.plan.tokens, facts)
     identity = identity_of(replace(first, job=job))
     judging = {name: getattr(first.judge, name) for name in _JUDGING if hasattr(first.judge, name)}
-    return PreparedSearch(job, search, resident, data, first.recipe, steps, evaluations, plan, identity, judging)
+    recipe = first.recipe
+    return PreparedSearch(job, search, resident, data, recipe, steps, evaluations, plan, identity, judging, others)
 
 
-def _worst(job: TuneJob, resident: Resident, read: Read, search: Search) -> tuple[Prepared, Prepared]:
+def _worst(
+    job: TuneJob, resident: Resident, read: Read, search: Search, others: Others
+) -> tuple[Prepared, Prepared]:
     """The trial that takes most: of each dimension the end that does, one after another; and the recipe as it is."""
     plain = replace(job, recipe=replaced(job.recipe, {}))
-    first = worst = prepare(plain, resident, read, search.parallel)
+    first = worst = prepare(plain, resident, read, search.parallel, others)
     values: dict[str, Any] = {}
     for dimension in search.space:
         if dimension.name.rpartition(".")[2] in _LIGHT:
             continue
         for end in dimension.ends:
             tried = {**values, dimension.name: end}
-            made = prepare(replace(job, recipe=replaced(job.recipe, tried)), resident, read, search.parallel)
+            made = prepare(replace(job, recipe=replaced(job.recipe, tried)), resident, read, search.parallel, others)
             if _total(made) > _total(worst):
                 worst, values = made, tried
     return worst, first

@@ -97,7 +97,7 @@ def test_a_teacher_teaches_what_labels_do_not() -> None:
     examples, held_out = task.make(600, generator), task.make(400, generator)
     _, teacher = task.tuned(examples, 0)
     above = copy.deepcopy(teacher).eval().requires_grad_(False)
-    pupil = dataclasses.replace(task, objective=Distillation(teacher=above, share=0.9))
+    pupil = dataclasses.replace(task, objective=Distillation(task.objective, teacher=above, share=0.9))
     _, after = pupil.tuned(mixed_up(examples, generator), 1)
     gains = task.figures(after, held_out) - 1 / 3
     print(f"{1 / 3 + gains.mean():.3f}")

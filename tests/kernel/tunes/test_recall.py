@@ -13,7 +13,7 @@ from llmos.syscalls.errors import LlmosError, NotFound
 
 
 def recalled(kernel: Inside, record: Run) -> ModelObject:
-    found = kernel.kernel.runner.detached(recall(kernel.kernel, record))
+    found = kernel.kernel.runner.detached(recall(kernel.kernel, record.owner, record.base))
     kernel.settle()
     return found.result()
 
