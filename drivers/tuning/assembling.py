@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from . import methods, optimizing, passes
+from . import methods, optimizing, passes, tasks
 from .aids import Backward
 from .checkpoint import Checkpoints
 from .data import packing
@@ -17,6 +17,7 @@ from .data.reading import EARLIER, UNLABELLED
 from .ewc import Anchored
 from .labelling import ToLabel
 from .looks import HeldOut
+from .objectives.several import Several
 from .preparing import Prepared
 from .recipe import Recipe
 from .slices import mark
@@ -92,8 +93,15 @@ def looks(prepared: Prepared) -> dict[str, Look]:
         decode = partial(prepared.bundle.tokenizer.decode, skip_special_tokens=True)
         names = prepared.data.labels
         found[UNLABELLED] = ToLabel(rows, pool, recipe.unlabelled, decode, names, device)
+    room = 0 if not prepared.plan.facts["packed"] else None
+    parts = prepared.judge.parts if isinstance(prepared.judge, Several) else ()
+    for part, task in zip(parts, recipe.tasks, strict=True):
+        own = prepared.data.tasks[task.name]
+        if own.held_out:
+            kind = task.objective or recipe.objective
+            batches = tasks.held_out(prepared.data, recipe, task, prepared.padding, room)
+            found[task.name] = HeldOut(task.name, batches, part, kind, device, own.labels)
     if old is not None and old.held_out:
-        room = 0 if not prepared.plan.facts["packed"] else None
         batches = Batches(old.held_out, recipe, prepared.padding, room, shuffled=False)
         found[EARLIER] = HeldOut(EARLIER, batches, prepared.judge, recipe.objective, device, old.labels)
     return found

@@ -22,9 +22,10 @@ from llmos.syscalls.errors import BadArgument, NotSupported
 from ..engine import kinds
 from . import narrow
 from .owning import HEADS, own_all, own_biases, own_heads, own_last, own_named
-from .recipe import BOTTLENECK, PROMPTS, Recipe
-from .recipe import WHOLE as WHOLE
+from .recipe import Recipe
+from .words import WHOLE as WHOLE
 from .resident import ResidentLinear, described
+from .words import BOTTLENECK, PROMPTS
 
 LORA: Mapping[str, Mapping[str, Any]] = {
     "lora": {}, "qlora": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True},

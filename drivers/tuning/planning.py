@@ -70,7 +70,7 @@ class Bytes:
         return {**dataclasses.asdict(self), "total": self.total}
 
 
-def plan(module: nn.Module, objective: Objective, recipe: Recipe, batch: Batch, scratch: int = 0) -> Bytes:
+def plan(module: nn.Module, objective: Objective, recipe: Recipe, batches: Sequence[Batch], scratch: int = 0) -> Bytes:
     """What training will take at most.
 
     Args:
@@ -78,7 +78,7 @@ def plan(module: nn.Module, objective: Objective, recipe: Recipe, batch: Batch, 
             used up: its tensors are replaced by others without content.
         objective: what is learnt.
         recipe: of which accumulation, early_stopping and gradient_checkpointing count.
-        batch: the largest micro-batch, with content.
+        batches: the largest micro-batch of each task, with content.
         scratch: bytes that a product takes for itself, apart from its answer.
 
     Raises:
@@ -89,7 +89,7 @@ def plan(module: nn.Module, objective: Objective, recipe: Recipe, batch: Batch, 
         aids.save_memory(module)
     size = sum(value.nbytes for value in moving.values())
     largest = max(value.nbytes for value in moving.values())
-    most = _most_of_a_pass(module, objective, batch, recipe)
+    most = max(_most_of_a_pass(module, objective, batch, recipe) for batch in batches)
     held = 2 * size if recipe.earlier is not None and recipe.earlier.ewc else 0
     return Bytes(
         trainable=size, gradients=size, states=2 * size + 4 * len(moving) + held,
@@ -112,6 +112,7 @@ def _most_of_a_pass(module: nn.Module, objective: Objective, batch: Batch, recip
         del layers[:]
         layers.extend(whole[:count])
         few.append(_counted(module, objective, batch, recipe))
+    layers.extend(whole[_TRIED[1] :])
     return few[1] + (len(whole) - _TRIED[1]) * (few[1] - few[0]) // (_TRIED[1] - _TRIED[0])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,26 +15,19 @@ from llmos.syscalls.errors import BadArgument, NotSupported
 from ..contract import TuneJob, TunePlan
 from ..engine.loader import Bundle
 from ..engine.models import Resident
-from . import low_rank, methods, passes, planning, serving, subspaces
+from . import learning, low_rank, methods, passes, planning, serving, subspaces
 from .aids import save_memory
 from .data import packing
 from .data.base import Base
-from .data.batches import Batch, Batches, steps_of
+from .data.batches import Batch, steps_of
 from .data.dataset import Dataset
-from .data.paired import Paired
 from .data.reading import read
-from .data.weights import weights_of
-from .objectives import chunked
-from .objectives.by_name import objective_of
-from .objectives.causal import Causal
-from .objectives.choices import Choices
-from .objectives.consistent import Consistent
-from .objectives.distillation import Distillation
-from .objectives.preference import Preference
-from .objectives.protocol import Objective, Scored
+from .objectives.protocol import Objective
+from .learning import Epochs
 from .others import NONE, Directions, Others
-from .recipe import BOTTLENECK, PROMPTS, Recipe
+from .recipe import Recipe
 from .resident import ResidentLinear, empty_view, training_view
+from .words import PROMPTS
 
 
 @dataclass(frozen=True)
@@ -46,8 +39,8 @@ class Prepared:
     job: TuneJob
     recipe: Recipe
     data: Dataset
-    batches: Batches | Paired
-    held_out: Batches | tuple[()]
+    batches: Epochs
+    held_out: Sequence[Batch]
     objective: Objective
     judge: Objective
     module: Any
@@ -89,70 +82,50 @@ def prepare(
     if resident.bundle.about.bottlenecks is not None or resident.bundle.learned:
         why = "it has bottlenecks or learned tokens, of which another result would not know"
         raise NotSupported(f"{name} cannot be tuned: {why}; tune the model that it was made from", why=why)
-    base = Base.of(resident.bundle, job.base_path)
+    base, about = Base.of(resident.bundle, job.base_path), resident.bundle.about
     data = (reader or partial(read_data, job))(recipe, base)
     _check_held_out(recipe, data)
     view = training_view(resident.bundle)
     mixed = _mixed(view, recipe, resident.bundle.vocabulary)
     room = 0 if mixed else None
-    batches = Batches(data.train, recipe, base.padding, room)
-    held_out = Batches(data.held_out, recipe, base.padding, room, shuffled=False) if data.held_out else ()
+    batches = learning.epochs(data, recipe, base.padding, room)
     steps = steps_of(recipe, len(batches))
-    weights = weights_of(recipe, data.train, len(base.labels) or len(data.labels))
-    objective = objective_of(recipe, base, weights)
-    about = resident.bundle.about
     with torch.random.fork_rng(devices=()):  # an adapter's first values depend on the recipe's seed alone
         torch.manual_seed(recipe.seed)
         module = methods.adapt(view, about.kind, recipe, steps, job.base_path)
         hollow = methods.adapt(empty_view(about), about.kind, recipe, steps) if times else None
     for each in (module, hollow) if hollow is not None else (module,):
         low_rank.lighten(each)
-    if isinstance(objective, Preference) and recipe.method in (*methods.WHOLE, BOTTLENECK):
-        objective = replace(objective, base=training_view(resident.bundle))
     passes.check(recipe, module)
     serving.check(module, recipe, about.kind)
-    plain = objective
-    if not recipe.r_drop:  # which compares scores
-        objective = _lighter(objective, module, _start_of(batches[0]))
+    objectives = learning.objectives(
+        data, recipe, base, resident, module, lambda task: _start_of(batches.largest(1)[task]), others
+    )
     if recipe.gradient_checkpointing:
         save_memory(module)
-    beside = _beside(batches, data, recipe, base.padding)
     directions = others.directions(recipe) if recipe.orthogonal is not None else []
     if recipe.orthogonal is not None:
         subspaces.check(module, directions, recipe.orthogonal.to)
     planned = None
     if hollow is not None:
-        learned = _learned(plain, objective, recipe, base, others, hollow=True)
-        planned = planning.plan(hollow, learned, recipe, beside.largest(times), _scratch(module, about.dtype))
+        scratch = _scratch(module, about.dtype)
+        planned = planning.plan(hollow, objectives.hollow, recipe, batches.largest(times), scratch)
     tokens = sum(len(example) for example in data.train) * steps * recipe.accumulation // max(1, len(batches))
     facts = {
-        "method": recipe.method, "objective": recipe.objective, "data": dict(data.facts),
+        "method": recipe.method, "objective": recipe.judged_as, "data": dict(data.facts),
         "bytes": planned.facts() if planned is not None else {},
         "result": serving.form_of(recipe, about.kind), "packed": bool(batches.room), "unpacked": mixed,
     }  # fmt: skip
     plan = TunePlan(planned.rows(job.id) if planned is not None else (), steps, tokens, facts)
-    learned = _learned(plain, objective, recipe, base, others)
-    return Prepared(job, recipe, data, beside, held_out, learned, objective, module, plan, resident.bundle, directions)
+    return Prepared(
+        job, recipe, data, batches, learning.held_out(data, recipe, base.padding, room), objectives.learned,
+        objectives.judge, module, plan, resident.bundle, directions,
+    )  # fmt: skip
 
 
 def read_data(job: TuneJob, recipe: Recipe, base: Base, between: Callable[[], None] = lambda: None) -> Dataset:
     """The data of a job, `between` called after each row. Raises BadArgument, BadModel."""
     return read(job.data.path, job.data.files, recipe, base, between)
-
-
-def _learned(
-    plain: Objective, light: Objective, recipe: Recipe, base: Base, others: Others, hollow: bool = False
-) -> Objective:
-    """What is learned: the objective of the labels (`plain` with scores, `light` without) and what a teacher says, or
-    rows without labels teach. Raises BadArgument, BadModel, NotSupported."""
-    if recipe.teacher is not None:
-        assert isinstance(plain, Scored)
-        asked, teacher = recipe.teacher, others.teacher(recipe, base, hollow)
-        return Distillation(plain, teacher, asked.temperature, asked.share, asked.layers, asked.hidden)
-    if recipe.unlabelled is not None and recipe.unlabelled.weight:
-        assert isinstance(plain, Scored)
-        return Consistent(plain, recipe.unlabelled)
-    return light
 
 
 def _check_held_out(recipe: Recipe, data: Dataset) -> None:
@@ -165,25 +138,10 @@ def _check_held_out(recipe: Recipe, data: Dataset) -> None:
             raise BadArgument(said, name=name, got=got, want=want)
 
 
-def _beside(batches: Batches, data: Dataset, recipe: Recipe, padding: int) -> Batches | Paired:
-    """Batches with rows without labels beside them, where there is something to learn from these."""
-    if data.pool is None or recipe.unlabelled is None or not recipe.unlabelled.weight:
-        return batches
-    return Paired(batches, data.pool, recipe, padding)
-
-
-def _lighter(objective: Objective, module: nn.Module, start: Batch) -> Objective:
-    """The same objective without the scores of all tokens at once, where the model allows it."""
-    if not isinstance(objective, Causal | Preference | Choices) or not chunked.fits(module, start):
-        return objective
-    if not isinstance(objective, Causal):
-        return replace(objective, room=chunked.ROOM)
-    return chunked.Chunked(smoothing=objective.smoothing)
-
-
 def _mixed(view: Any, recipe: Recipe, vocabulary: int) -> str:
     """Why texts cannot stand in one row of this model; empty where they can, or where none are to."""
-    if recipe.objective != "causal-lm" or not recipe.packing:
+    every = {task.objective or recipe.objective for task in recipe.tasks} or {recipe.objective}
+    if "causal-lm" not in every or not recipe.packing:
         return ""
     if recipe.method in PROMPTS:
         return "learned tokens stand before each row, not before each text"

@@ -8,76 +8,18 @@ from typing import Any
 
 from llmos.syscalls.errors import BadArgument
 
+from .agreeing import agree
 from .checked import Checked
 from .options.adversarial import Adversarial
 from .options.augment import Augment
 from .options.earlier import Earlier
 from .options.orthogonal import Orthogonal
+from .options.tasks import Task, tasks_of
 from .options.teacher import Teacher
 from .options.unlabelled import Unlabelled
-
-METHODS: Mapping[str, float] = {
-    "lora": 2e-4, "rslora": 2e-4, "dora": 2e-4, "adalora": 5e-4, "qlora": 2e-4, "ia3": 3e-3, "prompt": 3e-2,
-    "prefix": 1e-3, "p-tuning": 1e-3, "bottleneck": 1e-3, "bitfit": 1e-3, "last-layers": 5e-5, "full": 2e-5,
-}  # fmt: skip
-"""What can move, each with the learning rate that is taken where the recipe names none."""
-
-WHOLE = ("full", "last-layers", "bitfit")
-"""Methods that move weights of the model itself; what comes of them is a model, not an adapter."""
-
-BOTTLENECK = "bottleneck"
-"""Small layers behind those of the model (arXiv:1902.00751)."""
-
-LOW_RANK = ("lora", "rslora", "dora", "qlora")
-"""Methods with two matrices of low rank whose ranks stay."""
-
-PROMPTS = ("prompt", "prefix", "p-tuning")
-"""Methods that learn tokens before those of the text (arXiv:2104.08691, 2101.00190, 2103.10385), in the context."""
-
-SCHEDULES = ("constant", "linear", "cosine", "polynomial", "inverse_sqrt")
-"""How the learning rate goes after its warm-up."""
-
-OBJECTIVES: Mapping[str, tuple[str, ...]] = {
-    "causal-lm": ("messages", "completion", "text"),
-    "masked-lm": ("text",),
-    "seq2seq": ("completion",),
-    "classification": ("label",),
-    "multi-label": ("labels",),
-    "regression": ("score",),
-    "token-classification": ("tags",),
-    "question-answering": ("answer",),
-    "embedding": ("triple", "pair"),
-    "preference": ("preference",),
-    "multiple-choice": ("choice",),
-}
-"""What is learned, each with the schemas of rows (`data/schema.py`) that teach it, the most telling first."""
-
-LONG = ("", "refuse", "cut", "drop", "split")
-"""What becomes of a text that is too long. Empty: a text file is split, every other row refused."""
-
-WEIGHTS = ("balanced", "effective")
-"""How rare classes may count more."""
-
-SCORED = ("causal-lm", "masked-lm", "seq2seq", "classification", "token-classification")
-"""Objectives whose items have a score for each class."""
-
-CLASSES = ("classification", "token-classification")
-"""Objectives whose items have one class each."""
-
-ACTIVATIONS = ("gelu", "relu", "silu", "tanh")
-"""What is between the two layers of a bottleneck."""
-
-PRECISIONS = ("", "bf16")
-"""What products are made in, beside that of the model itself."""
-
-CONTRASTS = ("infonce", "triplet")
-"""How texts that belong together are told from others: among all of a batch, or from one that is given."""
-
-RESULTS = ("", "adapter", "model")
-"""What is stored: what moves, beside its base, or the model with it. Empty: what is served (`serving.py`)."""
-
-TRAINED = ("answers", "all")
-"""Which tokens are learned from: those of answers, or those of prompts as well."""
+from .words import (
+    ACTIVATIONS, CONTRASTS, LONG, METHODS, OBJECTIVES, PRECISIONS, RESULTS, SCHEDULES, SEVERAL, TRAINED, WEIGHTS,
+)  # fmt: skip
 
 _FIELDS: Mapping[str, str] = {
     "method": ", ".join(METHODS), "objective": ", ".join(OBJECTIVES), "rank": "an integer of at least 1",
@@ -101,6 +43,7 @@ _OPTIONS: Mapping[str, str] = {
     "contrast": ", ".join(CONTRASTS), "margin": "of triplets", "result": ", ".join(RESULTS[1:]),
     "activation": ", ".join(ACTIVATIONS), "group": "a column of the data",
     "earlier": "a map", "unlabelled": "a map", "teacher": "a map", "orthogonal": "a map",
+    "tasks": "a map of names to maps", "mixing": "temperature of drawing from tasks, above 0",
 }  # fmt: skip
 
 
@@ -130,6 +73,7 @@ class Recipe:
         unlabelled: rows without labels, to learn from or to choose from; None for none.
         teacher: a model that is learned of as well; None for none.
         orthogonal: adapters whose directions are left to them; None for none.
+        tasks: several that are learned together; none for one. `mixing` is how much alike they are drawn: 1 by size.
     """
 
     method: str
@@ -185,6 +129,13 @@ class Recipe:
     unlabelled: Unlabelled | None = None
     teacher: Teacher | None = None
     orthogonal: Orthogonal | None = None
+    tasks: tuple[Task, ...] = ()
+    mixing: float = 1.0
+
+    @property
+    def judged_as(self) -> str:
+        """The objective whose figures held-out rows have."""
+        return SEVERAL if self.tasks else self.objective
 
     @classmethod
     def of(cls, mapping: Mapping[str, Any]) -> Recipe:
@@ -204,55 +155,8 @@ class Recipe:
             **_main(given, method),
             **_extra(Checked("tune", _OPTIONS, {str(name): value for name, value in options.items()})),
         )
-        recipe._agree()
+        agree(recipe)
         return recipe
-
-    def _agree(self) -> None:
-        """What fits only together with something else."""
-        if self.early_stopping and not self.eval_fraction:
-            want = "an eval_fraction above 0"
-            said = f"early_stopping looks at held-out rows, and eval_fraction is 0: it needs {want}, 0.1 say"
-            raise BadArgument(said, name="early_stopping", got=str(self.early_stopping), want=want)
-        if self.result == "adapter" and self.method in (*WHOLE, BOTTLENECK):
-            want = "model"
-            said = f"{self.method} has no {self.result} as its result; it is {want}"
-            raise BadArgument(said, name="result", got=self.result, want=want)
-        if self.class_weights and self.objective not in CLASSES:
-            want = " or ".join(CLASSES)
-            said = f"class_weights has no meaning for the objective {self.objective}; it is for {want}"
-            raise BadArgument(said, name="class_weights", got=self.class_weights, want=want)
-        if self.group and self.objective != "classification":
-            want = "classification"
-            said = f"group compares groups of rows by their class, which {self.objective} has none of; it is for {want}"
-            raise BadArgument(said, name="group", got=self.group, want=want)
-        if self.unlabelled is not None and self.objective not in CLASSES:
-            want = " or ".join(CLASSES)
-            said = f"classes are guessed for unlabelled rows, which {self.objective} has none of; it is for {want}"
-            raise BadArgument(said, name="unlabelled", got=self.objective, want=want)
-        if self.teacher is not None and self.objective not in SCORED:
-            want = ", ".join(SCORED)
-            said = f"a teacher is asked for scores of classes, which {self.objective} has none of; it is for {want}"
-            raise BadArgument(said, name="teacher", got=self.objective, want=want)
-        if self.teacher is not None and (self.unlabelled is not None or self.method in PROMPTS):
-            what = "unlabelled rows" if self.unlabelled is not None else self.method
-            want = "one of them"
-            raise BadArgument(f"teacher and {what} do not go together; take {want}", name="teacher", want=want)
-        if self.orthogonal is not None and self.method not in LOW_RANK:
-            want = ", ".join(LOW_RANK)
-            said = f"orthogonal is about matrices of low rank, which {self.method} has none of; it is for {want}"
-            raise BadArgument(said, name="orthogonal", got=self.method, want=want)
-        if self.r_drop and self.objective not in SCORED:
-            want = ", ".join(SCORED)
-            said = f"r_drop compares scores of classes, which {self.objective} has none of; it is for {want}"
-            raise BadArgument(said, name="r_drop", got=f"{self.r_drop:g}", want=want)
-        if self.contrast != "infonce" and self.objective != "embedding":
-            want = "embedding"
-            said = f"contrast has no meaning for the objective {self.objective}; it is for {want}"
-            raise BadArgument(said, name="contrast", got=self.contrast, want=want)
-        if self.label_smoothing and self.objective not in ("causal-lm", "masked-lm", "seq2seq", "classification"):
-            want = "0"
-            said = f"label_smoothing has no meaning for the objective {self.objective}; leave it out"
-            raise BadArgument(said, name="label_smoothing", got=str(self.label_smoothing), want=want)
 
 
 def _main(given: Checked, method: str) -> dict[str, Any]:
@@ -317,4 +221,6 @@ def _extra(given: Checked) -> dict[str, Any]:
         "unlabelled": Unlabelled.of(given),
         "teacher": Teacher.of(given),
         "orthogonal": Orthogonal.of(given),
+        "tasks": tasks_of(given, tuple(OBJECTIVES)),
+        "mixing": given.more("mixing", 1.0),
     }

@@ -48,8 +48,8 @@ def report(objective: str, summary: Summary, before: Evaluated, after: Evaluated
     others = dict(facts or {})
     every = figures(objective, summary, before, after, between) | others.pop("figures", {})
     made: dict[str, Any] = {
-        "version": VERSION, "objective": objective, "judged_by": MAIN[objective], "share": SHARE, "samples": SAMPLES,
-        "figures": every, **others,
+        "version": VERSION, "objective": objective, "judged_by": MAIN.get(objective, "loss"), "share": SHARE,
+        "samples": SAMPLES, "figures": every, **others,
     }  # fmt: skip
     kind = figured(objective, after.gathered.names)
     if drawn.known(kind) and len(after.gathered.said):

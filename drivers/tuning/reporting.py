@@ -42,6 +42,6 @@ def write(
         facts |= every[name].compared(one, other, yield_)
         figures |= facts.pop("figures", {})
     facts["figures"] = figures
-    made = report(prepared.recipe.objective, prepared.judge.summary, before, after, texts, facts, yield_)
+    made = report(prepared.recipe.judged_as, prepared.judge.summary, before, after, texts, facts, yield_)
     (folder / FILE).write_text(json.dumps(made, ensure_ascii=False, separators=(",", ":")))
     return made

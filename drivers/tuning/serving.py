@@ -24,8 +24,9 @@ from ..engine.loader import Bundle
 from ..transform.changes import Change, changes_of
 from . import methods, narrow, whole
 from .owning import HEADS, tied
-from .recipe import BOTTLENECK, PROMPTS, Recipe
+from .recipe import Recipe
 from .resident import training_view
+from .words import BOTTLENECK, PROMPTS
 
 ADAPTER, MODEL = "adapter", "model"
 SUMS = ("lora", "rslora", "qlora", "adalora")

@@ -253,7 +253,7 @@ class Run:
 
     def tally(self) -> Tally:
         """An evaluation that nothing was told to yet."""
-        return Tally(self._judging, Judging(self._recipe.objective, self._job.labels))
+        return Tally(self._judging, Judging(self._recipe.judged_as, self._job.labels))
 
     def judged(self, figures: dict[str, float]) -> None:
         """Take note of an evaluation that somebody else has made."""

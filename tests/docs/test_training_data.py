@@ -8,7 +8,8 @@ from llmos.drivers.tuning.augment import FIELDS
 from llmos.drivers.tuning.data.schema import SCHEMAS
 from llmos.drivers.tuning.data.source import HELD_OUT, TABLES, TEXTS
 from llmos.drivers.tuning.metrics.by_objective import MAIN
-from llmos.drivers.tuning.recipe import LONG, OBJECTIVES, TRAINED, WEIGHTS, Recipe
+from llmos.drivers.tuning.recipe import Recipe
+from llmos.drivers.tuning.words import LONG, OBJECTIVES, TRAINED, WEIGHTS
 from sources import ROOT
 
 PAGE = (ROOT / "docs" / "training-data.md").read_text()

@@ -27,6 +27,7 @@ class Batch:
         documents: [R, T] int64, which example of its row each token is of, from 0; -1 is padding.
         kinds: [R, T] int64, which of two texts a token is of; None where the model does not tell them apart.
         others: the further texts of the rows, one batch each.
+        task: the number of the task that it is of, where there are several.
     """
 
     input_ids: Tensor
@@ -35,6 +36,7 @@ class Batch:
     documents: Tensor
     kinds: Tensor | None = None
     others: tuple[Batch, ...] = ()
+    task: int = 0
 
     @property
     def attention_mask(self) -> Tensor:
@@ -55,7 +57,7 @@ class Batch:
         kinds = None if self.kinds is None else self.kinds.to(device)
         return Batch(
             self.input_ids.to(device), self.position_ids.to(device), self.labels.to(device),
-            self.documents.to(device), kinds, tuple(other.to(device) for other in self.others),
+            self.documents.to(device), kinds, tuple(other.to(device) for other in self.others), self.task,
         )  # fmt: skip
 
 
@@ -104,9 +106,10 @@ class Batches(Sequence[Batch]):
         """A batch of rows, each as the numbers of its examples."""
         return collate([[self._examples[n] for n in row] for row in rows], self._padding)
 
-    def largest(self, times: int = 1) -> Batch:
-        """The longest rows of a run in one batch, `times` over: no batch of any epoch has more tokens, once."""
-        return self.of(sorted(self.rows, key=self.length, reverse=True)[: self.size] * times)
+    def largest(self, times: int = 1) -> tuple[Batch, ...]:
+        """The longest rows of a run in one batch, `times` over: no batch of any epoch has more tokens, once. One for
+        each task; here there is one."""
+        return (self.of(sorted(self.rows, key=self.length, reverse=True)[: self.size] * times),)
 
     def length(self, row: tuple[int, ...]) -> int:
         """Tokens of a row, those of its other texts included."""

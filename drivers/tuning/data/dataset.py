@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from llmos.syscalls.errors import BadArgument
@@ -38,6 +38,7 @@ class Dataset:
         groups: of which group each held-out example is; empty where the recipe names no column of groups.
         earlier: rows that the base has learned before, by themselves; None where the recipe names none.
         pool: rows without labels; None where the recipe names none.
+        tasks: where there are several, the data of each by its name; all else is of them together.
     """
 
     train: Sequence[Example]
@@ -48,6 +49,7 @@ class Dataset:
     groups: Sequence[str] = ()
     earlier: Dataset | None = None
     pool: Pool | None = None
+    tasks: Mapping[str, Dataset] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any
 
 from llmos.syscalls.errors import BadArgument
 
-from ..recipe import PROMPTS, Recipe
+from ..recipe import Recipe
+from ..words import PROMPTS
 from . import chat
 from .base import Base
 from .example import IGNORED, Example

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from . import packing
-from .batches import Batch
+from .batches import Batch, Batches
 
 
 def shares(sizes: Sequence[int], temperature: float) -> tuple[float, ...]:
@@ -28,7 +29,7 @@ class Mixture(Sequence[Batch]):
     more often than its own epoch is long begins its next one, with its rows in another order.
     """
 
-    def __init__(self, sources: Sequence[Sequence[Batch]], temperature: float = 1.0, seed: int = 0) -> None:
+    def __init__(self, sources: Sequence[Batches], temperature: float = 1.0, seed: int = 0) -> None:
         """
         Args:
             sources: of batches by position, which counts on through their epochs; `len` is that of one epoch, not 0.
@@ -46,11 +47,20 @@ class Mixture(Sequence[Batch]):
 
     def __getitem__(self, position: int) -> Batch:  # type: ignore[override]
         source, own = self.place(position)
-        return self._sources[source][own]
+        return replace(self._sources[source][own], task=source)
 
     def __iter__(self) -> Iterator[Batch]:
         """Those of the first epoch."""
         return (self[position] for position in range(len(self)))
+
+    @property
+    def room(self) -> int:
+        """Tokens of a packed row of any data set; 0 where none is packed."""
+        return max(source.room for source in self._sources)
+
+    def largest(self, times: int = 1) -> tuple[Batch, ...]:
+        """Of each data set its longest rows in one batch, `times` over."""
+        return tuple(replace(b, task=n) for n, source in enumerate(self._sources) for b in source.largest(times))
 
     def place(self, position: int) -> tuple[int, int]:
         """Which data set a batch is of, and its position there."""

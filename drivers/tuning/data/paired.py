@@ -42,11 +42,12 @@ class Paired(Sequence[Batch]):
         """Those of the first epoch."""
         return (self[position] for position in range(len(self)))
 
-    def largest(self, times: int = 1) -> Batch:
+    def largest(self, times: int = 1) -> tuple[Batch, ...]:
         """The longest rows of both, `times` over."""
         every = range(len(self._pool.given))
         longest = sorted(every, key=lambda n: max(map(len, (self._pool.given[n], *self._pool.changed[n]))))
-        return self._beside(self._labelled.largest(times), longest[: -self._size - 1 : -1] * times, 0)
+        [most] = self._labelled.largest(times)
+        return (self._beside(most, longest[: -self._size - 1 : -1] * times, 0),)
 
     def _beside(self, batch: Batch, numbers: Sequence[int], epoch: int) -> Batch:
         """A batch with rows of the pool; a row takes another of its copies in each epoch."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,7 +14,8 @@ from .dataset import Dataset, encode, finished
 from .example import Example
 from .parts import MAIN, parted
 from .source import DataSource
-from .splits import digest_of
+from .splits import digest_of, joined
+from .tasks import read_tasks
 from .unlabelled import encode_pool
 
 EARLIER, UNLABELLED = "earlier", "unlabelled"
@@ -37,6 +37,8 @@ def read(
         BadArgument: a row or a name of a file is wrong.
         BadModel: the base cannot learn the objective.
     """
+    if recipe.tasks:
+        return read_tasks(path, files, recipe, base, between)
     asked = {EARLIER: recipe.earlier, UNLABELLED: recipe.unlabelled}
     parts = parted(path, files, {name: each.files for name, each in asked.items() if each is not None})
 
@@ -52,7 +54,7 @@ def read(
     if recipe.unlabelled is not None:
         pool = finished(encode_pool(source(UNLABELLED), known, base, data.labels), between)
         told = {UNLABELLED: {"rows": len(pool.given), "digest": pool.digest}}
-        data = replace(data, pool=pool, digest=_joined(data.digest, pool.digest), facts={**data.facts, **told})
+        data = replace(data, pool=pool, digest=joined(data.digest, pool.digest), facts={**data.facts, **told})
     return data
 
 
@@ -65,14 +67,9 @@ def _with_earlier(data: Dataset, old: Dataset, asked: Earlier, seed: int) -> Dat
     train = replay.mixed(data.train, old.train, asked.share, seed)
     told = {name: old.facts[name] for name in ("format", "files", "schema", "held_out", "digest")}
     told |= {"kept": len(old.train), "replayed": len(train) - len(data.train)}
-    digest = _joined(data.digest, old.digest)
+    digest = joined(data.digest, old.digest)
     return replace(data, train=train, earlier=old, digest=digest, facts={**data.facts, EARLIER: told})
 
 
 def _digest(example: Example) -> bytes:
     return digest_of({"tokens": list(example.tokens), "labels": list(example.labels)})
-
-
-def _joined(*digests: str) -> str:
-    """One digest of several data sets."""
-    return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()

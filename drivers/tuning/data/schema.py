@@ -10,7 +10,8 @@ from typing import Any
 
 from llmos.syscalls.errors import BadArgument
 
-from ..recipe import OBJECTIVES, Recipe
+from ..recipe import Recipe
+from ..words import OBJECTIVES
 from .source import Row, refused
 
 Record = Mapping[str, Any]

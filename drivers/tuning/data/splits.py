@@ -14,6 +14,11 @@ def digest_of(record: Mapping[str, Any]) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
+def joined(*digests: str) -> str:
+    """One digest of several data sets."""
+    return hashlib.blake2b("".join(digests).encode(), digest_size=16).hexdigest()
+
+
 def held_out(digest: bytes, fraction: float) -> bool:
     """Whether a row is held out when `fraction` of all are. What a smaller fraction holds out, a larger one does too,
     and equal rows are always on the same side."""

@@ -18,7 +18,7 @@ from llmos.drivers.contract import LoadSettings
 from llmos.drivers.engine import bottleneck, loader
 from llmos.drivers.engine.bottleneck import ACTIVATIONS, Bottleneck, Bottlenecks, Followed
 from llmos.drivers.engine.models import plan_model
-from llmos.drivers.tuning.recipe import ACTIVATIONS as NAMES
+from llmos.drivers.tuning.words import ACTIVATIONS as NAMES
 from llmos.syscalls.errors import BadModel
 
 LAYERS = ("model.layers.0.self_attn.o_proj", "model.layers.1.mlp.down_proj")

@@ -17,7 +17,8 @@ from tuning_runs import Serve
 
 from llmos.drivers.engine import kinds
 from llmos.drivers.tuning.methods import LORA, WHOLE, adapt, companion_of, export
-from llmos.drivers.tuning.recipe import METHODS, PROMPTS, Recipe
+from llmos.drivers.tuning.recipe import Recipe
+from llmos.drivers.tuning.words import METHODS, PROMPTS
 from llmos.drivers.tuning.resident import ResidentLinear, training_view
 from llmos.syscalls.errors import BadArgument, NotSupported
 

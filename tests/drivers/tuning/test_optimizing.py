@@ -12,7 +12,7 @@ import tuning_runs
 from torch import nn
 
 from llmos.drivers.tuning.optimizing import Optimizer, Schedule, layer_groups, trainable
-from llmos.drivers.tuning.recipe import SCHEDULES
+from llmos.drivers.tuning.words import SCHEDULES
 from llmos.syscalls.errors import BadArgument
 
 

@@ -95,7 +95,7 @@ def taken(name: str, recipe: Recipe, longest: int, **settings: Any) -> int:
     real = module(name, recipe, **settings)
     if recipe.gradient_checkpointing:
         aids.save_memory(real)
-    worst = Batches(examples(name, 12, longest), recipe).largest()
+    [worst] = Batches(examples(name, 12, longest), recipe).largest()
     held_out = [worst] if recipe.early_stopping else []
     job = Training(real, objective_of(name), recipe, [worst] * 8, held_out)
     size = sum(value.nbytes for value in real.parameters() if value.requires_grad)
@@ -147,7 +147,7 @@ def told(field):
 
 def run(name, longest, fields):
     recipe = recipe_of(**fields)
-    worst = Batches(examples(name, 12, longest), recipe).largest()
+    [worst] = Batches(examples(name, 12, longest), recipe).largest()
     real = module(name, recipe)
     before = told("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
@@ -244,7 +244,7 @@ def test_a_model_without_anything_that_moves_is_refused() -> None:
         planning.plan(nn.Linear(2, 2).requires_grad_(False), Causal(), recipe, batch_of(recipe))
 
 
-def batch_of(recipe: Recipe) -> Batch:
+def batch_of(recipe: Recipe) -> tuple[Batch, ...]:
     return Batches(examples("llama", 4, 16), recipe).largest()
 
 
@@ -253,7 +253,8 @@ def test_no_batch_has_more_tokens_than_the_largest() -> None:
     for given in (tuning_runs.sentences(20), pairs):
         recipe = tuning_runs.recipe(packing=False, batch_size=3)
         batches = Batches(given, recipe)
-        most = batches.largest().tokens
+        [worst] = batches.largest()
+        most = worst.tokens
         assert most == max(most, *(batches[n].tokens for n in range(5 * len(batches))))
         lengths = sorted((len(each) * (1 + len(each.others)) for each in given), reverse=True)
         assert most == sum(lengths[:3])

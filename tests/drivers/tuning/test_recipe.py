@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from llmos.drivers.tuning.recipe import METHODS, OBJECTIVES, Recipe
+from llmos.drivers.tuning.recipe import Recipe
+from llmos.drivers.tuning.words import METHODS, OBJECTIVES
 from llmos.syscalls.errors import BadArgument
 from llmos.syscalls.types import TuneRecipe
 
@@ -58,8 +59,8 @@ def test_options_become_fields() -> None:
         ({"options": {"early_stopping": 2}}, "early_stopping", "eval_fraction above 0"),
         ({"objective": "regression", "options": {"label_smoothing": 0.1}}, "label_smoothing", "regression"),
         ({"options": {"mixed_precision": "fp8"}}, "mixed_precision", "bf16"),
-        ({"objective": "preference", "options": {"r_drop": 1}}, "r_drop", "which preference has none of"),
-        ({"options": {"group": "town"}}, "group", "which causal-lm has none of"),
+        ({"objective": "preference", "options": {"r_drop": 1}}, "r_drop", "which are none of preference"),
+        ({"options": {"group": "town"}}, "group", "which is not causal-lm"),
         ({"options": {"contrast": "triplet"}}, "contrast", "no meaning for the objective causal-lm"),
     ],
 )

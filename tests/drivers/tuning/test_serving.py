@@ -24,7 +24,8 @@ from llmos.drivers.engine.loader import Bundle
 from llmos.drivers.ops.table import OpTable
 from llmos.drivers.tuning.job import Running
 from llmos.drivers.tuning.methods import adapt, export
-from llmos.drivers.tuning.recipe import PROMPTS, Recipe
+from llmos.drivers.tuning.recipe import Recipe
+from llmos.drivers.tuning.words import PROMPTS
 from llmos.drivers.tuning.resident import training_view
 from llmos.drivers.tuning.serving import ADAPTER, MODEL, check, form_of, store
 from llmos.syscalls.errors import BadArgument, NotSupported

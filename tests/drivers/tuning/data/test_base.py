@@ -9,7 +9,7 @@ import tiny_kinds
 import transformers
 from llmos.drivers.engine import kinds
 from llmos.drivers.tuning.data.base import HEADS, Base
-from llmos.drivers.tuning.recipe import OBJECTIVES
+from llmos.drivers.tuning.words import OBJECTIVES
 from llmos.syscalls.errors import BadModel
 from tiny_models import byte_level
 from training_data import base

@@ -54,6 +54,6 @@ def test_any_batch_can_be_had_at_any_time() -> None:
 
 def test_no_batch_has_more_tokens_than_the_largest() -> None:
     batches = paired()
-    most = batches.largest()
+    [most] = batches.largest()
     assert most.tokens >= max(batches[n].tokens for n in range(12))
-    assert len(most.input_ids) == 2 and len(batches.largest(2).others[0].input_ids) == 8
+    assert len(most.input_ids) == 2 and len(batches.largest(2)[0].others[0].input_ids) == 8

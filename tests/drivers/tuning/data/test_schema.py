@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from llmos.drivers.tuning.data.schema import SCHEMAS, Schema, detect
-from llmos.drivers.tuning.recipe import OBJECTIVES
+from llmos.drivers.tuning.words import OBJECTIVES
 from llmos.syscalls.errors import BadArgument
 from training_data import recipe, row
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from llmos.drivers.tuning.metrics.by_objective import MAIN, SMALLER_IS_BETTER, Gathered, figures, interval
 from llmos.drivers.tuning.metrics.intervals import bootstrap
-from llmos.drivers.tuning.recipe import OBJECTIVES
+from llmos.drivers.tuning.words import OBJECTIVES
 
 TAGS = ("O", "B-X", "I-X")
 

@@ -18,7 +18,8 @@ from llmos.drivers.tuning.objectives.embedding import Embedding, Triplet
 from llmos.drivers.tuning.objectives.preference import Preference
 from llmos.drivers.tuning.objectives.seq2seq import Seq2seq
 from llmos.drivers.tuning.objectives.values import MultiLabel, Regression
-from llmos.drivers.tuning.recipe import OBJECTIVES, Recipe
+from llmos.drivers.tuning.recipe import Recipe
+from llmos.drivers.tuning.words import OBJECTIVES
 from llmos.syscalls.errors import BadModel
 
 WORDS = tiny_models.word_piece()

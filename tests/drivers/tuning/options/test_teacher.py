@@ -45,7 +45,7 @@ def test_what_is_wrong_is_told_with_its_name(asked: Any, name: str, said: str) -
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"objective": "preference"}, "which preference has none of"),
+        ({"objective": "preference"}, "which are none of preference"),
         ({"method": "prompt"}, "teacher and prompt do not go together"),
         ({"objective": "classification", "options": {"unlabelled": {"files": ["a"]}}}, "and unlabelled rows do not go"),
     ],

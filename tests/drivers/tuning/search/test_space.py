@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmos.drivers.tuning.metrics.by_objective import MAIN
-from llmos.drivers.tuning.recipe import OBJECTIVES, Recipe
+from llmos.drivers.tuning.recipe import Recipe
+from llmos.drivers.tuning.words import OBJECTIVES
 from llmos.drivers.tuning.search.space import METRICS, Choice, Range, Search, replaced, without
 from llmos.syscalls.errors import BadArgument
 
