@@ -31,9 +31,20 @@ def check_linear(
     wide = torch.randn(6, 2 * ins + 1).to(dtype)
     check_product(layer(wide[:, 1 : ins + 1]), wide[:, 1 : ins + 1], dense, bias)
     check_product(layer(wide[:, ::2][:, :ins]), wide[:, ::2][:, :ins], dense, bias)
+    check_pieces(layer, dense)
     check_gradient(layer, dense)
     check_refusals(layer)
     return layer
+
+
+def check_pieces(layer: PackedLinear, dense: Tensor) -> int:
+    """That the weights come whole and in their order; returns in how many pieces."""
+    copies = [(outs, weights.clone()) for outs, weights in layer.pieces()]  # a piece is there until the next one
+    ends = [outs.stop for outs, _ in copies]
+    assert [outs.start for outs, _ in copies] == [0, *ends[:-1]] and ends[-1] == layer.out_features
+    assert all(len(weights) == outs.stop - outs.start <= layer.piece for outs, weights in copies)
+    assert torch.equal(torch.cat([weights for _, weights in copies]), dense)
+    return len(copies)
 
 
 def check_product(answer: Tensor, x: Tensor, dense: Tensor, bias: Tensor | None) -> None:
@@ -51,7 +62,10 @@ def check_gradient(layer: PackedLinear, dense: Tensor) -> None:
     (layer(x) * weight).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     exact = weight.double() @ dense.double()
-    assert torch.allclose(x.grad.double(), exact, rtol=2**-7 if x.dtype == torch.bfloat16 else 1e-5, atol=1e-2)
+    off, parts = torch.zeros_like(exact), [weight[..., at].double() @ dense[at].double() for at, _ in layer.pieces()]
+    for each in (exact, *parts):  # what each piece makes is rounded, and their sum
+        off += each.abs()
+    assert ((x.grad.double() - exact).abs() <= torch.finfo(x.dtype).eps * off + 1e-2).all()
     with torch.no_grad():
         assert not layer(x).requires_grad
     assert not list(layer.parameters())

@@ -8,7 +8,7 @@ weights passed in are not kept.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -17,6 +17,14 @@ from torch import Tensor, nn
 from llmos.syscalls.errors import BadArgument
 
 from .table import Spec
+
+
+Piece = tuple[slice, Tensor]
+"""Some outputs, and their weights [some outs, ins]."""
+
+PIECE_BYTES = 8 << 20
+"""Of weights that are unpacked at a time, where a layout allows it: the next ones fit into the same memory, so that
+unpacking costs less than it does whole, and products with a few rows are as fast as with all of them."""
 
 
 class PackedLinear(nn.Module, ABC):
@@ -55,9 +63,23 @@ class PackedLinear(nn.Module, ABC):
     def product(self, x: Tensor) -> Tensor:
         """`forward` without a gradient."""
 
+    @property
+    def piece(self) -> int:
+        """Outputs of a piece of `pieces` at most."""
+        return self.out_features
+
+    @property
+    def scratch(self) -> int:
+        """Bytes that `pieces` takes for itself at most."""
+        return self.piece * self.in_features * self.dtype.itemsize
+
+    def pieces(self) -> Iterator[Piece]:
+        """The weights, one piece after another; each is there until the next is asked for."""
+        yield slice(0, self.out_features), self.unpack()
+
     def input_gradient(self, gradient: Tensor) -> Tensor:
-        """Of x [..., ins] from that of the answer [..., outs]; unpacks the weights for as long as it takes."""
-        return gradient @ self.unpack()
+        """Of x [..., ins] from that of the answer [..., outs]; has the weights unpacked in pieces."""
+        return added(gradient, self.pieces())
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != self.dtype or x.shape[-1] != self.in_features:
@@ -95,6 +117,18 @@ class _Product(torch.autograd.Function):
         return ctx.layer.input_gradient(gradients[0]), None
 
 
+def added(gradient: Tensor, pieces: Iterable[Piece]) -> Tensor:
+    """gradient [..., outs] times weights that come in pieces, [..., ins]: products are those of the dtype, added up in
+    float32."""
+    sums = torch.empty(0)
+    for outs, weights in pieces:
+        if len(weights) == gradient.shape[-1]:
+            return gradient @ weights
+        part = gradient[..., outs] @ weights
+        sums = sums.add_(part) if outs.start else part.float()
+    return sums.to(gradient.dtype)
+
+
 def merged(weights: Sequence[Tensor]) -> Tensor:
     """Below one another; a single one is not copied."""
     return weights[0].detach() if len(weights) == 1 else torch.cat([weight.detach() for weight in weights])
@@ -116,8 +150,12 @@ class PlainLinear(DenseLinear):
     def product(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.packed, self.bias)
 
-    def input_gradient(self, gradient: Tensor) -> Tensor:
-        return gradient @ self.packed
+    @property
+    def scratch(self) -> int:
+        return 0
+
+    def pieces(self) -> Iterator[Piece]:
+        yield slice(0, self.out_features), self.packed
 
 
 class OneDnnLinear(DenseLinear):

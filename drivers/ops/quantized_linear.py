@@ -8,7 +8,7 @@ e4m3 for each token. `ReferenceQuantized` is the meaning of each, and serves eve
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from llmos.syscalls.errors import BadArgument
 
 from .float8 import Float8Rows, float8_rows
-from .linear import PackedLinear
+from .linear import PackedLinear, Piece
 from .quantized import QuantizedWeight, Scheme, concatenated, grouped
 
 INT8_MAX = 127.0
@@ -63,6 +63,14 @@ class QuantizedLinear(PackedLinear, ABC):
             raise BadArgument(said, name="activations", got=activations, want=want)
         super().__init__([each.outs for each in weights], weights[0].ins, dtype, bias)
         self.scheme, self.activations = weights[0].scheme, activations
+
+    @property
+    def scratch(self) -> int:
+        """Of each weight its number, and float32 of that, of its scale, of its shift and of what comes of them; beside
+        the piece before."""
+        each = 1 + 4 * (2 + (self.scheme.group > 0) + self.scheme.shift)
+        before = self.dtype.itemsize if self.piece < self.out_features else 0
+        return self.piece * self.in_features * (each + before)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, {self.scheme}, activations {self.activations}"
@@ -110,8 +118,16 @@ class ReferenceQuantized(Float8Taking):
         return self.weight.nbytes + (0 if self.bias is None else self.bias.nbytes)
 
     def unpack(self) -> Tensor:
-        parts = range(0, self.out_features, CHUNK_ROWS)
-        return torch.cat([self._rows(slice(at, at + CHUNK_ROWS)).to(self.dtype) for at in parts])
+        return torch.cat([weights for _, weights in self.pieces()])
+
+    @property
+    def piece(self) -> int:
+        return min(CHUNK_ROWS, self.out_features)
+
+    def pieces(self) -> Iterator[Piece]:
+        for at in range(0, self.out_features, CHUNK_ROWS):
+            outs = slice(at, min(at + CHUNK_ROWS, self.out_features))
+            yield outs, self._rows(outs).to(self.dtype)
 
     def rows(self, ids: Tensor) -> Tensor:
         return self._rows(ids.flatten()).to(self.dtype).view(*ids.shape, self.in_features)

@@ -7,19 +7,20 @@ the 32 outputs' values: `[ceil(outs / 32), ceil(ins / per lane), 32, per lane]`,
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..linear import DenseLinear
+from ..linear import PIECE_BYTES, DenseLinear, Piece
 from ..table import Spec
 from .native import Native
 
 PROBLEM = struct.Struct("=11q")
 """`Linear` of linear.cpp."""
 PANEL = 32
+LANE_BYTES = 4
 CHUNK = 128
 """Panels that are packed at a time, to need little memory beside the result."""
 
@@ -47,8 +48,22 @@ class NativeLinear(DenseLinear):
         return native.supports(spec)
 
     def unpack(self) -> Tensor:
-        rows = self.packed.transpose(1, 2).reshape(-1, self._lanes * self._per_lane)
-        return rows[: self.out_features, : self.in_features]
+        lanes = self._whole.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+        return self._dense(lanes)[: self.out_features]
+
+    @property
+    def piece(self) -> int:
+        panels = max(1, PIECE_BYTES // (PANEL * LANE_BYTES * self._lanes))
+        return min(panels * PANEL, self.out_features)
+
+    def pieces(self) -> Iterator[Piece]:
+        panels = -(-self.piece // PANEL)
+        room = torch.empty((panels, PANEL, self._lanes), dtype=torch.int32)
+        for first, part in enumerate(torch.split(self._whole, panels)):
+            start = first * panels * PANEL
+            stop = min(start + panels * PANEL, self.out_features)
+            dense = self._dense(room[: len(part)].copy_(part.transpose(1, 2)))
+            yield slice(start, stop), dense[: stop - start]
 
     def rows(self, ids: Tensor) -> Tensor:
         found = self.packed[ids // PANEL, :, ids % PANEL]
@@ -67,6 +82,15 @@ class NativeLinear(DenseLinear):
             flat, self.packed, *(() if self.bias is None else (self.bias,)), made=(out,),
         )  # fmt: skip
         return out
+
+    @property
+    def _whole(self) -> Tensor:
+        """Lanes [panels, lanes, 32] as numbers, which move in half the steps of what is in them."""
+        return self.packed.view(torch.int32).view(-1, self._lanes, PANEL)
+
+    def _dense(self, lanes: Tensor) -> Tensor:
+        """Weights [outs, ins] of lanes int32 [panels, 32, lanes]."""
+        return lanes.view(self.dtype).view(-1, self._lanes * self._per_lane)[:, : self.in_features]
 
     def _panels(self, rows: Tensor) -> Tensor:
         padded = F.pad(rows, (0, -rows.shape[1] % self._per_lane, 0, -rows.shape[0] % PANEL))

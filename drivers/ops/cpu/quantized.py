@@ -14,7 +14,7 @@ What is filled up counts as zero, since its inputs are.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from llmos.syscalls.errors import NotSupported
 
+from ..linear import PIECE_BYTES, Piece
 from ..quantized import QuantizedWeight, concatenated, pack_nibbles
 from ..quantized_linear import QuantizedLinear
 from ..table import Spec
@@ -91,12 +92,20 @@ class NativeQuantized(QuantizedLinear):
         return native.supports(spec)
 
     def unpack(self) -> Tensor:
-        found = []
-        for panels in torch.split(self.packed, CHUNK):
+        return torch.cat([weights for _, weights in self.pieces()])
+
+    @property
+    def piece(self) -> int:
+        panels = max(1, PIECE_BYTES // (PANEL * self.in_features * torch.float32.itemsize))
+        return min(panels * PANEL, self.out_features)
+
+    def pieces(self) -> Iterator[Piece]:
+        for first, panels in enumerate(torch.split(self.packed, -(-self.piece // PANEL))):
             lanes = self._of_numbers(panels).permute(0, 3, 1, 2, 4).flatten(0, 1)
             scales = [part.transpose(1, 2).flatten(0, 1) for part in self._of_scales(panels)]
-            found.append(self._weight(lanes, scales).dequantized().to(self.dtype))
-        return torch.cat(found)[: self.out_features]
+            start = first * self.piece
+            weights = self._weight(lanes, scales).dequantized().to(self.dtype)[: self.out_features - start]
+            yield slice(start, start + len(weights)), weights
 
     def rows(self, ids: Tensor) -> Tensor:
         panels, places = ids.flatten() // PANEL, ids.flatten() % PANEL

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from llmos.syscalls.errors import BadArgument
 
+from ..linear import Piece
 from ..quantized import BLOCK, QuantizedWeight, Scheme, concatenated
 from ..quantized_linear import QuantizedLinear
 from ..table import OpTable, Spec
@@ -161,16 +162,18 @@ class TritonQuantized(QuantizedLinear):
     def unpack(self) -> Tensor:
         return self._made(0, self.out_features, None)
 
-    def input_gradient(self, gradient: Tensor) -> Tensor:
-        """Weights are made whole a piece at a time here, too; what pieces make is added up in float32."""
-        piece = max(1, PIECE_BYTES // (self.in_features * self.dtype.itemsize))
-        if piece >= self.out_features:
-            return gradient @ self.unpack()
-        sums = gradient.new_zeros(*gradient.shape[:-1], self.in_features, dtype=torch.float32)
-        for at in range(0, self.out_features, piece):
-            end = min(at + piece, self.out_features)
-            sums += gradient[..., at:end] @ self._made(at, end - at, None)
-        return sums.to(gradient.dtype)
+    @property
+    def piece(self) -> int:
+        return min(max(1, PIECE_BYTES // (self.in_features * self.dtype.itemsize)), self.out_features)
+
+    @property
+    def scratch(self) -> int:
+        return self.piece * self.in_features * self.dtype.itemsize
+
+    def pieces(self) -> Iterator[Piece]:
+        for at in range(0, self.out_features, self.piece):
+            end = min(at + self.piece, self.out_features)
+            yield slice(at, end), self._made(at, end - at, None)
 
     def rows(self, ids: Tensor) -> Tensor:
         flat = ids.flatten().contiguous()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from packed_linears import check_gradient, check_refusals
+from packed_linears import check_gradient, check_pieces, check_refusals
 from torch.nn import functional as F
 
 from llmos.drivers.ops.float8 import float8_rows
@@ -29,6 +29,7 @@ def test_it_is_a_linear_layer_of_the_dequantized_weights(dtype: torch.dtype) -> 
     ids = torch.tensor([[0, 12], [5, 5]])
     assert torch.equal(layer.rows(ids), layer.unpack()[ids])
     assert layer.nbytes == layer.weight.nbytes + layer.bias.nbytes
+    assert check_pieces(layer, dense.to(dtype)) == 1
     check_gradient(layer, layer.unpack())
     check_refusals(layer)
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packed_linears import check_linear, check_product
+from packed_linears import check_gradient, check_linear, check_pieces, check_product
 
+from llmos.drivers.ops.cpu import linear
 from llmos.drivers.ops.cpu.linear import CHUNK, PANEL, NativeLinear
 from llmos.drivers.ops.cpu.native import Native
 
@@ -52,6 +53,28 @@ def test_weights_are_packed_piece_by_piece(native: Native) -> None:
     layer = NativeLinear(native, weights, None)
     assert torch.equal(layer.unpack(), torch.cat(weights))
     assert layer.nbytes == -(-sum(sizes) // PANEL) * PANEL * 2 * 4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_are_unpacked_piece_by_piece(
+    native: Native, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In memory of a piece: the gradient of an input takes no more, whatever the size of the layer."""
+    weights = [torch.randn(outs, 201).to(dtype) for outs in (70, 95)]
+    layer = NativeLinear(native, weights, None)
+    assert check_pieces(layer, torch.cat(weights)) == 1
+    monkeypatch.setattr(linear, "PIECE_BYTES", 2 * PANEL * 202 * dtype.itemsize)
+    assert (layer.piece, layer.scratch) == (64, 64 * 201 * dtype.itemsize)
+    assert check_pieces(layer, torch.cat(weights)) == 3
+    check_gradient(layer, torch.cat(weights))
+    addresses = {piece.data_ptr() for _, piece in layer.pieces()}
+    assert len(addresses) == 1
+
+
+def test_what_is_unpacked_is_a_copy(native: Native) -> None:
+    layer = NativeLinear(native, [torch.ones(32, 1)], None)
+    layer.unpack().zero_()
+    assert torch.equal(layer.unpack(), torch.ones(32, 1))
 
 
 def test_it_says_what_it_does_not_serve(native: Native) -> None:

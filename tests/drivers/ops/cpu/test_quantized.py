@@ -9,12 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packed_linears import check_gradient, check_refusals
+from packed_linears import check_gradient, check_pieces, check_refusals
+from tuning_runs import allocated
 from torch import Tensor
 from torch.nn import functional
 
 from llmos.drivers.ops.cpu.build import FLAGS, Part
 from llmos.drivers.ops.cpu.native import Native
+from llmos.drivers.ops.cpu import quantized
 from llmos.drivers.ops.cpu.quantized import CHUNK, MOST, PANEL, NativeQuantized, part_inputs
 from llmos.drivers.ops.quantized import (
     GROUPS,
@@ -209,6 +211,29 @@ def test_weights_are_packed_piece_by_piece_into_no_more_bytes_than_told(native: 
     layer = NativeQuantized(native, weights, None, torch.float32)
     assert torch.equal(layer.unpack(), ReferenceQuantized(weights, None, torch.float32, "int8").unpack())
     assert layer.nbytes == -(-sum(layer.sizes) // PANEL) * PANEL * (32 + 2 * 2)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES, ids=str)
+def test_weights_are_unpacked_piece_by_piece(
+    native: Native, scheme: Scheme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = weights_of(scheme, 200, (24, 8, 49))
+    layer = NativeQuantized(native, weights, None, torch.bfloat16)
+    dense = ReferenceQuantized(weights, None, torch.bfloat16, "int8").unpack()
+    assert check_pieces(layer, dense) == 1
+    monkeypatch.setattr(quantized, "PIECE_BYTES", PANEL * 200 * 4)
+    assert check_pieces(layer, dense) == 3 and torch.equal(layer.unpack(), dense)
+    check_gradient(layer, dense)
+
+
+@pytest.mark.parametrize("scheme", [Scheme(8, 0), Scheme(4, 32), Scheme(4, 64, shift=True)], ids=str)
+def test_unpacking_takes_what_is_told(native: Native, scheme: Scheme, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = weights_of(scheme, 512, (512,))
+    for size in (1 << 20, 1 << 18):
+        monkeypatch.setattr(quantized, "PIECE_BYTES", size)
+        layer = NativeQuantized(native, weights, None, torch.bfloat16)
+        taken = allocated(lambda made=layer: [None for _ in made.pieces()])  # type: ignore[misc]
+        assert 0.85 * layer.scratch < taken < 1.05 * layer.scratch
 
 
 def test_scales_of_float32_and_mixed_ones(native: Native) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from packed_linears import check_gradient
+from packed_linears import check_gradient, check_pieces
 from slow_cases import slow_but
 
 from llmos.drivers.ops.cases.case import check
@@ -95,7 +95,9 @@ def test_gradients_of_inputs_are_those_of_the_weights(
     weight, layer = made(scheme, bias=True, dtype=dtype)
     torch.testing.assert_close(layer.unpack(), weight.dequantized().to(dtype))
     check_gradient(layer, layer.unpack())
+    assert check_pieces(layer, layer.unpack()) == 1
     monkeypatch.setattr(layers, "PIECE_BYTES", 7 * 200 * dtype.itemsize)
+    assert check_pieces(layer, layer.unpack()) == 4 and layer.scratch == 7 * 200 * dtype.itemsize
     check_gradient(layer, layer.unpack())
 
 
