@@ -83,7 +83,7 @@ class ToLabel:
         self, before: Mapping[str, Tensor], after: Mapping[str, Tensor], between: Callable[[], None]
     ) -> dict[str, Any]:
         """`unlabelled`: how many rows there are, what share of them is sure before and after, and which are worth a
-        label next, the first the most."""
+        label next."""
         chosen = next_rows(after["doubt"], after["vectors"], self.asked.choose, UNSURE)
         shares = [float(each["unlabelled_sure"]) if each else None for each in (before, after)]
         told = [self._told(after, place) for place in chosen]

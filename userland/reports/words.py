@@ -205,7 +205,7 @@ def _unlabelled(found: Mapping[str, Any], short: bool) -> Iterator[str]:
     shown = chosen[:SHORT_ROWS] if short else chosen
     if chosen:
         left = f" ({len(shown)} of {len(chosen)})" if len(shown) < len(chosen) else ""
-        yield f"worth a label next, the most first{left}"
+        yield f"worth a label next{left}"
     for each in shown:
         yield f"  {each['place']}  doubt {number(each['doubt'])}, said {each['said']}: {each['text']}"
 
