@@ -108,8 +108,8 @@ def prepare(
         subspaces.check(module, directions, recipe.orthogonal.to)
     planned = None
     if hollow is not None:
-        scratch = _scratch(module, about.dtype)
-        planned = planning.plan(hollow, objectives.hollow, recipe, batches.largest(times), scratch)
+        largest = batches.largest(times)
+        planned = planning.plan(hollow, objectives.hollow, recipe, largest, _scratch(module, largest))
     tokens = sum(len(example) for example in data.train) * steps * recipe.accumulation // max(1, len(batches))
     facts = {
         "method": recipe.method, "objective": recipe.judged_as, "data": dict(data.facts),
@@ -155,7 +155,8 @@ def _start_of(batch: Batch, tokens: int = 8) -> Batch:
     return Batch(batch.input_ids[rows], batch.position_ids[rows], labels, batch.documents[rows])
 
 
-def _scratch(module: nn.Module, dtype: torch.dtype) -> int:
-    """Bytes of the largest frozen matrix: packed ones are unpacked for their gradient, one at a time."""
+def _scratch(module: nn.Module, largest: Sequence[Batch]) -> int:
+    """Bytes that the gradient of a packed layer's input takes beside: its weights are unpacked for that, in pieces."""
+    tokens = max(batch.input_ids.numel() for batch in largest)
     linear = [part for part in module.modules() if isinstance(part, ResidentLinear)]
-    return max((part.in_features * part.out_features * dtype.itemsize for part in linear), default=0)
+    return max((part.scratch(tokens) for part in linear), default=0)

@@ -8,7 +8,7 @@ that training does to the tree (adapters, hooks, another attention function) is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..engine.loader import Bundle, Description, empty_module
 from ..engine.lora.target import LoraTarget
 from ..engine.quantized.stored import StoredEmbedding, StoredLinear
 from ..engine.surgery.merged import MergedLinear, PackedEmbedding, Product, SingleLinear
+from ..ops.linear import PackedLinear, Piece
 from . import attention
 
 LARGEST_COPY = 1 << 20
@@ -39,11 +40,12 @@ class ResidentLinear(nn.Linear):
 
     `forward` is x [.., in_features] to [.., out_features], bias included. `weight` is a copy [out, in], made when it is
     asked for. `written`: whether answers are written into, as AdaLoRA's layers do it; they are then nobody else's.
-    `described`: `weight` has the right shape, dtype and device, and no values.
+    `described`: `weight` has the right shape, dtype and device, and no values. `between` is called between `pieces`.
     """
 
     written = False
     described = False
+    between: Callable[[], None] | None = None
 
     def __init__(self, layer: nn.Module, number: int = 0, product: Product | None = None) -> None:
         nn.Module.__init__(self)
@@ -76,6 +78,33 @@ class ResidentLinear(nn.Linear):
             return bias
         whole = product.packed.bias
         return None if whole is None else torch.split(whole, list(product.packed.sizes))[self._number]
+
+    def pieces(self) -> Iterator[Piece]:
+        """The weights, some outputs at a time where they lie so; each piece is there until the next is asked for."""
+        layer = self.__dict__["_layer"]
+        if not isinstance(layer, SingleLinear):
+            yield slice(0, self.out_features), self.weight
+            return
+        for piece in layer.packed.pieces():
+            yield piece
+            if self.between is not None:
+                self.between()
+
+    @property
+    def piece(self) -> int:
+        """Outputs of a piece at most."""
+        layer = self.__dict__["_layer"]
+        return layer.packed.piece if isinstance(layer, SingleLinear) else self.out_features
+
+    def scratch(self, tokens: int) -> int:
+        """Bytes that the gradient of an input of so many tokens takes for itself at most."""
+        product: Product | None = self.__dict__["_product"]
+        layer = self.__dict__["_layer"]
+        packed: PackedLinear | None = product.packed if product is not None else getattr(layer, "packed", None)
+        if packed is None:
+            return self.in_features * self.out_features * self._dtype.itemsize
+        sums = 0 if packed.piece == packed.out_features else tokens * self.in_features * (4 + self._dtype.itemsize)
+        return packed.scratch + sums
 
     def forward(self, x: Tensor) -> Tensor:
         product: Product | None = self.__dict__["_product"]

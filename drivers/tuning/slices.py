@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .resident import ResidentLinear
+
 Yield = Callable[[], None]
 
 
@@ -96,7 +98,7 @@ def mark(module: nn.Module, yield_: Yield) -> list[Any]:
 
     A layer is a member of an `nn.ModuleList`, as decoders and encoders keep theirs, each direct child of one, and
     whatever multiplies by a matrix, the head among them: that is where the time goes, so there it is called before and
-    afterwards.
+    afterwards, and between pieces of the head's weights.
     """
 
     def after(_module: nn.Module, _given: tuple[Any, ...], answer: Any) -> None:
@@ -114,5 +116,18 @@ def mark(module: nn.Module, yield_: Yield) -> list[Any]:
     layers = [layer for part in module.modules() if isinstance(part, nn.ModuleList) for layer in part]
     products = [part for part in module.modules() if isinstance(part, nn.Linear)]
     units = {id(unit): unit for unit in (*products, *(u for layer in layers for u in (layer, *layer.children())))}
-    handles = [unit.register_forward_hook(after) for unit in units.values()]
+    handles: list[Any] = [unit.register_forward_hook(after) for unit in units.values()]
+    residents = [part for part in products if isinstance(part, ResidentLinear)]
+    handles += [_Between(part, yield_) for part in residents]
     return handles + [part.register_forward_pre_hook(before) for part in products]
+
+
+class _Between:
+    """A layer gives way between pieces of its weights, until it is told not to."""
+
+    def __init__(self, layer: ResidentLinear, yield_: Yield) -> None:
+        self._layer = layer
+        layer.between = yield_
+
+    def remove(self) -> None:
+        self._layer.between = None

@@ -2,19 +2,26 @@
 
 Scores of a whole batch take more memory than all else where the vocabulary is large: float32 for each token and class,
 and as much again for their logarithms and for their gradient. Here a part of the tokens is scored, its gradient taken
-back to the states before the head at once, and its scores forgotten (as in Liger Kernel, arXiv:2410.10989).
+back to the states before the head soon, and its scores forgotten (as in Liger Kernel, arXiv:2410.10989).
+
+A head that lies packed is unpacked for that, in pieces: so the gradients of several parts wait for one another, and
+go through each piece together. Of a head of V classes and S inputs then V * S numbers are unpacked for every `HELD`
+parts, in memory of one piece, and products have enough rows to be worth it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ...ops.linear import Piece, added
 from ..data.batches import Batch
 from ..data.example import IGNORED
+from ..resident import ResidentLinear
 from .causal import Causal, answered, of_labels
 from .entropy import Entropy
 from .protocol import Outcome
@@ -25,6 +32,9 @@ so it is little, too, that a part takes not much longer than a layer."""
 
 FEWEST = 16
 """Tokens at a time at least: with fewer the weights of the head are read more often than they are worth."""
+
+HELD = 8
+"""Parts whose gradients wait, in the head's dtype: 32 MiB of float32, 16 of bfloat16."""
 
 
 @dataclass(frozen=True)
@@ -65,27 +75,30 @@ def losses_at(
 class _Losses(torch.autograd.Function):
     """Losses [items] of states [items, size], and whether the best score is the right one, bool [items].
 
-    A loss depends on its own state alone: so the gradient of each is known in the forward pass but for a factor. The
-    head's weights are asked for once: packed ones are unpacked for it.
+    A loss depends on its own state alone: so the gradient of each is known in the forward pass but for a factor.
     """
 
     @staticmethod
     def forward(
         ctx: Any, states: Tensor, wanted: Tensor, head: nn.Linear, entropy: Entropy, room: int
     ) -> tuple[Tensor, Tensor]:
-        matrix = head.weight.detach() if ctx.needs_input_grad[0] else None
-        gradient = torch.empty_like(states) if matrix is not None else None
+        waiting = _Waiting(states, head, room) if ctx.needs_input_grad[0] else None
         losses = torch.empty(len(states), device=states.device)
         right = torch.empty(len(states), dtype=torch.bool, device=states.device)
-        count = max(FEWEST, room // head.out_features)
-        for start in range(0, len(states), count):
-            place = slice(start, start + count)
-            scores = head(states[place]).float()
+        for start in range(0, len(states), _part(head, room)):
+            place = slice(start, start + _part(head, room))
+            scores = head(states[place])
+            dtype, scores = scores.dtype, scores.float()
             right[place] = scores.argmax(-1) == wanted[place]
             losses[place], logs = entropy.losses(scores, wanted[place])
             del scores
-            if matrix is not None and gradient is not None:
-                gradient[place] = entropy.slopes(logs, wanted[place]).to(matrix.dtype) @ matrix
+            if waiting is not None:
+                waiting.add(entropy.slopes(logs, wanted[place]), dtype)
+            del logs
+            if waiting is not None:
+                waiting.go()
+        gradient = waiting.gradient if waiting is not None else None
+        del waiting
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(right)
         return losses, right
@@ -94,6 +107,49 @@ class _Losses(torch.autograd.Function):
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * given[0][:, None].to(gradient.dtype), None, None, None, None
+
+
+def _part(head: nn.Linear, room: int) -> int:
+    """Tokens that are scored at a time."""
+    return max(FEWEST, room // head.out_features)
+
+
+class _Waiting:
+    """Gradients of scores, until there are enough of them to go through the head's weights together.
+
+    Attributes:
+        gradient: of the states [items, size]; right when those of all scores were added, in their order.
+    """
+
+    def __init__(self, states: Tensor, head: nn.Linear, room: int) -> None:
+        part = _part(head, room)
+        self._most = min(part * max(1, HELD * room // (part * head.out_features)), len(states))
+        self._head = head
+        self._slopes = torch.empty(0)
+        self._first = self._count = 0
+        self._whole: list[Piece] = []
+        self.gradient = torch.empty_like(states)
+
+    def add(self, slopes: Tensor, dtype: torch.dtype) -> None:
+        """float32 [some items, classes]; `dtype` is that of the scores."""
+        if not len(self._slopes):
+            self._slopes = slopes.new_empty(self._most, slopes.shape[1], dtype=dtype)
+        self._slopes[self._count : self._count + len(slopes)] = slopes
+        self._count += len(slopes)
+
+    def go(self) -> None:
+        """Through the weights, if there are enough of them or no more to come."""
+        ended = self._first + self._count
+        if self._count == self._most or ended == len(self.gradient):
+            self.gradient[self._first : ended] = added(self._slopes[: self._count], self._pieces())
+            self._first, self._count = ended, 0
+
+    def _pieces(self) -> Iterable[Piece]:
+        """The head's weights; what is unpacked as one is so only once."""
+        if isinstance(self._head, ResidentLinear) and self._head.piece < self._head.out_features:
+            return self._head.pieces()
+        self._whole = self._whole or [(slice(0, self._head.out_features), self._head.weight.detach())]
+        return self._whole
 
 
 def before_head(module: nn.Module, head: nn.Module, batch: Batch) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tuning_runs import Make, Serve, maker
 
+from llmos.drivers.tuning import preparing
 from llmos.drivers.tuning.objectives.chunked import ROOM, Chunked
 from llmos.drivers.tuning.objectives.preference import Preference
 from llmos.drivers.tuning.preparing import Prepared
@@ -74,9 +75,12 @@ def test_a_condition_needs_rows_that_are_held_out(make: Make) -> None:
 
 
 def test_a_quantized_base_is_planned_like_any_other(serve: Serve, tmp_path: Path) -> None:
-    plain = maker(serve, tmp_path)(method="lora").plan.facts["bytes"]
+    """But for what unpacking takes: numbers, scales and weights in float32, a piece at a time."""
     (tmp_path / "other").mkdir()
     four = {"width": 4, "group": 32, "activations": "model"}
-    quantized = maker(serve, tmp_path / "other", quant=four)(method="qlora").plan.facts["bytes"]
+    made = maker(serve, tmp_path)(method="lora"), maker(serve, tmp_path / "other", quant=four)(method="qlora")
+    plain, quantized = (each.plan.facts["bytes"] for each in made)
     assert quantized["trainable"] == plain["trainable"] > 0
-    assert quantized["total"] == pytest.approx(plain["total"], rel=0.1)
+    scratch = [preparing._scratch(each.module, each.batches.largest(1)) for each in made]
+    assert scratch[1] > 2 * scratch[0] > 0
+    assert quantized["total"] - scratch[1] == pytest.approx(plain["total"] - scratch[0], rel=0.1)

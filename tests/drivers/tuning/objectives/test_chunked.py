@@ -11,11 +11,19 @@ import torch
 import transformers
 import tuning_runs
 
+from llmos.drivers.engine.surgery.merged import SingleLinear
+from llmos.drivers.ops.cpu import linear
+from llmos.drivers.ops.cpu.linear import NativeLinear
+from llmos.drivers.ops.cpu.native import Native
 from llmos.drivers.tuning.aids import backward_of
 from llmos.drivers.tuning.data.batches import Batch, collate
 from llmos.drivers.tuning.data.example import Example
+from llmos.drivers.tuning.objectives import chunked
 from llmos.drivers.tuning.objectives.causal import Causal
 from llmos.drivers.tuning.objectives.chunked import Chunked, fits
+from llmos.drivers.tuning.objectives.entropy import Entropy
+from llmos.drivers.tuning.resident import ResidentLinear
+from llmos.drivers.tuning.slices import mark
 
 
 def batch(packed: bool) -> Batch:
@@ -44,6 +52,32 @@ def test_losses_and_gradients_are_those_of_all_at_once(packed: bool, room: int, 
     torch.testing.assert_close(made, theirs, rtol=1e-4, atol=1e-7)
     parts = [objective.loss(one, given).sums for objective in (Chunked(room=room), Causal())]
     assert {name: int(value) for name, value in parts[0].items()} == {n: int(v) for n, v in parts[1].items()}
+
+
+@pytest.mark.parametrize("held", [1, 8])
+def test_scores_wait_for_one_another_and_go_through_a_packed_head_in_pieces(
+    monkeypatch: pytest.MonkeyPatch, held: int
+) -> None:
+    """150 tokens of 300 classes, 16 at a time, of which one part waits or four; in two pieces of 256 and 44 classes."""
+    weights, states = torch.randn(300, 24), torch.randn(150, 24, requires_grad=True)
+    wanted, head = torch.randint(0, 300, (150,)), ResidentLinear(SingleLinear(NativeLinear(Native(), [weights], None)))
+    theirs = torch.nn.functional.cross_entropy(states @ weights.t(), wanted, reduction="none")
+    factors = torch.rand(150)
+    (exact,) = torch.autograd.grad((theirs * factors).sum(), states)
+    monkeypatch.setattr(linear, "PIECE_BYTES", 256 * 24 * 4)
+    monkeypatch.setattr(chunked, "HELD", held)
+    turns: list[str] = []
+    handles = mark(head, lambda: turns.append("turn"))
+    losses, _ = chunked.losses_at(states, wanted, head, Entropy(), room=8 * 300)
+    assert len(turns) == 2 * 10 + 2 * {1: 10, 8: 3}[held], "around each product, and after each piece"
+    (made,) = torch.autograd.grad((losses * factors).sum(), states)
+    torch.testing.assert_close(losses, theirs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(made, exact, rtol=1e-4, atol=1e-5)
+    for handle in handles:
+        handle.remove()
+    count = len(turns)
+    chunked.losses_at(states, wanted, head, Entropy(), room=8 * 300)
+    assert len(turns) == count
 
 
 def test_without_a_gradient_there_is_only_the_loss() -> None:
@@ -86,7 +120,7 @@ def test_scores_of_all_tokens_are_never_there_at_once() -> None:
     tokens = [3 + n % 90 for n in range(128)]
     given = collate([[Example(tokens, tokens)]] * 2)
     most = {}
-    for objective in (Causal(), Chunked(room=16 * 8000)):
+    for objective in (Causal(), Chunked(room=8 * 8000)):  # 16 tokens are scored at a time, and 64 wait
         backward = backward_of(objective.loss)
         backward(made, given, 1.0)
         most[type(objective).__name__] = tuning_runs.allocated(lambda run=backward: run(made, given, 1.0))  # type: ignore[misc]
