@@ -40,6 +40,8 @@ _VALUES: Mapping[str, Any] = {
     f"{ROOT}/metrics": dict[str, Metric],
     f"{ROOT}/plan": ModelInfo,
     f"{ROOT}/why/{{about:path}}": list[Reason],
+    f"{ROOT}/runs": list[dict[str, Any]],
+    f"{ROOT}/runs/{{id}}": dict[str, Any],
     "/discover": list[Hit],
     "/register": Task,
     "/microtune": Task,
