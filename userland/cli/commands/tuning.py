@@ -229,7 +229,7 @@ def _list(cli: Cli) -> int:
             continue  # it was forgotten meanwhile, or is damaged
     found.sort(key=lambda run: -run["created"])
     if not cli.out.result([reporting.shorter(run) for run in found]):
-        columns = ("ID", "State", "Model", "Method", ">Steps", ">Loss", ">Held out", "Result", "When")
+        columns = ("ID", "State", "Model", "Method", ">Steps", ">Loss", ">Held out", "Result", "Promoted", "When")
         cli.out.table(columns, [_row(run) for run in found], empty="there are no runs")
     return 0
 
@@ -241,18 +241,24 @@ def _row(run: Mapping[str, Any]) -> Sequence[object]:
     steps = f"{run['step']}/{run['steps']}"
     return (
         run["id"], run["state"], run["base"]["name"], run["recipe"]["method"], steps, *losses, result,
-        text.ago(run["created"]),
+        promoted(run), text.ago(run["created"]),
     )  # fmt: skip
 
 
+def promoted(run: Mapping[str, Any]) -> str:
+    """Whether the result is what its name means: `yes` or `no`; empty where there is no result."""
+    return ("no", "yes")[bool(run.get("promoted", True))] if run["state"] == "done" else ""
+
+
 def _show(cli: Cli, run: Mapping[str, Any]) -> None:
-    base, plain = run["base"], TuneRecipe(method="")
+    base, plain, rule = run["base"], TuneRecipe(method=""), run["recipe"].get("promote_if", "")
     recipe = {name: value for name, value in run["recipe"].items() if value != getattr(plain, name)}
     lines = {
         "state": run["state"], "model": f"{base['place']['path']}@{base['version']} on {base['device']}",
         "data": _stored_at(run["data"]), "recipe": text.fields(recipe), "seed": run["recipe"]["seed"],
         "code": run["code"], "steps": f"{run['step']} of {run['steps']}", "tokens": text.count(run["tokens"]),
         "result": run["out"]["path"].partition("@")[0] + (f"@{run['version']}" if run["version"] else ""),
+        "promoted": promoted(run) + (f", {rule} does not hold" if promoted(run) == "no" else ""),
         **{name.replace("_", " "): f"{value:.5g}" for name, value in run["values"].items()},
         "error": (run["error"] or {}).get("message", ""),
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from llmos.syscalls.errors import BadArgument, NotFound
-from llmos.userland.cli.commands.tuning import recipe_of, status
+from llmos.userland.cli.commands.tuning import promoted, recipe_of, status
 from llmos.userland.cli.parser import parse_line
 
 
@@ -104,9 +105,11 @@ def test_runs_are_listed_shown_and_compared(llmos: Any, here: Path) -> None:
         ids.append(json.loads(told.splitlines()[-1])["id"])
     ran = llmos("runs")
     assert all(id in ran.out for id in ids) and "/models/r1@1" in ran.out and "20/20" in ran.out
+    assert re.search(rf"{ids[1]}.* yes ", ran.out)
     assert {run["id"] for run in llmos("runs --json").json} >= set(ids)
     ran = llmos(f"runs {ids[1]}")
     data = str(here / "data.jsonl")
+    assert re.search(r"^promoted: +yes$", ran.out, re.MULTILINE)
     for said in ("done", "/models/null@local on null0", "batch_size=4", "seed:", "data crc32:", "● loss", data):
         assert said in ran.out, said
     ran = llmos(f"runs {ids[0]} {ids[1]}")
@@ -116,6 +119,20 @@ def test_runs_are_listed_shown_and_compared(llmos: Any, here: Path) -> None:
     assert ran.status == 1 and "t-none" in ran.err
     for number in (0, 1):
         forget(llmos, f"r{number}")
+
+
+def test_a_run_that_is_not_good_enough_says_so(llmos: Any, here: Path) -> None:
+    told = llmos("tune null ./data.jsonl weak --json --device null0 --batch-size 8 --promote-if 'loss < 0'").out
+    id = json.loads(told.splitlines()[-1])["id"]
+    assert re.search(rf"{id}.* no ", llmos("runs").out)
+    assert re.search(r"^promoted: +no, loss < 0 does not hold$", llmos(f"runs {id}").out, re.MULTILINE)
+    forget(llmos, "weak-candidate")
+
+
+def test_whether_a_run_is_promoted_is_said_where_it_has_a_result() -> None:
+    told = [{"state": state, "promoted": good} for state in ("done", "running") for good in (True, False)]
+    assert [promoted(run) for run in told] == ["yes", "no", "", ""]
+    assert promoted({"state": "done"}) == "yes", "a record of a release without conditions"
 
 
 @pytest.mark.parametrize(
