@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "/models/tiny"
 ALONE = frozenset({"run", "ask", "ls", "cat", "cp", "rm", "show", "search", "pull", "push", "keys"}) | {
-    "alias", "tag", "rollback", "fsck", "gc", "quantize", "prune", "merge", "export", "tune", "runs"
+    "alias", "tag", "rollback", "fsck", "gc", "quantize", "prune", "merge", "export", "tune", "runs", "back-translate"
 }  # fmt: skip
 """Commands that make sense without a running kernel: they start a private one. All others speak of the running one."""
 

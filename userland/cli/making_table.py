@@ -125,6 +125,21 @@ TUNING = (
                   "--search-over learning_rate=1e-5..1e-2:log --search-over rank=4,8,16 --trials 20 --parallel 4"),
     ),
     Command(
+        name="back-translate", group="models", help="say training data in other words, by models that serve",
+        taught=False,
+        arguments=(
+            Argument(name="data", kind=Kind.FILE, help="rows: a .jsonl or .csv file of this machine"),
+            Argument(name="out", kind=Kind.FILE, help="a new folder, with train.jsonl and what is held out"),
+        ),
+        options=(
+            option("--through", Kind.MODEL, "a model that each text goes through; the next is given again", many=True),
+            option("--field", Kind.NAME, "a column that is said in other words; may be repeated", many=True),
+            option("--eval-fraction", Kind.DECIMAL, "the part of the rows that is held out, without copies"),
+            option("--task", Kind.NAME, "what the models are asked for: translation, or text2text-generation, ..."),
+        ),
+        examples=("back-translate ./data.jsonl ./more --through en-de --through de-en --eval-fraction 0.1",),
+    ),
+    Command(
         name="runs", group="models", help="the runs of tuning; of one what is known, of several their losses compared",
         taught=False,
         arguments=(Argument(name="runs", kind=Kind.ID, help="ids of runs", required=False, many=True),),

@@ -25,6 +25,7 @@ _MODULES: Mapping[str, tuple[str, ...]] = {
     "registry": ("pull", "push", "tag"),
     "making": ("quantize", "prune", "merge", "export"),
     "tuning": ("tune", "runs"),
+    "translating": ("back-translate",),
     "keys": ("keys",),
     "inference": ("run", "ask"),
     "files": ("ls", "cat", "cp", "rm", "mount", "umount", "search"),
