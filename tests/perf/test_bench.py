@@ -38,7 +38,8 @@ def test_a_quick_run_of_tuning_has_a_figure_for_every_aim(tmp_path: Path) -> Non
         sys.executable, str(PERF / "bench.py"), "tuning", "--quick", "--threads", "1", "--folder", str(tmp_path),
     ]  # fmt: skip
     shown = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    for name in ("LoRA", "most memory", "p95", "p99", "time left that a job got", "beside the weights", "8 trials"):
+    for name in ("LoRA", "most memory", "p95", "p99", "time left that a job got", "beside the weights", "8 trials",
+                 "steps lost by a crash"):  # fmt: skip
         assert name in shown
 
 

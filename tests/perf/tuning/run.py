@@ -17,12 +17,14 @@ from measure import REPEATS, Row, quantile
 from .work import LENGTH, prepare
 
 ROOT = Path(__file__).resolve().parents[3]
-SUITES = ("training", "serving", "memory", "searching")
+SUITES = ("training", "serving", "memory", "searching", "crashing")
 LARGE = "1b"
 """The model beside whose weights the memory of a job is looked at."""
 SPEED_AIM, MEMORY_AIM = 1.3, 0.8
 P95_AIM, P99_AIM, KEPT_AIM, EXTRA_AIM = 1.15, 1.3, 0.85, 0.15
 SEARCH_AIM = 2.0
+INTERVAL, CRASHED_STEPS = 4, 24
+"""Steps between checkpoints of a job that is killed, and all of its steps."""
 SHAPES = ((1, 32), (2, 128))
 """Rows of a trial's step, and tokens of a row: what a search of many small trials has, and what fills the processor."""
 BATCH = 8
@@ -38,6 +40,7 @@ def rows(folder: Path, model: str, wanted: Sequence[str], rounds: int = REPEATS,
         "serving": lambda: serving(*paths, 1 if quick else rounds, 5 if quick else 20, threads),
         "memory": lambda: memory(*(paths if quick else prepare(folder, LARGE)), threads),
         "searching": lambda: searching(*paths, 1 if quick else rounds, 4 if quick else 12, threads),
+        "crashing": lambda: crashing(*paths, threads),
     }
     return [row for name in SUITES if name in wanted for row in suites[name]()]
 
@@ -99,6 +102,14 @@ def searching(model: Path, data: Path, rounds: int, steps: int, threads: int) ->
         note = f"{model.name}: held-out losses apart by {seen['apart']:.0e} at most"
         made.append(Row(name, *speeds, "steps/s", ratio, f">= {SEARCH_AIM:g} times", ratio >= SEARCH_AIM, note))
     return made
+
+
+def crashing(model: Path, data: Path, threads: int) -> list[Row]:
+    """Steps that are made again after `kill -9`, at most, beside those between two checkpoints."""
+    seen = _child("crashing", model, data, threads, INTERVAL, CRASHED_STEPS)
+    most = max(seen["lost"])
+    note = f"{model.name}: {len(seen['lost'])} crashes cost {', '.join(map(str, seen['lost']))} steps"
+    return [Row("steps lost by a crash", most, INTERVAL, "steps", most / INTERVAL, "<= 1", most <= INTERVAL, note)]
 
 
 def _child(program: str, *arguments: object) -> dict[str, Any]:
