@@ -1,13 +1,12 @@
-"""Of classes: how many are right, and which are taken for which."""
+"""Of classes: how many are right, and which are taken for which.
+
+torchmetrics is imported where a figure is asked for: with what it imports itself it takes about 50 MiB.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_auroc, multiclass_accuracy, multiclass_confusion_matrix, multiclass_f1_score, multiclass_precision,
-    multiclass_recall, multilabel_exact_match, multilabel_f1_score, multilabel_precision, multilabel_recall,
-)  # fmt: skip
 
 
 def single(said: Tensor, wanted: Tensor, classes: int) -> dict[str, float]:
@@ -21,11 +20,13 @@ def single(said: Tensor, wanted: Tensor, classes: int) -> dict[str, float]:
         wanted: int64 [items].
         classes: how many there are, at least 2.
     """
+    from torchmetrics.functional import classification
+
     return {
-        "accuracy": float(multiclass_accuracy(said, wanted, classes, "micro")),
-        "precision_macro": float(multiclass_precision(said, wanted, classes, "macro")),
-        "recall_macro": float(multiclass_recall(said, wanted, classes, "macro")),
-        "f1_macro": float(multiclass_f1_score(said, wanted, classes, "macro")),
+        "accuracy": float(classification.multiclass_accuracy(said, wanted, classes, "micro")),
+        "precision_macro": float(classification.multiclass_precision(said, wanted, classes, "macro")),
+        "recall_macro": float(classification.multiclass_recall(said, wanted, classes, "macro")),
+        "f1_macro": float(classification.multiclass_f1_score(said, wanted, classes, "macro")),
     }
 
 
@@ -36,6 +37,10 @@ def several(said: Tensor, wanted: Tensor) -> dict[str, float]:
         said: bool [items, classes], at least 2 classes.
         wanted: bool [items, classes].
     """
+    from torchmetrics.functional.classification import (
+        multilabel_exact_match, multilabel_f1_score, multilabel_precision, multilabel_recall,
+    )  # fmt: skip
+
     found = {"exact_match": float(multilabel_exact_match(said.int(), wanted.int(), num_labels=said.shape[1]))}
     for name, figure in (
         ("precision", multilabel_precision), ("recall", multilabel_recall), ("f1", multilabel_f1_score),
@@ -47,7 +52,9 @@ def several(said: Tensor, wanted: Tensor) -> dict[str, float]:
 
 def confusion(said: Tensor, wanted: Tensor, classes: int) -> list[list[int]]:
     """How often class i (the row) was said to be class j (the column); arguments as of `single`."""
-    made: list[list[int]] = multiclass_confusion_matrix(said, wanted, num_classes=classes).tolist()
+    from torchmetrics.functional import classification
+
+    made: list[list[int]] = classification.multiclass_confusion_matrix(said, wanted, num_classes=classes).tolist()
     return made
 
 
@@ -61,8 +68,10 @@ def roc_auc(scores: Tensor, wanted: Tensor) -> float | None:
     Returns:
         None where no class has items that are of it as well as items that are not.
     """
+    from torchmetrics.functional import classification
+
     areas = [
-        float(binary_auroc(_ranks(column), of.int()))
+        float(classification.binary_auroc(_ranks(column), of.int()))
         for column, of in zip(scores.T, wanted.T, strict=True)
         if 0 < int(of.sum()) < len(of)
     ]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_groups_stat_rates
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,8 @@ def fairness(said: Tensor, wanted: Tensor, groups: Sequence[str]) -> Fairness:
     Raises:
         ValueError: numbers of items differ.
     """
+    from torchmetrics.functional.classification import binary_groups_stat_rates
+
     if not len(said) == len(wanted) == len(groups):
         raise ValueError(f"{len(said)} are said, {len(wanted)} wanted, of {len(groups)} the group is known")
     names = sorted(set(groups))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torchmetrics.functional.regression import (
-    mean_absolute_error, mean_squared_error, pearson_corrcoef, r2_score, spearman_corrcoef,
-)  # fmt: skip
 
 
 def regression(said: Tensor, wanted: Tensor) -> dict[str, float]:
@@ -16,6 +13,10 @@ def regression(said: Tensor, wanted: Tensor) -> dict[str, float]:
         said: float32 [items], at least one.
         wanted: float32 [items].
     """
+    from torchmetrics.functional.regression import (
+        mean_absolute_error, mean_squared_error, pearson_corrcoef, r2_score, spearman_corrcoef,
+    )  # fmt: skip
+
     said, wanted = said.double(), wanted.double()
     found = {"mse": mean_squared_error(said, wanted), "mae": mean_absolute_error(said, wanted)}
     if _differ(wanted):

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.text import bleu_score, rouge_score
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _SIGNS = str.maketrans("", "", string.punctuation)
@@ -31,6 +30,8 @@ def written(said: Sequence[str], wanted: Sequence[str]) -> dict[str, float]:
     Raises:
         ValueError: there are no texts, or different numbers of them.
     """
+    from torchmetrics.functional.text import bleu_score, rouge_score
+
     if not said or len(said) != len(wanted):
         raise ValueError(f"{len(said)} texts are said, {len(wanted)} wanted")
     rouge = rouge_score(list(said), [[text] for text in wanted], rouge_keys=_KEYS)

@@ -37,5 +37,7 @@ device.cancel("r")
 device.step()
 device.stop()
 assert not {"peft", "torchmetrics", "llmos.drivers.tuning.jobs"} & set(sys.modules)
+import llmos.drivers.tuning.jobs
+assert not {"torchmetrics", "matplotlib"} & set(sys.modules), "what only figures of held-out rows need"
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
