@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..contract import TuneEvent, TuneProgressEvent
+from ..contract import TuneProgressEvent
 from . import methods, reporting, serving
 from .assembling import looks, training
 from .judging import Evaluated
 from .preparing import Prepared
 from .slices import Yield
+from .telling import Telling, figures_of
 from .trainer import train
 from .training import Progress, Report
 
 
-class Running:
+class Running(Telling):
     """A job under way: what `Slices` works at, and what there is to tell of it."""
 
     def __init__(self, prepared: Prepared) -> None:
+        super().__init__()
         self._prepared = prepared
-        self._events: deque[TuneEvent] = deque()
-        self._asked = threading.Event()
         self._report: Report | None = None
         self.manifest: Mapping[str, Any] = {}
         """What the result is, once it is written."""
@@ -37,19 +35,7 @@ class Running:
         report = self._report
         if report is None:
             return {}
-        after = {f"eval_{name}": value for name, value in report.after.items()}
-        before = {f"eval_{name}_before": value for name, value in report.before.items()}
-        return {**after, **before, "tokens": float(report.tokens), "seconds": report.seconds}
-
-    def checkpoint(self) -> None:
-        """Have one written after the step under way."""
-        self._asked.set()
-
-    def told(self) -> list[TuneEvent]:
-        """What has happened since it was asked last."""
-        events = list(self._events)
-        self._events.clear()
-        return events
+        return {**figures_of(report), "tokens": float(report.tokens), "seconds": report.seconds}
 
     def work(self, yield_: Yield) -> None:
         """Train and write the result. Raises what ends the job."""
@@ -69,11 +55,6 @@ class Running:
             full = reporting.write(prepared, before, after, report.looked, prepared.job.folder, yield_)
             event = TuneProgressEvent(prepared.job.id, report.steps, report.steps, {}, "report", {"report": full})
             self._events.append(event)
-
-    def _taken(self) -> bool:
-        asked = self._asked.is_set()
-        self._asked.clear()
-        return asked
 
     def _tell(self, progress: Progress) -> None:
         job, values = self._prepared.job.id, progress.values

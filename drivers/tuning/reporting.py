@@ -14,6 +14,7 @@ from torch import Tensor
 from .assembling import looks
 from .fairness import fairness
 from .judging import Evaluated
+from .looks import HeldOut
 from .mistakes import texts_of
 from .preparing import Prepared
 from .report import report
@@ -45,3 +46,20 @@ def write(
     made = report(prepared.recipe.judged_as, prepared.judge.summary, before, after, texts, facts, yield_)
     (folder / FILE).write_text(json.dumps(made, ensure_ascii=False, separators=(",", ":")))
     return made
+
+
+def compared(fresh: Prepared, tuned: Prepared, folder: Path, yield_: Yield) -> dict[str, Any]:
+    """The report of a job whose module is there as it was, too: both are looked at anew. Raises OSError."""
+    (before, first), (after, last) = (_seen(each, yield_) for each in (fresh, tuned))
+    return write(tuned, before, after, {name: (first[name], last[name]) for name in last}, folder, yield_)
+
+
+@torch.no_grad()
+def _seen(prepared: Prepared, yield_: Yield) -> tuple[Evaluated, dict[str, Mapping[str, Tensor]]]:
+    """Held-out rows, and what else is looked at."""
+    module, labels = prepared.module.eval(), prepared.data.labels
+    device = next(module.parameters()).device
+    main = HeldOut("", prepared.held_out, prepared.judge, prepared.recipe.judged_as, device, labels)
+    found = main.look(module, yield_)
+    beside = {name: each.look(module, yield_).tensors for name, each in looks(prepared).items()}
+    return Evaluated.of(found.tensors, labels), beside

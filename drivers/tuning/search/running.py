@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import math
 import shutil
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llmos.syscalls.errors import BadArgument, BadModel, BadState, NotSupported
 
-from ...contract import TuneEvent, TuneProgressEvent
-from .. import methods
+from ...contract import TuneProgressEvent
+from .. import methods, reporting
 from ..job import store
 from ..preparing import Prepared
 from ..slices import Yield
+from ..telling import Telling, figures_of
 from ..training import Report
 from .budget import Budget
 from .preparing import PreparedSearch
@@ -33,7 +33,7 @@ from .trial import Trial, kept, load, save
 JOURNAL = "trials.jsonl"
 
 
-class Searching:
+class Searching(Telling):
     """As `job.Running`, of a search."""
 
     def __init__(
@@ -45,10 +45,9 @@ class Searching:
             stacked: whether trials may share passes; each by itself otherwise.
             clock: seconds.
         """
+        super().__init__()
         self._prepared, self._stacked, self._clock = prepared, stacked, clock
         self._search = prepared.search
-        self._events: deque[TuneEvent] = deque()
-        self._asked = threading.Event()
         self._under: list[Trial] = []
         self._best: tuple[Prepared, Report] | None = None
         self._before: dict[int, Mapping[str, float]] = {}
@@ -63,20 +62,8 @@ class Searching:
             return {}
         values = {**self._known(self._study), "seconds": self._study.spent.get("wall", 0.0)}
         if self._best is not None and self.manifest:
-            report = self._best[1]
-            values |= {f"eval_{name}": value for name, value in report.after.items()}
-            values |= {f"eval_{name}_before": value for name, value in report.before.items()}
+            values |= figures_of(self._best[1])
         return values
-
-    def checkpoint(self) -> None:
-        """Have one written after the round under way."""
-        self._asked.set()
-
-    def told(self) -> list[TuneEvent]:
-        """What has happened since it was asked last."""
-        events = list(self._events)
-        self._events.clear()
-        return events
 
     def work(self, yield_: Yield) -> None:
         """Search, and write the result. Raises what ends the job."""
@@ -161,7 +148,7 @@ class Searching:
                 trial.end()
                 self._close(study, trial, CUT)
         every = self._prepared.recipe.checkpoint_every
-        if complete or self._asked.is_set() or (every and at % every == 0):
+        if self._taken() or complete or (every and at % every == 0):
             self._save(study)
         self._show(study, "train")
 
@@ -215,7 +202,6 @@ class Searching:
 
     def _save(self, study: Study) -> None:
         """All trials as they are between two rounds. Raises OSError."""
-        self._asked.clear()
         for trial in self._under:
             trial.run.save()
         study.keep({trial.told.number: trial.run.step for trial in self._under}, study.round, self._budget.spent())
@@ -235,7 +221,14 @@ class Searching:
         prepared, report = self._best
         facts = {"trials": table(study.trials), "best": best.number, "importance": dict(study.importance())}
         self._show(study, "export", facts=facts)
-        self.manifest = {**store(prepared, report, self._prepared.job.folder), **facts}
+        folder = self._prepared.job.folder
+        self.manifest = {**store(prepared, report, folder), **facts}
+        if prepared.held_out:
+            fresh = self._prepared.trial(best.number, best.parameters, self._yield)
+            judge = self._prepared.judge(prepared)
+            before, after = (replace(each, judge=judge) for each in (fresh, prepared))
+            full = reporting.compared(before, after, folder, self._yield)
+            self._show(study, "report", facts={"report": full})
 
     def _known(self, study: Study) -> dict[str, float]:
         """How many trials are over, and the best value so far: of one that is over, else of one that is under way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,20 @@ def test_the_better_region_is_found_and_the_worse_trials_are_cancelled(prepare: 
     ]  # fmt: skip
 
 
+def test_the_best_trial_has_a_report_also_when_it_was_another_process_that_made_it(prepare: Prepare) -> None:
+    search = {"space": {"learning_rate": [1e-2, 1e-3]}, "trials": 2, "parallel": 1}
+    prepared = prepare(search=search, eval_fraction=0.5)
+    found = done(prepared)
+    [told] = [each.facts["report"] for each in found.told() if "report" in each.facts]
+    assert told == json.loads((prepared.job.folder / "report.json").read_text())
+    loss = told["figures"]["loss"]
+    assert loss["after"][0] == pytest.approx(found.values["eval_loss"], rel=1e-5)
+    assert loss["before"][0] == pytest.approx(found.values["eval_loss_before"], rel=1e-5)
+    again = done(prepare(search=search, eval_fraction=0.5))
+    [same_] = [each.facts["report"] for each in again.told() if "report" in each.facts]
+    assert same_ == told and not any(each.stage == "train" for each in again.told())
+
+
 def test_the_result_is_what_the_best_recipe_gives_alone(prepare: Prepare) -> None:
     prepared = prepare(search={**SEARCH, "pruner": "none"})
     found = done(prepared, stacked=False)
@@ -81,7 +96,7 @@ def test_how_far_it_is_is_told(prepare: Prepare) -> None:
     found.work(lambda: None)
     events = [each for each in found.told() if isinstance(each, TuneProgressEvent)]
     assert [each.step for each in events] == sorted(each.step for each in events)
-    assert events[-1].step == events[-1].steps == 36 and events[-1].stage == "export"
+    assert events[-1].step == events[-1].steps == 36 and [each.stage for each in events[-2:]] == ["export", "report"]
     assert {"trial", "train", "evaluate"} <= {each.stage for each in events}
     begun = next(each for each in events if each.stage == "trial")
     assert begun.facts["trials"][0]["state"] == "running" and begun.values["trials"] == 4
