@@ -197,15 +197,48 @@ REAL_RECIPE: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-def begin_real(client: RawClient, out: str) -> dict[str, Any]:
+def begin_real(client: RawClient, out: str, **more: Any) -> dict[str, Any]:
     client.await_driver("ready", "files")
     client.await_driver("ready", "models")
     client.await_driver("ready", "cpu0")
     task: dict[str, Any] = client.call(
-        "tune", model=client.load("tiny", "cpu0"), recipe=dict(REAL_RECIPE), data="/home/data.jsonl",
+        "tune", model=client.load("tiny", "cpu0"), recipe={**REAL_RECIPE, **more}, data="/home/data.jsonl",
         out=f"/models/{out}",
     )  # fmt: skip
     return task
+
+
+SEARCH = {"space": {"learning_rate": [1e-5, 1e-2], "rank": [2, 4]}, "trials": 4, "parallel": 2}
+
+
+def trials(client: RawClient, id: str) -> list[dict[str, Any]]:
+    """What each trial of a search was and came to, without how long it took."""
+    record = json.loads(client.read(f"/sys/runs/{id}"))
+    return [{**trial, "seconds": 0} for trial in record["facts"]["trials"]]
+
+
+@pytest.mark.slow
+def test_a_search_ends_with_the_same_trials_and_bits_after_host_and_kernel_were_killed(home: Path) -> None:
+    fields = {"search": SEARCH, "eval_fraction": 0.2, "checkpoint_every": 1}
+    with running(home, drivers=REAL) as kernel, kernel.client() as client:
+        calm = begin_real(client, "calm", **fields)
+        assert ended(client, calm)["state"] == "done"
+        wanted = trials(client, calm["id"])
+    assert len(wanted) == 4
+    first = KernelProcess(home, drivers=REAL)
+    with first.client() as client:
+        task = begin_real(client, "mine", **fields)
+        until_step(client, task, 4)
+        kill(client.host("cpu0"))
+        until_step(client, task, 10)
+        kill(first.pid)
+        first.process.wait()
+    first.close()
+    first.clean()
+    with running(home, drivers=REAL) as second, second.client() as client:
+        assert ended(client, found(client, task["id"]))["state"] == "done"
+        assert trials(client, task["id"]) == wanted
+        assert weights(home, "mine") == weights(home, "calm")
 
 
 @pytest.mark.slow

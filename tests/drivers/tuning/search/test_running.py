@@ -100,7 +100,7 @@ def test_how_far_it_is_is_told(prepare: Prepare) -> None:
     assert {"trial", "train", "evaluate"} <= {each.stage for each in events}
     begun = next(each for each in events if each.stage == "trial")
     assert begun.facts["trials"][0]["state"] == "running" and begun.values["trials"] == 4
-    assert events[-1].facts["best"] == found.manifest["best"]
+    assert events[-2].facts["best"] == found.manifest["best"]
     assert found.told() == []
 
 
