@@ -21,6 +21,7 @@ from typing import Any
 
 import uvicorn
 from canned import ADVICE, DEVICES, DRIVERS, JOURNAL, MODELS, QUEUES, STORED, TASKS, WHY
+from canned_runs import RUNS
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -48,6 +49,7 @@ class Fake:
         self.since = time.time() - 8040
         self.calls: list[tuple[str, Any]] = []
         self.cancelled = 0
+        self.tasks = {task["id"]: task["state"] for task in TASKS}
         self.changed = asyncio.Event()
 
     def overview(self, at: float | None = None) -> dict[str, Any]:
@@ -63,7 +65,7 @@ class Fake:
             "first_token_p95_s": 0.18 + 0.05 * swing, "request_p50_s": 1.1 + 0.3 * swing, "request_p95_s": 3.9 + swing,
         }  # fmt: skip
         step = int(now - self.since) % 1200
-        tasks = [dict(task) for task in TASKS]
+        tasks = [{**task, "state": self.tasks[task["id"]]} for task in TASKS]
         tasks[0]["progress"] = {"done": step, "total": 1200, "unit": "steps", "stage": "train"}
         alerts = [{"id": "a1", "level": "warning", "about": "cuda0",
                    "text": "cuda0 has been restarted once in the last hour"}]  # fmt: skip
@@ -117,7 +119,8 @@ async def live(request: Request) -> Response:
             yield event("overview", fake.overview())
             if state == "running":
                 step += 5
-                yield event("point", point(0, step))
+                if fake.tasks["t-18"] == "running":
+                    yield event("point", point(0, step))
             fake.changed.clear()
             try:
                 await asyncio.wait_for(fake.changed.wait(), 1)
@@ -232,9 +235,49 @@ async def call(request: Request) -> Response:
     if name == "transform_model":
         task = {"id": "t-9", "handle": 9, "kind": body["recipe"]["kind"], "state": "running"}
         return JSONResponse({"value": task, "request": "r-1", "reasons": []}, 202)
+    if name in ("control_object", "cancel_task"):
+        return _steered(fake, name, body)
     if name == "load_model":
         return StreamingResponse(_loading(body), media_type="text/event-stream")
     return JSONResponse({"value": {"bytes": GIB}, "request": "r-1", "reasons": []})
+
+
+def _steered(fake: Fake, name: str, body: dict[str, Any]) -> Response:
+    """A task is paused while it runs, resumed while it is paused, cancelled until it has ended: as by the kernel."""
+    kind, _, id = body.get("handle", f"task:{body.get('task')}").partition(":")
+    if kind != "task":
+        return JSONResponse({"value": None, "request": "r-1", "reasons": []})
+    if id not in fake.tasks:
+        return refuse(404, "not_found_error", "not_found", f"there is no task {id}")
+    action = "cancel" if name == "cancel_task" else body["action"]
+    begins, after = {
+        "pause": (("running",), "paused"), "resume": (("paused",), "running"),
+        "cancel": (("running", "paused"), "cancelled"),
+    }[action]  # fmt: skip
+    state = fake.tasks[id]
+    if state not in begins:
+        return refuse(409, "conflict_error", "bad_state", f"{id} is {state}")
+    fake.tasks[id] = after
+    fake.changed.set()
+    return JSONResponse({"value": None, "request": "r-1", "reasons": []})
+
+
+async def runs(request: Request) -> Response:
+    fake: Fake = request.app.state.fake
+    short = [{name: value for name, value in each.items() if name not in ("curve", "recipe", "facts")}
+             for each in _runs(fake).values()]  # fmt: skip
+    return JSONResponse({"value": short})
+
+
+async def run(request: Request) -> Response:
+    found = _runs(request.app.state.fake).get(request.path_params["id"])
+    if found is None:
+        return refuse(404, "not_found_error", "not_found", "this key has no such run")
+    return JSONResponse({"value": found})
+
+
+def _runs(fake: Fake) -> dict[str, dict[str, Any]]:
+    return {id: {**each, "state": fake.tasks.get(id, each["state"])} for id, each in RUNS.items()}
 
 
 async def _loading(body: dict[str, Any]) -> AsyncIterator[bytes]:
@@ -248,6 +291,8 @@ async def microtune(request: Request) -> Response:
     order = await request.json()
     if order["data"] == "/home/me/none.jsonl":
         return refuse(404, "not_found_error", "not_found", "/home/me/none.jsonl does not exist", {})
+    fake: Fake = request.app.state.fake
+    fake.tasks[TASKS[0]["id"]] = "running"
     return JSONResponse({"value": {"id": TASKS[0]["id"], "kind": "tune", "state": "running"}}, 202)
 
 
@@ -293,6 +338,8 @@ def build() -> Any:
             Route("/api/v1/plan", plan),
             Route("/api/v1/journal", journal),
             Route("/api/v1/why/{about:path}", why),
+            Route("/api/v1/runs", runs),
+            Route("/api/v1/runs/{id}", run),
             Route("/api/v1/{name}", call, methods=["POST"]),
             Route("/v1/models", models),
             Route("/v1/chat/completions", chat, methods=["POST"]),

@@ -5,6 +5,7 @@ import {test} from 'node:test';
 
 import {change} from './arbiter.js';
 import {align, metricsOf, result} from './curves.js';
+import * as figures from './figures.js';
 import {History, rows, summary} from './history.js';
 import {merged, passes} from './journal.js';
 import {byPurpose, takers} from './ledger.js';
@@ -12,8 +13,10 @@ import {Live, sample} from './live.js';
 import {filtersOf, searchUrl} from './models.js';
 import {chatBody, take} from './pane.js';
 import {keyIn, link, parse} from './router.js';
+import {Records} from './records.js';
 import {EventParser} from './sse.js';
 import {levelOf, sortRows} from './table.js';
+import {nameOf, withRuns} from './tasks.js';
 import {parts} from './text.js';
 import * as units from './units.js';
 import {figure, gathered, label} from './why.js';
@@ -422,4 +425,97 @@ test('numbers of reasons have the unit that their name tells', () => {
     'idle', 'weights', 'retry after', 'tokens', 'slots',
   ]);
   assert.equal(figure('waited_s', 1.5), units.seconds(1.5));
+});
+
+const judged = (after, better = '') => ({before: [0.5, 0.4, 0.6], after, difference: [0.25, 0.125, 0.375], better});
+
+test('figures are told with their intervals, and what is to be thought of them', () => {
+  assert.equal(figures.interval([0.91, 0.88, 0.94]), '0.91 [0.88, 0.94]');
+  assert.equal(figures.interval([0.25, -0.125, null], true), '+0.25 [-0.125, –]');
+  assert.deepEqual([figures.interval([0.5]), figures.interval([]), figures.interval(undefined)], ['0.5', '–', '–']);
+  assert.deepEqual(
+    ['after', 'before', ''].map((better) => figures.verdict(judged([1], better))[0]),
+    ['better', 'worse', 'may be chance'],
+  );
+  assert.equal(figures.verdict({difference: [1], better: ''})[0], 'too few to tell');
+  const report = {judged_by: 'f1', figures: {accuracy: 1, loss: 1, f1: 1}};
+  assert.deepEqual(figures.ordered(report), ['f1', 'loss', 'accuracy']);
+});
+
+test('runs stand beside each other by every figure that one of them has, and by what differs', () => {
+  const one = {data: '/a', recipe: {rank: 8, seed: 0}, facts: {report: {figures: {loss: judged([1]), f1: judged([2])}}}};
+  const other = {data: '/a', recipe: {rank: 16, seed: 0}, facts: {report: {figures: {loss: judged([3])}}}};
+  const rows = figures.beside([one, null, other]);
+  assert.deepEqual(
+    rows.map(({name, cells}) => [name, cells.map((cell) => cell?.after[0] ?? null)]),
+    [
+      ['loss', [1, null, 3]],
+      ['f1', [2, null, null]],
+    ],
+  );
+  assert.deepEqual(figures.differing([one, null, other]), [{name: 'rank', cells: ['8', '–', '16']}]);
+  assert.deepEqual([figures.sameData([one, other]), figures.sameData([one, {...other, data: '/b'}])], [true, false]);
+  assert.equal(figures.sameData([{...one, facts: {data_sha256: '1'}}, {...other, facts: {data_sha256: '2'}}]), false);
+});
+
+test('a result is promoted, is not, or is not there', () => {
+  const words = [true, false, null].map((promoted) => figures.promotion({promoted})?.[0] ?? '');
+  assert.deepEqual(words, ['promoted', 'not promoted', '']);
+  assert.equal(figures.promotion(null), null);
+});
+
+test('trials: the best first, then what came to its end', () => {
+  const trial = (number, state, parameters = {}) => ({number, state, parameters});
+  const trials = [trial(0, 'pruned', {rank: 1}), trial(1, 'complete'), trial(2, 'cut', {lr: 1}), trial(3, 'complete')];
+  const found = figures.trialsOf({best: 3, trials});
+  assert.deepEqual(
+    found.trials.map(({number}) => number),
+    [3, 1, 2, 0],
+  );
+  assert.deepEqual(found.names, ['lr', 'rank']);
+  assert.equal(trials[0].number, 0);
+});
+
+test('curves of the unit square hang from its top', () => {
+  assert.equal(figures.polyline([[0, 0], [0.5, 0.875], [1, 1]]), '0,100 50,12.5 100,0');
+});
+
+test('a record tells its curve as the live stream does, and stands in the list when its task is gone', () => {
+  const run = {id: 't-1', state: 'done', method: 'lora', model: {name: 'm'}, out: '/o', curve: [{step: 2, at: 9, loss: 1}]};
+  assert.deepEqual(figures.pointsOf(run), [{task: 't-1', step: 2, values: {loss: 1}}]);
+  assert.deepEqual(figures.pointsOf(null), []);
+  const listed = withRuns([{id: 't-3', name: 'now'}], new Map([['t-2', []], ['t-3', []]]), new Map([['t-1', run]]));
+  assert.deepEqual(
+    listed.map(({id, name, state}) => [id, name, state]),
+    [
+      ['t-3', 'now', undefined],
+      ['t-1', 'lora m to /o', 'done'],
+      ['t-2', 't-2', 'ended'],
+    ],
+  );
+  assert.equal(nameOf(run), 'lora m to /o');
+});
+
+test('records are asked for with each state, now and then while a run goes on, and only those of runs', async () => {
+  const asked = [];
+  const api = {
+    get: async (path) => {
+      asked.push(path.split('/').at(-1));
+      if (path.endsWith('t-2')) throw new Error('none');
+      return {id: 't-1'};
+    },
+  };
+  let changes = 0;
+  const records = new Records(api, () => (changes += 1));
+  const at = (state, now) => records.follow([{id: 't-1', kind: 'tune', state}, {id: 't-9', kind: 'import', state}], now);
+  at('running', 0);
+  at('running', 4000);
+  assert.deepEqual(asked, ['t-1']);
+  at('running', 5000);
+  at('done', 5001);
+  at('done', 50000);
+  assert.deepEqual(asked, ['t-1', 't-1', 't-1']);
+  records.follow([{id: 't-2', kind: '', state: 'unknown'}], 0);
+  await new Promise(setImmediate);
+  assert.deepEqual([records.get('t-1'), records.get('t-2'), changes], [{id: 't-1'}, null, 4]);
 });

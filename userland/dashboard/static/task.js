@@ -4,10 +4,13 @@ import {Chart} from './charts.js';
 import {align, metricsOf, result} from './curves.js';
 import {select} from './dialogs.js';
 import {empty, h, icon, loading, morphChildren} from './dom.js';
+import {pointsOf} from './figures.js';
 import {progressBar} from './loading.js';
+import {Records} from './records.js';
+import {compared, promoted, reportOf} from './report.js';
 import {link} from './router.js';
 import {pill, whyLink} from './table.js';
-import {taskDeeds} from './tasks.js';
+import {nameOf, taskDeeds} from './tasks.js';
 import {number} from './units.js';
 
 export function taskPage(app, params) {
@@ -16,7 +19,8 @@ export function taskPage(app, params) {
 
 class TaskPage {
   constructor(app, ids) {
-    Object.assign(this, {app, ids, names: ''});
+    Object.assign(this, {app, ids, names: '', told: ''});
+    this.records = new Records(app.api, () => this.draw());
     this.chart = new Chart({
       title: 'Curve',
       unit: 'by step',
@@ -40,7 +44,8 @@ class TaskPage {
       this.chart.root,
       this.none,
     );
-    this.root = h('div', null, this.head, this.curves, this.results);
+    this.reports = h('div.section');
+    this.root = h('div', null, this.head, this.curves, this.results, this.reports);
   }
 
   update(what) {
@@ -54,7 +59,7 @@ class TaskPage {
   draw() {
     const {overview, points} = this.app.live;
     if (!overview) return;
-    const runs = this.ids.map((id) => points.get(id) ?? []);
+    const runs = this.ids.map((id) => points.get(id) ?? pointsOf(this.records.get(id)));
     const names = metricsOf(runs);
     if (names.join() !== this.names) {
       this.names = names.join();
@@ -64,16 +69,8 @@ class TaskPage {
       );
     }
     const metric = this.metric.value || names[0];
-    const tasks = this.ids.map(
-      (id) =>
-        (overview.tasks ?? []).find((task) => task.id === id) ?? {
-          id,
-          kind: '',
-          name: id,
-          state: points.has(id) ? 'ended' : 'unknown',
-          progress: {},
-        },
-    );
+    const tasks = this.ids.map((id) => this.task(id, overview, points));
+    if (this.app.live.state === 'running') this.records.follow(tasks);
     morphChildren(this.head, this.heading(tasks));
     this.curves.hidden = false;
     this.metric.hidden = this.chart.root.hidden = !names.length;
@@ -87,6 +84,47 @@ class TaskPage {
       this.results,
       names.length ? [h('div.section-head', null, h('h2', null, 'Results')), results(tasks, runs, metric)] : [],
     );
+    this.report(tasks);
+  }
+
+  /** The task, or what is known of a run that ended before. */
+  task(id, overview, points) {
+    const record = this.records.get(id);
+    return (
+      (overview.tasks ?? []).find((task) => task.id === id) ?? {
+        id,
+        kind: record ? 'tune' : '',
+        name: record ? nameOf(record) : id,
+        state: record?.state ?? (points.has(id) ? 'ended' : 'unknown'),
+        progress: {},
+      }
+    );
+  }
+
+  /** The report of a run, or figures side by side; drawn again only when a record is new, since it may be long. */
+  report(tasks) {
+    const records = tasks.map(({id}) => this.records.get(id));
+    const told = JSON.stringify([tasks.map(({name}) => name), records.map((run) => run && [run.state, run.facts, run.promoted])]);
+    if (told === this.told) return;
+    this.told = told;
+    const parts =
+      tasks.length === 1
+        ? records[0]
+          ? reportOf(records[0])
+          : []
+        : compared(records, tasks.map((task) => task.name || task.id));
+    this.reports.replaceChildren(
+      ...(parts.length
+        ? [h('div.section-head', null, h('h2', null, tasks.length === 1 ? 'Report' : 'Compared')), h('div.reports', null, parts)]
+        : []),
+    );
+  }
+
+  /** The version that a run made, and whether it is what its name means. */
+  promotion(id) {
+    const run = this.records.get(id);
+    if (!run?.version) return null;
+    return [promoted(run), h('span.small.muted.wrap', null, `${run.out}@${run.version}`)];
   }
 
   heading(tasks) {
@@ -99,7 +137,7 @@ class TaskPage {
         null,
         h('h1.wrap', null, one ? task.name || task.id : `${tasks.length} runs compared`),
         one
-          ? [pill(task.state), whyLink(task.id, task.name || task.id), h('div.push', null, taskDeeds(this.app, task))]
+          ? [pill(task.state), this.promotion(task.id), whyLink(task.id, task.name || task.id), h('div.push', null, taskDeeds(this.app, task))]
           : null,
       ),
       one && (task.progress?.done || task.progress?.stage)

@@ -3,24 +3,41 @@
 import {empty, h, loading, morphChildren, toast} from './dom.js';
 import {ask, field} from './dialogs.js';
 import {progressBar} from './loading.js';
+import {promoted} from './report.js';
 import {link} from './router.js';
 import {Table, pill, whyLink} from './table.js';
 
 export function tasksPage(app) {
   const chosen = new Set();
+  const runs = new Map();
+  let asked = null;
   const root = h('div', null, loading(4));
   const table = new Table({
     label: 'Tasks',
     keyOf: (task) => task.id,
     changed: () => draw(),
     open: (task) => app.go('task', {id: task.id}),
-    columns: columns(app, chosen, () => draw()),
+    columns: columns(app, chosen, runs, () => draw()),
   });
+
+  /** Ask for the runs when a task of tuning came, went or changed its state. */
+  async function follow(tasks) {
+    const states = tasks.filter(({kind}) => kind === 'tune').map(({id, state}) => `${id} ${state}`);
+    if (asked === states.join('\n')) return;
+    asked = states.join('\n');
+    try {
+      for (const run of await app.api.get('/api/v1/runs')) runs.set(run.id, run);
+      draw();
+    } catch {
+      // what is known without records is shown; with the next change of the tasks they are asked for again
+    }
+  }
 
   function draw() {
     const data = app.live.overview;
     if (!data) return;
-    const tasks = withRuns(data.tasks ?? [], app.live.points);
+    follow(data.tasks ?? []);
+    const tasks = withRuns(data.tasks ?? [], app.live.points, runs);
     morphChildren(root, [
       h(
         'header.page-head',
@@ -67,15 +84,26 @@ export function tasksPage(app) {
   return {root, update: (what) => (what === 'overview' || what === 'point') && draw()};
 }
 
-/** The tasks, and runs that have ended but whose curves are still known here. */
-function withRuns(tasks, points) {
+/** The tasks, and runs that have ended but whose records or curves are still known. */
+export function withRuns(tasks, points, runs) {
   const known = new Set(tasks.map(({id}) => id));
   return [
     ...tasks,
-    ...[...points.keys()]
+    ...[...new Set([...runs.keys(), ...points.keys()])]
       .filter((id) => !known.has(id))
-      .map((id) => ({id, kind: 'tune', name: id, state: 'ended', progress: {}})),
+      .map((id) => ({
+        id,
+        kind: 'tune',
+        name: runs.has(id) ? nameOf(runs.get(id)) : id,
+        state: runs.get(id)?.state ?? 'ended',
+        progress: {},
+      })),
   ];
+}
+
+/** What a run without a task is called. */
+export function nameOf(run) {
+  return `${run.method} ${run.model.name} to ${run.out}`;
 }
 
 /** How far a task has come: one that is done has come all the way, whatever it said last. */
@@ -83,12 +111,12 @@ function come({state, progress}) {
   return state === 'done' && progress.total ? {...progress, done: progress.total} : progress;
 }
 
-const columns = (app, chosen, redraw) => [
+const columns = (app, chosen, runs, redraw) => [
   {
     key: 'pick',
     title: 'Compare',
     cell: (task) =>
-      app.live.points.has(task.id)
+      app.live.points.has(task.id) || runs.has(task.id)
         ? h('input', {
             type: 'checkbox',
             checked: chosen.has(task.id),
@@ -126,8 +154,19 @@ const columns = (app, chosen, redraw) => [
         ? progressBar(come(task), `Progress of ${task.name || task.id}`)
         : '–',
   },
+  {
+    key: 'result',
+    title: 'Result',
+    value: (task) => runs.get(task.id)?.version ?? '',
+    cell: (task) => resultOf(runs.get(task.id)),
+  },
   {key: 'deeds', title: '', class: 'wide deeds', cell: (task) => taskDeeds(app, task)},
 ];
+
+/** Which version a run made, and whether it is what its name means. */
+function resultOf(run) {
+  return run?.version ? h('div', null, promoted(run), h('div.small.muted.wrap', null, `${run.out}@${run.version}`)) : '';
+}
 
 /** Pause, resume, cancel: only what the state allows. */
 export function taskDeeds(app, task) {
