@@ -49,6 +49,32 @@ def test_answers_and_gradients_are_those_of_peft(dtype: torch.dtype, more: dict[
         torch.testing.assert_close(one, other, **bound)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_inputs_are_kept_once_and_as_they_are(dtype: torch.dtype) -> None:
+    """Of PEFT's layers each keeps a copy in float32."""
+    for light, module in zip((False, True), both(dtype), strict=True):
+        layers = [part for part in module.modules() if isinstance(part, Linear)][:2]
+        x, kept = torch.randn(2, 6, 16).to(dtype).requires_grad_(), []
+
+        def pack(tensor: torch.Tensor, into: list[torch.Tensor] = kept) -> torch.Tensor:
+            into.append(tensor)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            answers = [layer(x) for layer in layers]
+        copies = {each.data_ptr() for each in kept if each.numel() == x.numel() and each.data_ptr() != x.data_ptr()}
+        assert len(answers) == 2 and len(copies) == (2 if dtype == torch.bfloat16 and not light else 0)
+
+
+def test_in_mixed_precision_it_is_peft_s() -> None:
+    plain, light = both()
+    with torch.autocast("cpu", torch.bfloat16):
+        (mine, slopes), (wanted, theirs) = learned(light), learned(plain)
+    torch.testing.assert_close(mine, wanted, rtol=5e-2, atol=5e-2)
+    for one, other in zip(slopes, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=5e-2, atol=5e-2)
+
+
 def test_without_its_adapter_it_is_the_base() -> None:
     plain, light = both()
     with light.disable_adapter(), torch.no_grad():
