@@ -12,6 +12,7 @@ from pathlib import Path
 
 import looks
 import scenarios
+import tunings
 from walk import Place
 
 
@@ -19,7 +20,8 @@ def main() -> None:
     given = json.loads(sys.stdin.readline())
     pictures = given.pop("pictures", None)
     place = Place(**given, pictures=Path(pictures) if pictures else None)
-    scenario = getattr(scenarios, sys.argv[1], None) or getattr(looks, sys.argv[1])
+    name = sys.argv[1]
+    scenario = next(getattr(module, name) for module in (scenarios, looks, tunings) if hasattr(module, name))
     scenario(place)
     sys.stdout.write("done\n")
     sys.stdout.flush()

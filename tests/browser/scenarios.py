@@ -311,4 +311,8 @@ def runs(place: Place) -> None:
         dialog.get_by_label("Data").fill("/home/me/train.jsonl")
         dialog.get_by_role("button", name="Begin").click()
         expect(page.get_by_role("heading", name="support-lora r8")).to_be_visible()
+        state = page.locator(".page-head .pill").first
+        for deed, after in (("Pause", "paused"), ("Resume", "running")):
+            page.get_by_role("button", name=f"{deed} support-lora r8").click()
+            expect(state).to_have_text(after)
         expect(page.get_by_role("button", name="Pause support-lora r8")).to_be_visible()

@@ -60,6 +60,18 @@ def _report(accuracy: float, rows: int = 400) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _more() -> dict[str, Any]:
+    """What reports of some objectives have beside."""
+    example = {"prompt": "Where is <i>it</i>?", "wanted": "On its way.", "before": "It it it", "after": "On its way."}
+    to_label = [
+        {"place": "raw.jsonl:12", "doubt": 0.69, "said": "refund", "text": "<u>money</u> or parcel, I do not mind"}
+    ]
+    return {
+        "texts": {"rows": 20, "tokens": 32, "figures": {"bleu": [0.02, 0.41]}, "examples": [example]},
+        "unlabelled": {"rows": 600, "sure": [0.1, 0.82], "to_label": to_label},
+    }  # fmt: skip
+
+
 def _trials() -> Sequence[dict[str, Any]]:
     states = ("complete", "pruned", "complete", "failed", "cut")
     return [
@@ -94,6 +106,6 @@ RUNS: dict[str, dict[str, Any]] = {
             facts={"data_sha256": "5e1f", "report": _report(0.9), "trials": _trials(), "best": 0,
                    "importance": {"learning_rate": 0.71, "rank": 0.29}}),
         run("t-11", "done", "/models/support-lora-candidate", version="v1", promoted=False, curve=_points(1.4),
-            facts={"data_sha256": "5e1f", "report": _report(0.78)}, recipe={"promote_if": "eval_accuracy > 0.8"}),
+            facts={"data_sha256": "5e1f", "report": {**_report(0.78), **_more()}}, recipe={"promote_if": "eval_accuracy > 0.8"}),
     )
 }  # fmt: skip

@@ -45,6 +45,7 @@ function nowhere() {
 }
 
 const REST_MS = 60_000;
+const POINTS_MS = 250; // a fast run tells thousands of steps a second: they are drawn together
 
 const at = (id) => document.getElementById(id);
 
@@ -58,6 +59,7 @@ class App {
       page: null,
       lasting: new Map(),
       started: false,
+      pointed: null,
     });
   }
 
@@ -197,6 +199,16 @@ class App {
   changed(what) {
     if (what === 'overview' || what === 'state') this.status();
     if (document.hidden) return;
+    if (what === 'point') this.pointed ??= setTimeout(() => this.points(), POINTS_MS);
+    else this.update(what);
+  }
+
+  points() {
+    this.pointed = null;
+    this.update('point');
+  }
+
+  update(what) {
     if (what === 'state' && this.live.state === 'running' && this.page?.error) this.page.again();
     this.page?.update?.(what);
     ensureRows(at('main'));
