@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from llmos.syscalls.errors import Denied, LlmosError
 from llmos.syscalls.types import Right
 
@@ -26,7 +28,7 @@ CURRENT = ("", "latest")
 def followers(
     kernel: Kernel, session: Session, point: MountPoint, name: str, selectors: Collection[str]
 ) -> list[ModelObject]:
-    """The loaded models whose path is `name` of this mount with one of the selectors; adapters go with their base.
+    """The loaded models and adapters whose path is `name` of this mount with one of the selectors.
 
     Raises:
         Denied: one of them is not this session's to change.
@@ -35,7 +37,7 @@ def followers(
     wanted = "/" + name.strip("/")
     for model in kernel.models.by_id.values():
         path, _, selector = model.path.partition("@")
-        if selector in selectors and model.base is None and _means(session, path, point, wanted):
+        if selector in selectors and _means(session, path, point, wanted):
             if Right.MANAGE not in kernel.sessions.rights_for(session, model):
                 raise Denied(f"reload: {model.name} is not yours to exchange", missing=Right.MANAGE)
             found.append(model)
@@ -57,11 +59,11 @@ async def follow(request: Request, models: Collection[ModelObject], version: str
         try:
             if kernel.residency.state(model.id) in (State.ASLEEP, State.COLD):
                 await kernel.models.wake(model, request)
-            await kernel.runner.detached(kernel.swaps.exchange(request, model, model.path))
+            after = await kernel.runner.detached(_exchanged(request, model))
         except LlmosError as error:
             failed.append((model, error))
         else:
-            moved.append({"model": model.name, "from": before, "to": model.version})
+            moved.append({"model": model.name, "from": before, "to": after})
     if failed:
         model, first = failed[0]
         kept = f"{model.name} still serves {model.version}"
@@ -70,6 +72,17 @@ async def follow(request: Request, models: Collection[ModelObject], version: str
             kernel.log("model", f"{one.name} still serves version {one.version}: {why}", one.id, level="warning")
         raise first
     return moved
+
+
+async def _exchanged(request: Request, model: ModelObject) -> str:
+    """The version that serves by the model's name now. An adapter is loaded anew beside the old one and takes its name:
+    handles to the old one stay with it."""
+    if model.base is None:
+        await request.kernel.swaps.exchange(request, model, model.path)
+        return model.version
+    options = replace(model.options, name=model.name, replace=True)
+    newer, _ = await request.kernel.models.load(request, model.driver, options, model.base, model.path)
+    return newer.version
 
 
 def _means(session: Session, path: str, point: MountPoint, wanted: str) -> bool:

@@ -119,6 +119,8 @@ class AsyncSystem(Whole[AsyncClient]):
     tasks = awaitable(system_flows.tasks)
     sessions = awaitable(system_flows.sessions)
     mounts = awaitable(system_flows.mounts)
+    mount_of = awaitable(system_flows.mount_of)
+    rollback = awaitable(system_flows.rollback)
     stat = awaitable(system_flows.stat)
     control = awaitable(system_flows.control)
     cancel = awaitable(system_flows.cancel)

@@ -122,6 +122,8 @@ class System(Whole[Client]):
     tasks = blocking(system_flows.tasks)
     sessions = blocking(system_flows.sessions)
     mounts = blocking(system_flows.mounts)
+    mount_of = blocking(system_flows.mount_of)
+    rollback = blocking(system_flows.rollback)
     stat = blocking(system_flows.stat)
     control = blocking(system_flows.control)
     cancel = blocking(system_flows.cancel)

@@ -184,6 +184,41 @@ def mounts(self: Self) -> Flow[list[ObjectInfo]]:
     return (yield from objects(self, Kind.MOUNT))
 
 
+def mount_of(self: Self, path: str) -> Flow[tuple[ObjectInfo, str]]:
+    """The mount that serves a path, and the path inside it. Raises NotFound."""
+    best: ObjectInfo | None = None
+    for info in (yield from mounts(self)):
+        at = info.fields["path"]
+        covers = path == at or path.startswith(at.rstrip("/") + "/")
+        if covers and (best is None or len(at) > len(best.fields["path"])):
+            best = info
+    if best is None:
+        raise NotFound(f"nothing is mounted at {path}: see mount")
+    return best, path.removeprefix(best.fields["path"]).strip("/")
+
+
+def rollback(
+    self: Self, path: str, *, reload: bool = False, on_progress: OnProgress | None = None
+) -> Flow[ObjectInfo]:
+    """Have a model's name mean the version before, or of `NAME@VERSION` that version.
+
+    Args:
+        path: of the model, such as `/models/mine`.
+        reload: what was loaded by the name, without a version, goes over: a handle to a whole model stays, an adapter
+            is opened by its name again. `fields["report"]["reloaded"]` says what went.
+        on_progress: called with each `Progress`.
+
+    Raises:
+        NotFound: there is no such model or version, or none before.
+        Denied: the mount, or what is to go over, is not the program's to change.
+    """
+    mount, inner = yield from mount_of(self, path)
+    name, _, version = inner.partition("@")
+    options = {"name": name, **({"version": version} if version else {}), **({"reload": True} if reload else {})}
+    assert mount.handle is not None
+    return (yield from control(self, mount.handle, "rollback", on_progress, **options))
+
+
 def stat(self: Self, handle: Handle | None = None) -> Flow[ObjectInfo]:
     """The state of the system, or of the object behind a handle."""
     return (yield from ask(calls.StatObject(handle=self.handle if handle is None else handle)))

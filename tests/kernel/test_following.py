@@ -65,6 +65,22 @@ def test_a_rollback_takes_those_along_that_name_no_version(
     assert versions(program, plain, other) == ["1", "1"]
 
 
+def test_an_adapter_goes_over_as_well_and_requests_find_it_by_its_name(
+    kernel: Inside, program: Program, means: dict[str, str]
+) -> None:
+    means["/tone"] = "2"
+    base = program.load("tiny", name="base")
+    load = {"path": "/models/tone", "base": base, "options": {"name": "tone"}}
+    old = program.call("load_model", **load)["handle"]
+    means["/tone"] = "1"
+    kernel.models.answers["fs_control"] = {"fields": {"name": "/tone", "version": "1", "was": "2"}}
+    info = program.control(program.grants["/models"], "rollback", name="/tone", reload=True)
+    assert info["fields"]["report"]["reloaded"] == [{"model": "tone", "from": "2", "to": "1"}]
+    found = kernel.kernel.models.named("tone")
+    assert found is not None and (found.version, found.base) == ("1", kernel.kernel.models.named("base"))
+    assert program.state(base) == "awake" and old
+
+
 def test_without_reload_and_without_a_version_everything_stays(
     kernel: Inside, program: Program, means: dict[str, str]
 ) -> None:

@@ -170,6 +170,21 @@ def test_mounts_end_when_they_are_closed_or_unmounted(face: Any, folder: Path) -
         face.unmount("/models/more")
 
 
+def test_a_name_goes_back_to_the_version_before_and_what_is_loaded_goes_along(face: Any) -> None:
+    newest = face.stat_path("/models/two").version
+    with face.load_model("/models/two", device="null0", name="both") as model:
+        told = face.rollback("/models/two", reload=True).fields["report"]["reloaded"]
+        before = face.stat_path("/models/two").version
+        assert before != newest and told == [{"model": "both", "from": newest, "to": before}]
+        assert face.stat(model.handle).fields["version"] == before
+    face.rollback(f"/models/two@{newest}")
+    assert face.stat_path("/models/two").version == newest
+    mount, inner = face.mount_of("/models/two@x")
+    assert (mount.fields["path"], inner) == ("/models", "two@x")
+    with pytest.raises(NotFound, match="nothing is mounted at /nowhere/two"):
+        face.rollback("/nowhere/two")
+
+
 def test_buffers_and_leases(face: Any) -> None:
     with face.buffer(1000) as buffer:
         buffer.write_bytes(b"abc", offset=10)

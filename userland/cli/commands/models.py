@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from llmos.syscalls.errors import NotFound
 from llmos.syscalls.types import Kind, ModelInfo, ObjectInfo
 from llmos.syscalls.wire import Progress
 from llmos.userland.options import LoadFields
@@ -203,22 +202,9 @@ def swap(cli: Cli, values: Namespace) -> int:
     return _control(cli, find_model(cli, values.model), "swap", "{name} serves {to} now", to=values.version)
 
 
-def mount_of(cli: Cli, path: str) -> tuple[ObjectInfo, str]:
-    """The mount that serves a path, and the path inside it."""
-    best = None
-    for info in cli.system.mounts():
-        at = info.fields["path"]
-        covers = path == at or path.startswith(at.rstrip("/") + "/")
-        if covers and (best is None or len(at) > len(best.fields["path"])):
-            best = info
-    if best is None:
-        raise NotFound(f"nothing is mounted at {path}: see mount")
-    return best, path.removeprefix(best.fields["path"]).strip("/")
-
-
 def alias(cli: Cli, values: Namespace) -> int:
     path = cli.stored(values.model)
-    mount, inner = mount_of(cli, path)
+    mount, inner = cli.system.mount_of(path)
     name, _, version = inner.partition("@")
     options = {"name": name, "alias": values.alias, **({"version": version} if version else {})}
     after = _renamed(cli, mount, "alias", options, values.reload)
@@ -242,10 +228,8 @@ def _say_reloaded(cli: Cli, after: ObjectInfo) -> None:
 
 def rollback(cli: Cli, values: Namespace) -> int:
     path = cli.stored(values.model)
-    mount, inner = mount_of(cli, path)
-    name, _, version = inner.partition("@")
-    options = {"name": name, **({"version": version} if version else {})}
-    after = _renamed(cli, mount, "rollback", options, values.reload)
+    with progress_bar(cli, "rollback") as show:
+        after = cli.system.rollback(path, reload=values.reload, on_progress=show)
     if not cli.out.result(after):
         model = path.partition("@")[0]
         cli.out.line(f"{model} is version {cli.system.stat_path(model).version} again")
@@ -257,7 +241,7 @@ def _upkeep(
     cli: Cli, action: str, path: str, **options: Any
 ) -> tuple[ObjectInfo, dict[str, Any], Callable[[str], str]]:
     """Run an action on what lies at a path; also its report, and how its paths are called outside of the mount."""
-    mount, inner = mount_of(cli, cli.path(path))
+    mount, inner = cli.system.mount_of(cli.path(path))
     assert mount.handle is not None
     after = cli.system.control(mount.handle, action, **({"name": inner} if inner else {}), **options)
     top = mount.fields["path"].rstrip("/")

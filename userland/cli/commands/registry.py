@@ -19,7 +19,7 @@ from llmos.userland.places import host_path
 
 from .. import text
 from ..cli import Cli
-from .models import mount_of, progress_bar
+from .models import progress_bar
 
 ENDED = ("done", "failed", "cancelled")
 HUB = "hf:"
@@ -55,7 +55,7 @@ def push(cli: Cli, values: Namespace) -> int:
 def tag(cli: Cli, values: Namespace) -> int:
     """Give a version a tag, or take it away."""
     path = cli.stored(values.model)
-    mount, inner = mount_of(cli, path)
+    mount, inner = cli.system.mount_of(path)
     name, _, version = inner.partition("@")
     options = {"name": name, "tag": values.tag, "remove": values.remove, **({"version": version} if version else {})}
     assert mount.handle is not None
