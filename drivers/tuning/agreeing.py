@@ -46,6 +46,12 @@ def _fields(recipe: Recipe) -> Iterator[Refusal]:
         f"{recipe.method} has no {recipe.result} as its result; it is model", "model",
     )  # fmt: skip
     yield Refusal(
+        recipe.generate is not None and recipe.train_on == "all", "generate", "train_on all",
+        "generate answers prompts, and with train_on all nothing says where an answer begins; it is for "
+        "train_on answers",
+        "train_on answers",
+    )  # fmt: skip
+    yield Refusal(
         recipe.orthogonal is not None and recipe.method not in known.LOW_RANK, "orthogonal", recipe.method,
         f"orthogonal is about matrices of low rank, which {recipe.method} has none of; it is for "
         f"{', '.join(known.LOW_RANK)}", ", ".join(known.LOW_RANK),
@@ -61,11 +67,13 @@ def _fields(recipe: Recipe) -> Iterator[Refusal]:
 def _objective(recipe: Recipe) -> Iterator[Refusal]:
     """What has a meaning for some objectives alone."""
     smoothing = recipe.label_smoothing
-    classes, scored, smooth = known.CLASSES, known.SCORED, ("causal-lm", "masked-lm", "seq2seq", "classification")
+    classes, scored, written = known.CLASSES, known.SCORED, known.WRITTEN
+    smooth = ("causal-lm", "masked-lm", "seq2seq", "classification")
     for name, given, got, why, fits in (
         ("class_weights", recipe.class_weights, recipe.class_weights, "has no meaning for the objective", classes),
         ("group", recipe.group, recipe.group, "compares groups of rows by their class, which is not", classes[:1]),
         ("unlabelled", recipe.unlabelled, recipe.objective, "has classes guessed, which are none of", classes),
+        ("generate", recipe.generate, recipe.objective, "has answers written, which are none of", written),
         ("teacher", recipe.teacher, recipe.objective, "is asked for scores of classes, which are none of", scored),
         ("r_drop", recipe.r_drop, f"{recipe.r_drop:g}", "compares scores of classes, which are none of", scored),
         ("contrast", recipe.contrast != "infonce", recipe.contrast, "has no meaning for the objective", ("embedding",)),
@@ -78,6 +86,6 @@ def _objective(recipe: Recipe) -> Iterator[Refusal]:
 
 def _several(recipe: Recipe) -> Iterator[Refusal]:
     """What is for one task alone."""
-    for name in ("earlier", "unlabelled", "teacher", "r_drop", "group", "class_weights"):
+    for name in ("earlier", "unlabelled", "teacher", "r_drop", "group", "class_weights", "generate"):
         said = f"{name} and tasks do not go together; take one of them"
         yield Refusal(bool(getattr(recipe, name)), name, "tasks", said, "one of them")

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from . import methods, optimizing, passes, tasks
+from . import generating, methods, optimizing, passes, tasks
 from .aids import Backward
 from .checkpoint import Checkpoints
 from .data import packing
@@ -93,6 +93,12 @@ def looks(prepared: Prepared) -> dict[str, Look]:
         decode = partial(prepared.bundle.tokenizer.decode, skip_special_tokens=True)
         names = prepared.data.labels
         found[UNLABELLED] = ToLabel(rows, pool, recipe.unlabelled, decode, names, device)
+    if recipe.generate is not None:
+        decode = partial(prepared.bundle.tokenizer.decode, skip_special_tokens=True)
+        asked = generating.asked_of(recipe, prepared.data, prepared.bundle.about.context)
+        found[generating.TEXTS] = generating.Answers(
+            asked, generating.writer_of(recipe, prepared.bundle, device), decode
+        )
     room = 0 if not prepared.plan.facts["packed"] else None
     parts = prepared.judge.parts if isinstance(prepared.judge, Several) else ()
     for part, task in zip(parts, recipe.tasks, strict=True):

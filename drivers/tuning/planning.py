@@ -8,25 +8,29 @@ a run's path depends on (tokens, masks, labels) is small and real.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
+from transformers.modeling_outputs import BaseModelOutput
 
 from ..contract import Row
 from . import aids, optimizing, passes
 from .data.batches import Batch
 from .objectives.protocol import Objective
 from .recipe import Recipe
+from .words import PROMPTS
 
 _MASKED = ("aten.index.Tensor", "aten.index_put_.default", "aten.index_put.default", "aten._index_put_impl_.default")
 """Operators whose places may be given as a mask, of which the answer's shape depends on the content."""
@@ -46,6 +50,7 @@ class Bytes:
         best: the copy that `early_stopping` keeps.
         activations: the most that lives at once in a pass beside gradients.
         updating: the most that an update needs beside gradients.
+        writing: the most that lives at once while answers are written, when there are no gradients.
     """
 
     trainable: int
@@ -54,12 +59,13 @@ class Bytes:
     best: int
     activations: int
     updating: int
+    writing: int = 0
 
     @property
     def total(self) -> int:
         """The most at any time."""
         kept = self.trainable + self.gradients + self.states + self.best
-        return kept + max(self.activations, self.updating)
+        return kept + max(self.activations, self.updating, self.writing - self.gradients)
 
     def rows(self, owner: str, device: str = "") -> tuple[Row, ...]:
         """As the device's ledger has it."""
@@ -70,7 +76,10 @@ class Bytes:
         return {**dataclasses.asdict(self), "total": self.total}
 
 
-def plan(module: nn.Module, objective: Objective, recipe: Recipe, batches: Sequence[Batch], scratch: int = 0) -> Bytes:
+def plan(
+    module: nn.Module, objective: Objective, recipe: Recipe, batches: Sequence[Batch], scratch: int = 0,
+    prompts: Mapping[str, Tensor] | None = None,
+) -> Bytes:  # fmt: skip
     """What training will take at most.
 
     Args:
@@ -80,6 +89,7 @@ def plan(module: nn.Module, objective: Objective, recipe: Recipe, batches: Seque
         recipe: of which accumulation, early_stopping and gradient_checkpointing count.
         batches: the largest micro-batch of each task, with content.
         scratch: bytes that a product takes for itself, apart from its answer.
+        prompts: the largest ones that are answered at once, as the module gets them; None for no answers.
 
     Raises:
         BadArgument: as `train`: nothing is trainable, or not in float32.
@@ -90,28 +100,43 @@ def plan(module: nn.Module, objective: Objective, recipe: Recipe, batches: Seque
     size = sum(value.nbytes for value in moving.values())
     largest = max(value.nbytes for value in moving.values())
     most = max(_most_of_a_pass(module, objective, batch, recipe) for batch in batches)
+    answered = _most_of_answers(module, recipe, prompts) if prompts is not None else 0
     held = 2 * size if recipe.earlier is not None and recipe.earlier.ewc else 0
     return Bytes(
         trainable=size, gradients=size, states=2 * size + 4 * len(moving) + held,
         best=size if recipe.early_stopping else 0,
         activations=max(0, most - size) + scratch, updating=2 * largest,
+        writing=answered + scratch if answered else 0,
     )  # fmt: skip
 
 
 def _most_of_a_pass(module: nn.Module, objective: Objective, batch: Batch, recipe: Recipe) -> int:
     """The most bytes that live at once, gradients included; where several micro-batches make a step, with those of one
     there before.
-
-    Many layers that are alike are not all gone through: each takes as much as the one before.
     """
+    every = recipe.teacher is not None and bool(recipe.teacher.layers)
+    return _of_layers(module, lambda: _counted(module, objective, batch, recipe), every)
+
+
+def _most_of_answers(module: nn.Module, recipe: Recipe, prompts: Mapping[str, Tensor]) -> int:
+    """The most bytes that live at once while answers to prompts are written: while they are read, or at the last token,
+    when what is kept of a text is longest."""
+    assert recipe.generate is not None
+    asked = recipe.generate
+    return _of_layers(module, lambda: _answered(module, recipe, prompts, asked.tokens))
+
+
+def _of_layers(module: nn.Module, counted: Callable[[], int], every: bool = False) -> int:
+    """What is counted of a module. Many layers that are alike are not all gone through, unless `every`: each takes as
+    much as the one before."""
     layers = alike(module)
-    if layers is None or len(layers) <= _TRIED[1] or (recipe.teacher is not None and recipe.teacher.layers):
-        return _counted(module, objective, batch, recipe)
+    if layers is None or len(layers) <= _TRIED[1] or every:
+        return counted()
     whole, few = list(layers), []
     for count in _TRIED:
         del layers[:]
         layers.extend(whole[:count])
-        few.append(_counted(module, objective, batch, recipe))
+        few.append(counted())
     layers.extend(whole[_TRIED[1] :])
     return few[1] + (len(whole) - _TRIED[1]) * (few[1] - few[0]) // (_TRIED[1] - _TRIED[0])
 
@@ -150,6 +175,51 @@ def _counted(module: nn.Module, objective: Objective, batch: Batch, recipe: Reci
         parameter.grad = None
     most: int = living.most
     return most
+
+
+def _answered(module: nn.Module, recipe: Recipe, prompts: Mapping[str, Tensor], tokens: int) -> int:
+    """Prompts are read, and one token is, behind them and all but the last of an answer."""
+    module.eval()
+    rows, length = prompts["input_ids"].shape
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        _hollow(module)
+        with Living(module) as living:
+            if recipe.method in PROMPTS:
+                module(input_ids=_ids(rows, length + tokens - 1), use_cache=False)
+                return int(living.most)
+            whole: Any = module.get_base_model() if isinstance(module, PeftModel) else module
+            last = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(whole.forward).parameters else {}
+            if whole.config.is_encoder_decoder:
+                first, late, then = ({**prompts, "decoder_input_ids": _ids(rows, n)} for n in (1, tokens - 1, 1))
+            else:
+                first, late = dict(prompts), _text(rows, length + tokens - 2)
+                then = {**_text(rows, length + tokens - 1), "input_ids": _ids(rows, 1)}
+            _scored(whole, **first, **last)
+            most = living.most
+            begun = whole(**late, **last, use_cache=True) if tokens > 1 else {}
+            kept, encoded = begun.get("past_key_values"), begun.get("encoder_last_hidden_state")
+            del begun
+            if kept is not None:
+                living.most = living.now
+                beside = {} if encoded is None else {"encoder_outputs": BaseModelOutput(last_hidden_state=encoded)}
+                _scored(whole, **then, **beside, **last, past_key_values=kept)
+            return int(max(most, living.most if kept is not None else 0))
+
+
+def _scored(whole: Any, **given: Any) -> None:
+    """A pass, and the copy of the last token's scores that `generate` makes while the answer is there."""
+    answer = whole(**given, use_cache=True)
+    answer.logits[:, -1].to(copy=True, dtype=torch.float32)
+
+
+def _ids(rows: int, length: int) -> Tensor:
+    return torch.zeros(rows, length, dtype=torch.int64)
+
+
+def _text(rows: int, length: int) -> dict[str, Tensor]:
+    """Tokens, whichever."""
+    ids = _ids(rows, length)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def _hollow(module: nn.Module) -> None:

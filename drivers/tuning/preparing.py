@@ -15,7 +15,7 @@ from llmos.syscalls.errors import BadArgument, NotSupported
 from ..contract import TuneJob, TunePlan
 from ..engine.loader import Bundle
 from ..engine.models import Resident
-from . import learning, low_rank, methods, passes, planning, serving, subspaces
+from . import generating, learning, low_rank, methods, passes, planning, serving, subspaces
 from .aids import save_memory
 from .data import packing
 from .data.base import Base
@@ -85,6 +85,7 @@ def prepare(
     base, about = Base.of(resident.bundle, job.base_path), resident.bundle.about
     data = (reader or partial(read_data, job))(recipe, base)
     _check_held_out(recipe, data)
+    questions = generating.asked_of(recipe, data, base.context)
     view = training_view(resident.bundle)
     mixed = _mixed(view, recipe, resident.bundle.vocabulary)
     room = 0 if mixed else None
@@ -109,7 +110,8 @@ def prepare(
     planned = None
     if hollow is not None:
         largest = batches.largest(times)
-        planned = planning.plan(hollow, objectives.hollow, recipe, largest, _scratch(module, largest))
+        prompts = generating.prompts_of(recipe, questions, resident.bundle)
+        planned = planning.plan(hollow, objectives.hollow, recipe, largest, _scratch(module, largest), prompts)
     tokens = sum(len(example) for example in data.train) * steps * recipe.accumulation // max(1, len(batches))
     facts = {
         "method": recipe.method, "objective": recipe.judged_as, "data": dict(data.facts),
@@ -131,7 +133,8 @@ def read_data(job: TuneJob, recipe: Recipe, base: Base, between: Callable[[], No
 def _check_held_out(recipe: Recipe, data: Dataset) -> None:
     """Raises BadArgument where figures of held-out rows are needed and there are none."""
     choose = recipe.unlabelled.choose if recipe.unlabelled is not None else 0
-    for name, got in (("promote_if", recipe.promote_if), ("choose", str(choose or ""))):
+    answered = "answers" if recipe.generate is not None else ""
+    for name, got in (("promote_if", recipe.promote_if), ("choose", str(choose or "")), ("generate", answered)):
         if got and not data.held_out:
             want = "an eval_fraction above 0, or a file of rows named validation"
             said = f"{name} goes with figures of held-out rows, and there are none; it needs {want}"

@@ -13,6 +13,7 @@ from .checked import Checked
 from .options.adversarial import Adversarial
 from .options.augment import Augment
 from .options.earlier import Earlier
+from .options.generate import Generate
 from .options.orthogonal import Orthogonal
 from .options.tasks import Task, tasks_of
 from .options.teacher import Teacher
@@ -44,6 +45,7 @@ _OPTIONS: Mapping[str, str] = {
     "activation": ", ".join(ACTIVATIONS), "group": "a column of the data",
     "earlier": "a map", "unlabelled": "a map", "teacher": "a map", "orthogonal": "a map",
     "tasks": "a map of names to maps", "mixing": "temperature of drawing from tasks, above 0",
+    "generate": "true, or a map",
 }  # fmt: skip
 
 
@@ -73,6 +75,7 @@ class Recipe:
         unlabelled: rows without labels, to learn from or to choose from; None for none.
         teacher: a model that is learned of as well; None for none.
         orthogonal: adapters whose directions are left to them; None for none.
+        generate: held-out rows are answered before and after; None for no answers.
         tasks: several that are learned together; none for one. `mixing` is how much alike they are drawn: 1 by size.
     """
 
@@ -129,6 +132,7 @@ class Recipe:
     unlabelled: Unlabelled | None = None
     teacher: Teacher | None = None
     orthogonal: Orthogonal | None = None
+    generate: Generate | None = None
     tasks: tuple[Task, ...] = ()
     mixing: float = 1.0
 
@@ -221,6 +225,7 @@ def _extra(given: Checked) -> dict[str, Any]:
         "unlabelled": Unlabelled.of(given),
         "teacher": Teacher.of(given),
         "orthogonal": Orthogonal.of(given),
+        "generate": Generate.of(given),
         "tasks": tasks_of(given, tuple(OBJECTIVES)),
         "mixing": given.more("mixing", 1.0),
     }

@@ -79,11 +79,11 @@ def figures(objective: str, summary: Summary, before: Evaluated, after: Evaluate
     if len(before.sums.get("weight", ())):
         batches = len(before.sums["weight"])
         by_batch = [_sums(summary, each.sums) for each in (before, after)]
-        made |= _spans(by_batch, batches, "batches", _AT_ONCE // (batches * len(before.sums)), between)
+        made |= spans(by_batch, batches, "batches", _AT_ONCE // (batches * len(before.sums)), between)
     if drawn.known(kind) and len(before.gathered.said):
         rows = drawn.rows_of(before.gathered)
         by_row = [_items(kind, each.gathered) for each in (before, after)]
-        made |= _spans(by_row, rows, "rows", _AT_ONCE // before.gathered.said.numel(), between)
+        made |= spans(by_row, rows, "rows", _AT_ONCE // before.gathered.said.numel(), between)
     return made
 
 
@@ -103,8 +103,9 @@ def _items(objective: str, gathered: Gathered) -> Drawn:
     return lambda counts: drawn.figures(objective, gathered, counts)
 
 
-def _spans(both: Sequence[Drawn], units: int, name_of_units: str, at_once: int, between: Between) -> dict[str, Any]:
-    """`both` are the figures of before and after, for any draws, of which so many are made at once."""
+def spans(both: Sequence[Drawn], units: int, name_of_units: str, at_once: int, between: Between) -> dict[str, Any]:
+    """Figures as a report has them (`figures`): `both` are those of before and after, for any draws of `units` (rows or
+    batches), of which `at_once` are made before others may have a turn."""
     whole = [of(torch.ones(1, units, dtype=torch.float64)) for of in both]
     counts = drawn.draws(units, SAMPLES) if units > 1 else torch.empty(0, units, dtype=torch.float64)
     parts: list[list[Mapping[str, Tensor]]] = [[], []]

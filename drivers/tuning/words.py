@@ -52,6 +52,9 @@ WEIGHTS = ("balanced", "effective")
 SCORED = ("causal-lm", "masked-lm", "seq2seq", "classification", "token-classification")
 """Objectives whose items have a score for each class."""
 
+WRITTEN = ("causal-lm", "seq2seq")
+"""Objectives that learn to write answers."""
+
 CLASSES = ("classification", "token-classification")
 """Objectives whose items have one class each."""
 

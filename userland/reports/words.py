@@ -18,6 +18,8 @@ SHORT_CLASSES = 10
 """Classes that the short version shows: of more, the confusion matrix is in the long one alone."""
 SHORT_ROWS = 5
 """Rows worth a label that the short version shows."""
+SHORT_TEXTS = 2
+"""Answers that the short version shows."""
 
 
 def lines(report: Report, short: bool = False) -> Iterator[str]:
@@ -214,11 +216,10 @@ def _texts(texts: Mapping[str, Any], short: bool) -> Iterator[str]:
     if not texts:
         return
     yield ""
-    yield f"{texts['rows']} answers written, up to {texts['tokens']} tokens each"
-    rows: list[Sequence[str]] = [("", "before", "after")]
-    rows += [(title(name), *(number(value) for value in both)) for name, both in texts["figures"].items()]
-    yield from table(rows)
-    for each in () if short else texts["examples"]:
+    every = texts["examples"]
+    shown = every[:SHORT_TEXTS] if short else every
+    yield f"{texts['rows']} answers written, up to {texts['tokens']} tokens each; the worst of them after"
+    for each in shown:
         yield f"  asked:  {each['prompt']}"
         yield f"  wanted: {each['wanted']}"
         yield f"  before: {each['before']}"

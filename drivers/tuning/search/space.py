@@ -130,6 +130,10 @@ class Search:
             want = "an eval_fraction above 0"
             said = f"a search goes by held-out rows; it needs {want}, 0.1 say"
             raise BadArgument(said, name="eval_fraction", got="0", want=want)
+        if base.generate is not None:
+            want = "a search first, and then generate with the best values"
+            said = f"generate and search do not go together: trials write no answers; make {want}"
+            raise BadArgument(said, name="generate", got="search", want=want)
         if not any(name in given for name in ("trials", "device_seconds", "seconds")):
             want = "trials, device_seconds or seconds"
             raise BadArgument(f"a search needs a budget: {want}", name="search", want=want)

@@ -51,16 +51,17 @@ def test_many_classes_are_in_the_long_version_alone() -> None:
 def test_answers_and_groups_and_what_was_left_out() -> None:
     report = {
         "figures": {}, "cut": ["classes"],
-        "texts": {"rows": 2, "tokens": 32, "figures": {"bleu": [0.1, 0.4]},
-                  "examples": [{"prompt": "Q", "wanted": "W", "before": "B", "after": "A"}]},
+        "texts": {"rows": 2, "tokens": 32,
+                  "examples": [{"prompt": "Q", "wanted": f"W{n}", "before": "B", "after": "A"} for n in range(4)]},
         "groups": {"column": "town", "each": {"a": {"rows": 3, "accuracy": 0.5, "f1_macro": 0.25}},
                    "differences": {"good": [0.125, None, 0.75]}, "differences_before": {"good": [0.5, 0.5, 0.5]}},
     }  # fmt: skip
     said = text(report)
-    assert "2 answers written, up to 32 tokens each" in said and "wanted: W" in said and "bleu" in said
+    assert "2 answers written, up to 32 tokens each" in said and "wanted: W3" in said and "after:  A" in said
     assert "groups by town, after" in said and "0.125" in said and "0.75" in said
     assert "left out, as there was too much of it: classes" in said
-    assert "wanted: W" not in text(report, short=True)
+    short = text(report, short=True)
+    assert "wanted: W1" in short and "wanted: W2" not in short
 
 
 def test_rows_worth_a_label_are_named_where_they_stand() -> None:

@@ -83,6 +83,7 @@ def test_a_space_that_means_nothing_is_refused(space: Any, name: str, said: str)
 
 def test_a_search_that_means_nothing_is_refused() -> None:
     refused({}, "eval_fraction", "goes by held-out rows", eval_fraction=0.0)
+    refused({}, "generate", "trials write no answers; make a search first", options={"generate": True})
     refused({"metric": "eval_f1"}, "metric", "it has eval_loss, eval_perplexity")
     refused({"trials": None}, "search", "trials, device_seconds or seconds")
     refused({"trials": 0}, "trials", "at least 1")
