@@ -106,6 +106,7 @@ RUNS: dict[str, dict[str, Any]] = {
             facts={"data_sha256": "5e1f", "report": _report(0.9), "trials": _trials(), "best": 0,
                    "importance": {"learning_rate": 0.71, "rank": 0.29}}),
         run("t-11", "done", "/models/support-lora-candidate", version="v1", promoted=False, curve=_points(1.4),
-            facts={"data_sha256": "5e1f", "report": {**_report(0.78), **_more()}}, recipe={"promote_if": "eval_accuracy > 0.8"}),
+            facts={"data_sha256": "5e1f", "report": {**_report(0.78), **_more()}},
+            recipe={"promote_if": "eval_accuracy > 0.8"}),
     )
 }  # fmt: skip

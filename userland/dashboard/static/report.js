@@ -232,8 +232,9 @@ function groups(found) {
 
 function mistakes(found) {
   if (!found?.length) return null;
-  const rows = found.map((one) => [number(one.by), words(one.said), words(one.wanted), words(one.text)]);
-  return part('Worst mistakes', table('Worst mistakes', ['by', headWords('said'), headWords('wanted'), headWords('row')], rows), '', WHOLE);
+  const rows = found.map((one) => [one.text, words(one.said), words(one.wanted), number(one.by)]);
+  const head = ['row', headWords('said'), headWords('wanted'), 'by'];
+  return part('Worst mistakes', table('Worst mistakes', head, rows, {class: 'texts'}), '', WHOLE);
 }
 
 function headWords(name) {
