@@ -150,7 +150,7 @@ class Writer:
         self, module: Any, rows: Sequence[Sequence[int]], yield_: Callable[[], None]
     ) -> Sequence[Sequence[int]]:
         given = self.given(rows)
-        settings = GenerationConfig(
+        settings = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=self.tokens, do_sample=False, num_beams=1, repetition_penalty=1.0, no_repeat_ngram_size=0,
             min_length=0, eos_token_id=list(self.ends) or None, pad_token_id=self.padding, use_cache=True,
         )  # fmt: skip
@@ -258,10 +258,15 @@ class Answers:
 
 
 def _line(text: str) -> str:
-    return cut(" ".join(text.split()))
+    return cut(_plain(text))
+
+
+def _plain(text: str) -> str:
+    """One line without signs that a terminal would obey: a model that has learned nothing may write any."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in " ".join(text.split()))
 
 
 def _end(text: str) -> str:
     """The end of a text, where the question stands."""
-    text = " ".join(text.split())
+    text = _plain(text)
     return text if len(text) <= LETTERS else "…" + text[1 - LETTERS :]

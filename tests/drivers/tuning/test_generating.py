@@ -123,10 +123,15 @@ def test_the_report_has_figures_and_the_worst_answers(make: Make) -> None:
     assert (texts["rows"], texts["tokens"], len(texts["examples"])) == (5, 6, 5)
     first = texts["examples"][0]
     place = wanted.index(first["wanted"])
-    assert first["after"] == " ".join(said[place].split()) and first["prompt"].endswith(":")
+    assert len(first["after"]) == len(" ".join(said[place].split())) and first["prompt"].endswith(":")
     worst = [written([one], [other])["rougel"] for one, other in zip(said, wanted, strict=True)]
     assert worst[place] == min(worst)
     assert len(json.dumps(told)) < 48 * 1024
+    assert all(text.isprintable() for each in texts["examples"] for text in each.values())
+    loud = replace(answers, decode=lambda tokens: "\x1b[2J" + "long " * 99)
+    tensors = loud.look(module, lambda: None).tensors
+    shown = loud.compared(tensors, tensors, lambda: None)["texts"]["examples"][0]
+    assert shown["after"].startswith("�[2J") and shown["prompt"].startswith("…") and len(shown["prompt"]) <= 200
 
 
 def test_a_run_that_was_interrupted_ends_with_the_same_report(make: Make) -> None:
