@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import tuning_reports
 
 from llmos.userland.dashboard import pages
 
@@ -76,6 +78,24 @@ def test_what_the_scripts_compute(tmp_path: Path) -> None:
     done = subprocess.run([NODE, "--test", test], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^# pass [1-9]", done.stdout, re.MULTILINE)
+
+
+def test_the_report_that_is_made_up_for_the_browser_has_the_form_of_a_real_one() -> None:
+    sys.path.insert(0, str(HERE))
+    try:
+        from canned_runs import RUNS
+    finally:
+        sys.path.remove(str(HERE))
+    canned, real = RUNS["t-17"]["facts"]["report"], tuning_reports.run()["facts"]["report"]
+    for one, other in (
+        (canned["figures"]["accuracy"], real["figures"]["accuracy"]), (canned["classes"], real["classes"]),
+        (canned["classes"]["after"], real["classes"]["after"]),
+        (canned["classes"]["curves"][0], real["classes"]["curves"][0]),
+        (canned["classes"]["after"]["calibration"], real["classes"]["after"]["calibration"]),
+    ):  # fmt: skip
+        assert one.keys() == other.keys()
+    assert len(canned["classes"]["after"]["each"][0]) == len(real["classes"]["after"]["each"][0])
+    assert real.keys() <= canned.keys()
 
 
 def test_the_pictures_of_the_docs_are_small_and_shown() -> None:
