@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from llmos.syscalls.errors import BadArgument, NotFound
 from llmos.userland.cli.commands.tuning import promoted, recipe_of, status
 from llmos.userland.cli.parser import parse_line
+from llmos.userland.reports import sinks
 
 
 @pytest.fixture
@@ -171,3 +173,50 @@ def test_tasks_tell_how_far_a_run_is(llmos: Any, here: Path) -> None:
     (here / "go").touch()
     assert llmos(f"wait {task}").status == 0
     forget(llmos, "far")
+
+
+def test_curves_are_written_for_tensorboard_beside_a_task_and_afterwards(
+    llmos: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+
+    def steps(folder: Path) -> list[int]:
+        events = [event for file in sorted(folder.iterdir()) for event in loader.EventFileLoader(str(file)).Load()]
+        return [event.step for event in events for each in event.summary.value if each.tag == "loss"]
+
+    followed = sinks.follow
+
+    def follow(opened: Sequence[sinks.Sink], told: Mapping[str, Any]) -> None:
+        followed(opened, told)
+        (here / "go").touch()  # the job waits until somebody follows it
+
+    monkeypatch.setattr(sinks, "follow", follow)
+    hold = json.dumps([3, str(here / "go")]).replace(" ", "")
+    line = f"tune null ./data.jsonl shown --json --device null0 --batch-size 8 --tensorboard ./live --set 'hold={hold}'"
+    id = json.loads(llmos(line).out.splitlines()[-1])["id"]
+    ran = llmos(f"runs {id} --tensorboard ./after")
+    assert re.search(rf"^{id}: 10 points written to .*after/{id}$", ran.out, re.MULTILINE), ran.err
+    assert steps(here / "after" / id) == list(range(1, 11))
+    live = steps(here / "live" / id)
+    assert live[0] < 4 and live == list(range(live[0], 11))
+    forget(llmos, "shown")
+
+
+def test_a_curve_goes_to_weights_and_biases_or_the_extra_is_named(
+    llmos: Any, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(here))
+    told = llmos("tune null ./data.jsonl sent --json --device null0 --batch-size 8").out
+    id = json.loads(told.splitlines()[-1])["id"]
+    live = "tune null ./data.jsonl live --device null0 --batch-size 8 --wandb curves"
+    after = f"runs {id} --wandb curves"
+    if find_spec("wandb"):
+        assert llmos(live).status == 0 and "10 points written" in llmos(after).out
+        assert list(here.glob("wandb/offline-run-*"))
+        forget(llmos, "live")
+    else:
+        for ran in (llmos(live), llmos(after)):
+            assert ran.status == 1 and "pip install 'llmos[wandb]'" in ran.err
+        assert "live" not in llmos("ls").out, "said before anything begins"
+    forget(llmos, "sent")
