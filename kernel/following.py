@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
 from llmos.syscalls.errors import Denied, LlmosError
 from llmos.syscalls.types import Right
 
@@ -80,9 +78,7 @@ async def _exchanged(request: Request, model: ModelObject) -> str:
     if model.base is None:
         await request.kernel.swaps.exchange(request, model, model.path)
         return model.version
-    options = replace(model.options, name=model.name, replace=True)
-    newer, _ = await request.kernel.models.load(request, model.driver, options, model.base, model.path)
-    return newer.version
+    return (await request.kernel.models.newer(model)).version
 
 
 def _means(session: Session, path: str, point: MountPoint, wanted: str) -> bool:

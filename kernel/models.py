@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from llmos.syscalls.driver import HostLoad, HostPlan, HostSleep, HostUnload, HostWake, Located
 from llmos.syscalls.errors import (
     Busy, Exists, LlmosError, NoDeviceMemory, NotFound, NotSupported, OverQuota, PeerGone, Unavailable,
@@ -17,7 +19,7 @@ from llmos.syscalls.types import Kind, LoadOptions, Plan, Reason
 
 from .arbiter.history import Way
 from .ledger import HOST
-from .locating import locate, release, tell_measured
+from .locating import locate, locate_at, release, tell_measured
 from .memory.corrections import Corrections
 from .memory.rows import awake, settle
 from .objects import ModelObject
@@ -95,23 +97,30 @@ class ModelService:
                 "give another name, or take it over: replace=True (at the command line: --replace)"
             )
         model = self.create(request.session.owner, driver, files, located, options, base, name, path)
+        await self._loaded(model, holder, request)
+        return model, True
+
+    async def newer(self, holder: ModelObject) -> ModelObject:
+        """Load what the path of a loaded model means now beside it, by its name; it leaves once its requests are
+        answered. Raises what finding and loading raise: it then serves on."""
+        place, options = holder.located, replace(holder.options, name=holder.name, replace=True)
+        files, located = await locate_at(self._kernel, holder.files.name, place.source, place.path, holder.path)
+        of = holder.owner, holder.driver, files, located, options, holder.base, holder.name, holder.path
+        model = self.create(*of)
+        await self._loaded(model, holder, None)
+        return model
+
+    async def _loaded(self, model: ModelObject, holder: ModelObject | None, request: Request | None) -> None:
+        """Load a model that was just taken up, and have who `holder` was of its name leave."""
         model.loading = self._kernel.runner.future()
         watch(model, request)
         self._kernel.runner.spawn(self._bring_up(model), lambda _value, error: self._came_up(model, error, holder))
         await model.loading
-        return model, True
 
     def create(
-        self,
-        owner: str,
-        driver: Driver,
-        files: Driver,
-        located: Located,
-        options: LoadOptions,
-        base: ModelObject | None,
-        name: str,
-        path: str,
-    ) -> ModelObject:
+        self, owner: str, driver: Driver, files: Driver, located: Located, options: LoadOptions,
+        base: ModelObject | None, name: str, path: str,
+    ) -> ModelObject:  # fmt: skip
         """Take up a model, cold."""
         kernel = self._kernel
         model = ModelObject(
@@ -136,12 +145,8 @@ class ModelService:
             self._renew(model)
         self.event(model, Event.LOAD)
         await self._place(model)
-        call = HostLoad(
-            id=model.host_id,
-            model=model.located,
-            options=model.options,
-            base=model.base.host_id if model.base is not None else "",
-        )
+        base = model.base.host_id if model.base is not None else ""
+        call = HostLoad(id=model.host_id, model=model.located, options=model.options, base=base)
         started = kernel.runner.clock()
         assert model.driver.link is not None  # room is given only while it runs
         model.loaded = await model.driver.link.call(call, lambda progress: tell(model, progress))

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from llmos.syscalls.errors import LlmosError
 from llmos.syscalls.types import Right
 
@@ -31,15 +29,12 @@ def followers(kernel: Kernel, run: Run) -> list[ModelObject]:
 
 
 async def exchange(kernel: Kernel, asked: Request | None, run: Run) -> None:
-    """Have them go over, for the program that had asked for the run; what cannot go over serves what it did."""
+    """Have them go over, as far as who had asked for the run may say so; what cannot go over serves what it did."""
     for model in followers(kernel, run):
-        before, why = model.version, _refused(kernel, asked, model)
-        if asked is not None and not why:
-            request = Request(kernel, asked.session, 0, kernel.new_id("r"), asked.spec, asked.call, {})
-            request.receivers.clear()  # nobody waits for this but the task
-            options = replace(model.options, name=model.name, replace=True)
+        before, why = model.version, _refused(kernel, asked, run, model)
+        if not why:
             try:
-                await kernel.models.load(request, model.driver, options, model.base, model.path)
+                await kernel.models.newer(model)
             except LlmosError as error:
                 why = str(error)
         if why:
@@ -51,20 +46,16 @@ async def exchange(kernel: Kernel, asked: Request | None, run: Run) -> None:
         kernel.decide([run.id, model.id], reason, "warning" if why else "info")
 
 
-def _refused(kernel: Kernel, asked: Request | None, model: ModelObject) -> str:
-    """Why a model stays what it is; empty when it may go over."""
-    if asked is None:
-        return "the kernel was started anew since the task began"
-    if asked.session.id not in kernel.sessions.by_id:
-        return "the program that began the task has ended"
-    if Right.MANAGE not in kernel.sessions.rights_for(asked.session, model):
-        return "the program that began the task may not manage it"
+def _refused(kernel: Kernel, asked: Request | None, run: Run, model: ModelObject) -> str:
+    """Why a model stays what it is; empty when it may go over.
+
+    A program that has ended, or that spoke to the kernel before this one, can still say so of what its user has loaded.
+    """
+    if asked is not None and asked.session.id in kernel.sessions.by_id:
+        if Right.MANAGE not in kernel.sessions.rights_for(asked.session, model):
+            return "the program that began the task may not manage it"
+    elif model.owner != run.owner:
+        return "it was loaded by another user than the one who began the task"
     if adapters := kernel.models.adapters_of(model):
         return f"it has adapters, which would leave with it: {names_of(adapters)}"
-    try:
-        point, inner = asked.session.mounts.resolve(model.path)
-    except LlmosError as error:
-        return str(error)
-    if (point.filesystem, point.source, inner) != (model.files.name, model.located.source, model.located.path):
-        return f"{model.path} is something else for the program that began the task"
     return ""

@@ -70,15 +70,6 @@ def test_a_base_with_adapters_stays_with_them(kernel: Inside, program: Program, 
     assert "adapters, which would leave with it: beside" in codes(kernel, task["id"])["tune.unserved"]
 
 
-@pytest.mark.parametrize("path", ["/models/other", "/nothing/there"])
-def test_what_the_name_means_to_the_program_decides(
-    kernel: Inside, program: Program, model: int, mine: int, path: str
-) -> None:
-    named(kernel).path = path
-    task = tuned(kernel, program, model)
-    assert named(kernel).version == "1" and "tune.unserved" in codes(kernel, task["id"])
-
-
 def test_what_is_not_good_enough_serves_nobody(kernel: Inside, program: Program, model: int, mine: int) -> None:
     task = tuned(kernel, program, model, promote_if="loss < 0")
     assert named(kernel).version == "1" and set(codes(kernel, task["id"])) >= {"tune.candidate"}
@@ -100,26 +91,38 @@ def test_a_program_that_may_not_manage_it_cannot_exchange_it(
     assert named(kernel).version == "1" and "may not manage it" in codes(kernel, task["id"])["tune.unserved"]
 
 
-def test_a_task_of_a_kernel_before_says_that_it_is_not_served(
-    kernel: Inside, program: Program, model: int, mine: int
-) -> None:
-    task = begin(program, model, "/models/mine@2")
-    found = kernel.kernel.tunes.of(kernel.kernel.objects[task["id"]])
-    found.asked = None
+def after_the_program(kernel: Inside, program: Program, task: dict[str, Any]) -> None:
+    """The task ends when the program has ended that began it."""
     kernel.models.answers["commit"] = Version(version="2")
-    ends(kernel, task)
-    result(program, task)
-    assert named(kernel).version == "1" and "started anew" in codes(kernel, task["id"])["tune.unserved"]
-
-
-def test_without_the_program_that_began_it_nothing_is_loaded(
-    kernel: Inside, program: Program, model: int, mine: int
-) -> None:
-    task = begin(program, model, "/models/mine@2")
-    kernel.models.answers["commit"] = Version(version="2")
+    kernel.models.answers["locate"] = lambda body: located({"path": f"{body['path'].partition('@')[0]}@2"})
     named(kernel).options = replace(named(kernel).options, keep_alive=-1)
     (session,) = kernel.kernel.sessions.by_id.values()
     kernel.kernel.sessions.close(session, "the test says so")
     ends(kernel, task)
     kernel.advance(0.1)
-    assert named(kernel).version == "1" and "has ended" in codes(kernel, task["id"])["tune.unserved"]
+
+
+def test_it_goes_over_also_when_the_program_that_began_it_has_ended(
+    kernel: Inside, program: Program, model: int, mine: int
+) -> None:
+    task = begin(program, model, "/models/mine@2")
+    after_the_program(kernel, program, task)
+    assert named(kernel).version == "2" and "model.swapped" in codes(kernel, task["id"])
+
+
+def test_a_task_of_a_kernel_before_goes_over_too(kernel: Inside, program: Program, model: int, mine: int) -> None:
+    task = begin(program, model, "/models/mine@2")
+    found = kernel.kernel.tunes.of(kernel.kernel.objects[task["id"]])
+    found.asked = None
+    kernel.models.answers["commit"] = Version(version="2")
+    kernel.models.answers["locate"] = lambda body: located({"path": f"{body['path'].partition('@')[0]}@2"})
+    ends(kernel, task)
+    result(program, task)
+    assert named(kernel).version == "2" and named(kernel).owner == found.run.owner
+
+
+def test_what_another_user_has_loaded_stays(kernel: Inside, program: Program, model: int, mine: int) -> None:
+    task = begin(program, model, "/models/mine@2")
+    named(kernel).owner = "12345"
+    after_the_program(kernel, program, task)
+    assert named(kernel).version == "1" and "by another user" in codes(kernel, task["id"])["tune.unserved"]
