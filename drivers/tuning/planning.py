@@ -88,7 +88,7 @@ def plan(
         objective: what is learnt.
         recipe: of which accumulation, early_stopping and gradient_checkpointing count.
         batches: the largest micro-batch of each task, with content.
-        scratch: bytes that a product takes for itself, apart from its answer.
+        scratch: bytes that a product takes for itself on the way back, apart from its answer.
         prompts: the largest ones that are answered at once, as the module gets them; None for no answers.
 
     Raises:
@@ -99,23 +99,23 @@ def plan(
         aids.save_memory(module)
     size = sum(value.nbytes for value in moving.values())
     largest = max(value.nbytes for value in moving.values())
-    most = max(_most_of_a_pass(module, objective, batch, recipe) for batch in batches)
+    most = max(_most_of_a_pass(module, objective, batch, recipe, scratch) for batch in batches)
     answered = _most_of_answers(module, recipe, prompts) if prompts is not None else 0
     held = 2 * size if recipe.earlier is not None and recipe.earlier.ewc else 0
     return Bytes(
         trainable=size, gradients=size, states=2 * size + 4 * len(moving) + held,
         best=size if recipe.early_stopping else 0,
-        activations=max(0, most - size) + scratch, updating=2 * largest,
+        activations=max(0, most - size), updating=2 * largest,
         writing=answered + scratch if answered else 0,
     )  # fmt: skip
 
 
-def _most_of_a_pass(module: nn.Module, objective: Objective, batch: Batch, recipe: Recipe) -> int:
+def _most_of_a_pass(module: nn.Module, objective: Objective, batch: Batch, recipe: Recipe, scratch: int) -> int:
     """The most bytes that live at once, gradients included; where several micro-batches make a step, with those of one
-    there before.
+    there before. `scratch` comes to what lives on the way back.
     """
     every = recipe.teacher is not None and bool(recipe.teacher.layers)
-    return _of_layers(module, lambda: _counted(module, objective, batch, recipe), every)
+    return _of_layers(module, lambda: _counted(module, objective, batch, recipe, scratch), every)
 
 
 def _most_of_answers(module: nn.Module, recipe: Recipe, prompts: Mapping[str, Tensor]) -> int:
@@ -157,7 +157,7 @@ def alike(module: nn.Module) -> nn.ModuleList | None:
     return layers[0] if len(layers) == 1 else None
 
 
-def _counted(module: nn.Module, objective: Objective, batch: Batch, recipe: Recipe) -> int:
+def _counted(module: nn.Module, objective: Objective, batch: Batch, recipe: Recipe, scratch: int) -> int:
     module.train()
     with torch.random.fork_rng(devices=()):
         prepared = objective.prepare(batch, training=True)
@@ -173,8 +173,7 @@ def _counted(module: nn.Module, objective: Objective, batch: Batch, recipe: Reci
                 backward(module, prepared, weight)
     for parameter in module.parameters():
         parameter.grad = None
-    most: int = living.most
-    return most
+    return int(max(living.most, living.back + scratch))
 
 
 def _answered(module: nn.Module, recipe: Recipe, prompts: Mapping[str, Tensor], tokens: int) -> int:
@@ -245,7 +244,8 @@ def _hollow(module: nn.Module) -> None:
 
 
 class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that are made inside it: `now` of those that live, `most` at once.
+    """Counts the bytes of tensors that are made inside it: `now` of those that live, `most` at once, `back` at once
+    while gradients are made.
 
     Inside torch's FakeTensorMode: what has only operands with content is computed as ever. Those of `modules` were
     there before.
@@ -253,7 +253,7 @@ class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, *modules: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.now = self.most = 0
+        self.now = self.most = self.back = 0
         self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         for module in modules:
             for tensor in (*module.parameters(), *module.buffers()):
@@ -283,6 +283,8 @@ class Living(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known[key] = weakref.ref(storage, partial(self._gone, key, size))
         self.now += size
         self.most = max(self.most, self.now)
+        if torch._C._current_graph_task_id() >= 0:  # within a backward pass
+            self.back = max(self.back, self.now)
 
     def _gone(self, key: int, size: int, _: object) -> None:
         del self._known[key]

@@ -54,6 +54,8 @@ def _refused(kernel: Kernel, asked: Request | None, run: Run, model: ModelObject
     if asked is not None and asked.session.id in kernel.sessions.by_id:
         if Right.MANAGE not in kernel.sessions.rights_for(asked.session, model):
             return "the program that began the task may not manage it"
+    elif not run.ambient:
+        return "the program that began the task has ended, and might manage only what it was given"
     elif model.owner != run.owner:
         return "it was loaded by another user than the one who began the task"
     if adapters := kernel.models.adapters_of(model):

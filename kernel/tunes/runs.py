@@ -49,6 +49,8 @@ class Run(msgspec.Struct, kw_only=True):
 
     id: str
     owner: str
+    ambient: bool = False
+    """Whether the program that began it could do what its user may, as one that another has spawned cannot."""
     state: str = "running"
     created: float
     ended: float = 0.0

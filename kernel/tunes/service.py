@@ -117,9 +117,9 @@ class TuneService:
     def _run(self, request: Request, call: Tune, model: ModelObject, data: Place, out: Place) -> Run:
         kernel = self._kernel
         return Run(
-            id=kernel.new_id("t"), owner=request.session.owner, created=kernel.wall(), base=noted(model),
-            recipe=call.recipe, data=data, out=out, work_class=class_of(call.work_class),
-            code=str(kernel.facts()["version"]),
+            id=kernel.new_id("t"), owner=request.session.owner, ambient=request.session.ambient,
+            created=kernel.wall(), base=noted(model), recipe=call.recipe, data=data, out=out,
+            work_class=class_of(call.work_class), code=str(kernel.facts()["version"]),
         )  # fmt: skip
 
     def _tuning(self, run: Run, model: ModelObject | None) -> Tuned:

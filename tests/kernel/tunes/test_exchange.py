@@ -126,3 +126,13 @@ def test_what_another_user_has_loaded_stays(kernel: Inside, program: Program, mo
     named(kernel).owner = "12345"
     after_the_program(kernel, program, task)
     assert named(kernel).version == "1" and "by another user" in codes(kernel, task["id"])["tune.unserved"]
+
+
+def test_a_program_that_could_not_exchange_it_cannot_by_ending(
+    kernel: Inside, program: Program, model: int, mine: int
+) -> None:
+    (session,) = kernel.kernel.sessions.by_id.values()
+    session.ambient = False
+    task = begin(program, model, "/models/mine@2")
+    after_the_program(kernel, program, task)
+    assert named(kernel).version == "1" and "what it was given" in codes(kernel, task["id"])["tune.unserved"]
