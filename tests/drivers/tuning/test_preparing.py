@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+import tiny_models
 import torch
+import tuning_runs
 from tuning_runs import Make, Serve, maker
 
+from llmos.drivers.contract import LoadSettings, TuneJob
+from llmos.drivers.engine.engine import Engine
+from llmos.drivers.ops.table import OpTable
 from llmos.drivers.tuning import preparing
+from llmos.drivers.tuning.job import Running
 from llmos.drivers.tuning.objectives.chunked import ROOM, Chunked
 from llmos.drivers.tuning.objectives.preference import Preference
-from llmos.drivers.tuning.preparing import Prepared
+from llmos.drivers.tuning.preparing import Prepared, prepare
 from llmos.syscalls.errors import BadArgument
 
 
@@ -84,3 +91,29 @@ def test_a_quantized_base_is_planned_like_any_other(serve: Serve, tmp_path: Path
     scratch = [preparing._scratch(each.module, each.batches.largest(1)) for each in made]
     assert scratch[1] > 2 * scratch[0] > 0
     assert quantized["total"] - scratch[1] == pytest.approx(plain["total"] - scratch[0], rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [64, 256])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_on_weights_that_serve_the_plan_is_within_a_tenth(
+    ops: OpTable, tmp_path: Path, checkpointing: bool, length: int
+) -> None:
+    """Layers wide enough that unpacking their weights takes memory of its own."""
+    size = {"hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 6, "vocab_size": 16_000}
+    folder = tiny_models.build(tmp_path / "served", "llama", max_position_embeddings=256, **size)
+    engine = Engine(ops)
+    engine.load("m", tiny_models.source_of(folder), LoadSettings(dtype="float32"), tiny_models.silent)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/rows.jsonl").write_text("".join(json.dumps({"text": f"{n} words"}) + "\n" for n in range(400)))
+    recipe = {
+        "method": "lora", "rank": 8, "batch_size": 2, "max_steps": 2, "max_length": length,
+        "options": {"gradient_checkpointing": checkpointing},
+    }  # fmt: skip
+    source = tiny_models.source_of(tmp_path / "data")
+    prepared = prepare(TuneJob("t", "m", recipe, source, tmp_path / "out", tmp_path / "keep"), engine.base("m"))
+    sizes = prepared.plan.facts["bytes"]
+    running = Running(prepared)
+    taken = sizes["trainable"] + tuning_runs.allocated(lambda: running.work(lambda: None))
+    print(f"{length} {checkpointing}: planned {sizes['total']}, taken {taken}, {sizes['total'] / taken:.3f}")
+    assert sizes["total"] == pytest.approx(taken, rel=0.1)
