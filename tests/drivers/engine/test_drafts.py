@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slow_cases import slow_but
 import torch
 import transformers
 from tiny_models import PROMPT, ask, build, byte_fallback, byte_level, done, silent, source_of
@@ -56,7 +57,7 @@ def runner(engine: Engine) -> PagedRunner:
     return found
 
 
-@pytest.mark.parametrize("length", [1, 5, 24, 60])
+@pytest.mark.parametrize("length", slow_but([5, 60], [1, 5, 24, 60]))
 def test_greedy_answers_are_the_same_with_any_draft_model(ops: OpTable, llama: Path, small: Path, length: int) -> None:
     prompt = (PROMPT * 3)[:length]
     for draft in (small, llama):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slow_cases import slow_but
 import torch
 import transformers
 from stored_models import stored
@@ -84,7 +85,7 @@ def test_a_budget_counts_all_weights(tmp_path: Path) -> None:
         run(tmp_path / "out", tmp_path / "again", W4)
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen3_next"])
+@pytest.mark.parametrize("name", slow_but(["mixtral"], ["mixtral", "qwen3_next"]))
 def test_experts_stay_as_they_are_and_the_report_says_so(tmp_path: Path, name: str) -> None:
     model = build(tmp_path / "m", name)
     _, report = run(model, tmp_path / "out", {"width": 8, "group": 32})

@@ -6,6 +6,7 @@ import shutil
 from typing import Any
 
 import pytest
+from slow_cases import slow_but
 import torch
 from tuning_runs import Make
 
@@ -44,7 +45,7 @@ def test_forgetting_is_measured(make: Make) -> None:
     assert running.manifest["data"]["earlier"]["files"] == 1
 
 
-@pytest.mark.parametrize("method", ["lora", "adalora"])
+@pytest.mark.parametrize("method", slow_but(["adalora"], ["lora", "adalora"]))
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(make: Make, method: str) -> None:
     whole = make(**recipe(method))
     values = done(whole).values

@@ -11,6 +11,7 @@ from typing import Any
 
 import peft
 import pytest
+from slow_cases import slow_but
 import tiny_kinds
 import tiny_models
 import torch
@@ -66,7 +67,10 @@ def moved(prepared: Prepared) -> None:
         value.data += 0.3 * torch.randn(value.shape, generator=generator)
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "adalora", "ia3", "full", "bottleneck", "prompt", "prefix"])
+METHODS = ("lora", "dora", "adalora", "ia3", "full", "bottleneck", "prompt", "prefix")
+
+
+@pytest.mark.parametrize("method", slow_but(["lora", "prefix"], METHODS))
 def test_answers_are_those_of_the_library(serve: Serve, tmp_path: Path, method: str) -> None:
     prepared = maker(serve, tmp_path)(**recipe(method=method, options={"virtual_tokens": 3}, max_length=None))
     moved(prepared)
@@ -224,6 +228,7 @@ def make_writer(ops: OpTable, tmp_path: Path) -> Callable[[str], Make]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", WRITERS)
 def test_a_decoder_answers_what_an_encoder_has_read(make_writer: Callable[[str], Make], family: str) -> None:
     prepared = make_writer(family)(**recipe(objective="seq2seq"))
@@ -243,6 +248,7 @@ def test_a_decoder_answers_what_an_encoder_has_read(make_writer: Callable[[str],
     assert told["texts"]["rows"] == 5 and "bleu" in told["figures"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", WRITERS)
 def test_memory_of_a_decoder_is_planned(make_writer: Callable[[str], Make], family: str) -> None:
     prepared = make_writer(family)(**recipe(objective="seq2seq", **LONG))

@@ -96,6 +96,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(make_classifier: Ma
     assert all(torch.equal(value, trainable(again.module)[name]) for name, value in trainable(whole.module).items())
 
 
+@pytest.mark.slow
 def test_words_with_tags_are_chosen_by_their_worst_word(serve: Serve, tmp_path: Path) -> None:
     make = maker(serve, tmp_path, "BertForTokenClassification", labels=("O", "B-X"))
     rows = [{"tokens": [WORDS[n % 8], WORDS[n // 8]], "tags": ["O", "B-X"]} for n in range(24)]

@@ -84,7 +84,7 @@ def test_it_learns_and_plain_peft_loads_it(
     assert largest < (1e-6 if dtype == "float32" else 3e-2)
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
+@pytest.mark.parametrize("method", slow_but(["lora", "adalora", "prefix"], ADAPTERS))
 def test_what_moves_is_float32_and_all_of_it_the_adapters(serve: Serve, method: str) -> None:
     resident, _ = serve("llama", dtype="bfloat16")
     adapted = adapt(training_view(resident.bundle), kinds.CAUSAL, Recipe.of({"method": method}), 10)

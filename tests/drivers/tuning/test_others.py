@@ -99,6 +99,7 @@ def test_what_is_asked_is_the_model_that_serves(device: CpuDevice, job: TuneJob,
     assert not any(value.requires_grad for value in objective.teacher.parameters())
 
 
+@pytest.mark.slow
 def test_what_a_teacher_says_is_planned(device: CpuDevice, job: TuneJob) -> None:
     engine = device._engine
     others = Others({"big": engine.base("big")})
@@ -151,6 +152,7 @@ def test_an_earlier_adapter_keeps_its_directions(
     assert left["apart"] < 0.3 * left["free"]
 
 
+@pytest.mark.slow
 def test_an_adapter_neither_teaches_nor_is_a_model_an_adapter(
     device: CpuDevice, job: TuneJob, bases: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(make_heads: Make) -
     assert all(torch.equal(value, trainable(again.module)[name]) for name, value in trainable(whole.module).items())
 
 
+@pytest.mark.slow
 def test_objectives_may_differ_and_the_largest_is_planned(make: Make) -> None:
     better = [{"prompt": f"p {n}", "chosen": "a b c d", "rejected": "e f g h"} for n in range(8)]
     tasks = {"text": {"files": ["rows*"]}, "better": {"files": ["better*"], "objective": "preference"}}

@@ -48,6 +48,7 @@ def test_every_part_works_at_tiny_sizes(tmp_path: Path) -> None:
     assert kept["found"]["correct"]["checked"] and kept["found"]["speeds"]
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_or_is_late_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def planned(_setting: Setting) -> list[bench.Part]:
         return [

@@ -76,6 +76,7 @@ def test_the_best_trial_has_a_report_also_when_it_was_another_process_that_made_
     assert same_ == told and not any(each.stage == "train" for each in again.told())
 
 
+@pytest.mark.slow
 def test_the_result_is_what_the_best_recipe_gives_alone(prepare: Prepare) -> None:
     prepared = prepare(search={**SEARCH, "pruner": "none"})
     found = done(prepared, stacked=False)
@@ -155,6 +156,7 @@ def test_trials_go_on_from_where_they_were_kept(prepare: Prepare, monkeypatch: p
     assert min(begun) == kept
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_no_start(prepare: Prepare) -> None:
     """The search begins anew, and comes to the same."""
     whole, prepared = (prepare(name, search=SEARCH, checkpoint_every=2) for name in ("whole", "torn"))

@@ -100,7 +100,7 @@ def test_trials_of_other_batches_and_ends(prepare: Prepare) -> None:
     same(prepare(), [{"batch_size": 2}, {"batch_size": 4, "max_steps": 5}, {"packing": False}, early])
 
 
-@pytest.mark.parametrize("chance", [0.0, 0.1])
+@pytest.mark.parametrize("chance", slow_but([0.1], [0.0, 0.1]))
 def test_classes_and_their_heads(ops: OpTable, tmp_path: Path, chance: float) -> None:
     """A head of its own moves in each trial. A model that draws random numbers itself has no pass in common."""
     drops = {"hidden_dropout_prob": chance, "attention_probs_dropout_prob": 0.0}

@@ -107,6 +107,7 @@ def test_what_means_nothing_is_said_before_anything_is_asked(llmos: Any, asked: 
     assert ran.status == 1 and said in ran.err and not asked
 
 
+@pytest.mark.slow
 def test_a_merge_is_made_and_a_failure_is_said(llmos: Any, system: Any, here: Path) -> None:
     for seed in range(2):
         store(here / f"m{seed}", matrices(2, seed=seed))
