@@ -125,7 +125,6 @@ def test_a_part_of_the_time_is_left_to_others(null: Any) -> None:
     """The steps take as long in either case; what is between them does not."""
     null.call("set_budget", {"budget": {"device": 0.1}})
     number = null.submit("!slow 40; x", "paced", sampling={"max_tokens": 6, "ignore_eos": True})
-    null.until(MessageKind.BEAT)
     assert null.call("stats")["values"]["running"] == 1, "calls are answered meanwhile"
     value = null.answer(number).body["value"]
     took = null.log[-1]
