@@ -22,6 +22,7 @@ from .data.base import Base
 from .data.batches import Batch, steps_of
 from .data.dataset import Dataset
 from .data.reading import read
+from .objectives import chunked
 from .objectives.protocol import Objective
 from .learning import Epochs
 from .others import NONE, Directions, Others
@@ -111,6 +112,7 @@ def prepare(
     if hollow is not None:
         largest = batches.largest(times)
         prompts = generating.prompts_of(recipe, questions, resident.bundle)
+        _tell_scratch(module, hollow, largest)
         planned = planning.plan(hollow, objectives.hollow, recipe, largest, _scratch(module, largest), prompts)
     tokens = sum(len(example) for example in data.train) * steps * recipe.accumulation // max(1, len(batches))
     facts = {
@@ -156,6 +158,13 @@ def _start_of(batch: Batch, tokens: int = 8) -> Batch:
     rows = (slice(1), slice(tokens))
     labels = batch.labels[rows[: batch.labels.ndim]]
     return Batch(batch.input_ids[rows], batch.position_ids[rows], labels, batch.documents[rows])
+
+
+def _tell_scratch(module: Any, hollow: Any, largest: Sequence[Batch]) -> None:
+    """Have the head without content know what going through the weights of the real one takes."""
+    head, empty = module.get_output_embeddings(), hollow.get_output_embeddings()
+    if isinstance(head, ResidentLinear) and empty is not None:
+        setattr(empty, chunked.PLANNED, head.scratch(max(batch.input_ids.numel() for batch in largest)))
 
 
 def _scratch(module: nn.Module, largest: Sequence[Batch]) -> int:

@@ -114,6 +114,10 @@ def _part(head: nn.Linear, room: int) -> int:
     return max(FEWEST, room // head.out_features)
 
 
+PLANNED = "planned_scratch"
+"""What a head without content says of the bytes that going through its weights takes beside, for a plan to count."""
+
+
 class _Waiting:
     """Gradients of scores, until there are enough of them to go through the head's weights together.
 
@@ -146,6 +150,8 @@ class _Waiting:
 
     def _pieces(self) -> Iterable[Piece]:
         """The head's weights; what is unpacked as one is so only once."""
+        if planned := getattr(self._head, PLANNED, 0):
+            torch.empty(planned, dtype=torch.uint8)  # seen by whoever counts, and gone
         if isinstance(self._head, ResidentLinear) and self._head.piece < self._head.out_features:
             return self._head.pieces()
         self._whole = self._whole or [(slice(0, self._head.out_features), self._head.weight.detach())]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,11 +11,11 @@ from torch.nn import functional
 from ..data.batches import Batch
 from ..data.example import IGNORED
 from ..options.unlabelled import Unlabelled
-from .protocol import Outcome, Scored
+from .protocol import Around, Outcome, Scored
 
 
 @dataclass(frozen=True)
-class Consistent:
+class Consistent(Around):
     """An objective of classes, with a second loss of rows without labels (FixMatch, arXiv:2001.07685).
 
     `batch.others` are such rows as they are and the same changed, with as many items. Items whose likeliest class is
@@ -27,19 +26,6 @@ class Consistent:
 
     of: Scored
     asked: Unlabelled
-
-    @property
-    def head(self) -> str:
-        return self.of.head
-
-    def prepare(self, batch: Batch, training: bool) -> Batch:
-        return self.of.prepare(batch, training)
-
-    def weight(self, batch: Batch) -> float:
-        return self.of.weight(batch)
-
-    def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
-        return self.of.summary(sums)
 
     def loss(self, module: nn.Module, batch: Batch) -> Outcome:
         plain = self.of.loss(module, replace(batch, others=()))

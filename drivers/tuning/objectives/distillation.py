@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from ..data.batches import Batch
 from ..data.example import IGNORED
-from .protocol import Outcome, Scored
+from .protocol import Around, Outcome, Scored
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(Around):
     """The divergence from a teacher of the same classes, and the loss of the labels (Hinton et al. 2015).
 
     `share` of the loss is the teacher's: `temperature` squared times KL(teacher || module) of the scores divided by
@@ -41,22 +41,9 @@ class Distillation:
     hidden: float = 1.0
 
     @property
-    def head(self) -> str:
-        return self.of.head
-
-    @property
     def beside(self) -> tuple[nn.Module, ...]:
         """Modules that a pass goes through as well."""
         return (self.teacher,)
-
-    def prepare(self, batch: Batch, training: bool) -> Batch:
-        return self.of.prepare(batch, training)
-
-    def weight(self, batch: Batch) -> float:
-        return self.of.weight(batch)
-
-    def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
-        return self.of.summary(sums)
 
     def loss(self, module: nn.Module, batch: Batch) -> Outcome:
         targets, more = self.of.targets(batch), {"output_hidden_states": True} if self.layers else {}

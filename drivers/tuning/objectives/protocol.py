@@ -52,6 +52,25 @@ class Objective(Protocol):
         """Figures for people out of `Outcome.sums`, which have been added up, with `loss` and `weight`."""
 
 
+class Around:
+    """An objective around another one, `of`, which says all but the loss."""
+
+    of: Objective
+
+    @property
+    def head(self) -> str:
+        return self.of.head
+
+    def prepare(self, batch: Batch, training: bool) -> Batch:
+        return self.of.prepare(batch, training)
+
+    def weight(self, batch: Batch) -> float:
+        return self.of.weight(batch)
+
+    def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
+        return self.of.summary(sums)
+
+
 def inputs(batch: Batch) -> dict[str, Tensor]:
     """What the module gets: positions where rows hold several examples, which tell them apart, else a mask of tokens.
 

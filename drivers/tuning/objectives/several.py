@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from ..data.batches import Batch
-from .protocol import Objective, Outcome, average
+from .protocol import Around, Objective, Outcome, average
 
 
 class Outputs(nn.Module):
@@ -28,7 +28,7 @@ class Outputs(nn.Module):
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Around):
     """One task: an objective of some outputs of the head, or of the whole module where `places` is None. `share` is
     how much its mean loss counts beside those of others."""
 
@@ -37,21 +37,8 @@ class Part:
     share: float = 1.0
     places: slice | None = None
 
-    @property
-    def head(self) -> str:
-        return self.of.head
-
-    def prepare(self, batch: Batch, training: bool) -> Batch:
-        return self.of.prepare(batch, training)
-
-    def weight(self, batch: Batch) -> float:
-        return self.of.weight(batch)
-
     def loss(self, module: nn.Module, batch: Batch) -> Outcome:
         return self.of.loss(module if self.places is None else Outputs(module, self.places), batch)
-
-    def summary(self, sums: Mapping[str, float]) -> dict[str, float]:
-        return self.of.summary(sums)
 
 
 @dataclass(frozen=True)
