@@ -90,9 +90,9 @@ def objectives(
     judge = plain if recipe.r_drop else _light(plain, module, start(0))  # R-Drop compares scores
     if recipe.teacher is not None:
         assert isinstance(plain, Scored)
-        asked, teacher = recipe.teacher, others.teacher(recipe, base)
+        asked, teacher = recipe.teacher, others.teacher(recipe, base, resident)
         taught = Distillation(plain, teacher, asked.temperature, asked.share, asked.layers, asked.hidden)
-        return Objectives(taught, judge, replace(taught, teacher=others.teacher(recipe, base, hollow=True)))
+        return Objectives(taught, judge, replace(taught, teacher=others.teacher(recipe, base, resident, hollow=True)))
     if recipe.unlabelled is not None and recipe.unlabelled.weight:
         assert isinstance(plain, Scored)
         consistent = Consistent(plain, recipe.unlabelled)

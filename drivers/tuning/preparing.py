@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llmos.syscalls.errors import BadArgument, NotSupported
+from llmos.syscalls.errors import BadArgument
 
 from ..contract import TuneJob, TunePlan
 from ..engine.loader import Bundle
@@ -25,7 +25,7 @@ from .data.reading import read
 from .objectives import chunked
 from .objectives.protocol import Objective
 from .learning import Epochs
-from .others import NONE, Directions, Others
+from .others import NONE, Directions, Others, check_whole
 from .recipe import Recipe
 from .resident import ResidentLinear, empty_view, training_view
 from .words import PROMPTS
@@ -77,12 +77,7 @@ def prepare(
         NotSupported: the model cannot be tuned where it serves, or not by this method.
     """
     recipe, name = Recipe.of(job.recipe), job.base_path or job.model
-    if resident.shares is not None:
-        why = "its weights are split among ranks"
-        raise NotSupported(f"{name} cannot be tuned: {why}; load it on a device of one rank", why=why)
-    if resident.bundle.about.bottlenecks is not None or resident.bundle.learned:
-        why = "it has bottlenecks or learned tokens, of which another result would not know"
-        raise NotSupported(f"{name} cannot be tuned: {why}; tune the model that it was made from", why=why)
+    check_whole(resident, f"{name} cannot be tuned", "tune")
     base, about = Base.of(resident.bundle, job.base_path), resident.bundle.about
     data = (reader or partial(read_data, job))(recipe, base)
     _check_held_out(recipe, data)

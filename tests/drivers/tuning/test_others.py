@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,7 +21,7 @@ from llmos.drivers.devices.cpu import CpuDevice
 from llmos.drivers.tuning.objectives.distillation import Distillation
 from llmos.drivers.tuning.others import Others
 from llmos.drivers.tuning.preparing import prepare
-from llmos.syscalls.errors import BadArgument, BadModel, BadState
+from llmos.syscalls.errors import BadArgument, BadModel, BadState, NotSupported
 
 RECIPE: Mapping[str, Any] = {
     "method": "lora", "rank": 4, "batch_size": 4, "max_steps": 4, "learning_rate": 1e-2, "max_length": 32,
@@ -131,6 +132,25 @@ def test_who_cannot_teach_is_refused_before_any_work(device: CpuDevice, job: Tun
     assert isinstance(error, BadModel) and "odd cannot teach" in str(error) and "tokens are others" in str(error)
     error = refused(device, asking(job, "nobody", {}, teacher={"model": "nobody"}))
     assert isinstance(error, BadArgument) and "teacher 'nobody' is not a whole model" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [([[-1, -1]], "states are 64 wide, those of big 32"), ([[0, 9]], "there is no layer 9; it is -3 to 2")],
+)
+def test_layers_that_cannot_be_compared_are_refused_before_any_work(
+    device: CpuDevice, job: TuneJob, layers: list[list[int]], said: str
+) -> None:
+    device.load("same", device._engine._entries["m"].source, LoadSettings(dtype="float32"), tiny_models.silent)
+    error = refused(device, taught(job, teacher="big" if layers == [[-1, -1]] else "same", layers=layers))
+    assert isinstance(error, BadArgument) and error.name == "layers" and said in str(error)
+
+
+def test_a_teacher_of_which_a_view_is_a_part_is_refused(device: CpuDevice, job: TuneJob) -> None:
+    engine = device._engine
+    part = dataclasses.replace(engine.base("big"), shares=object())  # type: ignore[arg-type]
+    with pytest.raises(NotSupported, match="big cannot teach: its weights are split among ranks"):
+        prepare(taught(job), engine.base("m"), others=Others({"big": part}))
 
 
 def test_an_earlier_adapter_keeps_its_directions(
